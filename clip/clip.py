@@ -1,0 +1,123 @@
+"""OpenAI's public functions: `load`, `tokenize`, `available_models`, and what trainers reach for.
+
+The names and signatures are those of OpenAI's package, so that code written for it runs on this
+one. `_MODELS`, `_download` and `build_model` are what CoOp-style trainers load weights with.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from .download import MODELS as _MODELS
+from .download import fetch
+from .errors import PromptError, WeightsError
+from .model import CLIP, build_model
+from .simple_tokenizer import END, START, SimpleTokenizer
+from .weights import load_clip
+
+__all__ = [
+    "_MODELS",
+    "_download",
+    "available_models",
+    "build_model",
+    "load",
+    "tokenize",
+    "tokenizer",
+]
+
+
+@lru_cache
+def tokenizer() -> SimpleTokenizer:
+    """The published tokenizer; its vocabulary is read at the first call."""
+    return SimpleTokenizer()
+
+
+def available_models() -> list[str]:
+    """Names of OpenAI's models. `load` also takes `mini`, paths and other sources' names."""
+    return list(_MODELS)
+
+
+def _download(url: str, root: str | None = None) -> str:
+    """Fetch one of `_MODELS`' addresses unless it is there, and return the file's path."""
+    return str(fetch(url, root))
+
+
+def load(
+    name: str,
+    device: str | torch.device = "cpu",
+    jit: bool = False,
+    download_root: str | None = None,
+) -> tuple[CLIP, Callable[[Any], Tensor]]:
+    """Load a CLIP in fp32 together with the preparation of its images.
+
+    Args:
+        name: a name of `available_models()`, a path, or whatever `clip.weights.load_clip` takes.
+        device: where the model goes.
+        jit: must be False; no code that a weights file carries is ever run.
+        download_root: folder of downloaded weights; None for `~/.cache/clip`.
+
+    Returns:
+        The model in evaluation mode, and a function from a PIL image to a (3, H, W) tensor.
+
+    Raises:
+        WeightsError: the weights cannot be had or are not CLIP's.
+    """
+    if jit:
+        raise WeightsError(
+            "jit=True would run the code in the weights file, which is not done here; "
+            "leave jit at False."
+        )
+    loaded = load_clip(name, device=device, download_root=download_root)
+    transform = _preprocess(
+        loaded.model.visual.input_resolution, loaded.pixel_mean, loaded.pixel_std
+    )
+    return loaded.model, transform
+
+
+def _preprocess(
+    resolution: int, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[Any], Tensor]:
+    from torchvision import transforms  # seconds to import, and only this function needs it
+
+    return transforms.Compose(
+        [
+            transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(resolution),
+            lambda image: image.convert("RGB"),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+
+
+def tokenize(
+    texts: str | Sequence[str], context_length: int = 77, truncate: bool = False
+) -> Int[Tensor, "texts length"]:
+    """Token ids of texts, between start and end token, padded with 0.
+
+    Args:
+        texts: one text or several.
+        context_length: length of every row.
+        truncate: cut texts that are too long, keeping the end token, instead of refusing them.
+
+    Returns:
+        An int32 tensor, one row per text.
+
+    Raises:
+        PromptError: a text is too long and `truncate` is False.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    start, end = tokenizer().encoder[START], tokenizer().encoder[END]
+    result = torch.zeros(len(texts), context_length, dtype=torch.int)
+    for row, text in zip(result, texts, strict=True):
+        ids = [start, *tokenizer().encode(text), end]
+        if len(ids) > context_length:
+            if not truncate:
+                raise PromptError(f"Input {text} is too long for context length {context_length}")
+            ids = [*ids[: context_length - 1], end]
+        row[: len(ids)] = torch.tensor(ids)
+    return result

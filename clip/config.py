@@ -1,0 +1,230 @@
+"""CLIP's sizes: the nine published architectures, and how a state dict tells its own.
+
+CLIP (Radford et al., ICML 2021), tables 18 to 20.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from torch import Tensor
+
+from .errors import WeightsError
+
+HEAD_WIDTH = 64
+ACTIVATIONS = ("quick_gelu", "gelu")
+
+# Entries of published state dicts that are settings or constants.
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Everything that is needed to build a CLIP without weights.
+
+    Attributes:
+        embed_dim: E, the width of the shared embedding space.
+        image_resolution: side of the square input images in pixels.
+        vision_layers: blocks per stage (ModifiedResNet), or number of blocks (vision transformer).
+        vision_width: width of the image tower.
+        vision_patch_size: side of a patch; None for a ModifiedResNet.
+        vision_heads: attention heads of the image tower; None for heads of width 64.
+        context_length: the longest text, SOS and EOS included.
+        vocab_size: rows of the token embedding.
+        transformer_width: D, the width of the text tower.
+        transformer_heads: attention heads of the text tower; None for heads of width 64.
+        transformer_layers: blocks of the text tower.
+        activation: `quick_gelu` (OpenAI's weights) or `gelu` (most of open_clip's).
+    """
+
+    embed_dim: int
+    image_resolution: int
+    vision_layers: tuple[int, int, int, int] | int
+    vision_width: int
+    vision_patch_size: int | None
+    vision_heads: int | None = None
+    context_length: int = 77
+    vocab_size: int = 49408
+    transformer_width: int = 512
+    transformer_heads: int | None = None
+    transformer_layers: int = 12
+    activation: str = "quick_gelu"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise WeightsError(
+                f"The activation is {self.activation!r}, but must be one of "
+                f"{' or '.join(ACTIVATIONS)}."
+            )
+        _check_heads("transformer_heads", "text", self.transformer_width, self.transformer_heads)
+        _check_heads("vision_heads", "image", self.image_attention_width, self.vision_heads)
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether the image tower is a ModifiedResNet rather than a vision transformer."""
+        return not isinstance(self.vision_layers, int)
+
+    @property
+    def image_attention_width(self) -> int:
+        """Width of the image tower's attention: a ModifiedResNet's is that of its last stage."""
+        return self.vision_width * 32 if self.is_resnet else self.vision_width
+
+    @property
+    def image_heads(self) -> int:
+        """Attention heads of the image tower, given or by default."""
+        return self.vision_heads or self.image_attention_width // HEAD_WIDTH
+
+    @property
+    def text_heads(self) -> int:
+        """Attention heads of the text tower, given or by default."""
+        return self.transformer_heads or self.transformer_width // HEAD_WIDTH
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CLIPConfig":
+        """The inverse of `dataclasses.asdict`, also after a way through JSON.
+
+        Raises:
+            WeightsError: a field is unknown or lacks a value.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise WeightsError(f"A CLIP configuration has no field {unknown[0]!r}.")
+        layers = values.get("vision_layers")
+        known = dict(values)
+        if isinstance(layers, list | tuple):
+            known["vision_layers"] = tuple(layers)
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise WeightsError(f"A CLIP configuration is not complete: {error}.") from None
+
+
+def _check_heads(argument: str, tower: str, width: int, heads: int | None) -> None:
+    if heads is None:
+        if width < HEAD_WIDTH:
+            raise WeightsError(
+                f"The {tower} tower is {width} wide, too narrow for the usual heads of width "
+                f"{HEAD_WIDTH}; give {argument}."
+            )
+        heads = width // HEAD_WIDTH
+    if heads < 1 or width % heads:
+        raise WeightsError(
+            f"The {tower} tower is {width} wide, which {heads} heads cannot share evenly; "
+            f"give another {argument}."
+        )
+
+
+def _resnet(
+    embed: int, resolution: int, layers: tuple[int, int, int, int], width: int, text: int
+) -> CLIPConfig:
+    return CLIPConfig(embed, resolution, layers, width, None, transformer_width=text)
+
+
+def _vit(embed: int, resolution: int, layers: int, width: int, patch: int) -> CLIPConfig:
+    # The published vision transformers' text towers are as wide as the embedding.
+    return CLIPConfig(embed, resolution, layers, width, patch, transformer_width=embed)
+
+
+ARCHITECTURES: dict[str, CLIPConfig] = {
+    "RN50": _resnet(1024, 224, (3, 4, 6, 3), 64, 512),
+    "RN101": _resnet(512, 224, (3, 4, 23, 3), 64, 512),
+    "RN50x4": _resnet(640, 288, (4, 6, 10, 6), 80, 640),
+    "RN50x16": _resnet(768, 384, (6, 8, 18, 8), 96, 768),
+    "RN50x64": _resnet(1024, 448, (3, 15, 36, 10), 128, 1024),
+    "ViT-B/32": _vit(512, 224, 12, 768, 32),
+    "ViT-B/16": _vit(512, 224, 12, 768, 16),
+    "ViT-L/14": _vit(768, 224, 24, 1024, 14),
+    "ViT-L/14@336px": _vit(768, 336, 24, 1024, 14),
+}
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[^a-z0-9]|px$", "", name.lower())
+
+
+_BY_SPELLING = {_spelling(name): name for name in ARCHITECTURES}
+
+
+def canonical_name(name: str) -> str | None:
+    """OpenAI's spelling of an architecture (`vit_b16`, `ViT-B-16` -> `ViT-B/16`), or None."""
+    return _BY_SPELLING.get(_spelling(name))
+
+
+def config_from_state_dict(
+    state_dict: Mapping[str, Tensor],
+    *,
+    transformer_heads: int | None = None,
+    vision_heads: int | None = None,
+    context_length: int | None = None,
+    activation: str | None = None,
+) -> CLIPConfig:
+    """Read the sizes from the shapes of a state dict with OpenAI's key names.
+
+    Args:
+        state_dict: a whole CLIP.
+        transformer_heads: heads of the text tower; shapes do not tell them. None: width 64 each.
+        vision_heads: heads of the image tower, likewise.
+        context_length: use only so many of the text tower's positions. None: all of them.
+        activation: `quick_gelu` or `gelu`; weights do not tell it. None: `quick_gelu`.
+
+    Raises:
+        WeightsError: the state dict is not CLIP's, or an argument does not fit its shapes.
+    """
+    try:
+        config = _image_sizes(state_dict)
+        positions, width = state_dict["positional_embedding"].shape
+        config.update(
+            embed_dim=state_dict["text_projection"].shape[1],
+            context_length=positions if context_length is None else context_length,
+            vocab_size=state_dict["token_embedding.weight"].shape[0],
+            transformer_width=width,
+            transformer_layers=_count(state_dict, r"transformer\.resblocks\.(\d+)\."),
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise WeightsError(f"This state dict is not that of a CLIP: no usable {error}.") from None
+    if not 3 <= config["context_length"] <= positions:
+        raise WeightsError(
+            f"context_length is {context_length}, but must lie between 3 and the {positions} "
+            "positions of these weights."
+        )
+    return CLIPConfig(
+        **config,
+        transformer_heads=transformer_heads,
+        vision_heads=vision_heads,
+        activation=activation or "quick_gelu",
+    )
+
+
+def _image_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    if "visual.proj" in state_dict:
+        width, _, patch, _ = state_dict["visual.conv1.weight"].shape
+        grid = _grid(state_dict["visual.positional_embedding"])
+        layers: Any = _count(state_dict, r"visual\.transformer\.resblocks\.(\d+)\.")
+        resolution = patch * grid
+    else:
+        width, patch = state_dict["visual.layer1.0.conv1.weight"].shape[0], None
+        grid = _grid(state_dict["visual.attnpool.positional_embedding"])
+        layers = tuple(_count(state_dict, rf"visual\.layer{n}\.(\d+)\.") for n in (1, 2, 3, 4))
+        resolution = grid * 32  # the stages halve the image five times
+    return {
+        "image_resolution": resolution,
+        "vision_layers": layers,
+        "vision_width": width,
+        "vision_patch_size": patch,
+    }
+
+
+def _grid(positions: Tensor) -> int:
+    # The first position is the pooled token's, the others are those of a square.
+    return round((positions.shape[0] - 1) ** 0.5)
+
+
+def _count(state_dict: Mapping[str, Tensor], pattern: str) -> int:
+    numbers = {match.group(1) for key in state_dict if (match := re.match(pattern, key))}
+    return len(numbers)
+
+
+def with_overrides(config: CLIPConfig, **overrides: Any) -> CLIPConfig:
+    """A copy with every override that is not None."""
+    return replace(config, **{key: value for key, value in overrides.items() if value is not None})

@@ -1,0 +1,126 @@
+"""CLIP's lower-cased byte-pair tokenizer.
+
+Byte-pair encoding: Sennrich et al., ACL 2016; on bytes as in GPT-2. The merges file is the one that
+OpenAI published with CLIP.
+"""
+
+import gzip
+import html
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import ftfy
+import regex
+
+VOCABULARY = Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+NUM_MERGES = 49152 - 256 - 2
+START, END = "<|startoftext|>", "<|endoftext|>"
+END_OF_WORD = "</w>"
+
+_WORDS = regex.compile(
+    r"<\|startoftext\|>|<\|endoftext\|>"
+    r"|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+    regex.IGNORECASE,
+)
+
+
+@lru_cache
+def default_bpe() -> str:
+    """Path of the merges file that comes with this package."""
+    return str(VOCABULARY)
+
+
+@lru_cache
+def bytes_to_unicode() -> dict[int, str]:
+    """A printable character for each of the 256 bytes, in the vocabulary's order.
+
+    Bytes that are printable in Latin-1 stand for themselves; the others, among them white space
+    and control characters, get the code points from 256 on.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    table = {byte: chr(byte) for byte in printable}
+    table.update({byte: chr(256 + place) for place, byte in enumerate(others)})
+    return table
+
+
+def clean_text(text: str) -> str:
+    """Repair broken Unicode, resolve HTML entities (also doubly escaped), tidy white space."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split())
+
+
+def _read_merges(path: str | Path) -> list[tuple[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : NUM_MERGES + 1]  # the first line is a version
+    return [(left, right) for left, right in (line.split() for line in lines)]
+
+
+class SimpleTokenizer:
+    """Text to token ids and back.
+
+    Attributes:
+        encoder: id of every token.
+        decoder: token of every id.
+        bpe_ranks: rank of every merge; the lowest rank merges first.
+    """
+
+    def __init__(self, bpe_path: str | Path | None = None) -> None:
+        """Read the merges and number the tokens.
+
+        Args:
+            bpe_path: a gzipped merges file; None for the published one.
+        """
+        merges = _read_merges(bpe_path or default_bpe())
+        characters = list(bytes_to_unicode().values())
+        tokens = characters + [character + END_OF_WORD for character in characters]
+        tokens += ["".join(merge) for merge in merges]
+        tokens += [START, END]
+        self.byte_encoder = bytes_to_unicode()
+        self.byte_decoder = {character: byte for byte, character in self.byte_encoder.items()}
+        self.encoder = {token: number for number, token in enumerate(tokens)}
+        self.decoder = dict(enumerate(tokens))
+        self.bpe_ranks = {merge: rank for rank, merge in enumerate(merges)}
+        self._words: dict[str, list[int]] = {
+            special: [self.encoder[special]] for special in (START, END)
+        }
+
+    def bpe(self, word: str) -> list[str]:
+        """Split one word, spelled in `bytes_to_unicode`'s characters, into tokens."""
+        parts = [*word[:-1], word[-1] + END_OF_WORD]
+        while len(parts) > 1:
+            pairs = set(pairwise(parts))
+            best = min(pairs, key=lambda pair: self.bpe_ranks.get(pair, len(self.bpe_ranks)))
+            if best not in self.bpe_ranks:
+                break
+            parts = _merge(parts, best)
+        return parts
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without start and end tokens."""
+        ids: list[int] = []
+        for word in _WORDS.findall(clean_text(text).lower()):
+            if word not in self._words:
+                spelled = "".join(self.byte_encoder[byte] for byte in word.encode("utf-8"))
+                self._words[word] = [self.encoder[token] for token in self.bpe(spelled)]
+            ids.extend(self._words[word])
+        return ids
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Text of token ids; every word is followed by a space."""
+        text = "".join(self.decoder[int(token)] for token in tokens)
+        data = bytearray(self.byte_decoder[character] for character in text)
+        return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ")
+
+
+def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for part in parts:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged

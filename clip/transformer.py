@@ -1,0 +1,151 @@
+"""The transformer that both towers share, with OpenAI's attribute and parameter names.
+
+CLIP (Radford et al., ICML 2021), section 2.4: pre-normalisation blocks, QuickGELU in OpenAI's
+weights and GELU in most of open_clip's.
+"""
+
+from collections import OrderedDict
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation that computes in fp32 whatever the precision of input and weights."""
+
+    def forward(self, input: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Normalise; the result has the input's precision."""
+        weight, bias = self.weight.float(), self.bias.float()
+        normed = functional.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps)
+        return normed.to(input.dtype)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the approximation of GELU that OpenAI's weights were trained with."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply the activation elementwise."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+def make_activation(name: str) -> nn.Module:
+    """The module of an activation's name: `quick_gelu` or `gelu`."""
+    return {"quick_gelu": QuickGELU, "gelu": nn.GELU}[name]()
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with the parameter names of nn.MultiheadAttention.
+
+    `project` and `attend` are its two halves, so that keys and values of a prefix that many
+    sequences share can be computed once and joined to each sequence's own.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def project(
+        self, x: Float[Tensor, "length batch width"]
+    ) -> tuple[
+        Float[Tensor, "batch heads length head"],
+        Float[Tensor, "batch heads length head"],
+        Float[Tensor, "batch heads length head"],
+    ]:
+        """Queries, keys and values of every head."""
+        joint = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
+        return query, key, value
+
+    def attend(
+        self,
+        query: Float[Tensor, "batch heads length head"],
+        key: Float[Tensor, "batch heads keys head"],
+        value: Float[Tensor, "batch heads keys head"],
+        *,
+        causal: bool = False,
+        mask: Bool[Tensor, "length keys"] | None = None,
+    ) -> Float[Tensor, "length batch width"]:
+        """Attention and output projection.
+
+        Args:
+            query: what asks.
+            key: what is compared with.
+            value: what is mixed.
+            causal: position i sees the keys 0 to i only.
+            mask: True where a query may see a key; instead of `causal`.
+        """
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal
+        )
+        return self.out_proj(mixed.permute(2, 0, 1, 3).flatten(2))
+
+    def forward(
+        self, x: Float[Tensor, "length batch width"], causal: bool = False
+    ) -> Float[Tensor, "length batch width"]:
+        """Self-attention of every sequence of the batch."""
+        return self.attend(*self.project(x), causal=causal)
+
+
+class ResidualAttentionBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, heads: int, causal: bool, activation: str) -> None:
+        super().__init__()
+        self.causal = causal
+        self.attn = Attention(width, heads)
+        self.ln_1 = LayerNorm(width)
+        layers = [
+            ("c_fc", nn.Linear(width, width * 4)),
+            ("gelu", make_activation(activation)),
+            ("c_proj", nn.Linear(width * 4, width)),
+        ]
+        self.mlp = nn.Sequential(OrderedDict(layers))
+        self.ln_2 = LayerNorm(width)
+
+    def forward(
+        self, x: Float[Tensor, "length batch width"]
+    ) -> Float[Tensor, "length batch width"]:
+        """Run the block."""
+        x = x + self.attn(self.ln_1(x), causal=self.causal)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks on (length, batch, width).
+
+    A causal one takes every length, so that texts may be cut behind their EOS.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        causal: bool = False,
+        activation: str = "quick_gelu",
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = layers
+        self.resblocks = nn.Sequential(
+            *(ResidualAttentionBlock(width, heads, causal, activation) for _ in range(layers))
+        )
+
+    @property
+    def blocks(self) -> list[ResidualAttentionBlock]:
+        """The blocks in order, for those who run them one by one."""
+        return [block for block in self.resblocks if isinstance(block, ResidualAttentionBlock)]
+
+    def forward(
+        self, x: Float[Tensor, "length batch width"]
+    ) -> Float[Tensor, "length batch width"]:
+        """Run all blocks."""
+        # Callers permute (batch, length, width); one copy here spares one in every layer.
+        return self.resblocks(x.contiguous())

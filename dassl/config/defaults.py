@@ -1,0 +1,167 @@
+"""All keys of the engine with their defaults; trainers and datasets declare theirs beside them."""
+
+from typing import Any
+
+from .node import CfgNode
+
+_GENERAL: dict[str, Any] = {
+    "VERSION": 1,
+    "OUTPUT_DIR": "./output",
+    "RESUME": "",  # folder of an earlier run to go on with
+    "SEED": -1,  # negative: a different run each time
+    "DEVICE": "auto",  # auto, cpu, cuda, cuda:N, mps
+    "USE_CUDA": True,  # False forces the CPU
+    "VERBOSE": True,
+}
+
+_INPUT: dict[str, Any] = {
+    "SIZE": (224, 224),
+    "INTERPOLATION": "bilinear",
+    "TRANSFORMS": (),
+    "NO_TRANSFORM": False,
+    "PIXEL_MEAN": [0.485, 0.456, 0.406],
+    "PIXEL_STD": [0.229, 0.224, 0.225],
+    "CROP_PADDING": 4,
+    "RRCROP_SCALE": (0.08, 1.0),
+    "CUTOUT_N": 1,
+    "CUTOUT_LEN": 16,
+    "GN_MEAN": 0.0,
+    "GN_STD": 0.15,
+    "RANDAUGMENT_N": 2,
+    "RANDAUGMENT_M": 10,
+    "COLORJITTER_B": 0.4,
+    "COLORJITTER_C": 0.4,
+    "COLORJITTER_S": 0.4,
+    "COLORJITTER_H": 0.1,
+    "RGS_P": 0.2,
+    "GB_P": 0.5,
+    "GB_K": 21,
+}
+
+_DATASET: dict[str, Any] = {
+    "ROOT": "",
+    "NAME": "",
+    "SOURCE_DOMAINS": (),
+    "TARGET_DOMAINS": (),
+    "NUM_LABELED": -1,
+    "NUM_SHOTS": -1,  # below 1: all images
+    "VAL_PERCENT": 0.1,
+    "SUBSAMPLE_CLASSES": "all",  # all, base or new
+    "ALL_AS_UNLABELED": False,
+}
+
+_DATALOADER: dict[str, Any] = {
+    "NUM_WORKERS": 4,
+    "K_TRANSFORMS": 1,  # draw so many augmentations of each training image
+    "RETURN_IMG0": False,
+    "CACHE_MB": 256,  # decoded training images kept in memory, per process
+    "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
+    "TRAIN_U": {
+        "SAME_AS_X": True,
+        "SAMPLER": "RandomSampler",
+        "BATCH_SIZE": 32,
+        "N_DOMAIN": 0,
+        "N_INS": 16,
+    },
+    "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": 32},
+}
+
+_MODEL: dict[str, Any] = {
+    "INIT_WEIGHTS": "",
+    "BACKBONE": {"NAME": "", "PRETRAINED": True},
+    "HEAD": {"NAME": "", "HIDDEN_LAYERS": (), "ACTIVATION": "relu", "BN": True, "DROPOUT": 0.0},
+}
+
+_OPTIM: dict[str, Any] = {
+    "NAME": "adam",
+    "LR": 0.0003,
+    "WEIGHT_DECAY": 5e-4,
+    "MOMENTUM": 0.9,
+    "SGD_DAMPNING": 0.0,  # Dassl's spelling, which configs use
+    "SGD_NESTEROV": False,
+    "RMSPROP_ALPHA": 0.99,
+    "ADAM_BETA1": 0.9,
+    "ADAM_BETA2": 0.999,
+    "STAGED_LR": False,
+    "NEW_LAYERS": (),
+    "BASE_LR_MULT": 0.1,
+    "LR_SCHEDULER": "single_step",
+    "STEPSIZE": (-1,),
+    "GAMMA": 0.1,
+    "MAX_EPOCH": 10,
+    "WARMUP_EPOCH": -1,
+    "WARMUP_TYPE": "linear",
+    "WARMUP_CONS_LR": 1e-5,
+    "WARMUP_MIN_LR": 1e-5,
+    "WARMUP_RECOUNT": True,
+}
+
+_TEST: dict[str, Any] = {
+    "EVALUATOR": "Classification",
+    "PER_CLASS_RESULT": False,
+    "COMPUTE_CMAT": False,
+    "NO_TEST": False,
+    "SPLIT": "test",
+    "FINAL_MODEL": "last_step",  # last_step or best_val
+}
+
+_DEFAULTS: dict[str, Any] = {
+    **_GENERAL,
+    "INPUT": _INPUT,
+    "DATASET": _DATASET,
+    "DATALOADER": _DATALOADER,
+    "MODEL": _MODEL,
+    "OPTIM": _OPTIM,
+    "TRAIN": {"CHECKPOINT_FREQ": 0, "PRINT_FREQ": 10, "COUNT_ITER": "train_x"},
+    "TEST": _TEST,
+    "TRAINER": {"NAME": ""},
+}
+
+_declared: dict[str, dict[str, Any]] = {}
+
+
+def declare_config(path: str, defaults: dict[str, Any]) -> None:
+    """Add a group of keys to every configuration; called where a trainer or dataset is defined.
+
+    Args:
+        path: dotted path of the group, such as "TRAINER.COOP".
+        defaults: keys and default values, which also fix the keys' types.
+
+    Raises:
+        ValueError: the same group was declared with other defaults, or the path is taken.
+    """
+    if path in _declared:
+        if _declared[path] != defaults:
+            raise ValueError(f"{path} is declared twice, with different defaults")
+        return
+    node: Any = _DEFAULTS
+    for name in path.split("."):
+        node = node.get(name, {}) if isinstance(node, dict) else None
+    if node is None or not isinstance(node, dict) or set(node) & set(defaults):
+        raise ValueError(f"{path} is declared by the engine already")
+    _declared[path] = defaults
+
+
+def get_cfg_default() -> CfgNode:
+    """Return a new configuration with all defaults: the engine's and the declared groups'."""
+    cfg = CfgNode(_DEFAULTS).clone()
+    for path, defaults in _declared.items():
+        node = cfg
+        for name in path.split("."):
+            if name not in node:
+                node[name] = CfgNode()
+            node = node[name]
+        node.update(CfgNode(defaults).clone())
+    return cfg
+
+
+def clean_cfg(cfg: Any, trainer: str) -> None:
+    """Remove the groups of all trainers but the given one, in place.
+
+    Args:
+        cfg: a configuration.
+        trainer: the trainer's name; its group is the name in upper case.
+    """
+    for key in list(cfg.TRAINER):
+        if key not in ("NAME", trainer.upper()):
+            cfg.TRAINER.pop(key)

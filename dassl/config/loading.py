@@ -1,0 +1,44 @@
+"""From files, flags and overrides to one frozen configuration."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .defaults import get_cfg_default
+from .node import CfgNode
+
+Overrides = Mapping[str, Any] | Callable[[CfgNode], None]
+
+
+def load_config(
+    dataset_config_file: str | None = None,
+    config_file: str | None = None,
+    flag_overrides: Overrides | None = None,
+    opts: Sequence[str] = (),
+) -> CfgNode:
+    """Layer a run's configuration; later layers win.
+
+    Args:
+        dataset_config_file: YAML file of the dataset.
+        config_file: YAML file of the method.
+        flag_overrides: values from named flags, as {dotted path: value}, or a function that
+            changes the configuration in place.
+        opts: KEY VALUE pairs from the end of the command line.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        UserError: a file, a key or a value is wrong.
+    """
+    cfg = get_cfg_default()
+    for path in (dataset_config_file, config_file):
+        if path:
+            cfg.merge_from_file(path)
+    if callable(flag_overrides):
+        flag_overrides(cfg)
+    elif flag_overrides:
+        for key, value in flag_overrides.items():
+            cfg.set_value(key, value, source="the command line")
+    cfg.merge_from_list(opts)
+    cfg.freeze()
+    return cfg

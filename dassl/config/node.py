@@ -1,0 +1,184 @@
+"""A YACS node that answers an unknown key with the nearest known one."""
+
+import ast
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode as YacsNode
+
+from ..utils.errors import UserError
+
+BASE_KEY = "_BASE_"
+
+
+class CfgNode(YacsNode):
+    """YACS' CfgNode with checked merging.
+
+    A key that no default declares and a value of another type than the default's raise
+    `UserError` with the file, the key and the nearest valid key. YAML is loaded safely, and
+    Python files are never run as configuration.
+    """
+
+    def merge_from_file(self, cfg_filename: str) -> None:
+        """Merge a YAML file, and first the file that its `_BASE_` names.
+
+        Raises:
+            UserError: the file is missing, no YAML mapping, part of a cycle, or has a bad entry.
+        """
+        for path, content in read_yaml_layers(Path(cfg_filename)):
+            self.merge_tree(content, source=str(path))
+
+    def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
+        """Merge [KEY, VALUE, KEY, VALUE, ...]; values may be strings as typed in a shell.
+
+        Raises:
+            UserError: an odd number of items, an unknown key or a value of the wrong type.
+        """
+        if len(cfg_list) % 2:
+            raise UserError(
+                f"Overrides come in pairs KEY VALUE, but {len(cfg_list)} items were given: "
+                + " ".join(str(item) for item in cfg_list)
+            )
+        for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
+            self.set_value(str(key), value, source="the command line")
+
+    def merge_tree(self, tree: dict[str, Any], source: str, prefix: str = "") -> None:
+        """Merge nested dictionaries; `source` names their origin in errors."""
+        for key, value in tree.items():
+            path = f"{prefix}{key}"
+            if isinstance(value, dict) and isinstance(self._find(path), YacsNode):
+                self.merge_tree(value, source, prefix=f"{path}.")
+            else:
+                self.set_value(path, value, source)
+
+    def set_value(self, path: str, value: Any, source: str) -> None:
+        """Set one entry by its dotted path.
+
+        Raises:
+            UserError: see the class.
+        """
+        if self.is_frozen():
+            raise AttributeError(f"{path} cannot be set: the configuration is frozen")
+        old = self._find(path)
+        if old is _MISSING:
+            nearest = self._nearest(path)
+            raise UserError(f'{source}: the key "{path}" is unknown; did you mean "{nearest}"?')
+        if isinstance(old, YacsNode):
+            raise UserError(
+                f'{source}: "{path}" is a group of keys ({", ".join(list(old)[:4])}, ...), '
+                f"it cannot be set to {value!r}"
+            )
+        *parents, last = path.split(".")
+        node: Any = self
+        for name in parents:
+            node = node[name]
+        node[last] = _coerce(value, old, path, source)
+
+    def _find(self, path: str) -> Any:
+        node: Any = self
+        for name in path.split("."):
+            if not isinstance(node, YacsNode) or name not in node:
+                return _MISSING
+            node = node[name]
+        return node
+
+    def _nearest(self, path: str) -> str:
+        """Return the known path most like `path`; the last name counts more than the way to it."""
+
+        def likeness(known: str) -> float:
+            ratio = difflib.SequenceMatcher(None, path.lower(), known.lower()).ratio()
+            ends = path.lower().rpartition(".")[2], known.lower().rpartition(".")[2]
+            return ratio + difflib.SequenceMatcher(None, *ends).ratio()
+
+        return max(_paths(self), key=likeness)
+
+
+_MISSING = object()
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, YacsNode):
+            yield from _paths(value, f"{prefix}{name}.")
+
+
+def _parse(text: str) -> Any:
+    """Read a value typed as text: a Python literal, true/false, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return text
+
+
+def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
+    """Bring `value` to the type of `old`: text is parsed, int goes for float, list for tuple."""
+    if old is None or type(value) is type(old):
+        return value
+    # YAML reads 2e-3 and (224, 224) as text, and a shell has nothing but text.
+    parsed = _parse(value) if isinstance(value, str) else value
+    if type(parsed) is type(old):
+        return parsed
+    if isinstance(old, float) and type(parsed) is int:
+        return float(parsed)
+    if isinstance(old, tuple | list) and isinstance(parsed, tuple | list):
+        return type(old)(parsed)
+    raise UserError(
+        f'{source}: "{path}" takes a value of type {type(old).__name__} such as {old!r}, '
+        f"not {value!r}"
+    )
+
+
+def read_yaml_layers(path: Path, inner: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a YAML file and the chain of its bases.
+
+    Args:
+        path: the file.
+        inner: the files that led here, to find cycles.
+
+    Returns:
+        (file, content without `_BASE_`), the outermost base first.
+
+    Raises:
+        UserError: a file is missing, is not a YAML mapping, or is its own base.
+    """
+    path = path.expanduser()
+    if path.resolve() in inner:
+        raise UserError(f"{path}: the {BASE_KEY} entries go round in a circle")
+    content = _read_yaml(path)
+    base = content.pop(BASE_KEY, None)
+    if base is None:
+        return [(path, content)]
+    if not isinstance(base, str):
+        raise UserError(f"{path}: {BASE_KEY} takes the path of one file, not {base!r}")
+    return [*read_yaml_layers(path.parent / base, (*inner, path.resolve())), (path, content)]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"The config file {path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"The config file {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a YAML mapping of keys to values")
+    return {str(key): value for key, value in content.items()}
+
+
+def to_dict(cfg: Any) -> Any:
+    """Turn nodes into plain dictionaries and tuples into lists, ready for JSON."""
+    if isinstance(cfg, dict):
+        return {key: to_dict(value) for key, value in cfg.items()}
+    if isinstance(cfg, tuple | list):
+        return [to_dict(value) for value in cfg]
+    return cfg

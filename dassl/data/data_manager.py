@@ -1,0 +1,258 @@
+"""From a dataset's lists to batches of tensors."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from PIL import Image
+from tabulate import tabulate
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms as T
+
+from ..utils import UserError, choose_device, isolated_rng
+from .datasets import Datum, build_dataset
+from .samplers import EpochSampler, build_sampler
+from .transforms import build_transform
+from .transforms.transforms import interpolation_mode
+
+Transform = Callable[[Any], Any]
+
+
+def read_image(path: str) -> Image.Image:
+    """Read an image file as RGB.
+
+    Raises:
+        UserError: the file is missing or no readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"The image {path} does not exist") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"The image {path} cannot be read: {error}") from error
+
+
+class DatasetWrapper(Dataset[dict[str, Any]]):
+    """Reads and transforms images; one item is {"img", "label", "domain", "impath", "index"}.
+
+    Args:
+        cfg: INPUT and DATALOADER groups are read.
+        data_source: the images.
+        transform: one, or several that each give an image of their own (img, img2, ...).
+        is_train: augmentation may be repeated (K_TRANSFORMS), and decoded images are kept in memory
+            up to DATALOADER.CACHE_MB, which makes epochs over few small images cheap.
+
+    With K_TRANSFORMS above 1 the item has img, img2, ... With RETURN_IMG0 it also has img0, the
+    image without augmentation.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        data_source: Sequence[Datum],
+        transform: Transform | Sequence[Transform] | None = None,
+        is_train: bool = False,
+    ) -> None:
+        self.cfg = cfg
+        self.data_source = data_source
+        self.transform = transform
+        self.is_train = is_train
+        self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
+        self.return_img0 = cfg.DATALOADER.RETURN_IMG0
+        if self.k_tfm > 1 and transform is None:
+            raise UserError(
+                f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to repeat"
+            )
+        steps: list[Any] = [
+            T.Resize(tuple(cfg.INPUT.SIZE), interpolation=interpolation_mode(cfg)),
+            T.ToTensor(),
+        ]
+        if "normalize" in cfg.INPUT.TRANSFORMS:
+            steps.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
+        self.to_tensor = T.Compose(steps)
+        self._cache: dict[int, Image.Image] = {}
+        self._cache_left = cfg.DATALOADER.CACHE_MB * 2**20 if is_train else 0
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        item = self.data_source[idx]
+        output = {
+            "label": item.label,
+            "domain": item.domain,
+            "impath": item.impath,
+            "index": int(idx),
+        }
+        img0 = self._read(int(idx), item.impath)
+        # Only augmentation is random; a test image needs no generator.
+        seed = getattr(idx, "seed", None) if self.is_train else None
+        with nullcontext() if seed is None else isolated_rng(seed):
+            output.update(self._transformed(img0))
+        if self.return_img0:
+            output["img0"] = self.to_tensor(img0)
+        return output
+
+    def _read(self, index: int, path: str) -> Image.Image:
+        cached = self._cache.get(index)
+        if cached is not None:
+            return cached
+        image = read_image(path)
+        size = 3 * image.width * image.height
+        if size <= self._cache_left:
+            self._cache_left -= size
+            self._cache[index] = image
+        return image
+
+    def _transformed(self, img0: Image.Image) -> dict[str, Any]:
+        if self.transform is None:
+            return {"img": self.to_tensor(img0)}
+        transforms = (
+            list(self.transform) if isinstance(self.transform, Sequence) else [self.transform]
+        )
+        images: dict[str, Any] = {}
+        for transform in transforms:
+            for _ in range(self.k_tfm):
+                name = "img" if not images else f"img{len(images) + 1}"
+                images[name] = transform(img0)
+        return images
+
+
+def build_data_loader(
+    cfg: Any,
+    sampler_type: str = "SequentialSampler",
+    data_source: Sequence[Datum] | None = None,
+    batch_size: int = 64,
+    n_domain: int = 0,
+    n_ins: int = 2,
+    tfm: Transform | Sequence[Transform] | None = None,
+    is_train: bool = True,
+    dataset_wrapper: Callable[..., Dataset[Any]] | None = None,
+) -> DataLoader[Any]:
+    """Build a loader of one list of images.
+
+    Args:
+        cfg: SEED, DATALOADER and INPUT are read.
+        sampler_type: see `build_sampler`.
+        data_source: the images.
+        batch_size: images in a batch.
+        n_domain: domains in a batch, for the domain samplers.
+        n_ins: images of a class in a batch, for RandomClassSampler.
+        tfm: transform or transforms.
+        is_train: training drops an incomplete last batch, unless it is the only one.
+        dataset_wrapper: takes the place of `DatasetWrapper`.
+
+    Raises:
+        UserError: there are no images, or the sampler is unknown.
+    """
+    if not data_source:
+        raise UserError(
+            f"The {'training' if is_train else 'test'} part of {cfg.DATASET.NAME or 'the dataset'} "
+            "holds no images"
+        )
+    sampler = build_sampler(
+        sampler_type,
+        cfg=cfg,
+        data_source=data_source,
+        batch_size=batch_size,
+        n_domain=n_domain,
+        n_ins=n_ins,
+    )
+    wrapper = DatasetWrapper if dataset_wrapper is None else dataset_wrapper
+    workers = cfg.DATALOADER.NUM_WORKERS
+    # Its own generator: starting a pass must not draw from the global one, or evaluating on the
+    # way would change the numbers of the training that follows.
+    generator = torch.Generator()
+    generator.manual_seed(sampler.seed)
+    return DataLoader(
+        wrapper(cfg, data_source, transform=tfm, is_train=is_train),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0 and is_train,
+        drop_last=is_train and len(data_source) >= batch_size,
+        pin_memory=choose_device(cfg).type == "cuda",
+        generator=generator,
+    )
+
+
+def set_loader_epoch(loader: Any, epoch: int) -> None:
+    """Tell a loader's sampler which epoch comes, if it wants to know."""
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, EpochSampler):
+        sampler.set_epoch(epoch)
+
+
+class DataManager:
+    """The dataset of a run with its loaders.
+
+    Args:
+        cfg: the configuration.
+        custom_tfm_train: replaces the training transform.
+        custom_tfm_test: replaces the test transform.
+        dataset_wrapper: replaces `DatasetWrapper`.
+
+    Attributes:
+        dataset: the dataset.
+        num_classes: number of classes.
+        num_source_domains: number of source domains.
+        lab2cname: label -> class name.
+        train_loader_x, train_loader_u, val_loader, test_loader: loaders; None without images.
+        tfm_train, tfm_test: transforms.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        custom_tfm_train: Transform | Sequence[Transform] | None = None,
+        custom_tfm_test: Transform | None = None,
+        dataset_wrapper: Callable[..., Dataset[Any]] | None = None,
+    ) -> None:
+        self.cfg = cfg
+        self.dataset = build_dataset(cfg)
+        self.tfm_train: Any = custom_tfm_train or build_transform(cfg, is_train=True)
+        self.tfm_test: Any = custom_tfm_test or build_transform(cfg, is_train=False)
+        self.num_classes: int = self.dataset.num_classes
+        self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        self.lab2cname: dict[int, str] = self.dataset.lab2cname
+        loaders = cfg.DATALOADER
+        unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
+        self._wrapper = dataset_wrapper
+        self.train_loader_x = self._loader(self.dataset.train_x, loaders.TRAIN_X, True)
+        self.train_loader_u = self._loader(self.dataset.train_u, unlabelled, True)
+        self.val_loader = self._loader(self.dataset.val, loaders.TEST, False)
+        self.test_loader = self._loader(self.dataset.test, loaders.TEST, False)
+        if cfg.VERBOSE:
+            self.show_dataset_summary(cfg)
+
+    def _loader(self, data: Sequence[Datum] | None, group: Any, is_train: bool) -> Any:
+        if not data:
+            return None
+        return build_data_loader(
+            self.cfg,
+            sampler_type=group.SAMPLER,
+            data_source=data,
+            batch_size=group.BATCH_SIZE,
+            n_domain=group.get("N_DOMAIN", 0),
+            n_ins=group.get("N_INS", 16),
+            tfm=self.tfm_train if is_train else self.tfm_test,
+            is_train=is_train,
+            dataset_wrapper=self._wrapper,
+        )
+
+    def show_dataset_summary(self, cfg: Any) -> None:
+        """Print the table of the dataset's sizes."""
+        data = cfg.DATASET
+        table: list[list[str]] = [["Dataset", data.NAME]]
+        if data.SOURCE_DOMAINS:
+            table.append(["Source", ", ".join(data.SOURCE_DOMAINS)])
+        if data.TARGET_DOMAINS:
+            table.append(["Target", ", ".join(data.TARGET_DOMAINS)])
+        table.append(["# classes", f"{self.num_classes:,}"])
+        for part in ("train_x", "train_u", "val", "test"):
+            items = getattr(self.dataset, part)
+            if items:
+                table.append([f"# {part}", f"{len(items):,}"])
+        print(tabulate(table, tablefmt="simple"))

@@ -1,0 +1,7 @@
+"""The base of all datasets, split files and few-shot drawing."""
+
+from .base_dataset import DatasetBase, Datum
+from .build import DATASET_REGISTRY, build_dataset
+from .split_dataset import SplitDataset
+
+__all__ = ["DATASET_REGISTRY", "DatasetBase", "Datum", "SplitDataset", "build_dataset"]

@@ -1,0 +1,209 @@
+"""One image's description, and a dataset as lists of them."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from ...utils.tools import check_availability
+
+
+class Datum:
+    """An image on disk with its label, domain and class name.
+
+    Attributes:
+        impath: path of the image file.
+        label: class index, from 0.
+        domain: domain index, from 0.
+        classname: the class in words.
+    """
+
+    __slots__ = ("_classname", "_domain", "_impath", "_label")
+
+    def __init__(
+        self, impath: str = "", label: int = 0, domain: int = 0, classname: str = ""
+    ) -> None:
+        """Describe an image.
+
+        Raises:
+            TypeError: an argument of the wrong type.
+            ValueError: an empty path or a negative index.
+        """
+        if not isinstance(impath, str) or not isinstance(classname, str):
+            raise TypeError("Datum takes impath and classname as strings")
+        if not isinstance(label, int) or not isinstance(domain, int):
+            raise TypeError("Datum takes label and domain as integers")
+        if not impath or label < 0 or domain < 0:
+            raise ValueError("Datum needs a path, and label and domain from 0 on")
+        self._impath = impath
+        self._label = label
+        self._domain = domain
+        self._classname = classname
+
+    @property
+    def impath(self) -> str:
+        """Path of the image file."""
+        return self._impath
+
+    @property
+    def label(self) -> int:
+        """Class index."""
+        return self._label
+
+    @property
+    def domain(self) -> int:
+        """Domain index."""
+        return self._domain
+
+    @property
+    def classname(self) -> str:
+        """The class in words."""
+        return self._classname
+
+    def _key(self) -> tuple[str, int, int, str]:
+        return self._impath, self._label, self._domain, self._classname
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Datum) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"Datum(impath={self._impath!r}, label={self._label}, classname={self._classname!r})"
+
+
+class DatasetBase:
+    """Train, unlabelled, validation and test images of a task.
+
+    Attributes:
+        dataset_dir: the dataset's folder below the data root.
+        domains: names of all domains.
+        num_classes: largest training label + 1.
+        lab2cname: label -> class name.
+        classnames: class names by ascending label.
+    """
+
+    dataset_dir = ""
+    domains: Sequence[str] = ()
+    # How a hand-written prompt names a class of this dataset.
+    templates: Sequence[str] = ("a photo of a {}.",)
+
+    def __init__(
+        self,
+        train_x: list[Datum] | None = None,
+        train_u: list[Datum] | None = None,
+        val: list[Datum] | None = None,
+        test: list[Datum] | None = None,
+    ) -> None:
+        self._train_x = train_x
+        self._train_u = train_u
+        self._val = val
+        self._test = test
+        self._num_classes = self.get_num_classes(train_x or test or [])
+        self._lab2cname, self._classnames = self.get_lab2cname(train_x or test or [])
+
+    @property
+    def train_x(self) -> list[Datum] | None:
+        """Labelled training images."""
+        return self._train_x
+
+    @property
+    def train_u(self) -> list[Datum] | None:
+        """Unlabelled training images."""
+        return self._train_u
+
+    @property
+    def val(self) -> list[Datum] | None:
+        """Validation images."""
+        return self._val
+
+    @property
+    def test(self) -> list[Datum] | None:
+        """Test images."""
+        return self._test
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self._num_classes
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Label -> class name."""
+        return self._lab2cname
+
+    @property
+    def classnames(self) -> list[str]:
+        """Class names by ascending label."""
+        return self._classnames
+
+    @staticmethod
+    def get_num_classes(data_source: Sequence[Datum]) -> int:
+        """Return the largest label + 1."""
+        return max((item.label for item in data_source), default=-1) + 1
+
+    @staticmethod
+    def get_lab2cname(data_source: Sequence[Datum]) -> tuple[dict[int, str], list[str]]:
+        """Return label -> class name, and the class names by ascending label."""
+        names = {item.label: item.classname for item in data_source}
+        mapping = {label: names[label] for label in sorted(names)}
+        return mapping, list(mapping.values())
+
+    def check_input_domains(
+        self, source_domains: Sequence[str], target_domains: Sequence[str]
+    ) -> None:
+        """Make sure that all domains exist.
+
+        Raises:
+            UserError: an unknown domain; names the nearest.
+        """
+        for domain in (*source_domains, *target_domains):
+            check_availability(domain, list(self.domains))
+
+    def generate_fewshot_dataset(
+        self,
+        *data_sources: list[Datum],
+        num_shots: int = -1,
+        repeat: bool = False,
+        rng: Any = random,
+    ) -> Any:
+        """Draw the same number of images from each class.
+
+        Args:
+            *data_sources: lists to draw from.
+            num_shots: images a class; below 1 the lists are returned as they are.
+            repeat: draw a class with too few images with replacement, instead of taking all it has.
+            rng: the generator; Python's global one by default.
+
+        Returns:
+            One list, or a list of lists for several sources. Classes come in the order in which
+            they first appear.
+        """
+        if num_shots < 1:
+            return data_sources[0] if len(data_sources) == 1 else list(data_sources)
+        print(f"Creating a {num_shots}-shot dataset")
+        output = []
+        for data_source in data_sources:
+            drawn: list[Datum] = []
+            for items in self.split_dataset_by_label(data_source).values():
+                if len(items) >= num_shots:
+                    drawn += rng.sample(items, num_shots)
+                else:
+                    drawn += rng.choices(items, k=num_shots) if repeat else items
+            output.append(drawn)
+        return output[0] if len(output) == 1 else output
+
+    def split_dataset_by_label(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
+        """Group images by label, in order of first appearance."""
+        groups: defaultdict[int, list[Datum]] = defaultdict(list)
+        for item in data_source:
+            groups[item.label].append(item)
+        return groups
+
+    def split_dataset_by_domain(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
+        """Group images by domain, in order of first appearance."""
+        groups: defaultdict[int, list[Datum]] = defaultdict(list)
+        for item in data_source:
+            groups[item.domain].append(item)
+        return groups

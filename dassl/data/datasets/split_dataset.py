@@ -1,0 +1,170 @@
+"""The few-shot protocol of CoOp over any folder of images with a split file."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ...utils import UserError, isolated_rng, read_json, write_json
+from .base_dataset import DatasetBase, Datum
+from .splits import Split, read_items, read_split, save_split, subsample_classes, to_entries
+
+# A split that we make ourselves is the same on every machine, whatever the run's seed.
+SPLIT_SEED = 1
+
+
+class SplitDataset(DatasetBase):
+    """A dataset in one folder below the data root; subclasses say where things are.
+
+    Construction reads the split (or makes and keeps it), draws the few-shot items (or reads what
+    was drawn before for the same shots and seed), and then keeps the wanted half of the classes.
+
+    Attributes:
+        dataset_dir: folder below cfg.DATASET.ROOT.
+        image_dir: folder below it to which the split file's paths are relative.
+        split_file: name of the split file in dataset_dir.
+        templates: hand-written prompts for zero-shot use.
+        max_val_shots: validation images a class never exceed this number.
+        root, directory, images: the absolute paths of data root, dataset folder and image folder.
+    """
+
+    image_dir = "images"
+    split_file = ""
+    max_val_shots = 4
+
+    def __init__(self, cfg: Any) -> None:
+        """Load the dataset.
+
+        Raises:
+            UserError: a folder is missing or a file is not what it should be.
+        """
+        self.cfg = cfg
+        self.root = Path(cfg.DATASET.ROOT).expanduser().absolute()
+        self.directory = self.root / self.dataset_dir
+        self.images = self.directory / self.image_dir
+        self.prepare()
+        self.check_folders()
+        split = self.load_split()
+        train, val = split["train"], split["val"]
+        if cfg.DATASET.NUM_SHOTS >= 1:
+            train, val = self.draw_fewshot(train, val)
+        test = split["test"]
+        if cfg.DATASET.TARGET_DOMAINS:
+            test = self.target_test(cfg.DATASET.TARGET_DOMAINS)
+        train, val, test = subsample_classes(
+            train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES
+        )
+        super().__init__(train_x=train, val=val, test=test)
+
+    def prepare(self) -> None:
+        """Hook: make or unpack the images when they are not there. Does nothing by default."""
+
+    def make_split(self) -> Split:
+        """Hook: return {"train", "val", "test"} when there is no split file.
+
+        Raises:
+            UserError: this dataset cannot do without its split file.
+        """
+        raise UserError(
+            f"{self.directory / self.split_file} is missing; {type(self).__name__} needs it"
+        )
+
+    def target_test(self, domains: Sequence[str]) -> list[Datum]:
+        """Hook: return the test images of other domains (cfg.DATASET.TARGET_DOMAINS).
+
+        Raises:
+            UserError: this dataset has no other domains.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no target domains, but DATASET.TARGET_DOMAINS is "
+            + ", ".join(domains)
+        )
+
+    def check_folders(self) -> None:
+        """Make sure that the data root and the dataset's folders are there.
+
+        Raises:
+            UserError: names the first that is missing and what was expected in it.
+        """
+        name = type(self).__name__
+        if not self.cfg.DATASET.ROOT or not self.root.is_dir():
+            raise UserError(
+                f'The data root "{self.cfg.DATASET.ROOT}" is no folder; set it with --root to the '
+                f"folder that holds {self.dataset_dir}/"
+            )
+        if not self.directory.is_dir():
+            raise UserError(
+                f"{name}: the folder {self.directory} is missing; expected is "
+                f"{self.dataset_dir}/ below the data root {self.root}"
+            )
+        if not self.images.is_dir():
+            raise UserError(f"{name}: the image folder {self.images} is missing")
+
+    def load_split(self) -> Split:
+        """Read the split file, or make the split and keep it."""
+        path = self.directory / self.split_file
+        if self.split_file and path.is_file():
+            return read_split(path, self.images)
+        with isolated_rng(SPLIT_SEED):
+            split = self.make_split()
+        if not self.split_file:
+            return split
+        try:
+            return save_split(split, path, self.images)
+        except OSError as error:
+            # A shared, read-only data folder: the split is the same the next time, too.
+            print(f"The split could not be saved to {path}: {error.strerror}")
+            return split
+
+    def draw_fewshot(self, train: list[Datum], val: list[Datum]) -> tuple[list[Datum], list[Datum]]:
+        """Return NUM_SHOTS training and at most `max_val_shots` validation images a class.
+
+        The items depend on the split, the number of shots and the seed alone. They are kept in
+        split_fewshot/ below the dataset's folder, and drawn again when the split has changed.
+        """
+        shots, seed = self.cfg.DATASET.NUM_SHOTS, self.cfg.SEED
+        if seed < 0:
+            return self._sample(train, val, Random())
+        path = self.directory / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
+        pool = {"train": to_entries(train, self.images), "val": to_entries(val, self.images)}
+        digest = hashlib.sha256(json.dumps(pool).encode()).hexdigest()
+        kept = _read_kept(path)
+        if kept is not None and kept.get("split_sha256") == digest:
+            print(f"Loading the {shots}-shot items of seed {seed} from {path}")
+            return (
+                read_items(kept["train"], self.images, path),
+                read_items(kept["val"], self.images, path),
+            )
+        if kept is not None:
+            print(f"{path} was drawn from another split: drawing again")
+        few_train, few_val = self._sample(train, val, Random(seed))
+        record = {
+            "split_sha256": digest,
+            "train": to_entries(few_train, self.images),
+            "val": to_entries(few_val, self.images),
+        }
+        try:
+            # Two runs that draw at once write the same content, so either may come last.
+            write_json(record, path)
+        except OSError as error:
+            print(f"The few-shot items could not be saved to {path}: {error.strerror}")
+        return few_train, few_val
+
+    def _sample(
+        self, train: list[Datum], val: list[Datum], rng: Random
+    ) -> tuple[list[Datum], list[Datum]]:
+        shots = self.cfg.DATASET.NUM_SHOTS
+        few_train = self.generate_fewshot_dataset(train, num_shots=shots, rng=rng)
+        val_shots = min(shots, self.max_val_shots)
+        return few_train, self.generate_fewshot_dataset(val, num_shots=val_shots, rng=rng)
+
+
+def _read_kept(path: Path) -> dict[str, Any] | None:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return None
+    complete = isinstance(content, dict) and {"train", "val", "split_sha256"} <= set(content)
+    return content if complete else None

@@ -1,0 +1,186 @@
+"""Pure operations on lists of images: split files, random splits, halves of the classes."""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ...utils import UserError, publish_json, read_json
+from .base_dataset import Datum
+
+PARTS = ("train", "val", "test")
+Split = dict[str, list[Datum]]
+
+
+def safe_join(directory: Path, relative: str) -> str:
+    """Join a relative path of a split file to its folder.
+
+    Raises:
+        UserError: the path is absolute or leads out of the folder.
+    """
+    parts = PurePosixPath(relative.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
+        raise UserError(f'The path "{relative}" leads out of {directory} and is refused')
+    return str(directory.joinpath(*parts))
+
+
+def read_items(entries: Sequence[Any], directory: Path, source: object) -> list[Datum]:
+    """Turn [[relative path, label, class name], ...] into images below `directory`.
+
+    Raises:
+        UserError: an entry of another form; names `source`.
+    """
+    items = []
+    for entry in entries:
+        try:
+            relative, label, classname = entry
+            items.append(Datum(safe_join(directory, relative), int(label), classname=classname))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{source}: an entry is not [relative path, label, class name]: {entry!r}"
+            ) from error
+    return items
+
+
+def to_entries(items: Sequence[Datum], directory: Path) -> list[list[Any]]:
+    """Turn images into [[path relative to `directory`, label, class name], ...].
+
+    Raises:
+        ValueError: an image lies outside of the directory.
+    """
+    return [
+        [Path(item.impath).relative_to(directory).as_posix(), item.label, item.classname]
+        for item in items
+    ]
+
+
+def read_split(filepath: Path, directory: Path) -> Split:
+    """Read a split file: {"train"|"val"|"test": [[relative path, label, class name], ...]}.
+
+    Args:
+        filepath: the JSON file.
+        directory: the folder to which its paths are relative.
+
+    Raises:
+        UserError: the file is no such split, or a path leads out of the folder.
+    """
+    try:
+        content = read_json(filepath)
+        parts = {part: content[part] for part in PARTS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{filepath} is not a split file with the lists train, val and test"
+        ) from error
+    return {part: read_items(entries, directory, filepath) for part, entries in parts.items()}
+
+
+def save_split(split: Split, filepath: Path, directory: Path) -> Split:
+    """Write a split file, unless another run was first.
+
+    Returns:
+        The split that the file now holds.
+    """
+    entries = {part: to_entries(split[part], directory) for part in PARTS}
+    kept = publish_json(entries, filepath)
+    return {part: read_items(kept[part], directory, filepath) for part in PARTS}
+
+
+def _by_label(items: Sequence[Datum]) -> dict[int, list[Datum]]:
+    groups: defaultdict[int, list[Datum]] = defaultdict(list)
+    for item in items:
+        groups[item.label].append(item)
+    return groups
+
+
+def split_trainval(
+    trainval: Sequence[Datum], p_val: float = 0.2, rng: Any = random
+) -> tuple[list[Datum], list[Datum]]:
+    """Cut a validation part off each class of a training list.
+
+    Args:
+        trainval: the images.
+        p_val: the fraction of each class that goes to validation (rounded).
+        rng: the generator; Python's global one by default.
+
+    Returns:
+        Training and validation images, shuffled within each class.
+
+    Raises:
+        UserError: a class is too small to give a validation image.
+    """
+    train: list[Datum] = []
+    val: list[Datum] = []
+    for items in _by_label(trainval).values():
+        count = round(len(items) * p_val)
+        if count < 1:
+            raise UserError(
+                f'The class "{items[0].classname}" has {len(items)} images, too few to cut '
+                f"{p_val:.0%} off for validation"
+            )
+        order = list(range(len(items)))
+        rng.shuffle(order)
+        val += [items[i] for i in order[:count]]
+        train += [items[i] for i in order[count:]]
+    return train, val
+
+
+def split_all(
+    items: Sequence[Datum], p_train: float = 0.5, p_val: float = 0.2, rng: Any = random
+) -> Split:
+    """Cut each class into train, val and test after shuffling it.
+
+    Args:
+        items: all images.
+        p_train: fraction of each class for training (rounded).
+        p_val: fraction for validation (rounded); the rest is for the test.
+        rng: the generator; Python's global one by default.
+
+    Raises:
+        UserError: a class is too small for three parts.
+    """
+    split: Split = {part: [] for part in PARTS}
+    for group in _by_label(items).values():
+        order = list(group)
+        rng.shuffle(order)
+        n_train, n_val = round(len(order) * p_train), round(len(order) * p_val)
+        if min(n_train, n_val, len(order) - n_train - n_val) < 1:
+            raise UserError(
+                f'The class "{group[0].classname}" has {len(group)} images, too few for a '
+                "training, a validation and a test part"
+            )
+        split["train"] += order[:n_train]
+        split["val"] += order[n_train : n_train + n_val]
+        split["test"] += order[n_train + n_val :]
+    return split
+
+
+def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list[list[Datum]]:
+    """Keep the first (base) or second (new) half of the classes, relabelled from 0.
+
+    Args:
+        *sources: lists of images; the labels of the first decide about the halves.
+        subsample: all, base (the first ceil(n / 2) labels) or new (the rest).
+
+    Raises:
+        UserError: another word.
+    """
+    if subsample == "all":
+        return [list(source) for source in sources]
+    if subsample not in ("base", "new"):
+        raise UserError(
+            f'DATASET.SUBSAMPLE_CLASSES "{subsample}" is unknown; accepted: all, base, new'
+        )
+    labels = sorted({item.label for item in sources[0]})
+    middle = math.ceil(len(labels) / 2)
+    selected = labels[:middle] if subsample == "base" else labels[middle:]
+    new_label = {label: position for position, label in enumerate(selected)}
+    return [
+        [
+            Datum(item.impath, new_label[item.label], item.domain, item.classname)
+            for item in source
+            if item.label in new_label
+        ]
+        for source in sources
+    ]

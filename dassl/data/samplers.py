@@ -1,0 +1,195 @@
+"""In which order images are drawn, from the seed and the epoch alone.
+
+Every index carries the seed of its own augmentation. So an epoch's batches are the same with any
+number of workers, and the same after a resume as in an uninterrupted run.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+from ..utils import UserError
+from .datasets import Datum
+
+
+class SeededIndex(int):
+    """A dataset index with the seed for the random augmentation of this draw of the item."""
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int = 0) -> "SeededIndex":
+        """Create the index."""
+        self = super().__new__(cls, index)
+        self.seed = seed
+        return self
+
+    def __getnewargs__(self) -> tuple[int]:
+        """Let pickle carry the index to a worker process; the seed travels in __dict__."""
+        return (int(self),)
+
+
+class EpochSampler(Sampler[int]):
+    """Draws indices in an order that depends on the seed, the epoch and the pass within it.
+
+    Args:
+        data_source: the images.
+        seed: the run's seed; negative draws one.
+
+    Attributes:
+        epoch: set by the training loop before each epoch.
+    """
+
+    def __init__(self, data_source: Sequence[Datum], seed: int = 0) -> None:
+        self.data_source = data_source
+        self.seed = seed if seed >= 0 else torch.seed() % 2**63
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next passes those of this epoch."""
+        self.epoch = epoch
+        self._passes = 0
+
+    def order(self, rng: Random) -> Sequence[int]:
+        """Return the indices of one pass."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[int]:
+        # A string's hash differs between processes, so the three numbers go through SHA-256.
+        name = f"{self.seed}/{self.epoch}/{self._passes}".encode()
+        self._passes += 1
+        rng = Random(int.from_bytes(hashlib.sha256(name).digest()[:8], "big"))
+        for index in self.order(rng):
+            yield SeededIndex(index, rng.getrandbits(63))
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+
+class SequentialSampler(EpochSampler):
+    """All images, one after the other."""
+
+    def order(self, rng: Random) -> Sequence[int]:
+        """Return the indices in their order."""
+        return range(len(self.data_source))
+
+
+class RandomSampler(EpochSampler):
+    """All images, shuffled."""
+
+    def order(self, rng: Random) -> Sequence[int]:
+        """Return a permutation."""
+        return rng.sample(range(len(self.data_source)), len(self.data_source))
+
+
+class _GroupSampler(EpochSampler):
+    """Draws batches of n_groups groups (domains or classes) with n_ins images of each."""
+
+    def __init__(
+        self, data_source: Sequence[Datum], seed: int, batch_size: int, n_groups: int, n_ins: int
+    ) -> None:
+        super().__init__(data_source, seed)
+        self.groups: dict[int, list[int]] = defaultdict(list)
+        for index, item in enumerate(data_source):
+            self.groups[self.group_of(item)].append(index)
+        if n_groups <= 0 and n_ins > 0:
+            n_groups = batch_size // n_ins
+        n_groups = min(n_groups, len(self.groups)) or len(self.groups)
+        if batch_size % n_groups:
+            raise UserError(
+                f"A batch of {batch_size} images cannot be divided among {n_groups} groups; change "
+                "DATALOADER.TRAIN_X.BATCH_SIZE or N_DOMAIN"
+            )
+        self.n_groups = n_groups
+        self.n_ins = batch_size // n_groups
+
+    def group_of(self, item: Datum) -> int:
+        raise NotImplementedError
+
+    def choose(self, open_groups: list[int], rng: Random) -> list[int]:
+        return rng.sample(open_groups, self.n_groups)
+
+    def order(self, rng: Random) -> Sequence[int]:
+        """Return batch after batch, until too few groups have enough images left."""
+        left = {group: rng.sample(indices, len(indices)) for group, indices in self.groups.items()}
+        for group, indices in left.items():
+            if len(indices) < self.n_ins:
+                left[group] = rng.choices(indices, k=self.n_ins)
+        drawn: list[int] = []
+        while True:
+            open_groups = [group for group, indices in left.items() if len(indices) >= self.n_ins]
+            if len(open_groups) < self.n_groups:
+                return drawn
+            for group in self.choose(open_groups, rng):
+                drawn += left[group][: self.n_ins]
+                del left[group][: self.n_ins]
+
+    def __len__(self) -> int:
+        return len(self.order(Random(0)))
+
+
+class RandomDomainSampler(_GroupSampler):
+    """Batches of N_DOMAIN random domains with equally many images of each."""
+
+    def group_of(self, item: Datum) -> int:
+        """Return the image's domain."""
+        return item.domain
+
+
+class SeqDomainSampler(RandomDomainSampler):
+    """Batches of all domains, in their order, with equally many images of each."""
+
+    def choose(self, open_groups: list[int], rng: Random) -> list[int]:
+        """Return the domains in ascending order."""
+        return sorted(open_groups)[: self.n_groups]
+
+
+class RandomClassSampler(_GroupSampler):
+    """Batches of random classes with N_INS images of each."""
+
+    def group_of(self, item: Datum) -> int:
+        """Return the image's label."""
+        return item.label
+
+
+def build_sampler(
+    sampler_type: str,
+    cfg: Any = None,
+    data_source: Sequence[Datum] = (),
+    batch_size: int = 32,
+    n_domain: int = 0,
+    n_ins: int = 16,
+) -> EpochSampler:
+    """Create a sampler by name.
+
+    Args:
+        sampler_type: RandomSampler, SequentialSampler, RandomDomainSampler, SeqDomainSampler or
+            RandomClassSampler.
+        cfg: its SEED is used.
+        data_source: the images.
+        batch_size: images in a batch.
+        n_domain: domains in a batch; 0 takes all.
+        n_ins: images of a class in a batch, for RandomClassSampler.
+
+    Raises:
+        UserError: an unknown name, or a batch that cannot be divided.
+    """
+    seed = cfg.SEED if cfg is not None else -1
+    if sampler_type == "SequentialSampler":
+        return SequentialSampler(data_source, seed)
+    if sampler_type == "RandomSampler":
+        return RandomSampler(data_source, seed)
+    if sampler_type == "RandomDomainSampler":
+        return RandomDomainSampler(data_source, seed, batch_size, n_domain, 0)
+    if sampler_type == "SeqDomainSampler":
+        return SeqDomainSampler(data_source, seed, batch_size, 0, 0)
+    if sampler_type == "RandomClassSampler":
+        return RandomClassSampler(data_source, seed, batch_size, 0, n_ins)
+    raise UserError(
+        f'The sampler "{sampler_type}" is unknown; accepted: RandomSampler, SequentialSampler, '
+        "RandomDomainSampler, SeqDomainSampler, RandomClassSampler"
+    )

@@ -1,0 +1,100 @@
+"""Transforms that torchvision does not have."""
+
+import random
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+
+class Random2DTranslation:
+    """Enlarges an image by an eighth and crops the wanted size at a random place, or just resizes.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        p: probability of the translation.
+        interpolation: how pixels are resampled.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        p: float = 0.5,
+        interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+    ) -> None:
+        self.height = height
+        self.width = width
+        self.p = p
+        self.interpolation = interpolation
+
+    def __call__(self, img: Image.Image) -> Image.Image:
+        """Transform one image."""
+        if random.random() > self.p:
+            return F.resize(img, [self.height, self.width], interpolation=self.interpolation)
+        height, width = round(self.height * 1.125), round(self.width * 1.125)
+        img = F.resize(img, [height, width], interpolation=self.interpolation)
+        left = random.randint(0, width - self.width)
+        top = random.randint(0, height - self.height)
+        return F.crop(img, top, left, self.height, self.width)
+
+
+class InstanceNormalization:
+    """Gives every image mean 0 and standard deviation 1."""
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        self.eps = eps
+
+    def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+        """Transform one image."""
+        flat = img.reshape(len(img), -1)
+        mean, std = flat.mean(1).view(-1, 1, 1), flat.std(1).view(-1, 1, 1)
+        return (img - mean) / (std + self.eps)
+
+
+class Cutout:
+    """Sets random squares of an image to zero.
+
+    Args:
+        n_holes: number of squares.
+        length: their side, in pixels.
+    """
+
+    def __init__(self, n_holes: int = 1, length: int = 16) -> None:
+        self.n_holes = n_holes
+        self.length = length
+
+    def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+        """Transform one image."""
+        img = img.clone()
+        height, width = img.shape[1:]
+        half = self.length // 2
+        for _ in range(self.n_holes):
+            y, x = random.randrange(height), random.randrange(width)
+            img[:, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 0.0
+        return img
+
+
+class GaussianNoise:
+    """Adds normal noise, half of the time.
+
+    Args:
+        mean: of the noise.
+        std: of the noise.
+        p: probability.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5) -> None:
+        self.mean = mean
+        self.std = std
+        self.p = p
+
+    def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+        """Transform one image."""
+        if random.random() > self.p:
+            return img
+        return img + torch.randn_like(img) * self.std + self.mean

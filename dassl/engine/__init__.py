@@ -1,0 +1,15 @@
+"""The training loop and its trainers."""
+
+from .build import TRAINER_REGISTRY, build_trainer
+from .run_record import clear_run, finished_run
+from .trainer import SimpleTrainer, TrainerBase, TrainerX
+
+__all__ = [
+    "TRAINER_REGISTRY",
+    "SimpleTrainer",
+    "TrainerBase",
+    "TrainerX",
+    "build_trainer",
+    "clear_run",
+    "finished_run",
+]

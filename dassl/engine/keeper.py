@@ -1,0 +1,257 @@
+"""The models under a trainer's care: stepping, saving, loading and resuming them."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..utils import (
+    PathLike,
+    UserError,
+    find_checkpoint,
+    load_checkpoint,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
+from ..utils.checkpoint import load_state
+
+Names = str | Sequence[str] | None
+
+
+class ModelKeeper:
+    """Keeps named models with their optimisers and schedules.
+
+    Attributes:
+        epoch: the present epoch, from 0.
+        batch_idx: the present batch, from 0, where the subclass counts it.
+        best_result: best result on the validation set so far.
+    """
+
+    epoch = 0
+    batch_idx = 0
+    best_result = float("-inf")
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, Any] = OrderedDict()
+        self._optims: OrderedDict[str, Any] = OrderedDict()
+        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        self._unchecked: list[tuple[int, Tensor]] = []
+
+    def register_model(
+        self,
+        name: str = "model",
+        model: nn.Module | None = None,
+        optim: torch.optim.Optimizer | None = None,
+        sched: Any = None,
+    ) -> None:
+        """Put a model under the trainer's care, to be saved, resumed and stepped.
+
+        Args:
+            name: also the name of its folder of checkpoints.
+            model: the module that learns.
+            optim: its optimiser; None when it does not learn.
+            sched: its learning-rate schedule.
+
+        Raises:
+            AttributeError: `super().__init__()` was not called before.
+            ValueError: the name is taken.
+        """
+        if "_models" not in self.__dict__:
+            raise AttributeError("Call super().__init__() before register_model()")
+        if name in self._models:
+            raise ValueError(f'A model named "{name}" is already registered')
+        self._models[name] = model
+        self._optims[name] = optim
+        self._scheds[name] = sched
+
+    def get_model_names(self, names: Names = None) -> list[str]:
+        """Return the given names as a list, or all.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        if names is None:
+            return list(self._models)
+        wanted = [names] if isinstance(names, str) else list(names)
+        for name in wanted:
+            if name not in self._models:
+                raise ValueError(f'No model is registered as "{name}"')
+        return wanted
+
+    def save_model(
+        self,
+        epoch: int,
+        directory: PathLike,
+        is_best: bool = False,
+        val_result: float | None = None,
+        model_name: str = "",
+    ) -> None:
+        """Save all models with everything that resuming needs.
+
+        Args:
+            epoch: the epoch that has just ended, from 0.
+            directory: the run's folder; each model has its own inside.
+            is_best: also keep it as model-best.pth.tar.
+            val_result: result on the validation set.
+            model_name: file name instead of model.pth.tar-<epoch + 1>.
+        """
+        scaler = getattr(self, "scaler", None)
+        for name, model in self._models.items():
+            optim, sched = self._optims[name], self._scheds[name]
+            state = {
+                "state_dict": model.state_dict(),
+                "epoch": epoch + 1,
+                "optimizer": optim.state_dict() if optim is not None else None,
+                "scheduler": sched.state_dict() if sched is not None else None,
+                "val_result": float(val_result) if val_result is not None else None,
+                "best_result": float(self.best_result),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "random_states": random_states(),
+            }
+            folder = Path(directory) / name
+            save_checkpoint(state, folder, is_best=is_best, model_name=model_name)
+
+    def resume_model_if_exist(self, directory: PathLike) -> int:
+        """Continue from the newest checkpoint that all models have.
+
+        Returns:
+            The epoch to go on with; 0 when there is none.
+        """
+        names = self.get_model_names()
+        newest = [find_checkpoint(Path(directory) / name) for name in names]
+        found = [path for path in newest if path is not None]
+        if not names or len(found) < len(names):
+            print("No checkpoint found, train from scratch")
+            return 0
+        # A crash between two models' files leaves one of them an epoch behind.
+        file_name = min((path.name for path in found), key=lambda n: int(n.rpartition("-")[2]))
+        print(f"Found checkpoint at {directory} (will resume training)")
+        state: dict[str, Any] = {}
+        for name in names:
+            path = Path(directory) / name / file_name
+            state = load_checkpoint(path)
+            load_state(path, state, self._models[name], self._optims[name], self._scheds[name])
+            print(f'Loaded {name} from "{path}" (epoch {state["epoch"]})')
+        self._restore_run_state(state)
+        return int(state["epoch"])
+
+    def _restore_run_state(self, state: dict[str, Any]) -> None:
+        self.best_result = state.get("best_result") or self.best_result
+        scaler = getattr(self, "scaler", None)
+        if scaler is not None and state.get("scaler"):
+            scaler.load_state_dict(state["scaler"])
+        if state.get("random_states"):
+            restore_random_states(state["random_states"])
+
+    def load_model(self, directory: PathLike | None, epoch: int | None = None) -> None:
+        """Load the weights of all models, to evaluate them.
+
+        Args:
+            directory: a run's folder; without one nothing is loaded.
+            epoch: number of the checkpoint; None takes the best, or else the newest.
+
+        Raises:
+            UserError: there is no such checkpoint, or it belongs to another model.
+        """
+        if not directory:
+            print("No pretrained model is given: load_model() has nothing to do")
+            return
+        for name in self.get_model_names():
+            path = self._choose_checkpoint(Path(directory) / name, epoch)
+            state = load_checkpoint(path)
+            load_state(path, state, self._models[name], None, None)
+            print(f'Loaded {name} from "{path}" (epoch {state["epoch"]})')
+
+    def _choose_checkpoint(self, folder: Path, epoch: int | None) -> Path:
+        if epoch is not None:
+            return folder / f"model.pth.tar-{epoch}"
+        best = folder / "model-best.pth.tar"
+        path = best if best.is_file() else find_checkpoint(folder)
+        if path is None:
+            raise UserError(f'No checkpoint in "{folder}"')
+        return path
+
+    def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
+        """Put models in training ("train") or evaluation mode ("test", "eval").
+
+        Raises:
+            KeyError: another mode.
+        """
+        if mode not in ("train", "test", "eval"):
+            raise KeyError(f'The mode "{mode}" is none of train, test, eval')
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names: Names = None) -> None:
+        """Step the learning-rate schedules; once at the end of each epoch."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def get_current_lr(self, names: Names = None) -> float:
+        """Return the learning rate of the first named model that has an optimiser.
+
+        Raises:
+            ValueError: none has.
+        """
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                return float(self._optims[name].param_groups[0]["lr"])
+        raise ValueError("No model has an optimiser")
+
+    def detect_anomaly(self, loss: Tensor) -> None:
+        """Stop when a loss is infinite or not a number.
+
+        On the CPU at once; on an accelerator reading a number stalls the queue, so losses are
+        collected and checked together, at the latest before the epoch's checkpoint.
+
+        Raises:
+            FloatingPointError: says in which epoch and batch.
+        """
+        self._unchecked.append((self.batch_idx, loss.detach()))
+        if loss.device.type == "cpu" or len(self._unchecked) >= 100:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Check all losses that `detect_anomaly` has collected.
+
+        Raises:
+            FloatingPointError: says in which epoch and batch.
+        """
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked:
+            return
+        finite = torch.stack([torch.isfinite(loss).all() for _, loss in unchecked]).tolist()
+        for (batch, loss), good in zip(unchecked, finite, strict=True):
+            if not good:
+                raise FloatingPointError(
+                    f"The loss is {loss.flatten()[0].item()} in epoch {self.epoch + 1}, batch "
+                    f"{batch + 1}: the training has diverged; a smaller OPTIM.LR may help"
+                )
+
+    def model_zero_grad(self, names: Names = None) -> None:
+        """Clear the gradients."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss: Tensor) -> None:
+        """Check the loss and compute its gradients."""
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names: Names = None) -> None:
+        """Step the optimisers."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss: Tensor, names: Names = None) -> None:
+        """Clear gradients, compute them anew and step the optimisers."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)

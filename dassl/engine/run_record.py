@@ -1,0 +1,163 @@
+"""What a run leaves behind for programs to read: history.jsonl, results.json, config.yaml.
+
+history.jsonl has one JSON object a line. Every epoch gives {"event": "train", "epoch", "seconds",
+"lr", and the mean of the loss and of all other metrics}; every evaluation gives {"event": "test",
+"epoch", "split", and the results}. Epochs count from 0. results.json exists only when a run has
+come to its end.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import to_dict
+from ..utils import PathLike, package_versions, write_atomic, write_json
+from ..utils.checkpoint import POINTER
+
+HISTORY = "history.jsonl"
+RESULTS = "results.json"
+CONFIG = "config.yaml"
+TENSORBOARD = "tensorboard"
+
+
+def _plain(value: Any) -> Any:
+    """Make a value fit for JSON, which knows neither NaN nor tensors."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_history(directory: PathLike) -> list[dict[str, Any]]:
+    """Read a run's history; a last line that a crash cut off is left out."""
+    path = Path(directory) / HISTORY
+    if not path.is_file():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    return entries
+
+
+def finished_run(directory: PathLike) -> dict[str, Any] | None:
+    """Return the results of a run that came to its end in this folder, or None."""
+    try:
+        content = json.loads((Path(directory) / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if isinstance(content, dict) and content.get("status") == "finished":
+        return content
+    return None
+
+
+def clear_run(directory: PathLike) -> None:
+    """Remove an earlier run's record and checkpoints, so that a new one starts from nothing.
+
+    Its logs stay; so does every file that no run writes.
+    """
+    folder = Path(directory)
+    for name in (RESULTS, HISTORY, CONFIG):
+        (folder / name).unlink(missing_ok=True)
+    model_folders = [path.parent for path in folder.glob(f"*/{POINTER}")]
+    for path in (*model_folders, folder / TENSORBOARD):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class RunRecord:
+    """Writes the record of one run.
+
+    Args:
+        directory: the run's output folder.
+    """
+
+    def __init__(self, directory: PathLike) -> None:
+        self.directory = Path(directory)
+
+    def save_config(self, cfg: Any) -> None:
+        """Write the resolved configuration."""
+        text = cfg.dump()
+        write_atomic(self.directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def begin(self, start_epoch: int) -> None:
+        """Drop what an earlier attempt wrote about this epoch and later ones."""
+        kept = [e for e in read_history(self.directory) if e.get("epoch", 0) < start_epoch]
+        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        write_atomic(self.directory / HISTORY, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps({key: _plain(value) for key, value in entry.items()})
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / HISTORY).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def epoch(self, epoch: int, seconds: float, lr: float | None, means: Mapping[str, Any]) -> None:
+        """Add a training epoch.
+
+        Args:
+            epoch: from 0.
+            seconds: wall time of the epoch, evaluation not included.
+            lr: learning rate during the epoch; None without an optimiser.
+            means: the epoch's mean of each metric.
+        """
+        self._append({"event": "train", "epoch": epoch, "seconds": seconds, "lr": lr, **means})
+
+    def evaluation(self, epoch: int, split: str, results: Mapping[str, Any]) -> None:
+        """Add an evaluation on a split."""
+        self._append({"event": "test", "epoch": epoch, "split": split, **results})
+
+    def train_seconds(self) -> float:
+        """Return the time of all recorded epochs, those before a resume included."""
+        history = read_history(self.directory)
+        return sum(e["seconds"] for e in history if e.get("event") == "train")
+
+    def finish(
+        self,
+        cfg: Any,
+        results: Mapping[str, Any],
+        device: str,
+        epochs: int,
+        extra: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Write results.json.
+
+        Args:
+            cfg: the configuration.
+            results: of the last test; may be empty.
+            device: where the run took place.
+            epochs: finished training epochs.
+            extra: further entries of the trainer.
+
+        Returns:
+            What was written.
+        """
+        entries: dict[str, Any] = {
+            "trainer": cfg.TRAINER.NAME,
+            "dataset": cfg.DATASET.NAME,
+            "shots": cfg.DATASET.NUM_SHOTS,
+            "seed": cfg.SEED,
+            "backbone": cfg.MODEL.BACKBONE.NAME,
+            "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+            "target_domains": list(cfg.DATASET.TARGET_DOMAINS),
+            "split": cfg.TEST.SPLIT,
+            "accuracy": results.get("accuracy"),
+            "macro_f1": results.get("macro_f1"),
+            "error_rate": results.get("error_rate"),
+            "num_test": results.get("total"),
+            "epochs": epochs,
+            "train_seconds": round(self.train_seconds(), 3) if epochs else 0.0,
+            "device": device,
+            "status": "finished",
+            **extra,
+        }
+        content = {key: _plain(value) for key, value in entries.items()}
+        content["config"] = to_dict(cfg)
+        content["versions"] = package_versions()
+        write_json(content, self.directory / RESULTS)
+        return content

@@ -1,0 +1,276 @@
+"""Trainers that build data, model and evaluator from a configuration and run to the end."""
+
+import datetime
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data import DataManager
+from ..data.data_manager import set_loader_epoch
+from ..evaluation import build_evaluator
+from ..utils import AverageMeter, MetricMeter, UserError, choose_device, prepare_output_dir
+from .base import TrainerBase
+from .run_record import TENSORBOARD, RunRecord
+
+__all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
+
+
+class SimpleTrainer(TrainerBase):
+    """Everything around the training of one model on one dataset.
+
+    A subclass gives `build_model` (which sets `self.model` and calls `register_model`) and
+    `forward_backward`.
+
+    Attributes:
+        cfg: the configuration.
+        device: where the model is.
+        dm: the `DataManager`, whose loaders and numbers are attributes here, too.
+        record: writes history.jsonl and results.json.
+        last_results: results of the latest test on cfg.TEST.SPLIT, empty before.
+        epoch_means: means of the present epoch's metrics.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        self.check_cfg(cfg)
+        prepare_output_dir(cfg.OUTPUT_DIR)
+        self.device = choose_device(cfg)
+        self.cfg = cfg
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.record = RunRecord(self.output_dir)
+        self.last_results: dict[str, float] = {}
+        self.epoch_means: dict[str, float] = {}
+        self.model: Any = None
+        self.build_data_loader()
+        self.build_model()
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Hook: refuse a configuration that the trainer cannot work with."""
+
+    def build_data_loader(self) -> None:
+        """Create the `DataManager` and take over its loaders and numbers."""
+        dm = DataManager(self.cfg)
+        self.train_loader_x = dm.train_loader_x
+        self.train_loader_u = dm.train_loader_u
+        self.val_loader = dm.val_loader
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.num_source_domains = dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    def build_model(self) -> None:
+        """Create `self.model` and register what learns."""
+        raise NotImplementedError("A trainer builds its model in build_model()")
+
+    def result_entries(self) -> dict[str, Any]:
+        """Hook: further entries for results.json."""
+        return {}
+
+    def export_artifacts(self, directory: str) -> None:
+        """Hook: save what others may want to use, such as learned prompts, after training."""
+
+    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
+        """Train, test and write the results."""
+        self.record.save_config(self.cfg)
+        super().train(
+            self.start_epoch if start_epoch is None else start_epoch,
+            self.max_epoch if max_epoch is None else max_epoch,
+        )
+        self.export_artifacts(self.output_dir)
+        self.finish_run(epochs=self.max_epoch)
+
+    def evaluate(self) -> None:
+        """Test without training and write the results."""
+        self.record.save_config(self.cfg)
+        self.record.begin(0)
+        self.test()
+        self.finish_run()
+
+    def finish_run(self, epochs: int = 0) -> dict[str, Any]:
+        """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
+        return self.record.finish(
+            self.cfg, self.last_results, str(self.device), epochs, self.result_entries()
+        )
+
+    def enter_epoch(self) -> None:
+        """Give the samplers the epoch, so that its order depends on nothing else."""
+        self.epoch_means = {}
+        for loader in (self.train_loader_x, self.train_loader_u):
+            set_loader_epoch(loader, self.epoch)
+        self._epoch_lr = self._lr_or_none()
+
+    def leave_epoch(self, seconds: float) -> None:
+        """Record the epoch."""
+        self.record.epoch(self.epoch, seconds, self._epoch_lr, self.epoch_means)
+
+    def _lr_or_none(self) -> float | None:
+        return self.get_current_lr() if any(o is not None for o in self._optims.values()) else None
+
+    def before_train(self) -> None:
+        """Resume, if there is something to resume from, and open the records.
+
+        Raises:
+            UserError: cfg.RESUME names a folder that does not exist.
+        """
+        if self.cfg.RESUME and not Path(self.cfg.RESUME).is_dir():
+            raise UserError(f'The folder to resume from, "{self.cfg.RESUME}", does not exist')
+        self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
+        self.record.begin(self.start_epoch)
+        steps = len(self.train_loader_x) if self.train_loader_x is not None else 0
+        self.init_writer(
+            Path(self.output_dir) / TENSORBOARD,
+            purge_step=self.start_epoch * steps if self.start_epoch else None,
+        )
+        self.time_start = time.time()
+
+    def after_train(self) -> None:
+        """Test the final model."""
+        print("Finish training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                print("Deploy the model with the best val performance")
+                self.load_model(self.output_dir)
+            else:
+                print("Deploy the last-epoch model")
+            result = self.test()
+            if not self.last_results and result is not None:
+                self.last_results = {"accuracy": float(result)}
+        elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
+        print(f"Elapsed: {elapsed}")
+        self.close_writer()
+
+    def after_epoch(self) -> None:
+        """Validate where the best model is wanted, and save."""
+        last_epoch = self.epoch + 1 == self.max_epoch
+        frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(
+                    self.epoch, self.output_dir, val_result=result, model_name="model-best.pth.tar"
+                )
+            self.set_model_mode("train")
+        if last_epoch or (frequency > 0 and (self.epoch + 1) % frequency == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluate on the test or the validation set.
+
+        Args:
+            split: "test" or "val"; default cfg.TEST.SPLIT. Without validation images, "test".
+
+        Returns:
+            The first of the evaluator's results: accuracy in percent.
+
+        Raises:
+            UserError: there are no test images.
+        """
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        wanted = split or self.cfg.TEST.SPLIT
+        use_val = wanted == "val" and self.val_loader is not None
+        split, loader = ("val", self.val_loader) if use_val else ("test", self.test_loader)
+        if loader is None:
+            raise UserError(f"{self.cfg.DATASET.NAME} has no test images")
+        print(f"Evaluate on the *{split}* set")
+        for batch in tqdm(loader, disable=None, leave=False):
+            inputs, label = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(inputs), label)
+        results = self.evaluator.evaluate()
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        self.record.evaluation(self.epoch, split, results)
+        if wanted == self.cfg.TEST.SPLIT:
+            self.last_results = dict(results)
+        return float(next(iter(results.values())))
+
+    def model_inference(self, input: Any) -> Tensor:
+        """Return the model's scores (batch, classes)."""
+        return self.model(input)
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return images and labels on the device."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+
+class TrainerX(SimpleTrainer):
+    """Trains on labelled images alone."""
+
+    def run_epoch(self) -> None:
+        """Go through the labelled training images once, printing the familiar lines.
+
+        Raises:
+            UserError: there are no training images.
+            FloatingPointError: the loss is not finite.
+        """
+        if self.train_loader_x is None:
+            raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
+        self.set_model_mode("train")
+        losses = MetricMeter()
+        batch_time, data_time = AverageMeter(), AverageMeter()
+        self.num_batches = len(self.train_loader_x)
+        frequency = self.cfg.TRAIN.PRINT_FREQ
+        end = time.time()
+        for batch_idx, batch in enumerate(self.train_loader_x):
+            self.batch_idx = batch_idx
+            data_time.update(time.time() - end)
+            losses.update(self.forward_backward(batch))
+            # What is printed is read from the device, so only now and then.
+            last = self.batch_idx + 1 == self.num_batches
+            shown = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
+            if shown or last:
+                self._check_means(losses)
+            batch_time.update(time.time() - end)
+            if shown:
+                self._print_progress(losses, batch_time, data_time)
+            if shown or last:
+                self._write_progress(losses)
+            end = time.time()
+        self.epoch_means = losses.averages()
+
+    def _check_means(self, losses: MetricMeter) -> None:
+        self.check_losses()
+        if "loss" in losses.meters:
+            # Catches trainers that do not go through model_backward().
+            self.detect_anomaly(torch.tensor(losses.meters["loss"].avg))
+
+    def _print_progress(
+        self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
+    ) -> None:
+        left = self.num_batches - self.batch_idx - 1
+        left += (self.max_epoch - self.epoch - 1) * self.num_batches
+        eta = datetime.timedelta(seconds=int(batch_time.avg * left))
+        lr = self._lr_or_none()
+        parts = [
+            f"epoch [{self.epoch + 1}/{self.max_epoch}]",
+            f"batch [{self.batch_idx + 1}/{self.num_batches}]",
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f})",
+            f"data {data_time.val:.3f} ({data_time.avg:.3f})",
+            str(losses),
+            f"lr {lr:.4e}" if lr is not None else "",
+            f"eta {eta}",
+        ]
+        print(" ".join(part for part in parts if part))
+
+    def _write_progress(self, losses: MetricMeter) -> None:
+        step = self.epoch * self.num_batches + self.batch_idx
+        for name, mean in losses.averages().items():
+            self.write_scalar(f"train/{name}", mean, step)
+        lr = self._lr_or_none()
+        if lr is not None:
+            self.write_scalar("train/lr", lr, step)
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return images, labels and domains on the device."""
+        names = ("img", "label", "domain")
+        return tuple(batch[name].to(self.device) for name in names)

@@ -1,0 +1,130 @@
+"""Learning-rate schedules over epochs, as closed formulas, with Dassl's warm-up.
+
+With f the schedule without warm-up and W warm-up epochs, the rate in epoch E >= W is
+lr * f(t) / f(t0), where t = E - W and t0 = 0 when the count restarts after the warm-up
+(WARMUP_RECOUNT), and t = E and t0 = W when it does not. In the latter case Dassl, too, starts at
+the full lr: its schedules multiply the rate of the epoch before.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..utils import UserError, check_availability
+
+AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
+
+Factor = Callable[[int], float]
+
+
+def _factor(optim_cfg: Any) -> Factor:
+    """Return f: epoch -> fraction of the learning rate, without warm-up."""
+    steps = optim_cfg.STEPSIZE
+    gamma: float = optim_cfg.GAMMA
+    if optim_cfg.LR_SCHEDULER == "cosine":
+        return lambda epoch: (1 + math.cos(math.pi * epoch / optim_cfg.MAX_EPOCH)) / 2
+    if optim_cfg.LR_SCHEDULER == "multi_step":
+        if not isinstance(steps, list | tuple):
+            raise UserError(f"OPTIM.STEPSIZE must list the epochs for multi_step, not {steps!r}")
+        return lambda epoch: gamma ** sum(step <= epoch for step in steps)
+    size = steps[-1] if isinstance(steps, list | tuple) else steps
+    if not isinstance(size, int):
+        raise UserError(f"OPTIM.STEPSIZE must be a whole number of epochs, not {size!r}")
+    width = size if size > 0 else optim_cfg.MAX_EPOCH
+    return lambda epoch: gamma ** (epoch // width)
+
+
+class WarmupScheduler(LRScheduler):
+    """Sets the rate of every epoch by the module's formula; `step()` starts the next epoch.
+
+    Args:
+        optimizer: its groups' present rates are the full ones.
+        factor: f: epoch -> fraction of the rate.
+        warmup_epoch: W; 0 or less for none.
+        warmup_type: constant (`cons_lr`) or linear (`min_lr` in epoch 0, then lr * E / W).
+        cons_lr: rate during a constant warm-up.
+        min_lr: rate in epoch 0 of a linear warm-up.
+        recount: the schedule begins to count after the warm-up.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: Factor,
+        warmup_epoch: int = 0,
+        warmup_type: str = "constant",
+        cons_lr: float = 1e-5,
+        min_lr: float = 1e-5,
+        recount: bool = True,
+    ) -> None:
+        self._factor = factor
+        self._warmup = max(warmup_epoch, 0)
+        self._warmup_lr = cons_lr if warmup_type == "constant" else min_lr
+        self._linear = warmup_type == "linear"
+        self._skipped = 0 if recount else self._warmup
+        super().__init__(optimizer)
+
+    def lr_at(self, epoch: int, base_lr: float) -> float:
+        """Return the rate in an epoch (from 0) for a full rate."""
+        if epoch >= self._warmup:
+            now = self._factor(epoch - self._warmup + self._skipped)
+            return base_lr * now / self._factor(self._skipped)
+        if self._linear and epoch > 0:
+            return base_lr * epoch / self._warmup
+        return self._warmup_lr
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the rates of all groups in this epoch."""
+        return [self.lr_at(self.last_epoch, float(base_lr)) for base_lr in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the rates; the formula comes from the configuration."""
+        return {
+            "last_epoch": self.last_epoch,
+            "base_lrs": [float(lr) for lr in self.base_lrs],
+            "_step_count": self._step_count,
+            "_last_lr": [float(lr) for lr in self._last_lr],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to the saved epoch.
+
+        Raises:
+            ValueError: the state is of one of Dassl's nested schedulers, whose epoch is not in it.
+        """
+        if "successor" in state_dict:
+            raise ValueError(
+                "it was written by Dassl; its weights can be loaded, its training not resumed"
+            )
+        self.last_epoch = state_dict["last_epoch"]
+        self.base_lrs = state_dict["base_lrs"]
+        self._step_count = state_dict["_step_count"]
+        self._last_lr = state_dict["_last_lr"]
+
+
+def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> WarmupScheduler:
+    """Create the schedule that `optim_cfg` (cfg.OPTIM) describes.
+
+    Args:
+        optimizer: gets its rates from the schedule.
+        optim_cfg: LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH and the WARMUP_* keys.
+
+    Raises:
+        UserError: an unknown schedule or warm-up.
+    """
+    check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS)
+    if optim_cfg.WARMUP_EPOCH > 0:
+        check_availability(optim_cfg.WARMUP_TYPE, ["constant", "linear"])
+    return WarmupScheduler(
+        optimizer,
+        _factor(optim_cfg),
+        warmup_epoch=optim_cfg.WARMUP_EPOCH,
+        warmup_type=optim_cfg.WARMUP_TYPE,
+        cons_lr=optim_cfg.WARMUP_CONS_LR,
+        min_lr=optim_cfg.WARMUP_MIN_LR,
+        recount=optim_cfg.WARMUP_RECOUNT,
+    )

@@ -1,0 +1,85 @@
+"""Helpers that every part of the engine uses."""
+
+from .checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    load_pretrained_weights,
+    random_states,
+    restore_random_states,
+    resume_from_checkpoint,
+    save_checkpoint,
+)
+from .errors import UserError
+from .files import (
+    PathLike,
+    check_isfile,
+    listdir_nohidden,
+    mkdir_if_missing,
+    prepare_output_dir,
+    publish_json,
+    read_json,
+    write_atomic,
+    write_json,
+)
+from .logger import (
+    Logger,
+    setup_logger,
+)
+from .meters import (
+    AverageMeter,
+    MetricMeter,
+)
+from .registry import Registry
+from .tools import (
+    check_availability,
+    choose_device,
+    collect_env_info,
+    get_most_similar_str_to_a_from_b,
+    isolated_rng,
+    package_versions,
+    set_random_seed,
+    tolist_if_not,
+)
+from .torchtools import (
+    count_num_param,
+    init_network_weights,
+    open_all_layers,
+    open_specified_layers,
+)
+
+__all__ = [
+    "AverageMeter",
+    "Logger",
+    "MetricMeter",
+    "PathLike",
+    "Registry",
+    "UserError",
+    "check_availability",
+    "check_isfile",
+    "choose_device",
+    "collect_env_info",
+    "count_num_param",
+    "find_checkpoint",
+    "get_most_similar_str_to_a_from_b",
+    "init_network_weights",
+    "isolated_rng",
+    "listdir_nohidden",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "mkdir_if_missing",
+    "open_all_layers",
+    "open_specified_layers",
+    "package_versions",
+    "prepare_output_dir",
+    "publish_json",
+    "random_states",
+    "read_json",
+    "restore_random_states",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+    "set_random_seed",
+    "setup_logger",
+    "tolist_if_not",
+    "write_atomic",
+    "write_json",
+]

@@ -1,0 +1,230 @@
+"""Checkpoints in Dassl's folders, read without running anything that a file may contain.
+
+A folder holds model.pth.tar-<epoch> files, a text file `checkpoint` that names the newest, and
+perhaps model-best.pth.tar. Each is a dictionary with state_dict, epoch, optimizer, scheduler and
+val_result, plus what resuming needs to go on bit for bit (the random generators' states).
+"""
+
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .errors import UserError
+from .files import PathLike, mkdir_if_missing, write_atomic
+
+POINTER = "checkpoint"
+
+
+class _Inert:
+    """Stands for an object of a class that we do not read, such as a pickled scheduler.
+
+    Dassl's own checkpoints carry whole scheduler objects. Their weights are worth loading, their
+    objects are not: whatever the file asks for under such a name becomes one of these.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
+def _inert_names() -> list[str]:
+    """Return the classes that Dassl's checkpoints are known to name besides tensors."""
+    schedulers = torch.optim.lr_scheduler
+    names = {"dassl.optim.lr_scheduler.ConstantWarmupScheduler"}
+    names.add("dassl.optim.lr_scheduler.LinearWarmupScheduler")
+    for module in (torch.optim, schedulers):
+        for value in vars(module).values():
+            if isinstance(value, type) and value.__module__.startswith("torch.optim"):
+                names.add(f"{value.__module__}.{value.__qualname__}")
+    return sorted(names)
+
+
+def _allowed_globals() -> list[Any]:
+    """Return what may be built beyond PyTorch's own list: NumPy's scalars and inert stand-ins."""
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = [np.float64, np.float32, np.int64, np.int32, np.bool_]
+    allowed: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in dtypes)]
+    allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    # A type of its own for each name: the reader looks classes up by name in both directions.
+    allowed += [(type("_Inert", (_Inert,), {}), name) for name in _inert_names()]
+    return allowed
+
+
+def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
+    """Load a checkpoint to the CPU, tensors and plain values only.
+
+    Args:
+        fpath: a file written by `save_checkpoint`, or by Dassl.
+
+    Raises:
+        UserError: the file is missing, is no checkpoint, or asks for code to be run.
+    """
+    path = Path(fpath)
+    if not path.is_file():
+        raise UserError(f'No checkpoint at "{path}"')
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "it holds more than tensors and plain values, and reading it could run code"
+        if "GLOBAL" not in str(error) and "global" not in str(error):
+            reason = "it is damaged or no checkpoint"
+        raise UserError(f'"{path}" is refused: {reason}') from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f'"{path}" cannot be read as a checkpoint: it is damaged') from error
+
+
+def save_checkpoint(
+    state: dict[str, Any],
+    save_dir: PathLike,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> Path:
+    """Write a checkpoint; an interrupted write leaves the older files as they were.
+
+    Args:
+        state: state_dict, epoch (finished epochs) and what else shall be kept.
+        save_dir: folder for one model.
+        is_best: also keep a copy as model-best.pth.tar.
+        remove_module_from_keys: drop the "module." that DataParallel puts before the names.
+        model_name: file name; default model.pth.tar-<epoch>.
+
+    Returns:
+        The path of the file.
+    """
+    directory = Path(save_dir)
+    mkdir_if_missing(directory)
+    if remove_module_from_keys:
+        state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
+    path = directory / (model_name or f"model.pth.tar-{state['epoch']}")
+    write_atomic(path, lambda temporary: torch.save(state, temporary))
+    print(f"Checkpoint saved to {path}")
+    # A best-so-far model is no point to resume from: only numbered checkpoints move the pointer.
+    if not model_name:
+        name = path.name + "\n"
+        write_atomic(directory / POINTER, lambda temporary: temporary.write_text(name))
+    if is_best:
+        write_atomic(directory / "model-best.pth.tar", lambda temp: shutil.copyfile(path, temp))
+        print('Best checkpoint saved to "model-best.pth.tar"')
+    return path
+
+
+def _without_module_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("module."): value for name, value in state_dict.items()}
+
+
+def find_checkpoint(directory: PathLike) -> Path | None:
+    """Return the checkpoint that the folder's `checkpoint` file names, or None."""
+    pointer = Path(directory) / POINTER
+    if not pointer.is_file():
+        return None
+    return Path(directory) / Path(pointer.read_text().strip()).name
+
+
+def resume_from_checkpoint(
+    fdir: PathLike,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: Any = None,
+) -> int:
+    """Put a model, its optimiser and its scheduler back to where the newest checkpoint left them.
+
+    Args:
+        fdir: folder of one model.
+        model: filled with the saved state_dict.
+        optimizer: filled when given and saved.
+        scheduler: filled when given and saved.
+
+    Returns:
+        The number of finished epochs, which is the epoch to go on with.
+
+    Raises:
+        UserError: there is no usable checkpoint in the folder.
+    """
+    path = find_checkpoint(fdir)
+    if path is None:
+        raise UserError(f'Nothing to resume from in "{fdir}"')
+    print(f'Loading checkpoint from "{path}"')
+    state = load_checkpoint(path)
+    load_state(path, state, model, optimizer, scheduler)
+    return int(state["epoch"])
+
+
+def load_state(
+    path: PathLike, state: dict[str, Any], model: Any, optimizer: Any, scheduler: Any
+) -> None:
+    """Fill model, optimiser and scheduler from a loaded checkpoint.
+
+    Raises:
+        UserError: the checkpoint belongs to another model.
+    """
+    try:
+        model.load_state_dict(state["state_dict"])
+        for target, key in ((optimizer, "optimizer"), (scheduler, "scheduler")):
+            if target is not None and state.get(key) is not None:
+                target.load_state_dict(state[key])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f'"{path}" does not fit this run: {reason}') from error
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
+    """Copy the weights whose name and shape fit from a checkpoint or a bare state dict.
+
+    Args:
+        model: gets the weights.
+        weight_path: the file.
+
+    Raises:
+        UserError: the file is no checkpoint.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    state_dict = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
+    left_out = [name for name in state_dict if name not in fitting]
+    if not fitting:
+        print(f"Warning: nothing in {weight_path} fits the model, check the names of its layers")
+        return
+    model.load_state_dict({**own, **fitting})
+    print(f"Loaded pretrained weights from {weight_path}")
+    if left_out:
+        print(f"Left out, since their name or shape does not fit: {left_out}")
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of all random generators as tensors and plain values."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    states = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put back what `random_states` returned, as far as this machine has the devices."""
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    for index, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, index)
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])

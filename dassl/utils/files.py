@@ -1,0 +1,129 @@
+"""Reading and writing files so that a crash or a second process never leaves half of one."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+
+def mkdir_if_missing(dirname: PathLike) -> None:
+    """Create a directory and its parents.
+
+    Raises:
+        UserError: the directory cannot be made (a file stands there, no permission).
+    """
+    try:
+        Path(dirname).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{dirname} cannot be a folder: a file stands in its way") from error
+    except OSError as error:
+        raise UserError(f"The folder {dirname} cannot be created: {error.strerror}") from error
+
+
+def prepare_output_dir(dirname: PathLike) -> Path:
+    """Create the output directory and make sure that files can be written into it.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: it cannot be created or is read-only.
+    """
+    directory = Path(dirname)
+    mkdir_if_missing(directory)
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"The output folder {directory} cannot be written to: {error.strerror}"
+        ) from error
+    return directory
+
+
+def check_isfile(fpath: PathLike) -> bool:
+    """Say whether the path is a file, printing a note when it is not."""
+    is_file = Path(fpath).is_file()
+    if not is_file:
+        print(f'No file found at "{fpath}"')
+    return is_file
+
+
+def listdir_nohidden(path: PathLike, sort: bool = False) -> list[str]:
+    """List a directory without entries that start with a dot.
+
+    Args:
+        path: the directory.
+        sort: return the names sorted.
+    """
+    names = [entry.name for entry in Path(path).iterdir() if not entry.name.startswith(".")]
+    return sorted(names) if sort else names
+
+
+def read_json(fpath: PathLike) -> Any:
+    """Read a JSON file (UTF-8)."""
+    return json.loads(Path(fpath).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _temporary_sibling(path: Path) -> Iterator[Path]:
+    """Yield a new file's name beside `path`; what is left of it at the end is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    # mkstemp makes files private; ours shall have what the user's umask gives to any other.
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary = Path(name)
+    temporary.chmod(0o666 & ~umask)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb") as file, suppress(OSError):
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`."""
+    target = Path(path)
+    with _temporary_sibling(target) as temporary:
+        write(temporary)
+        _flush_to_disk(temporary)
+        temporary.replace(target)
+
+
+def write_json(obj: Any, fpath: PathLike) -> None:
+    """Write a JSON file atomically (UTF-8, indented, parent folders created)."""
+    text = json.dumps(obj, indent=4, ensure_ascii=False, separators=(",", ": "))
+    write_atomic(fpath, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def publish_json(obj: Any, fpath: PathLike) -> Any:
+    """Write a JSON file unless another process was first, and return what the file holds.
+
+    Two runs that start together may both find the file missing; the first to finish wins, and
+    the other goes on with the winner's content.
+    """
+    target = Path(fpath)
+    text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"))
+    with _temporary_sibling(target) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        _flush_to_disk(temporary)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return read_json(target)
+        except OSError:  # a file system without hard links
+            temporary.replace(target)
+    return json.loads(text)

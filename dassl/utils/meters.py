@@ -1,0 +1,109 @@
+"""Running averages of what a training loop measures."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+Scalar = float | int | torch.Tensor
+
+
+class AverageMeter:
+    """The last value and the running average of a number.
+
+    Values may be tensors of one element: they stay on their device, unread, until `val`, `avg` or
+    `sum` is asked for, because every read makes the CPU wait for the accelerator.
+
+    Attributes:
+        count: how many values (weighted by `n`) went in.
+    """
+
+    def __init__(self, ema: bool = False) -> None:
+        """Create an empty meter.
+
+        Args:
+            ema: `avg` is an exponential moving average (0.9 old, 0.1 new) instead of the mean.
+        """
+        self.ema = ema
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._val = 0.0
+        self._avg = 0.0
+        self._sum = 0.0
+        self.count = 0
+        self._pending: list[tuple[Scalar, int]] = []
+
+    def update(self, val: Scalar, n: int = 1) -> None:
+        """Add a value that stands for `n` samples."""
+        self._pending.append((val.detach() if isinstance(val, torch.Tensor) else val, n))
+
+    def _fold(self) -> None:
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        for value, (_, n) in zip(_to_floats([v for v, _ in pending]), pending, strict=True):
+            self._val = value
+            self._sum += value * n
+            self.count += n
+            self._avg = 0.9 * self._avg + 0.1 * value if self.ema else self._sum / self.count
+
+    @property
+    def val(self) -> float:
+        """The last value."""
+        self._fold()
+        return self._val
+
+    @property
+    def avg(self) -> float:
+        """The average so far."""
+        self._fold()
+        return self._avg
+
+    @property
+    def sum(self) -> float:
+        """The sum of value * n."""
+        self._fold()
+        return self._sum
+
+
+def _to_floats(values: list[Scalar]) -> list[float]:
+    """Read numbers and one-element tensors, with one transfer for all tensors."""
+    tensors = [v for v in values if isinstance(v, torch.Tensor)]
+    if not tensors:
+        return [float(v) for v in values]
+    wide = torch.float64 if tensors[0].device.type != "mps" else torch.float32
+    read = iter(torch.stack([t.reshape(()).to(wide) for t in tensors]).tolist())
+    return [next(read) if isinstance(v, torch.Tensor) else float(v) for v in values]
+
+
+class MetricMeter:
+    """A set of named `AverageMeter`s, printed as "loss 0.1234 (0.2345) acc 50.0000 (43.7500)"."""
+
+    def __init__(self, delimiter: str = " ") -> None:
+        self.meters: defaultdict[str, AverageMeter] = defaultdict(AverageMeter)
+        self.delimiter = delimiter
+
+    def update(self, input_dict: Mapping[str, Any] | None) -> None:
+        """Add one value to each named meter.
+
+        Raises:
+            TypeError: not a mapping.
+        """
+        if input_dict is None:
+            return
+        if not isinstance(input_dict, Mapping):
+            raise TypeError("MetricMeter.update() takes a dictionary of numbers or tensors")
+        for name, value in input_dict.items():
+            self.meters[name].update(value)
+
+    def averages(self) -> dict[str, float]:
+        """Return the average of every meter."""
+        return {name: meter.avg for name, meter in self.meters.items()}
+
+    def __str__(self) -> str:
+        return self.delimiter.join(
+            f"{name} {meter.val:.4f} ({meter.avg:.4f})" for name, meter in self.meters.items()
+        )

@@ -1,0 +1,126 @@
+"""Small helpers: seeds, devices, names and the environment's description."""
+
+import difflib
+import platform
+import random
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import UserError
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "yacs", "safetensors")
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Run a block with freshly seeded CPU generators and put the old states back afterwards.
+
+    What the block draws depends on `seed` alone, and nothing outside notices that it drew.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def choose_device(cfg: Any) -> torch.device:
+    """Choose the device from `cfg.DEVICE` (auto, cpu, cuda, cuda:N, mps) and `cfg.USE_CUDA`.
+
+    Raises:
+        UserError: the name is not one of these, or the device is not there.
+    """
+    name = str(cfg.get("DEVICE", "auto")).lower()
+    if not cfg.get("USE_CUDA", True):
+        return torch.device("cpu")
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise UserError(f'DEVICE "{name}" is unknown; accepted: auto, cpu, cuda, cuda:N, mps')
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f'DEVICE "{name}" is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; '
+            "use DEVICE auto or cpu"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError('DEVICE "mps" is not there; use DEVICE auto or cpu')
+    return torch.device(name)
+
+
+def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
+    """Return the string of `b` that is most similar to `a`, whatever the case.
+
+    Raises:
+        ValueError: `b` is empty.
+    """
+    return max(b, key=lambda s: difflib.SequenceMatcher(None, a.lower(), s.lower()).ratio())
+
+
+def check_availability(requested: str, available: Sequence[str]) -> None:
+    """Make sure that `requested` is one of `available`.
+
+    Raises:
+        UserError: it is not; names the nearest.
+    """
+    if requested not in available:
+        nearest = get_most_similar_str_to_a_from_b(requested, available)
+        raise UserError(
+            f'"{requested}" is not available; did you mean "{nearest}"? '
+            f"Available: {', '.join(available)}"
+        )
+
+
+def tolist_if_not(x: Any) -> list[Any]:
+    """Return a list as it is and anything else as a list of one."""
+    return x if isinstance(x, list) else [x]
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a run's numbers."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "missing"
+    return versions
+
+
+def collect_env_info() -> str:
+    """Describe system, interpreter, packages and accelerators, one a line."""
+    lines = [f"System: {platform.platform()}", f"Python: {sys.version.split()[0]}"]
+    lines += [
+        f"{name}: {version}" for name, version in package_versions().items() if name != "python"
+    ]
+    lines.append(f"CPU threads used by PyTorch: {torch.get_num_threads()}")
+    if torch.cuda.is_available():
+        lines.append(f"CUDA: {torch.version.cuda}")
+        lines += [
+            f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())
+        ]
+    elif torch.backends.mps.is_available():
+        lines.append("GPU: Apple MPS")
+    else:
+        lines.append("GPU: none")
+    return "\n".join(lines)

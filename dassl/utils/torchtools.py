@@ -1,0 +1,106 @@
+"""Helpers for modules: freezing, counting, initialising; and the checkpoint functions."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .checkpoint import (
+    load_checkpoint,
+    load_pretrained_weights,
+    resume_from_checkpoint,
+    save_checkpoint,
+)
+
+__all__ = [
+    "count_num_param",
+    "init_network_weights",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "open_all_layers",
+    "open_specified_layers",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+]
+
+
+def open_all_layers(model: nn.Module) -> None:
+    """Make all parameters learn, in training mode."""
+    model.train()
+    model.requires_grad_(True)
+
+
+def open_specified_layers(model: nn.Module, open_layers: str | Sequence[str]) -> None:
+    """Make the named direct children learn; freeze all others and put them in evaluation mode.
+
+    Args:
+        model: the parent.
+        open_layers: a name or several.
+
+    Raises:
+        ValueError: the model has no child of that name.
+    """
+    names = [open_layers] if isinstance(open_layers, str) else list(open_layers)
+    children = dict(model.named_children())
+    for name in names:
+        if name not in children:
+            raise ValueError(f'"{name}" is not a layer of the model; it has {list(children)}')
+    for name, child in children.items():
+        child.train(name in names)
+        child.requires_grad_(name in names)
+
+
+def count_num_param(
+    model: nn.Module | None = None, params: nn.Parameter | Sequence[nn.Parameter] | None = None
+) -> int:
+    """Count the numbers in a model or in given parameters.
+
+    Raises:
+        ValueError: neither a model nor parameters were given.
+    """
+    if model is not None:
+        return sum(p.numel() for p in model.parameters())
+    if isinstance(params, nn.Parameter):
+        return params.numel()
+    if params is not None:
+        return sum(p.numel() for p in params)
+    raise ValueError("count_num_param() needs a model or parameters")
+
+
+def _init_weight(weight: torch.Tensor, init_type: str, gain: float) -> None:
+    if init_type == "normal":
+        nn.init.normal_(weight, 0.0, gain)
+    elif init_type == "xavier":
+        nn.init.xavier_normal_(weight, gain=gain)
+    elif init_type == "kaiming":
+        nn.init.kaiming_normal_(weight, a=0, mode="fan_in")
+    elif init_type == "orthogonal":
+        nn.init.orthogonal_(weight, gain=gain)
+    else:
+        raise ValueError(f'"{init_type}" is none of normal, xavier, kaiming, orthogonal')
+
+
+def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
+    """Initialise convolutions and linear layers; normalisations get weight N(1, gain), bias 0.
+
+    Args:
+        model: changed in place.
+        init_type: normal, xavier, kaiming or orthogonal.
+        gain: standard deviation (normal) or gain (xavier, orthogonal).
+
+    Raises:
+        ValueError: unknown init_type.
+    """
+    norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if weight is None:
+            continue
+        if isinstance(module, norms):
+            nn.init.normal_(weight, 1.0, gain)
+        elif isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            _init_weight(weight, init_type, gain)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

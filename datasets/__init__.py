@@ -1,0 +1,1 @@
+"""Datasets: each file only says how to list its images and class names."""

@@ -1,0 +1,234 @@
+"""Scenes: a drawing with random pose, size and colour on a random background.
+
+The bundled benchmark's pictures are made, not stored.  A scene depends on (style, concept, index)
+alone: a SHA-256 of these seeds a PCG64, whose raw output is stable, and everything after it is
+element-wise float32 arithmetic without sums or trigonometry, so that every machine and every
+version of Python and numpy makes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+EDGE = 64  # pixels of a scene
+DRAWING = 72  # pixels of a drawing
+KNOBS = 40  # uniform numbers that decide a scene
+GRID = 6  # nodes per side of the blotches
+_RANDOM_WORDS = KNOBS + (3 * GRID * GRID + 3 * EDGE * EDGE) // 8 + 1
+_SMALL_BELOW = 50.0  # drawings shown smaller than this are sampled from a half-size copy
+_CHUNK = 16  # scenes composed together: their temporaries stay in the cache
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Drawings ready for sampling.
+
+    Attributes:
+        pixels: Premultiplied RGBA as one word per pixel, full size followed by half size.
+        dark: Whether a drawing is dark throughout, and needs a light background.
+        pale: Whether it is nearly white, and needs a darker one.
+    """
+
+    pixels: np.ndarray
+    dark: np.ndarray
+    pale: np.ndarray
+
+    @classmethod
+    def of(cls, drawings: UInt8[np.ndarray, "n 72 72 4"]) -> Atlas:
+        """Prepare straight-alpha RGBA drawings."""
+        wide = drawings.astype(np.uint32)
+        alpha = wide[..., 3:]
+        wide[..., :3] = (wide[..., :3] * alpha + 127) // 255
+        half = wide[:, ::2, ::2] + wide[:, 1::2, ::2] + wide[:, ::2, 1::2] + wide[:, 1::2, 1::2]
+        count = len(drawings)
+        flat = [level.astype(np.uint8).reshape(count, -1, 4) for level in (wide, (half + 2) // 4)]
+        pixels = np.concatenate(flat, axis=1).view(np.uint32)[..., 0]
+        weights = np.array([77, 150, 29], dtype=np.uint32)
+        luminance = (wide[..., :3] * weights).sum(axis=(1, 2, 3), dtype=np.uint64)
+        mean = luminance // np.maximum(alpha.sum(axis=(1, 2, 3), dtype=np.uint64), 1)
+        return cls(pixels, mean < 90, mean > 215)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Atlas:
+        return Atlas(self.pixels[rows], self.dark[rows], self.pale[rows])
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The random numbers of a batch of scenes."""
+
+    knobs: Float[np.ndarray, "b 40"]
+    blotches: UInt8[np.ndarray, "b 6 6 3"]
+    grain: UInt8[np.ndarray, "b 64 64 3"]
+
+    @classmethod
+    def of(cls, keys: list[str]) -> Chance:
+        """Random numbers that depend on the keys alone."""
+        words = np.stack([_words(key) for key in keys])
+        knobs = (words[:, :KNOBS] >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+        rest = words[:, KNOBS:].astype("<u8").view(np.uint8)
+        cut = 3 * GRID * GRID
+        blotches = rest[:, :cut].reshape(-1, GRID, GRID, 3)
+        grain = rest[:, cut : cut + 3 * EDGE * EDGE].reshape(-1, EDGE, EDGE, 3)
+        return cls(knobs, blotches, grain)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, count: int) -> Chance:
+        """Random numbers of a generator, for endless training scenes."""
+        return cls(
+            rng.random((count, KNOBS), dtype=np.float32),
+            rng.integers(0, 256, (count, GRID, GRID, 3), dtype=np.uint8),
+            rng.integers(0, 256, (count, EDGE, EDGE, 3), dtype=np.uint8),
+        )
+
+
+def _words(key: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
+    return np.random.PCG64(seed).random_raw(_RANDOM_WORDS)
+
+
+def scene_key(style: str, concept: str, index: int) -> str:
+    """The string whose hash decides everything about a scene."""
+    return f"{style}/{concept}/{index}"
+
+
+def compose(atlas: Atlas, chance: Chance) -> UInt8[np.ndarray, "b 64 64 3"]:
+    """One scene per drawing of the atlas.
+
+    Args:
+        atlas: b drawings.
+        chance: Random numbers of b scenes.
+
+    Returns:
+        RGB pictures.
+    """
+    out = np.empty((len(atlas), EDGE, EDGE, 3), dtype=np.uint8)
+    for start in range(0, len(atlas), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        out[rows] = _compose(
+            atlas[rows], chance.knobs[rows].T, chance.blotches[rows], chance.grain[rows]
+        )
+    return out
+
+
+def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Uniform numbers of [0, 1) stretched to [low, high), shaped to broadcast over pixels."""
+    return (np.float32(low) + u * np.float32(high - low))[:, None, None]
+
+
+def _compose(
+    atlas: Atlas, u: np.ndarray, blotches: np.ndarray, grain: np.ndarray
+) -> UInt8[np.ndarray, "b 64 64 3"]:
+    drawing = _recoloured(_posed(atlas, u[:8]), u[8:16])
+    picture = _background(atlas, u[16:32], blotches)
+    picture *= np.float32(1) - drawing[..., 3:]
+    picture += drawing[..., :3]
+    strength = _between(u[32] * u[32], 0.0, 0.15)[..., None]
+    picture += (grain.astype(np.float32) * np.float32(1 / 255) - np.float32(0.5)) * strength
+    np.clip(picture, 0, 1, out=picture)
+    return (picture * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+def _posed(atlas: Atlas, u: np.ndarray) -> Float[np.ndarray, "b 64 64 4"]:
+    """The drawings rotated, scaled and moved, premultiplied, by bilinear sampling."""
+    half_tan = _between(u[0], -0.22, 0.22)  # of the angle: up to 25 degrees either way
+    norm = np.float32(1) + half_tan * half_tan
+    cos, sin = (np.float32(2) - norm) / norm, np.float32(2) * half_tan / norm
+    size = _between(u[1], 0.5, 0.97) * np.float32(EDGE)
+    aspect = _between(u[2], 0.88, 1.14)
+    slack = (np.float32(EDGE) - size) / np.float32(2) + np.float32(3)
+    grid = np.arange(EDGE, dtype=np.float32) - np.float32((EDGE - 1) / 2)
+    x = grid[None, None, :] - slack * _between(u[3], -1, 1)
+    y = grid[None, :, None] - slack * _between(u[4], -1, 1)
+    small = size < np.float32(_SMALL_BELOW)
+    width = np.where(small, np.float32(DRAWING // 2), np.float32(DRAWING))
+    zoom, middle = width / size, (width - np.float32(1)) / np.float32(2)
+    last = width - np.float32(1.001)  # the rim is transparent: clipping to it shows nothing
+    across = np.clip((x * cos + y * sin) * zoom * aspect + middle, 0, last)
+    down = np.clip((y * cos - x * sin) * (zoom / aspect) + middle, 0, last)
+    left, top = across.astype(np.int32), down.astype(np.int32)
+    stride = width.astype(np.int32)
+    words = atlas.pixels.shape[1]
+    row = np.arange(len(atlas), dtype=np.int32)[:, None, None] * np.int32(words)
+    index = row + np.where(small, np.int32(DRAWING * DRAWING), np.int32(0)) + top * stride + left
+    return _bilinear(atlas.pixels.reshape(-1), index, stride, across - left, down - top)
+
+
+def _bilinear(
+    pixels: np.ndarray, index: np.ndarray, stride: np.ndarray, fx: np.ndarray, fy: np.ndarray
+) -> Float[np.ndarray, "b 64 64 4"]:
+    def at(where: np.ndarray) -> np.ndarray:
+        words = pixels.take(where)
+        return words.view(np.uint8).reshape(*where.shape, 4).astype(np.float32)
+
+    fx, fy = fx[..., None], fy[..., None]
+    above = at(index)
+    above += (at(index + 1) - above) * fx
+    below = at(index + stride)
+    below += (at(index + stride + 1) - below) * fx
+    above += (below - above) * fy
+    above *= np.float32(1 / 255)
+    return above
+
+
+def _recoloured(
+    drawing: Float[np.ndarray, "b 64 64 4"], u: np.ndarray
+) -> Float[np.ndarray, "b 64 64 4"]:
+    """Saturation, gain per channel and lift, in place; colours stay nameable."""
+    rgb, alpha = drawing[..., :3], drawing[..., 3:]
+    grey = rgb[..., 0] * np.float32(0.3) + rgb[..., 1] * np.float32(0.59)
+    grey = (grey + rgb[..., 2] * np.float32(0.11))[..., None]
+    rgb -= grey
+    rgb *= _between(u[0], 0.45, 1.25)[..., None]
+    rgb += grey
+    level = _between(u[1], 0.7, 1.2)
+    gain = np.stack([level * _between(k, 0.88, 1.12) for k in u[2:5]], axis=-1)
+    rgb *= gain
+    rgb += alpha * _between(u[5], -0.08, 0.18)[..., None]
+    np.clip(rgb, 0, alpha, out=rgb)
+    return drawing
+
+
+def _background(
+    atlas: Atlas, u: np.ndarray, blotches: np.ndarray
+) -> Float[np.ndarray, "b 64 64 3"]:
+    """Two colours in a pattern, with soft blotches over them."""
+    colours = u[:6].T.reshape(-1, 2, 3)
+    colours = np.where(atlas.dark[:, None, None], np.float32(0.55) * (colours + 0.8), colours)
+    colours = np.where(atlas.pale[:, None, None], np.float32(0.7) * colours, colours)
+    first, second = (colours[:, k, None, None, :].astype(np.float32) for k in (0, 1))
+    picture = first + (second - first) * _pattern(u[6:])[..., None]
+    picture += _blotches(blotches) * _between(u[12] * u[12], 0.0, 0.6)[..., None]
+    return np.clip(picture, np.where(atlas.dark, np.float32(0.4), 0)[:, None, None, None], 1)
+
+
+def _pattern(u: np.ndarray) -> Float[np.ndarray, "b 64 64"]:
+    """Share of the second colour: none, a gradient, stripes, a checkerboard or a disc."""
+    grid = (np.arange(EDGE, dtype=np.float32) - np.float32(EDGE / 2)) / np.float32(EDGE)
+    dx, dy = _between(u[0], -1, 1), _between(u[1], -1, 1)
+    p = grid[None, None, :] * dx + grid[None, :, None] * dy
+    q = grid[None, :, None] * dx - grid[None, None, :] * dy
+    count = _between(u[2], 2, 9)
+    shift = _between(u[3], 0, 1)
+    kind = _between(u[4], 0, 6).astype(np.int32)  # a third are plain
+    strips, rows = (np.floor(k * count + shift) % np.float32(2) for k in (p, q))
+    x, y = grid[None, None, :] - dx * np.float32(0.5), grid[None, :, None] - dy * np.float32(0.5)
+    disc = (x * x + y * y < (shift * np.float32(0.5)) ** 2).astype(np.float32)
+    kinds = [np.clip(p + shift, 0, 1), strips, np.abs(strips - rows), disc]
+    return np.select([kind == k for k in range(4)], kinds, np.float32(0))
+
+
+def _blotches(blotches: UInt8[np.ndarray, "b 6 6 3"]) -> Float[np.ndarray, "b 64 64 3"]:
+    """Smooth noise in [-0.5, 0.5): a coarse grid, bilinearly enlarged."""
+    nodes = blotches.astype(np.float32) * np.float32(1 / 256) - np.float32(0.5)
+    at = np.arange(EDGE, dtype=np.float32) * np.float32((GRID - 1) / EDGE)
+    left = at.astype(np.int32)
+    share = at - left
+    rows = nodes[:, left] + (nodes[:, left + 1] - nodes[:, left]) * share[:, None, None]
+    return rows[:, :, left] + (rows[:, :, left + 1] - rows[:, :, left]) * share[:, None]

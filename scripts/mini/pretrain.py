@@ -1,0 +1,249 @@
+"""Pretrain the bundled small CLIP on the training styles of `scripts/mini/styles.py`.
+
+CLIP's contrastive loss (Radford et al., ICML 2021), with pairs of the same concept taken out of
+the negatives, plus centres: both towers are pulled to one learned centre per concept,
+
+    L = contrastive + 0.5 CE(20 cos(f, z), y) + 0.5 CE(20 cos(g, z), y),   label smoothing 0.05.
+
+Run from the repository's root after `fetch` and `render`: `python -m scripts.mini.pretrain`.  It
+writes a checkpoint every two minutes and goes on from it when started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clip.config import CLIPConfig
+from clip.model import CLIP
+from scripts.mini.batches import Batches, Corpus, PairBatch
+from scripts.mini.styles import WORK
+
+CONFIG = CLIPConfig(
+    embed_dim=256, image_resolution=64, vision_layers=(1, 1, 1, 1), vision_width=32,
+    vision_patch_size=None, vision_heads=16, transformer_width=128, transformer_heads=2,
+    transformer_layers=3,
+)  # fmt: skip
+PIXEL_MEAN, PIXEL_STD = 0.6, 0.33
+TEXT_BUCKETS = 4  # captions are sorted by length and run in this many pieces
+CENTRE_SCALE, CENTRE_WEIGHT, SMOOTHING = 20.0, 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run is decided by."""
+
+    pairs: int = 1_200_000
+    batch: int = 192
+    rate: float = 1.5e-3
+    warmup: float = 0.04
+    decay: float = 0.05
+    first_scale: float = 20.0
+    seed: int = 1
+
+
+class Learner(nn.Module):
+    """CLIP with a compact token embedding, and the concepts' centres."""
+
+    def __init__(self, vocabulary: list[int], concepts: int, first_scale: float) -> None:
+        super().__init__()
+        self.clip = CLIP(CONFIG)
+        # 49,408 rows of which most never occur would be dead weight for the optimizer
+        self.clip.token_embedding = nn.Embedding(len(vocabulary), CONFIG.transformer_width)
+        nn.init.normal_(self.clip.token_embedding.weight, std=0.02)
+        nn.init.constant_(self.clip.logit_scale, math.log(first_scale))
+        self.centres = nn.Parameter(torch.randn(concepts, CONFIG.embed_dim))
+
+    def image_features(self, images: Tensor) -> Float[Tensor, "b embed"]:
+        """Unit features of uint8 pictures (B, 64, 64, 3)."""
+        pixels = (images.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
+        # evaluation goes past the compiled call: its shapes differ and are few
+        tower = self.clip.visual if self.training else self.clip.visual.forward
+        return functional.normalize(tower(pixels).float(), dim=-1)
+
+    def text_features(
+        self, ids: Int[Tensor, "b length"], lengths: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b embed"]:
+        """Unit features of compact token ids, in pieces that are trimmed to their longest text.
+
+        The tower is causal and read at EOS, so that trimming changes nothing.
+        """
+        order = lengths.argsort()
+        pieces = [self._piece(ids[k], lengths[k]) for k in order.chunk(TEXT_BUCKETS)]
+        return functional.normalize(torch.cat(pieces)[order.argsort()].float(), dim=-1)
+
+    def _piece(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        model, longest = self.clip, int(lengths.max())
+        x = model.token_embedding(ids[:, :longest]) + model.positional_embedding[:longest]
+        x = model.transformer(x.transpose(0, 1))
+        return model.ln_final(x[lengths - 1, torch.arange(len(ids))]) @ model.text_projection
+
+    def loss(self, batch: PairBatch) -> Float[Tensor, ""]:
+        """The objective on one batch."""
+        f, g = self.image_features(batch.images), self.text_features(batch.ids, batch.lengths)
+        labels = batch.concepts
+        same = labels[:, None] == labels
+        same.fill_diagonal_(False)
+        logits = self.clip.logit_scale.exp() * f @ g.t()
+        logits = logits.masked_fill(same, float("-inf"))
+        target = torch.arange(len(f))
+        total = functional.cross_entropy(logits, target) / 2
+        total = total + functional.cross_entropy(logits.t(), target) / 2
+        centres = functional.normalize(self.centres, dim=-1).t()
+        named = batch.named
+        for features, classes in ((f, labels), (g[named], labels[named])):
+            total = total + CENTRE_WEIGHT * functional.cross_entropy(
+                CENTRE_SCALE * features @ centres, classes, label_smoothing=SMOOTHING
+            )
+        return total
+
+
+def learning_rate(recipe: Recipe, pairs: int) -> float:
+    """Linear warm-up, then a cosine to zero, by the pairs seen."""
+    share = pairs / recipe.pairs
+    if share < recipe.warmup:
+        return recipe.rate * share / recipe.warmup
+    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (share - recipe.warmup) / (1 - recipe.warmup)))
+
+
+def make_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW that decays matrices only."""
+    matrices = [p for p in learner.parameters() if p.ndim > 1]
+    others = [p for p in learner.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint that is whole or absent."""
+    scratch = path.with_suffix(".tmp")
+    torch.save(state, scratch)
+    os.replace(scratch, path)
+
+
+@torch.no_grad()
+def evaluate(learner: Learner, corpus: Corpus) -> dict[str, float]:
+    """Accuracy in % of naming one scene per concept, in evaluation mode."""
+    learner.eval()
+    ids, lengths = corpus.plain_captions()
+    texts = learner.text_features(ids, lengths)
+    groups = corpus.groups
+    result = {}
+    for style in ("noto", "openmoji-black", "twemoji"):
+        images, labels = corpus.probe(style)
+        features = torch.cat([learner.image_features(part) for part in images.split(256)])
+        scores = features @ texts.t()
+        result[style] = (scores.argmax(1) == labels).float().mean().item() * 100
+        within = scores.masked_fill(groups[labels][:, None] != groups, -1.0)
+        result[f"{style} in group"] = (within.argmax(1) == labels).float().mean().item() * 100
+    learner.train()
+    return {key: round(value, 2) for key, value in result.items()}
+
+
+class Run:
+    """A pretraining that can be interrupted anywhere."""
+
+    def __init__(self, recipe: Recipe, folder: Path, corpus: Corpus, compiled: bool = False) -> None:
+        self.recipe, self.folder, self.corpus = recipe, folder, corpus
+        torch.manual_seed(recipe.seed)
+        concepts = len(corpus.concepts)
+        self.learner = Learner(corpus.vocabulary, concepts, recipe.first_scale)
+        self.learner.clip.visual.to(memory_format=torch.channels_last)
+        if compiled:
+            self.learner.clip.visual.compile()
+        self.optimizer = make_optimizer(self.learner, recipe)
+        self.pairs = 0
+        self.checkpoint = folder / "pretrain.pt"
+        if self.checkpoint.exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            raise SystemExit(
+                f"{self.checkpoint} belongs to the recipe {state['recipe']}; move it away or "
+                "give the same options."
+            )
+        self.learner.load_state_dict(state["learner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.pairs = state["pairs"]
+        print(f"going on after {self.pairs:,} pairs", flush=True)
+
+    def _save(self) -> None:
+        state = {
+            "learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "pairs": self.pairs, "recipe": asdict(self.recipe), "vocabulary": self.corpus.vocabulary,
+        }  # fmt: skip
+        save(self.checkpoint, state)
+
+    def _step(self, batch: PairBatch) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.pairs)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = self.learner.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.learner.clip.logit_scale.clamp_(max=math.log(100))
+        self.pairs += len(batch.concepts)
+        return loss.item()
+
+    def train(self) -> None:
+        """Go on to the end, with a progress line, metrics and checkpoints."""
+        began = saved = time.monotonic()
+        first, mean, step = self.pairs, 0.0, 0
+        self.learner.train()
+        for batch in Batches(self.corpus, self.recipe.batch, self.recipe.seed, self.pairs, self.recipe.pairs):
+            loss, step = self._step(batch), step + 1
+            mean = loss if step == 1 else 0.98 * mean + 0.02 * loss
+            now = time.monotonic()
+            last = self.pairs >= self.recipe.pairs
+            if step % 50 == 0 or last:
+                speed = (self.pairs - first) / (now - began)
+                left = (self.recipe.pairs - self.pairs) / speed / 60
+                print(f"{self.pairs:,} pairs, loss {mean:.3f}, {speed:.0f}/s, {left:.0f} min left", flush=True)
+            if self.pairs // 50_000 != (self.pairs - self.recipe.batch) // 50_000 or last:
+                self._log(mean)
+            if now - saved > 120 or last:
+                self._save()
+                saved = now
+
+    def _log(self, loss: float) -> None:
+        metrics: dict[str, Any] = {"pairs": self.pairs, "loss": round(loss, 4)}
+        metrics["scale"] = round(self.learner.clip.logit_scale.exp().item(), 2)
+        metrics.update(evaluate(self.learner, self.corpus))
+        with (self.folder / "pretrain_log.jsonl").open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        print(metrics, flush=True)
+
+
+def main() -> None:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=Recipe.pairs)
+    parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--folder", type=Path, default=WORK)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = Recipe(pairs=options.pairs, batch=options.batch, seed=options.seed)
+    Run(recipe, options.folder, Corpus.load(WORK), options.compile).train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Metadata and dependencies; the framework itself is used from its checkout.
+
+No package is installed: `clip` and `datasets` are also the names of other people's packages, and
+ours must never stand in their way. `pip install -e .` brings the dependencies, nothing else.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="nemesis-prompts",
+    version="0.1.0",
+    description="Soft-prompt tuning of vision-language models: CoOp, CoCoOp, PLOT and Nemesis",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[],
+    py_modules=[],
+    install_requires=(HERE / "requirements.txt").read_text(encoding="utf-8").split(),
+    extras_require={
+        "dev": [
+            "beartype>=0.18",
+            "datasets>=2.19",  # only to test that it still imports beside us
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "open_clip_torch>=2.26",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "types-PyYAML",
+            "types-regex",
+            "types-tabulate",
+            "types-tqdm",
+        ],
+        "open_clip": ["open_clip_torch>=2.26"],
+        "mini": ["resvg-py>=0.1.5"],  # to make the bundled benchmark again
+    },
+)

@@ -1,0 +1,52 @@
+"""Whole runs of train.py on the bundled benchmark, as a user types them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train
+
+ROOT = Path(__file__).parent.parent
+SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")
+
+
+def command(
+    output: Path, data_root: Path, *extra: str, trainer: str = "CoOp", dataset: str = "activities"
+) -> list[str]:
+    """The arguments of a run on one of the emoji datasets with the bundled CLIP, seed 1."""
+    return [
+        *("--root", str(data_root)),
+        *("--trainer", trainer),
+        *("--dataset-config-file", str(ROOT / f"configs/datasets/emoji_{dataset}.yaml")),
+        *("--config-file", str(ROOT / f"configs/trainers/{trainer}/mini.yaml")),
+        *("--output-dir", str(output)),
+        *("--seed", "1"),
+        *extra,
+    ]
+
+
+def results(output: Path) -> dict[str, Any]:
+    """The run's results.json."""
+    return json.loads((output / "results.json").read_text())
+
+
+def finish(arguments: list[str]) -> None:
+    """Run and expect success."""
+    assert train.main(arguments) == 0
+
+
+def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run, expect the user's mistake, and return the one sentence that says it."""
+    capsys.readouterr()
+    try:
+        code = train.main(arguments)
+    except SystemExit as stop:  # argparse
+        code = int(stop.code or 0)
+    printed = capsys.readouterr().err
+    assert code == 2, printed
+    assert "Traceback" not in printed
+    message = printed.strip().splitlines()[-1]
+    assert "error: " in message
+    return message

@@ -1,0 +1,52 @@
+"""Every YAML file that ships can be loaded, alone and layered as the README says."""
+
+from pathlib import Path
+
+import pytest
+
+import datasets  # noqa: F401  (registers)
+import trainers  # noqa: F401  (registers)
+from dassl.config import load_config
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TRAINER_FILES = sorted((CONFIGS / "trainers").rglob("*.yaml"))
+DATASET_FILES = sorted((CONFIGS / "datasets").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", TRAINER_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_trainer_config(path: Path) -> None:
+    cfg = load_config(config_file=str(path))
+    if path.name not in ("recipe.yaml",):
+        assert cfg.MODEL.BACKBONE.NAME
+    if path.parent.name != "backbones":
+        assert path.parent.name in TRAINER_REGISTRY.registered_names()
+
+
+@pytest.mark.parametrize("path", DATASET_FILES, ids=lambda p: p.stem)
+def test_dataset_config(path: Path) -> None:
+    cfg = load_config(dataset_config_file=str(path))
+    assert cfg.DATASET.NAME in DATASET_REGISTRY.registered_names()
+
+
+def test_every_trainer_has_a_mini_config() -> None:
+    for name in TRAINER_REGISTRY.registered_names():
+        assert (CONFIGS / "trainers" / name / "mini.yaml").is_file(), name
+
+
+def test_epochs_and_words_follow_the_file_names() -> None:
+    for path in (CONFIGS / "trainers" / "CoOp").glob("*.yaml"):
+        cfg = load_config(config_file=str(path))
+        if path.stem == "mini":
+            continue
+        epochs = next((int(part[2:]) for part in path.stem.split("_") if part[:2] == "ep"), 200)
+        words = "a photo of a" if path.stem.endswith("ctxv1") else ""
+        assert epochs == cfg.OPTIM.MAX_EPOCH
+        assert words == cfg.TRAINER.COOP.CTX_INIT
+
+
+def test_a_wrong_key_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"TRAINER\.COOP\.N_CTX"):
+        load_config(opts=["TRAINER.COOP.NCTX", "4"])

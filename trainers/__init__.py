@@ -1,0 +1,5 @@
+"""Methods: one file each. Every file in this folder is imported and registers what it defines."""
+
+from dassl.utils.discovery import import_submodules
+
+import_submodules(__name__, __path__)

@@ -1,0 +1,98 @@
+"""The frozen CLIP of a run: which weights, on which device, in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from clip.weights import LoadedCLIP, load_clip
+from dassl.config import declare_config
+from dassl.utils import UserError
+
+PRECISIONS = {
+    "fp32": torch.float32,
+    "amp": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+declare_config(
+    "MODEL.CLIP",
+    {
+        # What a state dict cannot always tell; 0 and "" leave it to the weights.
+        "TEXT_HEADS": 0,
+        "VISION_HEADS": 0,
+        "CONTEXT_LENGTH": 0,
+        "ACTIVATION": "",
+        # Where weights that are named are kept; "" is ~/.cache/clip.
+        "DOWNLOAD_ROOT": "",
+    },
+)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that does not exist or that the device cannot compute in.
+
+    Raises:
+        UserError: unknown precision, or fp16 on a CPU.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"PREC is {precision!r}, but must be one of {', '.join(PRECISIONS)}.")
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("PREC fp16 needs a GPU; on a CPU choose fp32, bf16 or amp.")
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast for `amp` (fp16 on CUDA, bf16 elsewhere), nothing for the other precisions."""
+    if precision != "amp":
+        return nullcontext()
+    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCLIP:
+    """Load MODEL.BACKBONE.NAME, check that INPUT fits it, and freeze every parameter.
+
+    Raises:
+        UserError: the configured image size or normalisation is not the tower's.
+        clip.errors.WeightsError: the weights cannot be had or are no CLIP.
+    """
+    check_precision(precision, device)
+    node = cfg.MODEL.CLIP
+    loaded = load_clip(
+        cfg.MODEL.BACKBONE.NAME,
+        device=device,
+        dtype=PRECISIONS[precision],
+        transformer_heads=node.TEXT_HEADS or None,
+        vision_heads=node.VISION_HEADS or None,
+        context_length=node.CONTEXT_LENGTH or None,
+        activation=node.ACTIVATION or None,
+        download_root=node.DOWNLOAD_ROOT or None,
+    )
+    _check_input(cfg, loaded)
+    freeze(loaded.model)
+    return loaded
+
+
+def freeze(model: nn.Module) -> None:
+    """Fix every parameter and the statistics of normalisation layers."""
+    model.requires_grad_(False)
+    model.eval()
+
+
+def _check_input(cfg: Any, loaded: LoadedCLIP) -> None:
+    name, resolution = cfg.MODEL.BACKBONE.NAME, loaded.model.visual.input_resolution
+    if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
+        height, width = cfg.INPUT.SIZE
+        raise UserError(
+            f"INPUT.SIZE is {height} x {width}, but the image tower of {name!r} takes "
+            f"{resolution} x {resolution}; choose a config file of this backbone."
+        )
+    for key, own in (("PIXEL_MEAN", loaded.pixel_mean), ("PIXEL_STD", loaded.pixel_std)):
+        given = [float(value) for value in cfg.INPUT[key]]
+        if max(abs(a - b) for a, b in zip(given, own, strict=True)) > 1e-3:
+            raise UserError(
+                f"INPUT.{key} is {given}, but the weights of {name!r} were trained with "
+                f"{[round(value, 4) for value in own]}; choose a config file of this backbone."
+            )

@@ -1,0 +1,117 @@
+"""What the prompt-tuning methods share: a frozen CLIP, soft prompts, one step, what is saved.
+
+A method is a subclass that names its configuration node and, where it differs from CoOp, overrides
+`build_prompted_clip` or `loss`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from clip.weights import LoadedCLIP
+from dassl.engine import TrainerX
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import PathLike, choose_device, load_pretrained_weights
+
+from .frozen_clip import autocast, check_precision, load_frozen_clip
+from .prompt_file import save_prompt
+from .prompt_learner import PromptLearner
+from .prompted_clip import PromptedCLIP
+
+
+class PromptTrainer(TrainerX):
+    """Tunes the soft prompts of a frozen CLIP with cross-entropy."""
+
+    node = "COOP"  # the configuration node: cfg.TRAINER.<node>
+
+    model: PromptedCLIP
+    loaded_clip: LoadedCLIP
+
+    @property
+    def method_cfg(self) -> Any:
+        """The method's own configuration node."""
+        return self.cfg.TRAINER[self.node]
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse impossible settings before anything is loaded."""
+        check_precision(cfg.TRAINER[self.node].PREC, choose_device(cfg))
+
+    def build_model(self) -> None:
+        """Load the frozen CLIP, make the prompts and register them with their optimiser."""
+        cfg = self.cfg
+        self.loaded_clip = load_frozen_clip(cfg, self.device, self.method_cfg.PREC)
+        self.model = self.build_prompted_clip(self.dm.dataset.classnames)
+        learner = self.model.prompt_learner
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(learner, cfg.MODEL.INIT_WEIGHTS)
+        self.optim = build_optimizer(learner, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model("prompt_learner", learner, self.optim, self.sched)
+        scales_gradients = self.method_cfg.PREC == "amp" and self.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales_gradients)
+
+    def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
+        """Compose CLIP and prompts as the configuration says."""
+        node = self.method_cfg
+        learner = PromptLearner(
+            self.loaded_clip.model, len(classnames), node.N_CTX, node.CTX_INIT, node.CSC
+        )
+        return PromptedCLIP(self.loaded_clip.model, classnames, learner, node.CLASS_TOKEN_POSITION)
+
+    def loss(
+        self,
+        image_features: Float[Tensor, "batch embed"],
+        labels: Int[Tensor, " batch"],
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The training loss of one batch and what to log of it."""
+        text_features = self.model.text_features(self.model.prompt_learner())
+        logits = self.model.logits(image_features, text_features)[0]
+        loss = functional.cross_entropy(logits, labels)
+        return loss, {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One optimisation step."""
+        images, labels = self.parse_batch_train(batch)
+        with autocast(self.method_cfg.PREC, self.device):
+            loss, summary = self.loss(self.model.image_features(images), labels)
+        self.detect_anomaly(loss)
+        self.model_zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optim)
+        self.scaler.update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return summary
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Images and labels of a batch, on the trainer's device."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate with the text features computed once."""
+        with autocast(self.method_cfg.PREC, self.device), self.model.fixed_prompts():
+            return super().test(split)
+
+    def export_artifacts(self, directory: PathLike) -> None:
+        """Write `prompt.safetensors`: the learned vectors and what they mean."""
+        node = self.method_cfg
+        metadata = {
+            "trainer": self.cfg.TRAINER.NAME,
+            "backbone": self.cfg.MODEL.BACKBONE.NAME,
+            "weights_sha256": self.loaded_clip.sha256 or "",
+            "class_token_position": node.get("CLASS_TOKEN_POSITION", "end"),
+            "classnames": list(self.dm.dataset.classnames),
+        }
+        save_prompt(Path(directory) / "prompt.safetensors", self.model.prompt_learner, metadata)
+
+    def result_entries(self) -> dict[str, Any]:
+        """What a prompt run adds to results.json."""
+        return {
+            "weights_sha256": self.loaded_clip.sha256,
+            "n_ctx": self.model.prompt_learner.length,
+        }

@@ -1,0 +1,87 @@
+"""A frozen CLIP whose classifier is written by soft prompts.
+
+images (B, 3, H, W) -> image features (B, E); ctx (G, L, D) -> text features (G, C, E); both give
+logits (G, B, C) = exp(logit_scale) * f @ g^T.  G counts the prompts that are evaluated together.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clip.model import CLIP
+from clip.text_encoding import SoftPromptEncoder
+
+from .prompt_learner import PromptLearner
+
+
+class PromptedCLIP(nn.Module):
+    """CoOp's CustomCLIP: image tower, prompt learner and text encoder with a group dimension."""
+
+    def __init__(
+        self,
+        clip_model: CLIP,
+        classnames: Sequence[str],
+        prompt_learner: PromptLearner,
+        position: str = "end",
+    ) -> None:
+        """Compose the frozen towers with the prompts.
+
+        Args:
+            clip_model: frozen CLIP.
+            classnames: C names.
+            prompt_learner: holds `ctx`, the only parameters that learn.
+            position: where the class name stands: `end`, `middle` or `front`.
+        """
+        super().__init__()
+        self.clip_model = clip_model
+        self.prompt_learner = prompt_learner
+        self.text_encoder = SoftPromptEncoder(
+            clip_model, classnames, prompt_learner.length, position
+        )
+        self._evaluated_text: Tensor | None = None
+
+    @torch.no_grad()
+    def image_features(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch embed"]:
+        """Normalised image features f; no gradient, since the tower is frozen."""
+        features = self.clip_model.encode_image(images)
+        return functional.normalize(features, dim=-1)
+
+    def text_features(
+        self, ctx: Float[Tensor, "groups *sets length width"]
+    ) -> Float[Tensor, "groups classes embed"]:
+        """Normalised text features g of every group's prompts."""
+        return functional.normalize(self.text_encoder(ctx), dim=-1)
+
+    def logits(
+        self,
+        image_features: Float[Tensor, "batch embed"],
+        text_features: Float[Tensor, "groups classes embed"],
+    ) -> Float[Tensor, "groups batch classes"]:
+        """Scaled cosine similarities."""
+        scale = self.clip_model.logit_scale.exp()
+        return scale * image_features @ text_features.mT
+
+    @contextmanager
+    def fixed_prompts(self) -> Iterator[None]:
+        """Within this context the prompts do not change, and their text features are kept."""
+        with torch.no_grad():
+            self._evaluated_text = self.text_features(self.prompt_learner())
+        try:
+            yield
+        finally:
+            self._evaluated_text = None
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of the images under the learned prompts."""
+        text_features = self._evaluated_text
+        if text_features is None:
+            text_features = self.text_features(self.prompt_learner())
+        return self.logits(self.image_features(images), text_features)[0]

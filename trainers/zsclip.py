@@ -1,0 +1,69 @@
+"""Zero-shot CLIP: the lower bar that tuned prompts have to pass.
+
+Learning Transferable Visual Models From Natural Language Supervision (Radford et al., ICML 2021):
+class weights are the text features of a hand-written template, such as "a photo of a {}.".
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from clip import tokenize
+from clip.text_encoding import clean_classname
+from clip.weights import LoadedCLIP
+from dassl.config import declare_config
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.utils import choose_device
+
+from .frozen_clip import autocast, check_precision, load_frozen_clip
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+declare_config("TRAINER.ZSCLIP", {"PREC": "fp32"})
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(TrainerX):
+    """Classifies with the dataset's hand-written template; nothing is trained."""
+
+    loaded_clip: LoadedCLIP
+    text_features: Tensor
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse an impossible precision before anything is loaded."""
+        check_precision(cfg.TRAINER.ZSCLIP.PREC, choose_device(cfg))
+
+    def build_model(self) -> None:
+        """Encode the class names in their template."""
+        self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.cfg.TRAINER.ZSCLIP.PREC)
+        dataset = self.dm.dataset
+        templates = getattr(dataset, "templates", DEFAULT_TEMPLATES)
+        self.text_features = self._encode(templates[0], dataset.classnames)
+
+    @torch.no_grad()
+    def _encode(self, template: str, classnames: list[str]) -> Float[Tensor, "classes embed"]:
+        prompts = [template.format(clean_classname(name)) for name in classnames]
+        print(f"Prompts: {prompts[:5]} ...")
+        tokens = tokenize(prompts).to(self.device)
+        return functional.normalize(self.loaded_clip.model.encode_text(tokens), dim=-1)
+
+    def model_inference(
+        self,
+        input: Float[Tensor, "batch 3 height width"],
+    ) -> Float[Tensor, "batch classes"]:
+        """Scaled cosine similarities to the class weights."""
+        model = self.loaded_clip.model
+        with autocast(self.cfg.TRAINER.ZSCLIP.PREC, self.device):
+            features = functional.normalize(model.encode_image(input), dim=-1)
+            return model.logit_scale.exp() * features @ self.text_features.T
+
+    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
+        """Nothing to train: test."""
+        self.evaluate()
+
+    def result_entries(self) -> dict[str, Any]:
+        """What zero-shot adds to results.json."""
+        return {"weights_sha256": self.loaded_clip.sha256}
