@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .config import NOT_WEIGHTS, CLIPConfig
+from .config import CLIPConfig, is_weight
 from .errors import WeightsError
 from .torchscript import is_torchscript, read_torchscript
 
@@ -57,11 +57,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(openai_names(read_torchscript(path)))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load fails in many ways on what is no state dict
-        first = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    except Exception:
+        # torch.load fails in many ways on what is no state dict, and then advises to run it.
         raise WeightsError(
-            f"{path} is no weights file ({first[:160]}); accepted are TorchScript archives of "
-            "CLIP, plain state dicts (.pt) and .safetensors."
+            f"{path} is damaged or holds other things than weights; accepted are TorchScript "
+            "archives of CLIP, plain state dicts (.pt) and .safetensors."
         ) from None
     return Checkpoint(openai_names(content))
 
@@ -83,7 +83,7 @@ def openai_names(content: Any) -> dict[str, Tensor]:
     named = {
         str(key).removeprefix("module.").removeprefix("text."): content[key] for key in content
     }
-    named = {key: value for key, value in named.items() if key not in NOT_WEIGHTS}
+    named = {key: value for key, value in named.items() if is_weight(key)}
     strange = [key for key, value in named.items() if not isinstance(value, Tensor)]
     if strange:
         raise WeightsError(f"It is not the state dict of a CLIP: {strange[0]!r} is no tensor.")

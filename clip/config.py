@@ -15,8 +15,13 @@ from .errors import WeightsError
 HEAD_WIDTH = 64
 ACTIVATIONS = ("quick_gelu", "gelu")
 
-# Entries of published state dicts that are settings or constants.
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+# Entries of published files that are settings or constants, in whichever module they stand.
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+
+
+def is_weight(key: str) -> bool:
+    """Whether an entry of a published file is one of the model's tensors rather than a setting."""
+    return key.rpartition(".")[2] not in _NOT_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,10 @@ def config_from_state_dict(
             transformer_width=width,
             transformer_layers=_count(state_dict, r"transformer\.resblocks\.(\d+)\."),
         )
-    except (KeyError, ValueError, IndexError) as error:
-        raise WeightsError(f"This state dict is not that of a CLIP: no usable {error}.") from None
+    except KeyError as error:
+        raise WeightsError(f"This state dict is not that of a CLIP: it lacks {error}.") from None
+    except (ValueError, IndexError):
+        raise WeightsError("The shapes of this state dict are not those of a CLIP.") from None
     if not 3 <= config["context_length"] <= positions:
         raise WeightsError(
             f"context_length is {context_length}, but must lie between 3 and the {positions} "

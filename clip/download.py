@@ -6,7 +6,7 @@ A file stands under its final name only when its SHA-256 is the published one.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -163,12 +163,21 @@ def _copy(response: Any, part: Path, done: int, total: int | None) -> None:
         disable=None,  # no bar where stderr is no terminal
     )
     with bar, part.open("ab" if done else "wb") as file:
-        while chunk := response.read(CHUNK_BYTES):
+        for chunk in _chunks(response):
             file.write(chunk)
             done += len(chunk)
             bar.update(len(chunk))
     if total is not None and done < total:
         raise ConnectionError(f"the connection was cut after {done} of {total} bytes")
+
+
+def _chunks(response: Any) -> Iterator[bytes]:
+    """What comes until the end, or until the connection is cut."""
+    try:
+        while chunk := response.read(CHUNK_BYTES):
+            yield chunk
+    except IncompleteRead as cut:  # only some versions of Python say so by themselves
+        yield cut.partial
 
 
 @contextmanager

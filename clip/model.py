@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from .config import (
     ARCHITECTURES,
-    NOT_WEIGHTS,
     CLIPConfig,
     canonical_name,
     config_from_state_dict,
+    is_weight,
     with_overrides,
 )
 from .errors import WeightsError
@@ -159,7 +159,7 @@ def build_model(
     Raises:
         WeightsError: the state dict is not CLIP's, or an argument does not fit it.
     """
-    tensors = {key: value for key, value in state_dict.items() if key not in NOT_WEIGHTS}
+    tensors = {key: value for key, value in state_dict.items() if is_weight(key)}
     config = config_from_state_dict(
         tensors,
         transformer_heads=transformer_heads,

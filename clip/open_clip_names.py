@@ -43,11 +43,13 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, d
             f"'{OPEN_CLIP_PREFIX}{name}' needs the package open_clip; install it with "
             "`pip install open_clip_torch`, or give the path of a weights file."
         ) from None
-    architecture, _, tag = name.rpartition("/")
-    architecture = architecture.replace("/", "-")
-    pretrained = {model for model, _ in open_clip.list_pretrained()}
-    _check_known("architecture with weights", architecture or tag, pretrained)
+    architecture, tag = _split(name, [model for model, _ in open_clip.list_pretrained()])
     tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not tag:
+        raise WeightsError(
+            f"'{OPEN_CLIP_PREFIX}{name}' lacks the tag of the weights; add '/' and one of "
+            f"{', '.join(tags)}."
+        )
     _check_known(f"weights of {architecture}", tag, tags)
 
     model = open_clip.get_model_config(architecture)
@@ -62,6 +64,16 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, d
             f"'{OPEN_CLIP_PREFIX}{name}' could not be downloaded by open_clip ({first[:160]})."
         ) from None
     return path, _told(model, weights)
+
+
+def _split(name: str, architectures: Iterable[str]) -> tuple[str, str]:
+    """Architecture and tag ("" where there is none); `ViT-B/32` counts as `ViT-B-32`."""
+    if name.replace("/", "-") in architectures:
+        return name.replace("/", "-"), ""
+    architecture, _, tag = name.rpartition("/")
+    architecture = architecture.replace("/", "-")
+    _check_known("architecture with weights", architecture or tag, architectures)
+    return architecture, tag
 
 
 def _told(model: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +94,7 @@ def _told(model: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any
 
 
 def _check_known(what: str, given: str, known: Iterable[str]) -> None:
-    names = sorted(known)
+    names = sorted(set(known))
     if given in names:
         return
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.0)

@@ -155,8 +155,7 @@ class SoftPromptEncoder(nn.Module):
         shared = (shared + positions[:start]).transpose(0, 1)
         own = (own + positions[start:]).flatten(0, 1).transpose(0, 1)
         mask = _own_mask(start, len(own), own.device)
-        for block in self.clip_model.transformer.resblocks:
-            assert isinstance(block, ResidualAttentionBlock)
+        for block in self.clip_model.transformer.blocks:
             shared, own = _shared_block(block, shared, own, classes, mask)
         eos = (self.eos - start).repeat(groups)
         at_eos = own[eos, torch.arange(len(eos), device=own.device)]

@@ -40,10 +40,12 @@ class _Record:
     """What a call or an object of the archive becomes: its name, arguments and state, no deed."""
 
     origin = ""
+    # Objects are made without a call of __init__, and need not be given a state.
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
-        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -85,8 +87,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             root = _Unpickler(io.BytesIO(archive.read(f"{prefix}data.pkl"))).load()
             return _Tensors(archive, f"{prefix}data/").collect(root)
     except Exception as error:  # bytes from anywhere can fail in any way
+        reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{path} is no usable TorchScript archive ({type(error).__name__}: {error}); "
+            f"{path} is no usable TorchScript archive ({type(error).__name__}: {reason}); "
             "get the published file again."
         ) from None
 

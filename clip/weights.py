@@ -92,16 +92,19 @@ def _find(name: str, download_root: str | Path | None) -> tuple[Path, dict[str, 
         return find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root)
     if name == MINI:
         return MINI_PATH, {}
+    if name in MODELS:
+        return fetch(MODELS[name], download_root), {}
     path = Path(name).expanduser()
     if path.is_file():
         return path, {}
     canonical = canonical_name(name)
     if canonical is not None:
         return fetch(MODELS[canonical], download_root), {}
-    if path.suffix in FILE_SUFFIXES or name.startswith((".", "/", "~")):
+    if path.exists() or path.suffix in FILE_SUFFIXES or name.startswith((".", "/", "~")):
+        wrong = "is no file" if path.exists() else "does not exist"
         raise WeightsError(
-            f"The weights file {name} does not exist; give the path of a .pt or .safetensors "
-            f"file or one of {_names()}."
+            f"The weights file {name} {wrong}; give the path of a .pt or .safetensors file or one "
+            f"of {_names()}."
         )
     near = difflib.get_close_matches(name, [*ARCHITECTURES, MINI], n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -125,7 +128,8 @@ def _load_file(path: Path, told: Mapping[str, Any], given: Mapping[str, Any]) ->
     except WeightsError as error:
         if str(path) in str(error):
             raise
-        raise WeightsError(f"{path} cannot be used. {error}") from None
+        reason = str(error)
+        raise WeightsError(f"{path} cannot be used: {reason[0].lower()}{reason[1:]}") from None
     mean = told.get("pixel_mean", checkpoint.pixel_mean)
     std = told.get("pixel_std", checkpoint.pixel_std)
     return LoadedCLIP(model, mean, std, sha256_of(path), str(path))

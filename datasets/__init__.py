@@ -1,1 +1,8 @@
-"""Datasets: each file only says how to list its images and class names."""
+"""Datasets: each file only says how to list its images and class names.
+
+Every file in this folder is imported and registers what it defines.
+"""
+
+from dassl.utils.discovery import import_submodules
+
+import_submodules(__name__, __path__)

@@ -129,7 +129,7 @@ def _compose(
     picture = _background(atlas, u[16:32], blotches)
     picture *= np.float32(1) - drawing[..., 3:]
     picture += drawing[..., :3]
-    strength = _between(u[32] * u[32], 0.0, 0.15)[..., None]
+    strength = _between(u[32] * u[32], 0.0, 0.12)[..., None]
     picture += (grain.astype(np.float32) * np.float32(1 / 255) - np.float32(0.5)) * strength
     np.clip(picture, 0, 1, out=picture)
     return (picture * np.float32(255) + np.float32(0.5)).astype(np.uint8)
@@ -137,10 +137,10 @@ def _compose(
 
 def _posed(atlas: Atlas, u: np.ndarray) -> Float[np.ndarray, "b 64 64 4"]:
     """The drawings rotated, scaled and moved, premultiplied, by bilinear sampling."""
-    half_tan = _between(u[0], -0.22, 0.22)  # of the angle: up to 25 degrees either way
+    half_tan = _between(u[0], -0.18, 0.18)  # of the angle: up to 20 degrees either way
     norm = np.float32(1) + half_tan * half_tan
     cos, sin = (np.float32(2) - norm) / norm, np.float32(2) * half_tan / norm
-    size = _between(u[1], 0.5, 0.97) * np.float32(EDGE)
+    size = _between(u[1], 0.55, 0.97) * np.float32(EDGE)
     aspect = _between(u[2], 0.88, 1.14)
     slack = (np.float32(EDGE) - size) / np.float32(2) + np.float32(3)
     grid = np.arange(EDGE, dtype=np.float32) - np.float32((EDGE - 1) / 2)
@@ -200,11 +200,13 @@ def _background(
 ) -> Float[np.ndarray, "b 64 64 3"]:
     """Two colours in a pattern, with soft blotches over them."""
     colours = u[:6].T.reshape(-1, 2, 3)
+    likeness = _between(u[13], 0.3, 1)  # of the two colours
+    colours = np.stack([colours[:, 0], colours[:, 1] + likeness[:, 0] * (colours[:, 0] - colours[:, 1])], axis=1)
     colours = np.where(atlas.dark[:, None, None], np.float32(0.55) * (colours + 0.8), colours)
     colours = np.where(atlas.pale[:, None, None], np.float32(0.7) * colours, colours)
     first, second = (colours[:, k, None, None, :].astype(np.float32) for k in (0, 1))
     picture = first + (second - first) * _pattern(u[6:])[..., None]
-    picture += _blotches(blotches) * _between(u[12] * u[12], 0.0, 0.6)[..., None]
+    picture += _blotches(blotches) * _between(u[12] * u[12], 0.0, 0.4)[..., None]
     return np.clip(picture, np.where(atlas.dark, np.float32(0.4), 0)[:, None, None, None], 1)
 
 
@@ -216,7 +218,7 @@ def _pattern(u: np.ndarray) -> Float[np.ndarray, "b 64 64"]:
     q = grid[None, :, None] * dx - grid[None, None, :] * dy
     count = _between(u[2], 2, 9)
     shift = _between(u[3], 0, 1)
-    kind = _between(u[4], 0, 6).astype(np.int32)  # a third are plain
+    kind = _between(u[4], 0, 7).astype(np.int32)  # three in seven are plain
     strips, rows = (np.floor(k * count + shift) % np.float32(2) for k in (p, q))
     x, y = grid[None, None, :] - dx * np.float32(0.5), grid[None, :, None] - dy * np.float32(0.5)
     disc = (x * x + y * y < (shift * np.float32(0.5)) ** 2).astype(np.float32)

@@ -13,6 +13,7 @@ from clip.config import ARCHITECTURES, CLIPConfig, canonical_name, config_from_s
 from clip.errors import ImageSizeError, WeightsError
 from clip.model import CLIP, build_model, build_random, convert_weights
 from clip.transformer import Attention, LayerNorm
+from clip.vision_transformer import VisionTransformer
 from tests.golden import arrays, assert_golden, cases, images, tiny_clip
 
 ARCHS = ["vit", "rn"]
@@ -162,6 +163,15 @@ def test_build_model_keeps_the_precision_of_the_state_dict() -> None:
     assert build_model(state_dict, transformer_heads=2).dtype == torch.float32
 
 
+def test_batch_counters_may_be_missing() -> None:
+    """Files of old versions of torch hold no `num_batches_tracked`."""
+    state_dict = tiny_clip("rn").state_dict()
+    old = {key: value for key, value in state_dict.items() if "num_batches" not in key}
+    model = build_model(old, transformer_heads=2).to("cpu")
+    assert model.state_dict().keys() == state_dict.keys()
+    assert not any(value.is_meta for value in model.state_dict().values())
+
+
 def test_random_models_are_seeded_and_leave_the_generator_alone() -> None:
     before = torch.get_rng_state()
     first, second = (build_random("ViT-B/32", vision_layers=1, transformer_layers=1) for _ in "ab")
@@ -209,6 +219,7 @@ def test_heads_context_and_activation_can_be_given() -> None:
         state_dict, transformer_heads=4, vision_heads=2, context_length=20, activation="gelu"
     )
     assert model.config.text_heads == 4
+    assert isinstance(model.visual, VisionTransformer)
     assert model.visual.transformer.blocks[0].attn.heads == 2
     assert model.positional_embedding.shape == (20, 32)
     assert isinstance(model.transformer.blocks[0].mlp.gelu, nn.GELU)
@@ -255,6 +266,7 @@ with jaxtyping.install_import_hook(["clip"], "beartype.beartype"):
     import clip.text_encoding
 from clip.model import convert_weights
 import torch
+from clip.vision_transformer import VisionTransformer
 from tests.golden import arrays, images, tiny_clip
 for arch in ("vit", "rn"):
     for dtype in (torch.float32, torch.bfloat16):

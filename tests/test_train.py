@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.runs import ROOT, SHORT, command, finish, results
+from tests.runs import SHORT, command, finish, results
 
 FILES = {
     "log.txt",
@@ -127,42 +125,3 @@ def test_tuning_beats_zero_shot(tmp_path: Path, data_root: Path) -> None:
     zero, tuned = results(tmp_path / "zero"), results(tmp_path / "tuned")
     assert tuned["num_test"] == zero["num_test"]
     assert tuned["accuracy"] > zero["accuracy"] + 5
-
-
-METHOD = '''
-"""Prompts that only ever shrink: a method in a file of its own."""
-
-from dassl.config import declare_config
-from dassl.engine import TRAINER_REGISTRY
-from trainers.coop import CoOp
-
-declare_config("TRAINER.SHRINK", {"FACTOR": 0.9})
-
-
-@TRAINER_REGISTRY.register()
-class Shrink(CoOp):
-    def before_epoch(self):
-        super().before_epoch()
-        self.model.prompt_learner.ctx.data.mul_(self.cfg.TRAINER.SHRINK.FACTOR)
-'''
-
-
-def test_a_method_is_one_file(tmp_path: Path, data_root: Path) -> None:
-    house = tmp_path / "house"
-    shutil.copytree(ROOT / "trainers", house / "trainers")
-    for name in ("train.py", "clip", "dassl", "datasets"):
-        (house / name).symlink_to(ROOT / name)
-    (house / "trainers" / "shrink.py").write_text(METHOD)
-    arguments = command(tmp_path / "out", data_root, *SHORT, "TRAINER.SHRINK.FACTOR", "0.5")
-    arguments[arguments.index("CoOp")] = "Shrink"
-    # -c instead of a script: Python would look for the packages beside the symlink's target.
-    code = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=house,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert results(tmp_path / "out")["trainer"] == "Shrink"

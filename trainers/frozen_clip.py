@@ -72,6 +72,8 @@ def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCL
     )
     _check_input(cfg, loaded)
     freeze(loaded.model)
+    # The layout that convolutions are fastest in, on CPU and GPU alike.
+    loaded.model.visual.to(memory_format=torch.channels_last)
     return loaded
 
 

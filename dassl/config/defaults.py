@@ -39,7 +39,7 @@ _INPUT: dict[str, Any] = {
 }
 
 _DATASET: dict[str, Any] = {
-    "ROOT": "",
+    "ROOT": "data",
     "NAME": "",
     "SOURCE_DOMAINS": (),
     "TARGET_DOMAINS": (),

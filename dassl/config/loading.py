@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .checks import check_values
 from .defaults import get_cfg_default
 from .node import CfgNode
 
@@ -40,5 +41,6 @@ def load_config(
         for key, value in flag_overrides.items():
             cfg.set_value(key, value, source="the command line")
     cfg.merge_from_list(opts)
+    check_values(cfg)
     cfg.freeze()
     return cfg

@@ -86,12 +86,16 @@ class CfgNode(YacsNode):
         return node
 
     def _nearest(self, path: str) -> str:
-        """Return the known path most like `path`; the last name counts more than the way to it."""
+        """Return the known path most like `path`, as a whole, in its group and in its last name."""
+        group, _, name = path.lower().rpartition(".")
 
         def likeness(known: str) -> float:
-            ratio = difflib.SequenceMatcher(None, path.lower(), known.lower()).ratio()
-            ends = path.lower().rpartition(".")[2], known.lower().rpartition(".")[2]
-            return ratio + difflib.SequenceMatcher(None, *ends).ratio()
+            known_group, _, known_name = known.lower().rpartition(".")
+            return (
+                difflib.SequenceMatcher(None, path.lower(), known.lower()).ratio()
+                + difflib.SequenceMatcher(None, name, known_name).ratio()
+                + (0.5 if group == known_group else 0.0)
+            )
 
         return max(_paths(self), key=likeness)
 
@@ -116,17 +120,25 @@ def _parse(text: str) -> Any:
         return text
 
 
+def _alike(value: Any, old: Sequence[Any]) -> bool:
+    """Say whether `value` is a sequence, and one of numbers where `old` is."""
+    if not isinstance(value, tuple | list):
+        return False
+    numbers = bool(old) and all(isinstance(item, int | float) for item in old)
+    return not numbers or all(isinstance(item, int | float) for item in value)
+
+
 def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
     """Bring `value` to the type of `old`: text is parsed, int goes for float, list for tuple."""
-    if old is None or type(value) is type(old):
+    if old is None or (type(value) is type(old) and not isinstance(old, tuple | list)):
         return value
     # YAML reads 2e-3 and (224, 224) as text, and a shell has nothing but text.
     parsed = _parse(value) if isinstance(value, str) else value
-    if type(parsed) is type(old):
+    if type(parsed) is type(old) and not isinstance(old, tuple | list):
         return parsed
     if isinstance(old, float) and type(parsed) is int:
         return float(parsed)
-    if isinstance(old, tuple | list) and isinstance(parsed, tuple | list):
+    if isinstance(old, tuple | list) and _alike(parsed, old):
         return type(old)(parsed)
     raise UserError(
         f'{source}: "{path}" takes a value of type {type(old).__name__} such as {old!r}, '

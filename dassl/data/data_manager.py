@@ -14,7 +14,7 @@ from ..utils import UserError, choose_device, isolated_rng
 from .datasets import Datum, build_dataset
 from .samplers import EpochSampler, build_sampler
 from .transforms import build_transform
-from .transforms.transforms import interpolation_mode
+from .transforms.transforms import interpolation_mode, to_tensor
 
 Transform = Callable[[Any], Any]
 
@@ -65,13 +65,8 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
             raise UserError(
                 f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to repeat"
             )
-        steps: list[Any] = [
-            T.Resize(tuple(cfg.INPUT.SIZE), interpolation=interpolation_mode(cfg)),
-            T.ToTensor(),
-        ]
-        if "normalize" in cfg.INPUT.TRANSFORMS:
-            steps.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
-        self.to_tensor = T.Compose(steps)
+        resize = T.Resize(tuple(cfg.INPUT.SIZE), interpolation=interpolation_mode(cfg))
+        self.to_tensor = T.Compose([resize, to_tensor(cfg, cfg.INPUT.TRANSFORMS)])
         self._cache: dict[int, Image.Image] = {}
         self._cache_left = cfg.DATALOADER.CACHE_MB * 2**20 if is_train else 0
 
@@ -87,13 +82,21 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
             "index": int(idx),
         }
         img0 = self._read(int(idx), item.impath)
-        # Only augmentation is random; a test image needs no generator.
-        seed = getattr(idx, "seed", None) if self.is_train else None
-        with nullcontext() if seed is None else isolated_rng(seed):
-            output.update(self._transformed(img0))
+        output.update(self._transformed(img0))
         if self.return_img0:
             output["img0"] = self.to_tensor(img0)
         return output
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return a batch's items; the loader prefers this to item after item.
+
+        What augmentation draws depends on the batch's seed, not on the process that loads it.
+        Seeding for every single image would cost as much as its augmentation.
+        """
+        # Only augmentation is random; test images need no generator.
+        seed = getattr(indices[0], "seed", None) if self.is_train else None
+        with nullcontext() if seed is None else isolated_rng(seed):
+            return [self[index] for index in indices]
 
     def _read(self, index: int, path: str) -> Image.Image:
         cached = self._cache.get(index)

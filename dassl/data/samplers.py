@@ -1,7 +1,7 @@
 """In which order images are drawn, from the seed and the epoch alone.
 
-Every index carries the seed of its own augmentation. So an epoch's batches are the same with any
-number of workers, and the same after a resume as in an uninterrupted run.
+Every index carries a seed for augmentation, of which a batch uses its first. So an epoch's batches
+are the same with any number of workers, and the same after a resume as in an uninterrupted run.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from .datasets import Datum
 
 
 class SeededIndex(int):
-    """A dataset index with the seed for the random augmentation of this draw of the item."""
+    """A dataset index with a seed for the random augmentation of the batch that it begins."""
 
     seed: int
 

@@ -121,26 +121,28 @@ class ModelKeeper:
         Returns:
             The epoch to go on with; 0 when there is none.
         """
-        names = self.get_model_names()
-        newest = [find_checkpoint(Path(directory) / name) for name in names]
-        found = [path for path in newest if path is not None]
-        if not names or len(found) < len(names):
+        folders = {name: Path(directory) / name for name in self.get_model_names()}
+        newest = {name: find_checkpoint(folder) for name, folder in folders.items()}
+        states = {name: load_checkpoint(path) for name, path in newest.items() if path is not None}
+        if not states or len(states) < len(folders):
             print("No checkpoint found, train from scratch")
             return 0
-        # A crash between two models' files leaves one of them an epoch behind.
-        file_name = min((path.name for path in found), key=lambda n: int(n.rpartition("-")[2]))
         print(f"Found checkpoint at {directory} (will resume training)")
-        state: dict[str, Any] = {}
-        for name in names:
-            path = Path(directory) / name / file_name
-            state = load_checkpoint(path)
+        epoch = min(int(state["epoch"]) for state in states.values())
+        for name, folder in folders.items():
+            path, state = newest[name], states[name]
+            if state["epoch"] != epoch:
+                # A crash between two models' files left the other one an epoch behind.
+                path = folder / f"model.pth.tar-{epoch}"
+                state = load_checkpoint(path)
             load_state(path, state, self._models[name], self._optims[name], self._scheds[name])
-            print(f'Loaded {name} from "{path}" (epoch {state["epoch"]})')
+            print(f'Loaded {name} from "{path}" (epoch {epoch})')
         self._restore_run_state(state)
-        return int(state["epoch"])
+        return epoch
 
     def _restore_run_state(self, state: dict[str, Any]) -> None:
-        self.best_result = state.get("best_result") or self.best_result
+        if state.get("best_result") is not None:
+            self.best_result = state["best_result"]
         scaler = getattr(self, "scaler", None)
         if scaler is not None and state.get("scaler"):
             scaler.load_state_dict(state["scaler"])

@@ -8,7 +8,6 @@ come to its end.
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,16 +57,18 @@ def finished_run(directory: PathLike) -> dict[str, Any] | None:
 
 
 def clear_run(directory: PathLike) -> None:
-    """Remove an earlier run's record and checkpoints, so that a new one starts from nothing.
+    """Remove an earlier run's records and checkpoints, which the next run would resume from.
 
-    Its logs stay; so does every file that no run writes.
+    Its logs stay, and so does every file that is not known to be a run's.
     """
-    folder = Path(directory)
+    root = Path(directory)
     for name in (RESULTS, HISTORY, CONFIG):
-        (folder / name).unlink(missing_ok=True)
-    model_folders = [path.parent for path in folder.glob(f"*/{POINTER}")]
-    for path in (*model_folders, folder / TENSORBOARD):
-        shutil.rmtree(path, ignore_errors=True)
+        (root / name).unlink(missing_ok=True)
+    for pattern in ("*/model*.pth.tar*", f"*/{POINTER}", "tensorboard/events.out.tfevents.*"):
+        for path in list(root.glob(pattern)):
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
 
 
 class RunRecord:

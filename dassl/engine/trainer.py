@@ -87,12 +87,16 @@ class SimpleTrainer(TrainerBase):
         self.export_artifacts(self.output_dir)
         self.finish_run(epochs=self.max_epoch)
 
-    def evaluate(self) -> None:
-        """Test without training and write the results."""
+    def evaluate(self) -> float:
+        """Test the model as it is, without training, and write the results.
+
+        Returns:
+            Accuracy in percent.
+        """
         self.record.save_config(self.cfg)
-        self.record.begin(0)
-        self.test()
+        accuracy = self.test()
         self.finish_run()
+        return accuracy
 
     def finish_run(self, epochs: int = 0) -> dict[str, Any]:
         """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
@@ -182,6 +186,8 @@ class SimpleTrainer(TrainerBase):
         split, loader = ("val", self.val_loader) if use_val else ("test", self.test_loader)
         if loader is None:
             raise UserError(f"{self.cfg.DATASET.NAME} has no test images")
+        if wanted == "val" and not use_val:
+            print("There are no validation images: the test images take their place")
         print(f"Evaluate on the *{split}* set")
         for batch in tqdm(loader, disable=None, leave=False):
             inputs, label = self.parse_batch_test(batch)
@@ -200,7 +206,8 @@ class SimpleTrainer(TrainerBase):
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images and labels on the device."""
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        image, label = batch["img"], batch["label"]
+        return image.to(self.device, non_blocking=True), label.to(self.device, non_blocking=True)
 
 
 class TrainerX(SimpleTrainer):
@@ -273,4 +280,4 @@ class TrainerX(SimpleTrainer):
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
         """Return images, labels and domains on the device."""
         names = ("img", "label", "domain")
-        return tuple(batch[name].to(self.device) for name in names)
+        return tuple(batch[name].to(self.device, non_blocking=True) for name in names)

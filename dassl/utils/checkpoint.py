@@ -35,6 +35,12 @@ class _Inert:
         del state
 
 
+def _empty_dict(factory: Any = None) -> dict[Any, Any]:
+    """Stands for a defaultdict, which PyTorch's restricted reader cannot fill."""
+    del factory
+    return {}
+
+
 def _inert_names() -> list[str]:
     """Return the classes that Dassl's checkpoints are known to name besides tensors."""
     schedulers = torch.optim.lr_scheduler
@@ -52,6 +58,8 @@ def _allowed_globals() -> list[Any]:
     scalar = np.float64(0).__reduce__()[0]
     dtypes = [np.float64, np.float32, np.int64, np.int32, np.bool_]
     allowed: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in dtypes)]
+    # An optimiser's state, which a pickled scheduler drags along, is a defaultdict(dict).
+    allowed += [dict, (dict, "__builtin__.dict"), (_empty_dict, "collections.defaultdict")]
     allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     # A type of its own for each name: the reader looks classes up by name in both directions.
     allowed += [(type("_Inert", (_Inert,), {}), name) for name in _inert_names()]
@@ -72,14 +80,15 @@ def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
         raise UserError(f'No checkpoint at "{path}"')
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = "it holds more than tensors and plain values, and reading it could run code"
-        if "GLOBAL" not in str(error) and "global" not in str(error):
-            reason = "it is damaged or no checkpoint"
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the reader fail in any way
+        reason = "it is damaged or no checkpoint"
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            reason = "it holds more than tensors and plain values, and reading it could run code"
         raise UserError(f'"{path}" is refused: {reason}') from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(f'"{path}" cannot be read as a checkpoint: it is damaged') from error
+    if not isinstance(content, dict):
+        raise UserError(f'"{path}" is refused: it is damaged or no checkpoint')
+    return content
 
 
 def save_checkpoint(
@@ -160,7 +169,7 @@ def resume_from_checkpoint(
 
 
 def load_state(
-    path: PathLike, state: dict[str, Any], model: Any, optimizer: Any, scheduler: Any
+    path: PathLike | None, state: dict[str, Any], model: Any, optimizer: Any, scheduler: Any
 ) -> None:
     """Fill model, optimiser and scheduler from a loaded checkpoint.
 

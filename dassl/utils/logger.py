@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from .files import PathLike, prepare_output_dir
 
@@ -35,14 +35,9 @@ class Logger:
         if self._file is not None:
             self._file.flush()
 
-    def isatty(self) -> bool:
-        """Say whether the console is a terminal."""
-        return self.console.isatty()
-
-    @property
-    def encoding(self) -> str:
-        """The console's encoding."""
-        return getattr(self.console, "encoding", None) or "utf-8"
+    def __getattr__(self, name: str) -> Any:
+        # isatty, encoding, fileno, ...: in everything else this is the console.
+        return getattr(self.console, name)
 
     def close(self) -> None:
         """Close the file and put the former standard output back."""

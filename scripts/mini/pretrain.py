@@ -27,12 +27,13 @@ from torch.nn import functional
 
 from clip.config import CLIPConfig
 from clip.model import CLIP
+from clip.resnet import Bottleneck
 from scripts.mini.batches import Batches, Corpus, PairBatch
 from scripts.mini.styles import WORK
 
 CONFIG = CLIPConfig(
-    embed_dim=256, image_resolution=64, vision_layers=(1, 1, 1, 1), vision_width=32,
-    vision_patch_size=None, vision_heads=16, transformer_width=128, transformer_heads=2,
+    embed_dim=256, image_resolution=64, vision_layers=(1, 1, 1, 1), vision_width=24,
+    vision_patch_size=None, vision_heads=12, transformer_width=128, transformer_heads=2,
     transformer_layers=3,
 )  # fmt: skip
 PIXEL_MEAN, PIXEL_STD = 0.6, 0.33
@@ -63,6 +64,10 @@ class Learner(nn.Module):
         self.clip.token_embedding = nn.Embedding(len(vocabulary), CONFIG.transformer_width)
         nn.init.normal_(self.clip.token_embedding.weight, std=0.02)
         nn.init.constant_(self.clip.logit_scale, math.log(first_scale))
+        for stage in self.clip.visual.modules():
+            # branches that start at zero suit deep towers; with one block a stage they only delay
+            if isinstance(stage, Bottleneck):
+                nn.init.ones_(stage.bn3.weight)
         self.centres = nn.Parameter(torch.randn(concepts, CONFIG.embed_dim))
 
     def image_features(self, images: Tensor) -> Float[Tensor, "b embed"]:

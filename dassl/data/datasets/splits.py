@@ -1,15 +1,17 @@
 """Pure operations on lists of images: split files, random splits, halves of the classes."""
 
 import math
+import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ...utils import UserError, publish_json, read_json
 from .base_dataset import Datum
 
+_SEPARATOR = os.sep
 PARTS = ("train", "val", "test")
 Split = dict[str, list[Datum]]
 
@@ -20,10 +22,12 @@ def safe_join(directory: Path, relative: str) -> str:
     Raises:
         UserError: the path is absolute or leads out of the folder.
     """
-    parts = PurePosixPath(relative.replace("\\", "/")).parts
-    if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
+    # Plain string work: a split of ImageNet has over a million paths.
+    path = relative.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or path.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in path:
         raise UserError(f'The path "{relative}" leads out of {directory} and is refused')
-    return str(directory.joinpath(*parts))
+    return _SEPARATOR.join([str(directory), *parts])
 
 
 def read_items(entries: Sequence[Any], directory: Path, source: object) -> list[Datum]:
@@ -50,10 +54,14 @@ def to_entries(items: Sequence[Datum], directory: Path) -> list[list[Any]]:
     Raises:
         ValueError: an image lies outside of the directory.
     """
-    return [
-        [Path(item.impath).relative_to(directory).as_posix(), item.label, item.classname]
-        for item in items
-    ]
+    prefix = os.path.join(directory, "")  # noqa: PTH118 (Path drops the separator at the end)
+    entries: list[list[Any]] = []
+    for item in items:
+        if not item.impath.startswith(prefix):
+            raise ValueError(f"{item.impath} is not below {directory}")
+        relative = item.impath[len(prefix) :].replace(_SEPARATOR, "/")
+        entries.append([relative, item.label, item.classname])
+    return entries
 
 
 def read_split(filepath: Path, directory: Path) -> Split:

@@ -7,7 +7,13 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
 from ...utils import UserError, check_availability
-from .custom import Cutout, GaussianNoise, InstanceNormalization, Random2DTranslation
+from .custom import (
+    Cutout,
+    GaussianNoise,
+    InstanceNormalization,
+    Random2DTranslation,
+    ToNormalizedTensor,
+)
 
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -75,8 +81,7 @@ def build_transform(
     for name in names:
         check_availability(name, AVAI_CHOICES)
     steps = _train_steps(cfg, names) if is_train else _test_steps(cfg)
-    if "normalize" in names:
-        steps.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
+    steps.append(to_tensor(cfg, names))
     if "instance_norm" in names:
         steps.append(InstanceNormalization())
     if is_train and "gaussian_noise" in names:
@@ -86,12 +91,18 @@ def build_transform(
     return T.Compose(steps)
 
 
+def to_tensor(cfg: Any, names: Sequence[str]) -> Callable[[Any], Any]:
+    """Return the step from an image to a tensor, normalised if the names say so."""
+    if "normalize" in names:
+        return ToNormalizedTensor(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
+    return T.ToTensor()
+
+
 def _test_steps(cfg: Any) -> list[Any]:
     size = tuple(cfg.INPUT.SIZE)
     return [
         T.Resize(max(size), interpolation=interpolation_mode(cfg)),
         T.CenterCrop(size),
-        T.ToTensor(),
     ]
 
 
@@ -132,5 +143,4 @@ def _train_steps(cfg: Any, names: Sequence[str]) -> list[Any]:
         if inp.GB_K % 2 == 0:
             raise UserError(f"INPUT.GB_K, the blur's width, must be odd, not {inp.GB_K}")
         steps.append(T.RandomApply([T.GaussianBlur(inp.GB_K)], p=inp.GB_P))
-    steps.append(T.ToTensor())
     return steps

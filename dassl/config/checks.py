@@ -1,0 +1,53 @@
+"""Values that no run can work with, found before anything is loaded."""
+
+from typing import Any
+
+from ..utils.errors import UserError
+from ..utils.tools import check_availability
+
+_MINIMUM = {
+    "DATALOADER.NUM_WORKERS": 0,
+    "DATALOADER.K_TRANSFORMS": 1,
+    "DATALOADER.CACHE_MB": 0,
+    "DATALOADER.TRAIN_X.BATCH_SIZE": 1,
+    "DATALOADER.TRAIN_U.BATCH_SIZE": 1,
+    "DATALOADER.TEST.BATCH_SIZE": 1,
+    "OPTIM.LR": 0,
+    "OPTIM.MAX_EPOCH": 0,
+    "OPTIM.WEIGHT_DECAY": 0,
+    "TRAIN.PRINT_FREQ": 1,
+}
+
+_CHOICES = {
+    "TEST.SPLIT": ("test", "val"),
+    "TEST.FINAL_MODEL": ("last_step", "best_val"),
+    "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
+}
+
+
+def _get(cfg: Any, path: str) -> Any:
+    for name in path.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def check_values(cfg: Any) -> None:
+    """Refuse impossible values.
+
+    Raises:
+        UserError: names the first such key, its value and what is accepted.
+    """
+    for path, minimum in _MINIMUM.items():
+        value = _get(cfg, path)
+        if not value >= minimum:  # NaN, too
+            raise UserError(f"{path} is {value!r}, but must be at least {minimum}")
+    for path, accepted in _CHOICES.items():
+        try:
+            check_availability(_get(cfg, path), accepted)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    size = cfg.INPUT.SIZE
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UserError(f"INPUT.SIZE takes height and width in pixels, not {size}")
+    if not -(2**63) <= cfg.SEED < 2**63:
+        raise UserError(f"SEED {cfg.SEED} does not fit into 64 bits")

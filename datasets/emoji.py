@@ -1,0 +1,237 @@
+"""The bundled benchmark: emoji of several design teams as small classification tasks.
+
+One dataset per emoji group; a class is one emoji, a picture is a scene (`datasets/scenes.py`) with
+its drawing.  The drawings come with the repository (`datasets/emoji/`), the scenes are made below
+the data root at first use, as ordinary image folders.
+
+Training, validation and test scenes never coincide, but the default test shows drawings that the
+training shows too.  The stricter test is another design team's: `DATASET.TARGET_DOMAINS` names
+styles (`emojione-v1`, `openmoji-black`, `fxemoji`) whose scenes then replace the test part.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
+from dassl.utils import UserError
+from datasets.scenes import Atlas, Chance, compose, scene_key
+
+DRAWINGS = Path(__file__).parent / "emoji"
+ARCHIVES = ("drawings.zip", "drawings_share_alike.zip")
+SOURCE_STYLES = ("noto", "openmoji")
+STYLES = (*SOURCE_STYLES, "openmoji-black", "emojione-v1", "fxemoji")
+# Numbers of the scenes of one drawing.  The source test takes half of the target test's scenes
+# of each of its two styles, so that all tests have 12 a class.
+PARTS = {"train": range(16), "val": range(16, 20), "test": range(20, 26)}
+TARGET_TEST = range(20, 32)
+SCENES = 32
+
+
+class Concept(NamedTuple):
+    """A class: its folder name, its name in words, and the styles that draw it."""
+
+    slug: str
+    name: str
+    styles: tuple[str, ...]
+
+
+@lru_cache
+def concepts_of(group: str) -> tuple[Concept, ...]:
+    """The classes of a group, by name; both source styles draw each of them."""
+    entries = json.loads((DRAWINGS / "concepts.json").read_text(encoding="utf-8"))
+    found = [
+        Concept(entry["id"], entry["name"], tuple(entry["styles"]))
+        for entry in entries
+        if entry["group"] == group and set(SOURCE_STYLES) <= set(entry["styles"])
+    ]
+    return tuple(sorted(found, key=lambda concept: concept.name))
+
+
+def read_drawings(style: str, slugs: Sequence[str]) -> np.ndarray:
+    """The shipped drawings of a style, RGBA, uint8 (n, 72, 72, 4)."""
+    for archive in ARCHIVES:
+        with zipfile.ZipFile(DRAWINGS / archive) as members:
+            if f"{style}/{slugs[0]}.webp" in members.namelist():
+                return np.stack([_picture(members.read(f"{style}/{s}.webp")) for s in slugs])
+    raise FileNotFoundError(f"no archive in {DRAWINGS} holds {style}/{slugs[0]}")
+
+
+def _picture(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+def write_scenes(style: str, slugs: Sequence[str], folder: Path) -> None:
+    """Make all scenes of the named drawings as `folder/<slug>/<number>.png`."""
+    atlas = Atlas.of(read_drawings(style, slugs))
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(partial(_write_class, style, atlas, slugs, folder), range(len(slugs))))
+
+
+def _write_class(style: str, atlas: Atlas, slugs: Sequence[str], folder: Path, row: int) -> None:
+    keys = [scene_key(style, slugs[row], number) for number in range(SCENES)]
+    scenes = compose(atlas[np.full(SCENES, row)], Chance.of(keys))
+    (folder / slugs[row]).mkdir()
+    for number, scene in enumerate(scenes):
+        path = folder / slugs[row] / f"{number:02d}.png"
+        Image.fromarray(scene).save(path, compress_level=1)
+
+
+class EmojiDataset(SplitDataset):
+    """A group of emoji; subclasses name the group.
+
+    Attributes:
+        group: emoji group whose concepts are the classes.
+    """
+
+    group = ""
+    domains = STYLES
+    templates = ("a photo of a {}.",)
+
+    def prepare(self) -> None:
+        """Make the scenes of the source styles unless they are there."""
+        if not self.cfg.DATASET.ROOT:
+            return  # the base class says what is missing
+        for style in SOURCE_STYLES:
+            self.make_style(style)
+
+    def make_style(self, style: str) -> None:
+        """Make a style's scenes; their folder appears when it is complete, also in a race.
+
+        Raises:
+            UserError: the data root cannot be written to.
+        """
+        target = self.images / style
+        if target.is_dir():
+            return
+        slugs = [c.slug for c in concepts_of(self.group) if style in c.styles]
+        try:
+            self.images.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.directory / ".making.lock"):
+                if not target.is_dir():
+                    self._make(style, slugs, target)
+        except OSError as error:
+            raise UserError(
+                f"{type(self).__name__}: the scenes cannot be made in {target}: {error.strerror}; "
+                "give a data root (--root) that can be written to"
+            ) from error
+
+    def _make(self, style: str, slugs: Sequence[str], target: Path) -> None:
+        for leftover in self.directory.glob(".making-*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed
+        print(f"Making {SCENES * len(slugs)} scenes in {target}")
+        scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=self.directory))
+        try:
+            write_scenes(style, slugs, scratch)
+            scratch.chmod(0o755)  # mkdtemp's folders are private
+            scratch.replace(target)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    def make_split(self) -> dict[str, list[Datum]]:
+        """Scenes of both source styles in every part, none of them in two."""
+        return {
+            part: [item for style in SOURCE_STYLES for item in self._items(style, numbers, 0)]
+            for part, numbers in PARTS.items()
+        }
+
+    def target_test(self, domains: Sequence[str]) -> list[Datum]:
+        """Test scenes of the named styles, for the classes that they draw.
+
+        Raises:
+            UserError: there is no such style.
+        """
+        self.check_input_domains((), domains)
+        for style in domains:
+            self.make_style(style)
+        return [
+            item
+            for style in domains
+            for item in self._items(style, TARGET_TEST, 1 + STYLES.index(style))
+        ]
+
+    def _items(self, style: str, numbers: range, domain: int) -> list[Datum]:
+        return [
+            Datum(str(self.images / style / c.slug / f"{n:02d}.png"), label, domain, c.name)
+            for label, c in enumerate(concepts_of(self.group))
+            if style in c.styles
+            for n in numbers
+        ]
+
+
+@DATASET_REGISTRY.register()
+class EmojiActivities(EmojiDataset):
+    """Sports, games, arts and celebrations."""
+
+    group = "activities"
+    dataset_dir = "emoji_activities"
+    split_file = "split_EmojiActivities.json"
+
+
+@DATASET_REGISTRY.register()
+class EmojiAnimals(EmojiDataset):
+    """Animals and plants."""
+
+    group = "animals"
+    dataset_dir = "emoji_animals"
+    split_file = "split_EmojiAnimals.json"
+
+
+@DATASET_REGISTRY.register()
+class EmojiFood(EmojiDataset):
+    """Food and drink."""
+
+    group = "food"
+    dataset_dir = "emoji_food"
+    split_file = "split_EmojiFood.json"
+
+
+@DATASET_REGISTRY.register()
+class EmojiObjects(EmojiDataset):
+    """Clothes, tools and other objects."""
+
+    group = "objects"
+    dataset_dir = "emoji_objects"
+    split_file = "split_EmojiObjects.json"
+
+
+@DATASET_REGISTRY.register()
+class EmojiSmileys(EmojiDataset):
+    """Faces, hearts and emotions."""
+
+    group = "smileys"
+    dataset_dir = "emoji_smileys"
+    split_file = "split_EmojiSmileys.json"
+
+
+@DATASET_REGISTRY.register()
+class EmojiSymbols(EmojiDataset):
+    """Signs, arrows and symbols."""
+
+    group = "symbols"
+    dataset_dir = "emoji_symbols"
+    split_file = "split_EmojiSymbols.json"
+
+
+@DATASET_REGISTRY.register()
+class EmojiTravel(EmojiDataset):
+    """Places, vehicles, sky and weather."""
+
+    group = "travel"
+    dataset_dir = "emoji_travel"
+    split_file = "split_EmojiTravel.json"

@@ -1,0 +1,65 @@
+"""The README's commands, code and links hold."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.runs import ROOT, SHORT, command, results
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAIN_COMMANDS = [
+    shlex.split(match)[2:]
+    for match in re.findall(r"^ {4}\S*python train\.py .*", README.replace("\\\n", ""), re.M)
+]
+
+
+def test_there_are_commands() -> None:
+    assert len(TRAIN_COMMANDS) >= 2
+
+
+@pytest.mark.parametrize("arguments", TRAIN_COMMANDS, ids=lambda a: a[a.index("--output-dir") + 1])
+def test_every_command_resolves(arguments: list[str]) -> None:
+    cfg = train.make_config(train.build_parser().parse_args(arguments))
+    assert cfg.DATASET.NUM_SHOTS > 0
+    assert cfg.MODEL.BACKBONE.NAME in ("mini", "RN50")
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^ {4}make (\w+)", README, re.M):
+        assert f"\n{target}:" in makefile
+
+
+def test_a_method_is_one_file(tmp_path: Path, data_root: Path) -> None:
+    """The README's own method, in a copy of the house."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    house = tmp_path / "house"
+    shutil.copytree(ROOT / "trainers", house / "trainers")
+    for name in ("train.py", "clip", "dassl", "datasets"):
+        (house / name).symlink_to(ROOT / name)
+    (house / "trainers" / "shrink.py").write_text(code)
+
+    arguments = command(tmp_path / "out", data_root, *SHORT, "TRAINER.SHRINK.FACTOR", "0.5")
+    arguments[arguments.index("CoOp")] = "Shrink"
+    # -c instead of the script: Python would look for the packages beside the link's target.
+    start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
+    result = subprocess.run(
+        [sys.executable, "-c", start, *arguments],
+        cwd=house,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert results(tmp_path / "out")["trainer"] == "Shrink"
