@@ -199,15 +199,17 @@ def _background(
     atlas: Atlas, u: np.ndarray, blotches: np.ndarray
 ) -> Float[np.ndarray, "b 64 64 3"]:
     """Two colours in a pattern, with soft blotches over them."""
-    colours = u[:6].T.reshape(-1, 2, 3)
-    likeness = _between(u[13], 0.3, 1)  # of the two colours
-    colours = np.stack([colours[:, 0], colours[:, 1] + likeness[:, 0] * (colours[:, 0] - colours[:, 1])], axis=1)
-    colours = np.where(atlas.dark[:, None, None], np.float32(0.55) * (colours + 0.8), colours)
-    colours = np.where(atlas.pale[:, None, None], np.float32(0.7) * colours, colours)
-    first, second = (colours[:, k, None, None, :].astype(np.float32) for k in (0, 1))
+    first, second = (u[k : k + 3].T[:, None, None, :] for k in (0, 3))
+    likeness = _between(u[13], 0.3, 1)[..., None]
+    second = second + likeness * (first - second)
+    dark, pale = (flags[:, None, None, None] for flags in (atlas.dark, atlas.pale))
+    first, second = (
+        np.where(pale, np.float32(0.7) * c, np.where(dark, np.float32(0.55) * (c + 0.8), c))
+        for c in (first, second)
+    )
     picture = first + (second - first) * _pattern(u[6:])[..., None]
     picture += _blotches(blotches) * _between(u[12] * u[12], 0.0, 0.4)[..., None]
-    return np.clip(picture, np.where(atlas.dark, np.float32(0.4), 0)[:, None, None, None], 1)
+    return np.clip(picture, np.where(dark, np.float32(0.4), np.float32(0)), 1)
 
 
 def _pattern(u: np.ndarray) -> Float[np.ndarray, "b 64 64"]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from torch.nn import functional as F
 
 from dassl.config import CfgNode, load_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
-from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import set_random_seed, setup_logger
 
 GOLDEN = Path(os.environ.get("NEMESIS_GOLDEN_DIR", Path(__file__).parent / "data" / "golden"))
 CLASSES = ("red", "green", "blue", "dark_grey")
@@ -40,7 +43,6 @@ def make_images(root: Path, per_class: int = 12, side: int = 20) -> Path:
     return root
 
 
-@DATASET_REGISTRY.register()
 class Squares(SplitDataset):
     """Every class has its first half for training, a quarter for validation and for the test."""
 
@@ -95,7 +97,6 @@ class ToyNet(nn.Module):
         return self.head(F.dropout(image.mean((2, 3)), 0.2, self.training))
 
 
-@TRAINER_REGISTRY.register()
 class ToyTrainer(TrainerX):
     """Written as trainers for Dassl are."""
 
@@ -119,3 +120,31 @@ class ToyTrainer(TrainerX):
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         return batch["img"].to(self.device), batch["label"].to(self.device)
+
+
+def run(root: Path, output: Path, *opts: str) -> Any:
+    """Train and test as train.py does; returns the trainer."""
+    cfg = toy_config(root, output, *opts)
+    with setup_logger(output):  # type: ignore[union-attr]
+        set_random_seed(cfg.SEED)
+        trainer = build_trainer(cfg)
+        trainer.train()
+    return trainer
+
+
+@contextmanager
+def registered(*trainers: type[TrainerX]) -> Iterator[None]:
+    """Register the toy dataset, the toy trainer and others for a while.
+
+    Other tests look at everything that is registered, so nothing of ours may stay there.
+    """
+    registries = (DATASET_REGISTRY, TRAINER_REGISTRY)
+    before = [dict(registry.items()) for registry in registries]
+    DATASET_REGISTRY.register(Squares)
+    for trainer in (ToyTrainer, *trainers):
+        TRAINER_REGISTRY.register(trainer)
+    try:
+        yield
+    finally:
+        for registry, objects in zip(registries, before, strict=True):
+            registry._objects = objects

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ from dassl.data.samplers import SeededIndex, build_sampler
 from dassl.data.transforms import AVAI_CHOICES, build_transform
 from dassl.data.transforms.custom import ToNormalizedTensor
 from dassl.utils import UserError, isolated_rng
-from tests.dassl_toy import make_images, toy_config
+from tests.dassl_toy import make_images, registered, toy_config
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toys() -> Iterator[None]:
+    with registered():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +258,14 @@ def test_domain_samplers(name: str, n_domain: int, expected: int) -> None:
 def test_class_sampler() -> None:
     data = domains()
     sampler = build_sampler("RandomClassSampler", data_source=data, batch_size=6, n_ins=3)
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        assert len(sampler) == len(list(sampler))
     order = list(sampler)
     for start in range(0, len(order), 3):
         assert len({data[i].label for i in order[start : start + 3]}) == 1
+    with pytest.raises(UserError, match="N_INS"):
+        build_sampler("RandomClassSampler", data_source=data, batch_size=6, n_ins=7)
 
 
 def test_bad_loaders(root: Path) -> None:

@@ -1,8 +1,9 @@
-"""Whole runs of a toy trainer: learning, records, checkpoints, exact resuming, faults."""
+"""Whole runs of a toy trainer: learning, records, checkpoints, faults."""
 
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch import nn
 
 from dassl.config import load_config
 from dassl.engine import (
-    TRAINER_REGISTRY,
     SimpleTrainer,
     TrainerBase,
     TrainerX,
@@ -21,25 +21,22 @@ from dassl.engine import (
     finished_run,
 )
 from dassl.engine.run_record import read_history
-from dassl.utils import UserError, load_checkpoint, set_random_seed, setup_logger
-from tests.dassl_toy import ToyTrainer, make_images, toy_config
+from dassl.utils import UserError, load_checkpoint
+from tests.dassl_toy import ToyTrainer, make_images, registered, run, toy_config
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def toys() -> Iterator[None]:
+    with registered(Diverging, Careless):
+        yield
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("data"))
-
-
-def run(root: Path, output: Path, *opts: str) -> ToyTrainer:
-    cfg = toy_config(root, output, *opts)
-    with setup_logger(output):  # type: ignore[union-attr]
-        set_random_seed(cfg.SEED)
-        trainer = build_trainer(cfg)
-        trainer.train()
-    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -108,49 +105,6 @@ def test_checkpoints_hold_plain_values(finished: Path) -> None:
     assert {"state_dict", "optimizer", "scheduler", "val_result", "random_states"} <= set(state)
 
 
-def same_state(first: Any, second: Any) -> bool:
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return set(first) == set(second) and all(same_state(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return all(same_state(a, b) for a, b in zip(first, second, strict=True))
-    return first == second
-
-
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_resuming_is_exact(root: Path, tmp_path: Path, workers: str) -> None:
-    """Two epochs, a kill and two more give the bits of four epochs in one go."""
-    opts = ["TRAIN.CHECKPOINT_FREQ", "1", "DATALOADER.NUM_WORKERS", workers]
-    opts += ["TEST.FINAL_MODEL", "best_val"]
-    run(root, tmp_path / "whole", *opts)
-    killed = tmp_path / "killed"
-    shutil.copytree(tmp_path / "whole", killed)
-    for name in ("results.json", "toy/model.pth.tar-3", "toy/model.pth.tar-4"):
-        (killed / name).unlink()
-    (killed / "toy" / "checkpoint").write_text("model.pth.tar-2\n")
-    resumed = run(root, killed, *opts)
-    assert resumed.start_epoch == 2
-    for name in ("model.pth.tar-3", "model.pth.tar-4"):
-        states = [load_checkpoint(tmp_path / f / "toy" / name) for f in ("whole", "killed")]
-        assert same_state(states[0], states[1])
-    whole, again = read_history(tmp_path / "whole"), read_history(killed)
-    for entry in whole + again:
-        entry.pop("seconds", None)
-    assert whole == again
-    results = finished_run(tmp_path / "whole"), finished_run(killed)
-    assert results[0] is not None
-    assert results[1] is not None
-    assert results[0]["accuracy"] == results[1]["accuracy"]
-
-
-def test_resume_from_another_folder(root: Path, finished: Path, tmp_path: Path) -> None:
-    trainer = run(root, tmp_path / "on", "RESUME", str(finished), "OPTIM.MAX_EPOCH", "9")
-    assert trainer.start_epoch == 8
-    with pytest.raises(UserError, match="does not exist"):
-        run(root, tmp_path / "no", "RESUME", str(tmp_path / "nowhere"))
-
-
 def test_best_on_validation(root: Path, tmp_path: Path) -> None:
     trainer = run(root, tmp_path, "TEST.FINAL_MODEL", "best_val")
     best = load_checkpoint(tmp_path / "toy" / "model-best.pth.tar")
@@ -215,7 +169,6 @@ def test_history_cut_off_by_a_crash(tmp_path: Path) -> None:
     assert [entry["epoch"] for entry in read_history(tmp_path)] == [0]
 
 
-@TRAINER_REGISTRY.register()
 class Diverging(ToyTrainer):
     """Its loss is not a number in the second epoch's third batch."""
 
@@ -227,7 +180,6 @@ class Diverging(ToyTrainer):
         return {"loss": loss}
 
 
-@TRAINER_REGISTRY.register()
 class Careless(Diverging):
     """As above, and it does not check its loss."""
 
@@ -244,34 +196,6 @@ def test_a_loss_that_is_no_number(root: Path, tmp_path: Path, name: str, batch: 
         run(root, tmp_path, *opts)
     assert (tmp_path / "toy" / "checkpoint").read_text() == "model.pth.tar-1\n"
     assert finished_run(tmp_path) is None
-
-
-@TRAINER_REGISTRY.register()
-class TwoModels(ToyTrainer):
-    """Has a second model that does not learn, and extras for the record."""
-
-    def build_model(self) -> None:
-        super().build_model()
-        self.frozen = nn.Linear(1, 1)
-        self.register_model("frozen", self.frozen)
-
-    def result_entries(self) -> dict[str, Any]:
-        return {"extra": torch.tensor(2.5), "broken": float("nan")}
-
-    def export_artifacts(self, directory: str) -> None:
-        (Path(directory) / "artifact").write_text("x")
-
-
-def test_several_models(root: Path, tmp_path: Path) -> None:
-    opts = ("TRAINER.NAME", "TwoModels", "TRAIN.CHECKPOINT_FREQ", "1")
-    run(root, tmp_path, *opts)
-    results = finished_run(tmp_path)
-    assert results is not None
-    assert (results["extra"], results["broken"]) == (2.5, None)
-    assert (tmp_path / "artifact").read_text() == "x"
-    # A crash between the two files leaves the second an epoch behind.
-    (tmp_path / "frozen" / "checkpoint").write_text("model.pth.tar-3\n")
-    assert run(root, tmp_path, *opts).start_epoch == 3
 
 
 def test_registering_models() -> None:

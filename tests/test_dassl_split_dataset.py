@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -10,8 +12,14 @@ from hypothesis import strategies as st
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, SplitDataset, build_dataset
 from dassl.data.datasets.splits import safe_join, split_all, subsample_classes
-from dassl.utils import UserError, set_random_seed
-from tests.dassl_toy import Squares, make_images, toy_config
+from dassl.utils import UserError
+from tests.dassl_toy import Squares, make_images, registered, toy_config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toys() -> Iterator[None]:
+    with registered():
+        yield
 
 
 @pytest.fixture
@@ -50,9 +58,9 @@ def test_fewshot_items_are_kept(root: Path) -> None:
 def test_fewshot_items_are_those_of_coop(root: Path) -> None:
     """CoOp seeds Python's generator and draws from it, first of train and then of val."""
     everything = Squares(toy_config(root, root, "DATASET.NUM_SHOTS", "-1"))
-    set_random_seed(7)
-    train = everything.generate_fewshot_dataset(everything.train_x or [], num_shots=2)
-    val = everything.generate_fewshot_dataset(everything.val or [], num_shots=2)
+    rng = Random(7)
+    train = everything.generate_fewshot_dataset(everything.train_x or [], num_shots=2, rng=rng)
+    val = everything.generate_fewshot_dataset(everything.val or [], num_shots=2, rng=rng)
     ours = Squares(toy_config(root, root, "DATASET.NUM_SHOTS", "2", "SEED", "7"))
     assert (ours.train_x, ours.val) == (train, val)
 

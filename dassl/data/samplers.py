@@ -58,11 +58,15 @@ class EpochSampler(Sampler[int]):
         """Return the indices of one pass."""
         raise NotImplementedError
 
-    def __iter__(self) -> Iterator[int]:
+    def next_rng(self) -> Random:
+        """Return the generator of the pass that comes next."""
         # A string's hash differs between processes, so the three numbers go through SHA-256.
         name = f"{self.seed}/{self.epoch}/{self._passes}".encode()
+        return Random(int.from_bytes(hashlib.sha256(name).digest()[:8], "big"))
+
+    def __iter__(self) -> Iterator[int]:
+        rng = self.next_rng()
         self._passes += 1
-        rng = Random(int.from_bytes(hashlib.sha256(name).digest()[:8], "big"))
         for index in self.order(rng):
             yield SeededIndex(index, rng.getrandbits(63))
 
@@ -96,6 +100,10 @@ class _GroupSampler(EpochSampler):
         self.groups: dict[int, list[int]] = defaultdict(list)
         for index, item in enumerate(data_source):
             self.groups[self.group_of(item)].append(index)
+        if n_ins > batch_size:
+            raise UserError(
+                f"DATALOADER.TRAIN_X.N_INS is {n_ins}, more than the batch of {batch_size} images"
+            )
         if n_groups <= 0 and n_ins > 0:
             n_groups = batch_size // n_ins
         n_groups = min(n_groups, len(self.groups)) or len(self.groups)
@@ -129,7 +137,8 @@ class _GroupSampler(EpochSampler):
                 del left[group][: self.n_ins]
 
     def __len__(self) -> int:
-        return len(self.order(Random(0)))
+        # How many batches come out depends on the draws; a trainer asks before each epoch.
+        return len(self.order(self.next_rng()))
 
 
 class RandomDomainSampler(_GroupSampler):

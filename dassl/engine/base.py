@@ -43,7 +43,9 @@ class TrainerBase(ModelKeeper):
             self._writer.close()
             self._writer = None
 
-    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+    def write_scalar(
+        self, tag: str, scalar_value: float | int, global_step: int | None = None
+    ) -> None:
         """Write a number for TensorBoard; does nothing without a writer."""
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)

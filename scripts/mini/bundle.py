@@ -1,8 +1,8 @@
 """Pack the task styles' drawings for shipping, one archive per family of licences.
 
-Run from the repository's root after `fetch` and `render`: `python -m scripts.mini.bundle`.  The same
-input gives the same bytes.  Writes `datasets/emoji/`: two archives of WebP pictures, `concepts.json`
-and `LICENSES.md`.
+Run from the repository's root after `fetch` and `render`: `python -m scripts.mini.bundle`.  Writes
+`datasets/emoji/`: two archives of WebP pictures, `concepts.json` and `LICENSES.md`; the same input
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def archive_of(style: Style) -> str:
 
 def slug(name: str) -> str:
     """A concept's name as a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("’", "")).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("\u2019", "")).strip("-")
 
 
 def concept_ids(names: list[str]) -> list[str]:

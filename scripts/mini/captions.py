@@ -39,9 +39,7 @@ class Captioner:
         tokenizer = SimpleTokenizer()
         self.start, self.end = tokenizer.encoder[START], tokenizer.encoder[END]
         self.comma, self.stop = tokenizer.encode(",")[0], tokenizer.encode(".")[0]
-        self.names = [
-            [tokenizer.encode(name) for name in (c.name, *c.aliases)] for c in concepts
-        ]
+        self.names = [[tokenizer.encode(name) for name in (c.name, *c.aliases)] for c in concepts]
         self.keywords = [[tokenizer.encode(word) for word in c.keywords] for c in concepts]
         parts = [template.split("{}") for template in TEMPLATES]
         self.templates = [tuple(tokenizer.encode(p) for p in pair) for pair in parts]

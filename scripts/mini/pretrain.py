@@ -119,14 +119,18 @@ def learning_rate(recipe: Recipe, pairs: int) -> float:
     share = pairs / recipe.pairs
     if share < recipe.warmup:
         return recipe.rate * share / recipe.warmup
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (share - recipe.warmup) / (1 - recipe.warmup)))
+    done = (share - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def make_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW that decays matrices only."""
     matrices = [p for p in learner.parameters() if p.ndim > 1]
     others = [p for p in learner.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
 
 
@@ -134,7 +138,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint that is whole or absent."""
     scratch = path.with_suffix(".tmp")
     torch.save(state, scratch)
-    os.replace(scratch, path)
+    scratch.replace(path)
 
 
 @torch.no_grad()
@@ -159,7 +163,9 @@ def evaluate(learner: Learner, corpus: Corpus) -> dict[str, float]:
 class Run:
     """A pretraining that can be interrupted anywhere."""
 
-    def __init__(self, recipe: Recipe, folder: Path, corpus: Corpus, compiled: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, corpus: Corpus, compiled: bool = False
+    ) -> None:
         self.recipe, self.folder, self.corpus = recipe, folder, corpus
         torch.manual_seed(recipe.seed)
         concepts = len(corpus.concepts)
@@ -187,9 +193,12 @@ class Run:
 
     def _save(self) -> None:
         state = {
-            "learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "pairs": self.pairs, "recipe": asdict(self.recipe), "vocabulary": self.corpus.vocabulary,
-        }  # fmt: skip
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "pairs": self.pairs,
+            "recipe": asdict(self.recipe),
+            "vocabulary": self.corpus.vocabulary,
+        }
         save(self.checkpoint, state)
 
     def _step(self, batch: PairBatch) -> float:
@@ -211,7 +220,9 @@ class Run:
         began = saved = time.monotonic()
         first, mean, step = self.pairs, 0.0, 0
         self.learner.train()
-        for batch in Batches(self.corpus, self.recipe.batch, self.recipe.seed, self.pairs, self.recipe.pairs):
+        for batch in Batches(
+            self.corpus, self.recipe.batch, self.recipe.seed, self.pairs, self.recipe.pairs
+        ):
             loss, step = self._step(batch), step + 1
             mean = loss if step == 1 else 0.98 * mean + 0.02 * loss
             now = time.monotonic()
@@ -219,7 +230,10 @@ class Run:
             if step % 50 == 0 or last:
                 speed = (self.pairs - first) / (now - began)
                 left = (self.recipe.pairs - self.pairs) / speed / 60
-                print(f"{self.pairs:,} pairs, loss {mean:.3f}, {speed:.0f}/s, {left:.0f} min left", flush=True)
+                print(
+                    f"{self.pairs:,} pairs, loss {mean:.3f}, {speed:.0f}/s, {left:.0f} min left",
+                    flush=True,
+                )
             if self.pairs // 50_000 != (self.pairs - self.recipe.batch) // 50_000 or last:
                 self._log(mean)
             if now - saved > 120 or last:
@@ -237,7 +251,9 @@ class Run:
 
 def main() -> None:
     """Read the options and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=Recipe.pairs)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--seed", type=int, default=Recipe.seed)

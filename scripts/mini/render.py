@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +116,7 @@ def write_atomically(path: Path, payload: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
     scratch = path.with_suffix(path.suffix + ".tmp")
     scratch.write_bytes(payload)
-    os.replace(scratch, path)
+    scratch.replace(path)
 
 
 def main() -> None:

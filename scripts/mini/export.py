@@ -1,0 +1,78 @@
+"""Turn a pretraining's checkpoint into the CLIP that ships, `clip/mini.safetensors`.
+
+Run from the repository's root: `python -m scripts.mini.export`.  fp16, OpenAI's key names; only the
+token embedding's rows that the pretraining used are kept, the others are zero when it is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scripts.mini.pretrain import CONFIG, PIXEL_MEAN, PIXEL_STD
+from scripts.mini.styles import STYLES, WORK
+
+TARGET = Path("clip/mini.safetensors")
+LICENCE = (
+    "The weights were trained on emoji and icons under {licences}; every set's credit is in "
+    "datasets/emoji/LICENSES.md."
+)
+TRAINING = (
+    "scripts/mini/pretrain.py: contrastive loss and shared concept centres, {pairs:,} pairs of "
+    "scenes and captions{note}, AdamW {rate}, cosine, {date}"
+)
+
+
+def packed(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The towers' tensors in fp16, with the token embedding as rows and their token ids."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in state["learner"].items():
+        name = key.removeprefix("clip.")
+        if name != key:
+            tensors[name] = value.half() if value.is_floating_point() else value
+    rows = tensors.pop("token_embedding.weight")
+    tensors["token_embedding.weight.rows"] = rows
+    tensors["token_embedding.weight.index"] = torch.tensor(state["vocabulary"])
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def description(state: dict[str, Any], date: str, note: str) -> dict[str, str]:
+    """The file's metadata: architecture, pixels, licence and how it was trained."""
+    licences = sorted({s.licence for s in STYLES if s.role == "train"})
+    recipe = state["recipe"]
+    return {
+        "config": json.dumps(asdict(CONFIG)),
+        "pixel_mean": json.dumps([PIXEL_MEAN] * 3),
+        "pixel_std": json.dumps([PIXEL_STD] * 3),
+        "licence": LICENCE.format(licences=", ".join(licences)),
+        "training": TRAINING.format(
+            pairs=state["pairs"], rate=recipe["rate"], date=date, note=note and f" ({note})"
+        ),
+    }
+
+
+def main() -> None:
+    """Read the options and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=WORK / "pretrain.pt")
+    parser.add_argument("--output", type=Path, default=TARGET)
+    parser.add_argument("--date", required=True, help="when the pretraining ended, YYYY-MM-DD")
+    parser.add_argument("--note", default="", help="what the recipe's numbers do not tell")
+    options = parser.parse_args()
+    state = torch.load(options.checkpoint, weights_only=True)
+    scratch = options.output.with_suffix(".tmp")
+    save_file(packed(state), scratch, description(state, options.date, options.note))
+    scratch.chmod(0o644)
+    scratch.replace(options.output)
+    print(f"{options.output}: {options.output.stat().st_size:,} bytes, {state['pairs']:,} pairs")
+
+
+if __name__ == "__main__":
+    main()
