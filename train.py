@@ -111,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, ClipError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:  # the training diverged: no mistake in the command
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

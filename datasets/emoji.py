@@ -102,6 +102,10 @@ class EmojiDataset(SplitDataset):
     domains = STYLES
     templates = ("a photo of a {}.",)
 
+    def concepts(self) -> Sequence[Concept]:
+        """The classes, in the order of their labels."""
+        return concepts_of(self.group)
+
     def prepare(self) -> None:
         """Make the scenes of the source styles unless they are there."""
         if not self.cfg.DATASET.ROOT:
@@ -118,7 +122,7 @@ class EmojiDataset(SplitDataset):
         target = self.images / style
         if target.is_dir():
             return
-        slugs = [c.slug for c in concepts_of(self.group) if style in c.styles]
+        slugs = [c.slug for c in self.concepts() if style in c.styles]
         try:
             self.images.mkdir(parents=True, exist_ok=True)
             with FileLock(self.directory / ".making.lock"):
@@ -168,7 +172,7 @@ class EmojiDataset(SplitDataset):
     def _items(self, style: str, numbers: range, domain: int) -> list[Datum]:
         return [
             Datum(str(self.images / style / c.slug / f"{n:02d}.png"), label, domain, c.name)
-            for label, c in enumerate(concepts_of(self.group))
+            for label, c in enumerate(self.concepts())
             if style in c.styles
             for n in numbers
         ]

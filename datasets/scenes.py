@@ -125,17 +125,24 @@ def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:
 def _compose(
     atlas: Atlas, u: np.ndarray, blotches: np.ndarray, grain: np.ndarray
 ) -> UInt8[np.ndarray, "b 64 64 3"]:
+    # channels stand before the pixels throughout: numpy's inner loops are then 64 long, not 3
     drawing = _recoloured(_posed(atlas, u[:8]), u[8:16])
     picture = _background(atlas, u[16:32], blotches)
-    picture *= np.float32(1) - drawing[..., 3:]
-    picture += drawing[..., :3]
-    strength = _between(u[32] * u[32], 0.0, 0.12)[..., None]
-    picture += (grain.astype(np.float32) * np.float32(1 / 255) - np.float32(0.5)) * strength
+    picture *= np.float32(1) - drawing[:, 3:]
+    picture += drawing[:, :3]
+    strength = _between(u[32] * u[32], 0.0, 0.12)[:, None]
+    noise = grain.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    noise *= np.float32(1 / 255)
+    noise -= np.float32(0.5)
+    noise *= strength
+    picture += noise
     np.clip(picture, 0, 1, out=picture)
-    return (picture * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    picture *= np.float32(255)
+    picture += np.float32(0.5)
+    return np.ascontiguousarray(picture.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def _posed(atlas: Atlas, u: np.ndarray) -> Float[np.ndarray, "b 64 64 4"]:
+def _posed(atlas: Atlas, u: np.ndarray) -> Float[np.ndarray, "b 4 64 64"]:
     """The drawings rotated, scaled and moved, premultiplied, by bilinear sampling."""
     half_tan = _between(u[0], -0.18, 0.18)  # of the angle: up to 20 degrees either way
     norm = np.float32(1) + half_tan * half_tan
@@ -162,12 +169,13 @@ def _posed(atlas: Atlas, u: np.ndarray) -> Float[np.ndarray, "b 64 64 4"]:
 
 def _bilinear(
     pixels: np.ndarray, index: np.ndarray, stride: np.ndarray, fx: np.ndarray, fy: np.ndarray
-) -> Float[np.ndarray, "b 64 64 4"]:
+) -> Float[np.ndarray, "b 4 64 64"]:
     def at(where: np.ndarray) -> np.ndarray:
         words = pixels.take(where)
-        return words.view(np.uint8).reshape(*where.shape, 4).astype(np.float32)
+        channels = [(words >> np.uint32(8 * k)) & np.uint32(255) for k in range(4)]
+        return np.stack(channels, axis=1).astype(np.float32)
 
-    fx, fy = fx[..., None], fy[..., None]
+    fx, fy = fx[:, None], fy[:, None]
     above = at(index)
     above += (at(index + 1) - above) * fx
     below = at(index + stride)
@@ -178,37 +186,37 @@ def _bilinear(
 
 
 def _recoloured(
-    drawing: Float[np.ndarray, "b 64 64 4"], u: np.ndarray
-) -> Float[np.ndarray, "b 64 64 4"]:
+    drawing: Float[np.ndarray, "b 4 64 64"], u: np.ndarray
+) -> Float[np.ndarray, "b 4 64 64"]:
     """Saturation, gain per channel and lift, in place; colours stay nameable."""
-    rgb, alpha = drawing[..., :3], drawing[..., 3:]
-    grey = rgb[..., 0] * np.float32(0.3) + rgb[..., 1] * np.float32(0.59)
-    grey = (grey + rgb[..., 2] * np.float32(0.11))[..., None]
+    rgb, alpha = drawing[:, :3], drawing[:, 3:]
+    grey = rgb[:, 0] * np.float32(0.3) + rgb[:, 1] * np.float32(0.59)
+    grey = (grey + rgb[:, 2] * np.float32(0.11))[:, None]
     rgb -= grey
-    rgb *= _between(u[0], 0.45, 1.25)[..., None]
+    rgb *= _between(u[0], 0.45, 1.25)[:, None]
     rgb += grey
     level = _between(u[1], 0.7, 1.2)
-    gain = np.stack([level * _between(k, 0.88, 1.12) for k in u[2:5]], axis=-1)
+    gain = np.stack([level * _between(k, 0.88, 1.12) for k in u[2:5]], axis=1)
     rgb *= gain
-    rgb += alpha * _between(u[5], -0.08, 0.18)[..., None]
+    rgb += alpha * _between(u[5], -0.08, 0.18)[:, None]
     np.clip(rgb, 0, alpha, out=rgb)
     return drawing
 
 
 def _background(
     atlas: Atlas, u: np.ndarray, blotches: np.ndarray
-) -> Float[np.ndarray, "b 64 64 3"]:
+) -> Float[np.ndarray, "b 3 64 64"]:
     """Two colours in a pattern, with soft blotches over them."""
-    first, second = (u[k : k + 3].T[:, None, None, :] for k in (0, 3))
-    likeness = _between(u[13], 0.3, 1)[..., None]
+    first, second = (u[k : k + 3].T[:, :, None, None] for k in (0, 3))
+    likeness = _between(u[13], 0.3, 1)[:, None]
     second = second + likeness * (first - second)
     dark, pale = (flags[:, None, None, None] for flags in (atlas.dark, atlas.pale))
     first, second = (
         np.where(pale, np.float32(0.7) * c, np.where(dark, np.float32(0.55) * (c + 0.8), c))
         for c in (first, second)
     )
-    picture = first + (second - first) * _pattern(u[6:])[..., None]
-    picture += _blotches(blotches) * _between(u[12] * u[12], 0.0, 0.4)[..., None]
+    picture = first + (second - first) * _pattern(u[6:])[:, None]
+    picture += _blotches(blotches) * _between(u[12] * u[12], 0.0, 0.4)[:, None]
     return np.clip(picture, np.where(dark, np.float32(0.4), np.float32(0)), 1)
 
 
@@ -228,11 +236,13 @@ def _pattern(u: np.ndarray) -> Float[np.ndarray, "b 64 64"]:
     return np.select([kind == k for k in range(4)], kinds, np.float32(0))
 
 
-def _blotches(blotches: UInt8[np.ndarray, "b 6 6 3"]) -> Float[np.ndarray, "b 64 64 3"]:
+def _blotches(blotches: UInt8[np.ndarray, "b 6 6 3"]) -> Float[np.ndarray, "b 3 64 64"]:
     """Smooth noise in [-0.5, 0.5): a coarse grid, bilinearly enlarged."""
-    nodes = blotches.astype(np.float32) * np.float32(1 / 256) - np.float32(0.5)
+    nodes = blotches.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    nodes = nodes * np.float32(1 / 256) - np.float32(0.5)
     at = np.arange(EDGE, dtype=np.float32) * np.float32((GRID - 1) / EDGE)
     left = at.astype(np.int32)
     share = at - left
-    rows = nodes[:, left] + (nodes[:, left + 1] - nodes[:, left]) * share[:, None, None]
-    return rows[:, :, left] + (rows[:, :, left + 1] - rows[:, :, left]) * share[:, None]
+    step = nodes[:, :, left + 1] - nodes[:, :, left]
+    rows = nodes[:, :, left] + step * share[:, None]
+    return rows[..., left] + (rows[..., left + 1] - rows[..., left]) * share

@@ -69,8 +69,7 @@ class PromptTrainer(TrainerX):
         labels: Int[Tensor, " batch"],
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The training loss of one batch and what to log of it."""
-        text_features = self.model.text_features(self.model.prompt_learner())
-        logits = self.model.logits(image_features, text_features)[0]
+        logits = self.model.logits(image_features, self.model.prompt_learner())[0]
         loss = functional.cross_entropy(logits, labels)
         return loss, {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
 

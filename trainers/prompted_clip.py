@@ -58,7 +58,7 @@ class PromptedCLIP(nn.Module):
         """Normalised text features g of every group's prompts."""
         return functional.normalize(self.text_encoder(ctx), dim=-1)
 
-    def logits(
+    def match(
         self,
         image_features: Float[Tensor, "batch embed"],
         text_features: Float[Tensor, "groups classes embed"],
@@ -66,6 +66,14 @@ class PromptedCLIP(nn.Module):
         """Scaled cosine similarities."""
         scale = self.clip_model.logit_scale.exp()
         return scale * image_features @ text_features.mT
+
+    def logits(
+        self,
+        image_features: Float[Tensor, "batch embed"],
+        ctx: Float[Tensor, "groups *sets length width"],
+    ) -> Float[Tensor, "groups batch classes"]:
+        """Logits of the images under every group's prompts."""
+        return self.match(image_features, self.text_features(ctx))
 
     @contextmanager
     def fixed_prompts(self) -> Iterator[None]:
@@ -81,7 +89,7 @@ class PromptedCLIP(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch classes"]:
         """Logits of the images under the learned prompts."""
-        text_features = self._evaluated_text
-        if text_features is None:
-            text_features = self.text_features(self.prompt_learner())
-        return self.logits(self.image_features(images), text_features)[0]
+        image_features = self.image_features(images)
+        if self._evaluated_text is not None:
+            return self.match(image_features, self._evaluated_text)[0]
+        return self.logits(image_features, self.prompt_learner())[0]

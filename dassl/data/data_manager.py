@@ -1,5 +1,6 @@
 """From a dataset's lists to batches of tensors."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -164,7 +165,8 @@ def build_data_loader(
         n_ins=n_ins,
     )
     wrapper = DatasetWrapper if dataset_wrapper is None else dataset_wrapper
-    workers = cfg.DATALOADER.NUM_WORKERS
+    # The batches do not depend on the number of workers, and more than cores only wait.
+    workers = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     # Its own generator: starting a pass must not draw from the global one, or evaluating on the
     # way would change the numbers of the training that follows.
     generator = torch.Generator()
