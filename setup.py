@@ -28,6 +28,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.10",
             "open_clip_torch>=2.26",
+            "POT>=0.9",  # the oracle of our Sinkhorn
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

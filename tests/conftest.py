@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,19 @@ import torch
 # Tests run side by side, on tiny models: more threads would only wait for each other.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many golden cases of each kind passed and failed."""
+    outcomes: Counter[tuple[str, str]] = Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            kind = dict(report.user_properties).get("golden")
+            if kind and report.when == "call":
+                outcomes[kind, outcome] += 1
+    for kind in sorted({kind for kind, _ in outcomes}):
+        passed, failed = outcomes[kind, "passed"], outcomes[kind, "failed"]
+        terminalreporter.write_line(f"golden {kind}: {passed} passed, {failed} failed")
 
 
 @pytest.fixture(scope="session")

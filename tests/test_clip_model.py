@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ ARCHS = ["vit", "rn"]
 
 
 @pytest.mark.parametrize("case", cases("clip_forward"))
-def test_golden_forward(case: dict[str, Any]) -> None:
+def test_golden_forward(
+    case: dict[str, Any], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("golden", "clip_forward")
     model, pictures = tiny_clip(case["arch"]), images(case["arch"])
     expected = arrays(case["file"])
     assert_golden(model.encode_image(pictures), expected["image_features"])

@@ -1,5 +1,6 @@
 """CoOp against the golden numbers: prompts, features, logits, loss and gradient."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from trainers.prompted_clip import PromptedCLIP
 
 
 @pytest.mark.parametrize("case", cases("coop"))
-def test_coop(case: dict[str, Any]) -> None:
+def test_coop(case: dict[str, Any], record_property: Callable[[str, object], None]) -> None:
+    record_property("golden", "coop")
     expected, params = arrays(case["file"]), case["params"]
     classes = index()["classes"]
     learner = PromptLearner(

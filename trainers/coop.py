@@ -10,6 +10,7 @@ with both towers of CLIP frozen.
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
 
+from .nemesis_trainer import NemesisMixin
 from .prompt_trainer import PromptTrainer
 
 declare_config(
@@ -29,3 +30,8 @@ class CoOp(PromptTrainer):
     """Context optimisation."""
 
     node = "COOP"
+
+
+@TRAINER_REGISTRY.register()
+class CoOpNemesis(NemesisMixin, CoOp):
+    """Context optimisation with normalised soft prompts."""

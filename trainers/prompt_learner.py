@@ -24,10 +24,16 @@ def embed_words(clip_model: CLIP, words: str) -> Float[Tensor, "length width"]:
         return clip_model.token_embedding(ids).float()
 
 
-class PromptLearner(nn.Module):
-    """Soft prompts V: `ctx` of shape (L, D), or (C, L, D) when class-specific.
+def prompt_length(n_ctx: int, ctx_init: str) -> int:
+    """L, the number of context vectors: that of the given words' tokens, if there are words."""
+    return len(tokenizer().encode(clean_classname(ctx_init))) if ctx_init else n_ctx
 
-    The vectors are kept in fp32 whatever the precision of CLIP, so that small updates count.
+
+class PromptLearner(nn.Module):
+    """Soft prompts V: `ctx` of shape (L, D), with C and P in front where they apply.
+
+    (C, L, D) when class-specific, (P, L, D) for several prompt sets, (C, P, L, D) for both. The
+    vectors are kept in fp32 whatever the precision of CLIP, so that small updates count.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class PromptLearner(nn.Module):
         n_ctx: int = 16,
         ctx_init: str = "",
         class_specific: bool = False,
+        num_sets: int | None = None,
     ) -> None:
         """Initialise with normal noise of std 0.02, or with the embeddings of given words.
 
@@ -46,16 +53,23 @@ class PromptLearner(nn.Module):
             n_ctx: L; the words of `ctx_init` decide when they are given.
             ctx_init: words such as "a photo of a", or "" for random vectors.
             class_specific: one context per class (CoOp's CSC) instead of one for all.
+            num_sets: P, how many prompts every class has (PLOT); None for one without a dimension.
         """
         super().__init__()
-        sets = (num_classes,) if class_specific else ()
         weight = clip_model.token_embedding.weight
+        sets = [num_classes] if class_specific else []
+        if num_sets is not None:
+            sets.append(num_sets)
+        length = prompt_length(n_ctx, ctx_init)
+        ctx = torch.empty(*sets, length, weight.shape[1], device=weight.device)
+        nn.init.normal_(ctx, std=INIT_STD)
         if ctx_init:
             words = embed_words(clip_model, ctx_init)
-            ctx = words.expand(*sets, *words.shape).clone()
-        else:
-            ctx = torch.empty(*sets, n_ctx, weight.shape[1], device=weight.device)
-            nn.init.normal_(ctx, std=INIT_STD)
+            # Equal prompt sets would stay equal for ever: the noise tells the others from the
+            # first, which starts as the words alone.
+            ctx = ctx + words if num_sets is not None else words.expand_as(ctx).clone()
+            if num_sets is not None:
+                ctx[..., 0, :, :] = words
         self.ctx = nn.Parameter(ctx)
         self.register_load_state_dict_pre_hook(_drop_classname_buffers)
 

@@ -4,6 +4,7 @@ A method is a subclass that names its configuration node and, where it differs f
 `build_prompted_clip` or `loss`.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from clip.weights import LoadedCLIP
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import PathLike, choose_device, load_pretrained_weights
+from dassl.utils import PathLike, UserError, choose_device, load_pretrained_weights
 
 from .frozen_clip import autocast, check_precision, load_frozen_clip
+from .nemesis import vector_norms
 from .prompt_file import save_prompt
-from .prompt_learner import PromptLearner
+from .prompt_learner import PromptLearner, prompt_length
 from .prompted_clip import PromptedCLIP
 
 
@@ -39,7 +41,10 @@ class PromptTrainer(TrainerX):
 
     def check_cfg(self, cfg: Any) -> None:
         """Refuse impossible settings before anything is loaded."""
-        check_precision(cfg.TRAINER[self.node].PREC, choose_device(cfg))
+        node = cfg.TRAINER[self.node]
+        check_precision(node.PREC, choose_device(cfg))
+        if prompt_length(node.N_CTX, node.CTX_INIT) < 1:
+            raise UserError(f"TRAINER.{self.node}.N_CTX is {node.N_CTX}, but must be at least 1.")
 
     def build_model(self) -> None:
         """Load the frozen CLIP, make the prompts and register them with their optimiser."""
@@ -65,13 +70,40 @@ class PromptTrainer(TrainerX):
 
     def loss(
         self,
-        image_features: Float[Tensor, "batch embed"],
+        image_features: Float[Tensor, "batch *tokens embed"],
         labels: Int[Tensor, " batch"],
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    ) -> tuple[Float[Tensor, ""], dict[str, Any]]:
         """The training loss of one batch and what to log of it."""
         logits = self.model.logits(image_features, self.model.prompt_learner())[0]
-        loss = functional.cross_entropy(logits, labels)
-        return loss, {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
+        cross_entropy = functional.cross_entropy(logits, labels)
+        penalty, summary = self.penalty(image_features, labels, logits)
+        loss = cross_entropy + penalty
+        return loss, {
+            "loss": loss.detach(),
+            "ce": cross_entropy.detach(),
+            **summary,
+            "norm": vector_norms(self.model.prompt_learner.ctx.detach()).mean() / self.num_sets,
+            "acc": compute_accuracy(logits, labels)[0],
+        }
+
+    def penalty(
+        self,
+        image_features: Float[Tensor, "batch *tokens embed"],
+        labels: Int[Tensor, " batch"],
+        logits: Float[Tensor, "batch classes"],
+    ) -> tuple[Tensor | float, dict[str, Any]]:
+        """Hook: what is added to the cross-entropy, and what to log of it."""
+        return 0.0, {}
+
+    @property
+    def num_sets(self) -> int:
+        """How many prompts there are: the classes' own (CSC) times PLOT's sets."""
+        return math.prod(self.model.prompt_learner.ctx.shape[:-2])
+
+    def epoch_entries(self) -> dict[str, Any]:
+        """Each position's norm, averaged over the prompts."""
+        norms = vector_norms(self.model.prompt_learner.ctx.detach()) / self.num_sets
+        return {"position_norms": [round(norm, 6) for norm in norms.tolist()]}
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One optimisation step."""

@@ -1,9 +1,11 @@
 """Zero-shot CLIP: the lower bar that tuned prompts have to pass.
 
 Learning Transferable Visual Models From Natural Language Supervision (Radford et al., ICML 2021):
-class weights are the text features of a hand-written template, such as "a photo of a {}.".
+class weights are the text features of a hand-written template, such as "a photo of a {}.", or the
+mean of several templates' features (section 3.1.4).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +23,16 @@ from dassl.utils import choose_device
 from .frozen_clip import autocast, check_precision, load_frozen_clip
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+SELECTED_TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
 
 declare_config("TRAINER.ZSCLIP", {"PREC": "fp32"})
 
@@ -41,7 +53,12 @@ class ZeroshotCLIP(TrainerX):
         self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.cfg.TRAINER.ZSCLIP.PREC)
         dataset = self.dm.dataset
         templates = getattr(dataset, "templates", DEFAULT_TEMPLATES)
-        self.text_features = self._encode(templates[0], dataset.classnames)
+        prompts = [self._encode(template, dataset.classnames) for template in self.use(templates)]
+        self.text_features = functional.normalize(torch.stack(prompts).mean(0), dim=-1)
+
+    def use(self, templates: Sequence[str]) -> Sequence[str]:
+        """Hook: the templates to average over, given the dataset's own."""
+        return templates[:1]
 
     @torch.no_grad()
     def _encode(self, template: str, classnames: list[str]) -> Float[Tensor, "classes embed"]:
@@ -67,3 +84,13 @@ class ZeroshotCLIP(TrainerX):
     def result_entries(self) -> dict[str, Any]:
         """What zero-shot adds to results.json."""
         return {"weights_sha256": self.loaded_clip.sha256}
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Averages the text features of several templates, the dataset's own among them."""
+
+    def use(self, templates: Sequence[str]) -> Sequence[str]:
+        """The seven templates that CLIP's authors selected on ImageNet, and the dataset's own."""
+        own = [template for template in templates if template not in SELECTED_TEMPLATES]
+        return [*SELECTED_TEMPLATES, *own]

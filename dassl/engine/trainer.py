@@ -74,6 +74,10 @@ class SimpleTrainer(TrainerBase):
         """Hook: further entries for results.json."""
         return {}
 
+    def epoch_entries(self) -> dict[str, Any]:
+        """Hook: further entries for an epoch's line in history.jsonl."""
+        return {}
+
     def export_artifacts(self, directory: str) -> None:
         """Hook: save what others may want to use, such as learned prompts, after training."""
 
@@ -113,7 +117,8 @@ class SimpleTrainer(TrainerBase):
 
     def leave_epoch(self, seconds: float) -> None:
         """Record the epoch."""
-        self.record.epoch(self.epoch, seconds, self._epoch_lr, self.epoch_means)
+        entries = {**self.epoch_means, **self.epoch_entries()}
+        self.record.epoch(self.epoch, seconds, self._epoch_lr, entries)
 
     def _lr_or_none(self) -> float | None:
         return self.get_current_lr() if any(o is not None for o in self._optims.values()) else None

@@ -45,8 +45,8 @@ CENTRE_SCALE, CENTRE_WEIGHT, SMOOTHING = 20.0, 0.5, 0.05
 class Recipe:
     """What a run is decided by."""
 
-    pairs: int = 1_200_000
-    batch: int = 192
+    pairs: int = 1_300_000
+    batch: int = 96
     rate: float = 1.5e-3
     warmup: float = 0.04
     decay: float = 0.05

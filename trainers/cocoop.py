@@ -1,0 +1,126 @@
+"""CoCoOp: Conditional Prompt Learning for Vision-Language Models (Zhou et al., CVPR 2022).
+
+Every image x has prompts of its own,
+
+    v_j(x) = v_j + h(f(x)),   h = Linear(E, E / 16) - ReLU - Linear(E / 16, D),
+
+and its logits come from them. The prompts of all images of a batch are groups of one encoder call.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clip.model import CLIP
+from dassl.config import declare_config
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from .nemesis_trainer import NemesisMixin
+from .prompt_learner import PromptLearner
+from .prompt_trainer import PromptTrainer
+from .prompted_clip import PromptedCLIP
+
+declare_config(
+    "TRAINER.COCOOP",
+    {
+        "N_CTX": 16,
+        "CTX_INIT": "",
+        "PREC": "fp32",
+        # Images whose prompts are encoded at once; 0 for the whole batch. With fewer, memory is
+        # bounded at the price of a second forward pass in the backward one.
+        "IMAGES_AT_ONCE": 0,
+    },
+)
+
+
+class ConditionalPromptLearner(PromptLearner):
+    """Soft prompts and the meta-net h that shifts them by an image's feature."""
+
+    def __init__(
+        self, clip_model: CLIP, num_classes: int, n_ctx: int = 16, ctx_init: str = ""
+    ) -> None:
+        super().__init__(clip_model, num_classes, n_ctx, ctx_init)
+        embed, width = clip_model.visual.output_dim, self.ctx.shape[-1]
+        layers = [
+            ("linear1", nn.Linear(embed, embed // 16)),
+            ("relu", nn.ReLU(inplace=True)),
+            ("linear2", nn.Linear(embed // 16, width)),
+        ]
+        self.meta_net = nn.Sequential(OrderedDict(layers)).to(self.ctx.device)
+
+    def shift(self, image_features: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch 1 width"]:
+        """h(f): one vector per image, added to every vector of its prompt."""
+        return self.meta_net(image_features.float()).unsqueeze(1)
+
+
+class ConditionalCLIP(PromptedCLIP):
+    """Classifies each image with the prompts that it asks for."""
+
+    prompt_learner: ConditionalPromptLearner
+    images_at_once = 0
+
+    def logits(
+        self,
+        image_features: Float[Tensor, "batch embed"],
+        ctx: Float[Tensor, "groups length width"],
+    ) -> Float[Tensor, "groups batch classes"]:
+        """Logits of every image under its own version of every group's prompts."""
+        size = self.images_at_once or len(image_features)
+        parts = image_features.split(size)
+        if len(parts) == 1:
+            return self._own_logits(image_features, ctx)
+        if torch.is_grad_enabled():
+            chunks = [
+                checkpoint(self._own_logits, part, ctx, use_reentrant=False) for part in parts
+            ]
+        else:
+            chunks = [self._own_logits(part, ctx) for part in parts]
+        return torch.cat(chunks, dim=1)
+
+    def _own_logits(
+        self,
+        image_features: Float[Tensor, "batch embed"],
+        ctx: Float[Tensor, "groups length width"],
+    ) -> Float[Tensor, "groups batch classes"]:
+        own = ctx.unsqueeze(1) + self.prompt_learner.shift(image_features)
+        text = self.text_features(own.flatten(0, 1)).unflatten(0, own.shape[:2])
+        scaled = self.clip_model.logit_scale.exp() * image_features
+        return torch.einsum("be,gbce->gbc", scaled, text)
+
+    @contextmanager
+    def fixed_prompts(self) -> Iterator[None]:
+        """Text features depend on the image: there is nothing to keep."""
+        yield
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOp(PromptTrainer):
+    """Conditional context optimisation."""
+
+    node = "COCOOP"
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse impossible settings before anything is loaded."""
+        super().check_cfg(cfg)
+        if cfg.TRAINER.COCOOP.IMAGES_AT_ONCE < 0:
+            raise UserError("TRAINER.COCOOP.IMAGES_AT_ONCE must be at least 0 (the whole batch).")
+
+    def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
+        """Compose CLIP with prompts and meta-net."""
+        node, clip_model = self.method_cfg, self.loaded_clip.model
+        learner = ConditionalPromptLearner(clip_model, len(classnames), node.N_CTX, node.CTX_INIT)
+        model = ConditionalCLIP(clip_model, classnames, learner)
+        model.images_at_once = node.IMAGES_AT_ONCE
+        return model
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOpNemesis(NemesisMixin, CoCoOp):
+    """CoCoOp with normalised soft prompts: the learned v_j, before h is added."""

@@ -1,0 +1,79 @@
+"""Nemesis for any prompt method: `class CoOpNemesis(NemesisMixin, CoOp)` is all it takes."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .nemesis import NORMS, NormPenalty, norm_loss, omega_schedule
+from .prompt_learner import prompt_length
+from .prompt_trainer import PromptTrainer
+
+
+class NemesisMixin(PromptTrainer):
+    """Adds the norm penalty to a method's loss; stands before the method among the bases."""
+
+    norm_penalty: NormPenalty
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse settings that Nemesis does not define, before anything is loaded."""
+        super().check_cfg(cfg)
+        node = cfg.TRAINER[self.node]
+        self.norm_penalty = NormPenalty.from_config(cfg.TRAINER.NEMESIS)
+        self.norm_penalty.check_length(prompt_length(node.N_CTX, node.CTX_INIT))
+
+    def before_epoch(self) -> None:
+        """Start counting PAN's selections anew."""
+        super().before_epoch()
+        self._selections = torch.zeros(self.model.prompt_learner.length, device=self.device)
+
+    def draw_positions(self) -> Int[Tensor, " drawn"]:
+        """N distinct positions, uniformly; drawn on the CPU so that every device sees the same."""
+        order = torch.randperm(self.model.prompt_learner.length)
+        return order[: self.norm_penalty.n].to(self.device)
+
+    def penalty(
+        self,
+        image_features: Float[Tensor, "batch *tokens embed"],
+        labels: Int[Tensor, " batch"],
+        logits: Float[Tensor, "batch classes"],
+    ) -> tuple[Tensor | float, dict[str, Any]]:
+        """omega_E * (beta * PUN + (1 - beta) * PAN); a part of weight 0 is not computed."""
+        settings, ctx = self.norm_penalty, self.model.prompt_learner.ctx
+        p, beta = NORMS[settings.norm], settings.beta
+        factor = omega_schedule(self.epoch, self.max_epoch, settings.schedule)
+        total: Tensor | float = 0.0
+        summary: dict[str, Any] = {}
+        if beta > 0:
+            pun = norm_loss(ctx, settings.uniform(ctx.shape[-2], ctx.device), p)
+            total, summary["pun"] = total + beta * pun, pun.detach()
+        if beta < 1:
+            alpha = self.aware_alpha(image_features, labels, logits)
+            pan = norm_loss(ctx, alpha, p)
+            total, summary["pan"] = total + (1 - beta) * pan, pan.detach()
+        return factor * total, {**summary, "omega_E": factor}
+
+    def aware_alpha(
+        self,
+        image_features: Float[Tensor, "batch *tokens embed"],
+        labels: Int[Tensor, " batch"],
+        logits: Float[Tensor, "batch classes"],
+    ) -> Float[Tensor, " length"]:
+        """PAN's alpha for this batch, on the image features of the training step."""
+        alpha = self.norm_penalty.aware(
+            self.model.prompt_learner.ctx,
+            self.draw_positions(),
+            labels,
+            logits.detach(),
+            lambda ctx: self.model.logits(image_features, ctx),
+        )
+        self._selections += alpha != 0
+        return alpha
+
+    def epoch_entries(self) -> dict[str, Any]:
+        """Also how often PAN selected each position in the epoch."""
+        entries = super().epoch_entries()
+        if self.norm_penalty.beta < 1:
+            entries["selections"] = [int(count) for count in self._selections.tolist()]
+        return entries

@@ -1,0 +1,120 @@
+"""PLOT: Prompt Learning with Optimal Transport (Chen et al., ICLR 2023).
+
+Every class has P prompts, every image M features (the pooled one and the local ones). With the
+similarities S (M, P) of an image and a class and the optimal transport plan T between them,
+
+    logit = exp(logit_scale) * sum(T * S),   T = Sinkhorn(1 - S, eps), without gradient.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from dassl.config import declare_config
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from .nemesis_trainer import NemesisMixin
+from .prompt_learner import PromptLearner
+from .prompt_trainer import PromptTrainer
+from .prompted_clip import PromptedCLIP
+from .sinkhorn import sinkhorn
+
+declare_config(
+    "TRAINER.PLOT",
+    {
+        "N": 4,  # P, prompts per class
+        "N_CTX": 16,
+        "CSC": False,
+        "CTX_INIT": "",
+        "PREC": "fp32",
+        "CLASS_TOKEN_POSITION": "end",
+        "EPS": 0.1,  # entropy of the transport
+        "MAX_ITER": 100,  # of Sinkhorn's iterations
+        "THRESH": 0.01,  # they stop when the scalings change less
+    },
+)
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Settings of the optimal transport; see `sinkhorn`."""
+
+    eps: float = 0.1
+    max_iter: int = 100
+    thresh: float = 0.01
+
+
+class TransportCLIP(PromptedCLIP):
+    """Matches local image features with several prompts per class."""
+
+    transport = Transport()
+
+    @torch.no_grad()
+    def image_features(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch tokens embed"]:
+        """Normalised pooled (first) and local features."""
+        return functional.normalize(self.clip_model.encode_image_local(images), dim=-1)
+
+    def text_features(
+        self, ctx: Float[Tensor, "groups *sets length width"]
+    ) -> Float[Tensor, "groups prompts classes embed"]:
+        """Normalised text features of ctx (G, P, L, D) or (G, C, P, L, D)."""
+        by_set = ctx if ctx.dim() == 4 else ctx.transpose(1, 2)  # (G, P, L, D) or (G, P, C, L, D)
+        features = self.text_encoder(by_set.flatten(0, 1))
+        return functional.normalize(features, dim=-1).unflatten(0, by_set.shape[:2])
+
+    def similarities(
+        self,
+        image_features: Float[Tensor, "batch tokens embed"],
+        text_features: Float[Tensor, "groups prompts classes embed"],
+    ) -> Float[Tensor, "groups batch classes tokens prompts"]:
+        """Cosines of every local feature with every prompt."""
+        text = text_features.to(image_features.dtype)
+        return torch.einsum("bme,gpce->gbcmp", image_features, text)
+
+    def match(
+        self,
+        image_features: Float[Tensor, "batch tokens embed"],
+        text_features: Float[Tensor, "groups prompts classes embed"],
+    ) -> Float[Tensor, "groups batch classes"]:
+        """Scaled similarity under the optimal transport plan."""
+        similarity = self.similarities(image_features, text_features)
+        settings = self.transport
+        plan = sinkhorn(1 - similarity.detach(), settings.eps, settings.max_iter, settings.thresh)
+        return self.clip_model.logit_scale.exp() * (plan * similarity.float()).sum((-2, -1))
+
+
+@TRAINER_REGISTRY.register()
+class PLOT(PromptTrainer):
+    """Prompt learning with optimal transport."""
+
+    node = "PLOT"
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse impossible settings before anything is loaded."""
+        super().check_cfg(cfg)
+        for key in ("N", "EPS", "MAX_ITER", "THRESH"):
+            if cfg.TRAINER.PLOT[key] <= 0:
+                raise UserError(f"TRAINER.PLOT.{key} must be above 0.")
+
+    def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
+        """Compose CLIP with P prompt sets and the transport."""
+        node = self.method_cfg
+        clip_model = self.loaded_clip.model
+        learner = PromptLearner(
+            clip_model, len(classnames), node.N_CTX, node.CTX_INIT, node.CSC, num_sets=node.N
+        )
+        model = TransportCLIP(clip_model, classnames, learner, node.CLASS_TOKEN_POSITION)
+        model.transport = Transport(node.EPS, node.MAX_ITER, node.THRESH)
+        return model
+
+
+@TRAINER_REGISTRY.register()
+class PLOTNemesis(NemesisMixin, PLOT):
+    """PLOT with normalised soft prompts: position j of all P sets is rescaled together."""

@@ -1,0 +1,49 @@
+"""Entropic optimal transport between the local features of an image and a class's prompts.
+
+Sinkhorn Distances: Lightspeed Computation of Optimal Transport (Cuturi, NeurIPS 2013), as PLOT uses
+it. In the logarithmic domain and in fp32 whatever comes in, so that no half-precision input can
+overflow or divide by zero.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@torch.no_grad()
+def sinkhorn(
+    cost: Float[Tensor, "groups *pairs tokens sets"],
+    eps: float = 0.1,
+    max_iter: int = 100,
+    thresh: float = 0.01,
+) -> Float[Tensor, "groups *pairs tokens sets"]:
+    """Transport plans between uniform marginals, without gradient.
+
+    Args:
+        cost: of moving a token's mass (1/M) to a prompt set (1/P), for every image and class.
+        eps: strength of the entropy; the kernel is exp(-cost / eps).
+        max_iter: at most so many iterations.
+        thresh: a group stops when its row scalings change by less than this on average over all
+            its pairs, which is PLOT's rule for a batch. Groups do not influence each other.
+
+    Returns:
+        The plans, fp32; their columns sum to 1/P.
+    """
+    log_kernel = -cost.float() / eps
+    tokens, sets = cost.shape[-2:]
+    log_row = log_kernel.new_zeros(*cost.shape[:-1])
+    log_column = log_kernel.new_zeros(*cost.shape[:-2], sets)
+    running = torch.ones(len(cost), dtype=torch.bool, device=cost.device)
+    for _ in range(max_iter):
+        row = -math.log(tokens) - (log_kernel + log_column.unsqueeze(-2)).logsumexp(-1)
+        column = -math.log(sets) - (log_kernel + row.unsqueeze(-1)).logsumexp(-2)
+        change = (row.exp() - log_row.exp()).abs().flatten(1).mean(1)
+        shape = (-1, *(1,) * (row.dim() - 1))
+        log_row = torch.where(running.view(shape), row, log_row)
+        log_column = torch.where(running.view(shape), column, log_column)
+        running = running & (change >= thresh)
+        if not running.any():
+            break
+    return (log_row.unsqueeze(-1) + log_kernel + log_column.unsqueeze(-2)).exp()
