@@ -73,6 +73,34 @@ def test_one_sentence(
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("OMEGA", "-1.0", "OMEGA"),
+        ("TAU", "1.0", "TAU"),
+        ("TAU", "0.0", "TAU"),
+        ("N", "0", "TRAINER.NEMESIS.N"),
+        ("N", "17", "16 vectors"),
+        ("BETA", "1.5", "BETA"),
+        ("NORM", "tow", "two"),
+        ("SCHEDULE", "logistik", "logistic"),
+        ("OMEGAA", "1.0", "TRAINER.NEMESIS.OMEGA"),
+    ],
+)
+def test_nemesis_settings(
+    key: str,
+    value: str,
+    part: str,
+    tmp_path: Path,
+    data_root: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overrides = (f"TRAINER.NEMESIS.{key}", value)
+    arguments = command(tmp_path / "run", data_root, *overrides, trainer="CoOpNemesis")
+    assert part in refuse(arguments, capsys)
+    assert not (tmp_path / "run" / "prompt_learner").exists()
+
+
 def test_missing_config_file(
     tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

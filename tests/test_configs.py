@@ -47,6 +47,27 @@ def test_epochs_and_words_follow_the_file_names() -> None:
         assert words == cfg.TRAINER.COOP.CTX_INIT
 
 
+@pytest.mark.parametrize(
+    ("dataset", "omega", "schedule"),
+    [
+        ("imagenet", 10, "logistic"),
+        ("oxford_pets", 50, "constant"),
+        ("food101", 50, "constant"),
+        ("caltech101", 1, "logistic"),
+    ],
+)
+def test_dataset_defaults_of_nemesis(dataset: str, omega: float, schedule: str) -> None:
+    files = (
+        str(CONFIGS / f"datasets/{dataset}.yaml"),
+        str(CONFIGS / "trainers/PLOTNemesis/rn50.yaml"),
+    )
+    node = load_config(*files).TRAINER.NEMESIS
+    assert (omega, schedule) == (node.OMEGA, node.SCHEDULE)
+    override = ["TRAINER.NEMESIS.OMEGA", "0.1"]
+    assert load_config(*files, opts=override).TRAINER.NEMESIS.OMEGA == 0.1
+    assert load_config(*reversed(files), opts=override).TRAINER.NEMESIS.OMEGA == 0.1
+
+
 def test_a_wrong_key_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"TRAINER\.COOP\.N_CTX"):
         load_config(opts=["TRAINER.COOP.NCTX", "4"])

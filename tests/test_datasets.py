@@ -50,6 +50,23 @@ def test_reads_coops_split(name: str, tmp_path: Path) -> None:
     assert base.classnames == list(CLASSES[:2])
 
 
+def test_imagenet_lists_its_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "imagenet"
+    for part, count in (("train", 3), ("val", 2)):
+        for wnid in ("n01443537", "n01440764"):
+            for number in range(count):
+                path = folder / "images" / part / wnid / f"{number}.JPEG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    opts = ["DATASET.NAME", "ImageNet", "DATASET.ROOT", str(tmp_path), "SEED", "1"]
+    with pytest.raises(UserError, match=r"classnames\.txt"):
+        build_dataset(load_config(opts=opts))
+    (folder / "classnames.txt").write_text("n01443537 goldfish\nn01440764 tench\n")
+    dataset = build_dataset(load_config(opts=[*opts, "DATASET.NUM_SHOTS", "2"]))
+    assert dataset.classnames == ["tench", "goldfish"]
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (4, 0, 4)
+
+
 @pytest.mark.parametrize("name", WITH_SPLIT_FILE)
 def test_missing_data_is_one_sentence(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=str(tmp_path)):

@@ -41,7 +41,8 @@ def test_every_make_target_exists() -> None:
         assert f"\n{target}:" in makefile
 
 
-def test_a_method_is_one_file(tmp_path: Path, data_root: Path) -> None:
+@pytest.mark.parametrize("name", ["Shrink", "ShrinkNemesis"])
+def test_a_method_is_one_file(name: str, tmp_path: Path, data_root: Path) -> None:
     """The README's own method, in a copy of the house."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     house = tmp_path / "house"
@@ -51,7 +52,7 @@ def test_a_method_is_one_file(tmp_path: Path, data_root: Path) -> None:
     (house / "trainers" / "shrink.py").write_text(code)
 
     arguments = command(tmp_path / "out", data_root, *SHORT, "TRAINER.SHRINK.FACTOR", "0.5")
-    arguments[arguments.index("CoOp")] = "Shrink"
+    arguments[arguments.index("CoOp")] = name
     # -c instead of the script: Python would look for the packages beside the link's target.
     start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
     result = subprocess.run(
@@ -62,4 +63,4 @@ def test_a_method_is_one_file(tmp_path: Path, data_root: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert results(tmp_path / "out")["trainer"] == "Shrink"
+    assert results(tmp_path / "out")["trainer"] == name

@@ -104,6 +104,29 @@ def test_prompts_load_across_class_sets(finished: Path, tmp_path: Path, data_roo
     assert results(tmp_path / "food")["dataset"] == "EmojiFood"
 
 
+@pytest.mark.parametrize("trainer", ["CoOpNemesis", "CoCoOpNemesis", "PLOTNemesis"])
+def test_nemesis_logs_what_it_does(trainer: str, tmp_path: Path, data_root: Path) -> None:
+    extra = ("OPTIM.MAX_EPOCH", "1", "TRAINER.NEMESIS.BETA", "0.5", "TRAINER.NEMESIS.N", "2")
+    halves = ("DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.NUM_SHOTS", "1", "TEST.NO_TEST", "True")
+    finish(command(tmp_path / "run", data_root, *extra, *halves, trainer=trainer))
+    (line,) = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    epoch = json.loads(line)
+    assert {"loss", "ce", "pun", "pan", "omega_E", "norm", "acc"} <= set(epoch)
+    assert len(epoch["position_norms"]) == len(epoch["selections"])
+    prompt = load_file(tmp_path / "run" / "prompt.safetensors")["ctx"]
+    assert prompt.shape[-2] == len(epoch["selections"])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "amp"])
+@pytest.mark.parametrize("trainer", ["CoOpNemesis", "PLOTNemesis"])
+def test_precisions(trainer: str, precision: str, tmp_path: Path, data_root: Path) -> None:
+    node = f"TRAINER.{trainer.removesuffix('Nemesis').upper()}.PREC"
+    extra = (node, precision, "OPTIM.MAX_EPOCH", "1", "TRAINER.NEMESIS.BETA", "0.5")
+    halves = ("DATASET.SUBSAMPLE_CLASSES", "base", "DATASET.NUM_SHOTS", "1")
+    finish(command(tmp_path / "run", data_root, *extra, *halves, trainer=trainer))
+    assert results(tmp_path / "run")["accuracy"] > 0
+
+
 def test_no_train_builds_and_stops(tmp_path: Path, data_root: Path) -> None:
     finish(command(tmp_path / "none", data_root, "--no-train", *SHORT))
     assert not (tmp_path / "none" / "results.json").exists()

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dassl.config import declare_config
-from dassl.utils import UserError, check_availability
+from dassl.utils import UserError, get_most_similar_str_to_a_from_b
 
 NORMS = {"one": 1.0, "two": 2.0, "inf": math.inf}
 SCHEDULES = ("logistic", "constant")
@@ -115,8 +115,16 @@ class NormPenalty:
         Raises:
             UserError: names the key, the value and what is accepted.
         """
-        check_availability(self.norm, list(NORMS))
-        check_availability(self.schedule, list(SCHEDULES))
+        for key, value, known in (
+            ("NORM", self.norm, tuple(NORMS)),
+            ("SCHEDULE", self.schedule, SCHEDULES),
+        ):
+            if value not in known:
+                nearest = get_most_similar_str_to_a_from_b(value, known)
+                raise UserError(
+                    f"TRAINER.NEMESIS.{key} is {value!r}, but must be one of "
+                    f"{', '.join(known)}; did you mean {nearest!r}?"
+                )
         bounds = {
             "OMEGA": (self.omega, self.omega >= 0 and math.isfinite(self.omega), "at least 0"),
             "TAU": (self.tau, 0 < self.tau < 1, "between 0 and 1"),
