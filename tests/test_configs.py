@@ -57,15 +57,13 @@ def test_epochs_and_words_follow_the_file_names() -> None:
     ],
 )
 def test_dataset_defaults_of_nemesis(dataset: str, omega: float, schedule: str) -> None:
-    files = (
-        str(CONFIGS / f"datasets/{dataset}.yaml"),
-        str(CONFIGS / "trainers/PLOTNemesis/rn50.yaml"),
-    )
-    node = load_config(*files).TRAINER.NEMESIS
+    data = str(CONFIGS / f"datasets/{dataset}.yaml")
+    method = str(CONFIGS / "trainers/PLOTNemesis/rn50.yaml")
+    node = load_config(data, method).TRAINER.NEMESIS
     assert (omega, schedule) == (node.OMEGA, node.SCHEDULE)
     override = ["TRAINER.NEMESIS.OMEGA", "0.1"]
-    assert load_config(*files, opts=override).TRAINER.NEMESIS.OMEGA == 0.1
-    assert load_config(*reversed(files), opts=override).TRAINER.NEMESIS.OMEGA == 0.1
+    for first, second in ((data, method), (method, data)):
+        assert load_config(first, second, opts=override).TRAINER.NEMESIS.OMEGA == 0.1
 
 
 def test_a_wrong_key_names_the_nearest() -> None:

@@ -47,8 +47,8 @@ def test_a_method_is_one_file(name: str, tmp_path: Path, data_root: Path) -> Non
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     house = tmp_path / "house"
     shutil.copytree(ROOT / "trainers", house / "trainers")
-    for name in ("train.py", "clip", "dassl", "datasets"):
-        (house / name).symlink_to(ROOT / name)
+    for shared in ("train.py", "clip", "dassl", "datasets"):
+        (house / shared).symlink_to(ROOT / shared)
     (house / "trainers" / "shrink.py").write_text(code)
 
     arguments = command(tmp_path / "out", data_root, *SHORT, "TRAINER.SHRINK.FACTOR", "0.5")

@@ -115,14 +115,14 @@ class NormPenalty:
         Raises:
             UserError: names the key, the value and what is accepted.
         """
-        for key, value, known in (
+        for key, name, known in (
             ("NORM", self.norm, tuple(NORMS)),
             ("SCHEDULE", self.schedule, SCHEDULES),
         ):
-            if value not in known:
-                nearest = get_most_similar_str_to_a_from_b(value, known)
+            if name not in known:
+                nearest = get_most_similar_str_to_a_from_b(name, known)
                 raise UserError(
-                    f"TRAINER.NEMESIS.{key} is {value!r}, but must be one of "
+                    f"TRAINER.NEMESIS.{key} is {name!r}, but must be one of "
                     f"{', '.join(known)}; did you mean {nearest!r}?"
                 )
         bounds = {
