@@ -2,6 +2,7 @@
 # Both work on a bare machine with Python (3.10 to 3.13) and make; each prepares .venv by itself.
 
 PYTHON ?= python3
+PYTEST ?= -n auto
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

@@ -69,7 +69,7 @@ class PromptedCLIP(nn.Module):
 
     def logits(
         self,
-        image_features: Float[Tensor, "batch embed"],
+        image_features: Float[Tensor, "batch *tokens embed"],
         ctx: Float[Tensor, "groups *sets length width"],
     ) -> Float[Tensor, "groups batch classes"]:
         """Logits of the images under every group's prompts."""
