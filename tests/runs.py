@@ -13,14 +13,23 @@ SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")
 
 
 def command(
-    output: Path, data_root: Path, *extra: str, trainer: str = "CoOp", dataset: str = "activities"
+    output: Path,
+    data_root: Path,
+    *extra: str,
+    trainer: str = "CoOp",
+    dataset: str = "activities",
+    config: str = "",
 ) -> list[str]:
-    """The arguments of a run on one of the emoji datasets with the bundled CLIP, seed 1."""
+    """The arguments of a run on one of the emoji datasets with the bundled CLIP, seed 1.
+
+    Unless a config is named, CoOp and its Nemesis variant learn 16 generic vectors.
+    """
+    config = config or ("mini_ctx16" if trainer in ("CoOp", "CoOpNemesis") else "mini")
     return [
         *("--root", str(data_root)),
         *("--trainer", trainer),
         *("--dataset-config-file", str(ROOT / f"configs/datasets/emoji_{dataset}.yaml")),
-        *("--config-file", str(ROOT / f"configs/trainers/{trainer}/mini.yaml")),
+        *("--config-file", str(ROOT / f"configs/trainers/{trainer}/{config}.yaml")),
         *("--output-dir", str(output)),
         *("--seed", "1"),
         *extra,

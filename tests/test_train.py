@@ -144,7 +144,7 @@ def test_variants_of_coop_train(position: str, tmp_path: Path, data_root: Path) 
 
 def test_tuning_beats_zero_shot(tmp_path: Path, data_root: Path) -> None:
     finish(command(tmp_path / "zero", data_root, trainer="ZeroshotCLIP"))
-    finish(command(tmp_path / "tuned", data_root, "DATASET.NUM_SHOTS", "16"))
+    finish(command(tmp_path / "tuned", data_root, "DATASET.NUM_SHOTS", "16", config="mini"))
     zero, tuned = results(tmp_path / "zero"), results(tmp_path / "tuned")
     assert tuned["num_test"] == zero["num_test"]
-    assert tuned["accuracy"] > zero["accuracy"] + 5
+    assert tuned["accuracy"] > zero["accuracy"] + 10
