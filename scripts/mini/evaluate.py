@@ -32,6 +32,7 @@ from datasets.emoji import (
 from datasets.scenes import Atlas, Chance, compose, scene_key
 from scripts.mini.captions import TEMPLATES
 
+BATCH = 256  # scenes
 TARGETS = tuple(style for style in STYLES if style not in SOURCE_STYLES)
 
 
@@ -51,14 +52,15 @@ def image_features(
     mean, std = (torch.tensor(v)[:, None, None] for v in (loaded.pixel_mean, loaded.pixel_std))
     classes = [(k, c.slug) for k, c in enumerate(concepts_of(group)) if style in c.styles]
     atlas = Atlas.of(read_drawings(style, [slug for _, slug in classes]))
-    features, labels = [], []
-    for row, (label, slug) in enumerate(classes):
-        chance = Chance.of([scene_key(style, slug, number) for number in numbers])
-        scenes = torch.from_numpy(compose(atlas[np.full(len(numbers), row)], chance))
+    rows = np.repeat(np.arange(len(classes)), len(numbers))
+    keys = [scene_key(style, slug, number) for _, slug in classes for number in numbers]
+    features = []
+    for start in range(0, len(rows), BATCH):
+        part = slice(start, start + BATCH)
+        scenes = torch.from_numpy(compose(atlas[rows[part]], Chance.of(keys[part])))
         pixels = (scenes.permute(0, 3, 1, 2) / 255 - mean) / std
         features.append(functional.normalize(loaded.model.encode_image(pixels), dim=-1))
-        labels += [label] * len(numbers)
-    return torch.cat(features), torch.tensor(labels)
+    return torch.cat(features), torch.tensor([label for label, _ in classes])[rows]
 
 
 @torch.no_grad()
