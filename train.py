@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
@@ -42,11 +42,21 @@ FLAG_KEYS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Answers a wrong flag with one sentence, like any other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message}; --help lists the flags")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """CoOp's flags, and --overwrite."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--root", help="folder of the datasets (default: data)")
     add("--output-dir", help="folder of this run (default: output)")

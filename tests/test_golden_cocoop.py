@@ -48,7 +48,7 @@ def test_cocoop(
     with torch.no_grad():
         assert_golden(trainer.model(images(case["arch"])), expected["logits"])
     summary = step(trainer, case["arch"])
-    assert_golden(summary["ce"], expected["loss"])
+    assert_golden(summary["loss"], expected["loss"])
     for name, parameter in parameters.items():
         assert parameter.grad is not None
         assert_golden(parameter.grad, expected[f"grad.{name}"])
@@ -69,6 +69,6 @@ def test_cocoop_steps(case: dict[str, Any], mode: str, tmp_path: Path) -> None:
         assert trainer.get_current_lr() == pytest.approx(rate, abs=1e-12)
         epoch = number if mode == "sched" else 0
         summary = step(trainer, case["arch"], number, epoch)
-        assert_golden(summary["ce"], expected[f"steps_{mode}_loss"][number])
+        assert_golden(summary["loss"], expected[f"steps_{mode}_loss"][number])
         for name, parameter in parameters.items():
             assert_golden(parameter, expected[f"steps_{mode}.{name}"][number])

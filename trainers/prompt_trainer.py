@@ -78,9 +78,10 @@ class PromptTrainer(TrainerX):
         cross_entropy = functional.cross_entropy(logits, labels)
         penalty, summary = self.penalty(image_features, labels, logits)
         loss = cross_entropy + penalty
+        if summary:  # otherwise the loss is the cross-entropy
+            summary = {"ce": cross_entropy.detach(), **summary}
         return loss, {
             "loss": loss.detach(),
-            "ce": cross_entropy.detach(),
             **summary,
             "norm": vector_norms(self.model.prompt_learner.ctx.detach()).mean() / self.num_sets,
             "acc": compute_accuracy(logits, labels)[0],
