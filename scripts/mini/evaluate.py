@@ -1,7 +1,8 @@
 """Zero-shot accuracy of a small CLIP on the bundled benchmark, by task and style.
 
 Run from the repository's root: `python -m scripts.mini.evaluate`.  With `--templates` it compares
-sentence templates on validation scenes, which is how the datasets' template was chosen.
+sentence templates on validation scenes, which is how the datasets' template was chosen; with
+`--drawings STYLE` it names a style's drawings among all concepts of the pretraining.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from datasets.emoji import (
     read_drawings,
 )
 from datasets.scenes import Atlas, Chance, compose, scene_key
+from scripts.mini.batches import Corpus
 from scripts.mini.captions import TEMPLATES
+from scripts.mini.styles import WORK
 
 BATCH = 256  # scenes
+GREY = 0.75
 TARGETS = tuple(style for style in STYLES if style not in SOURCE_STYLES)
 
 
@@ -110,15 +114,45 @@ def table(loaded: LoadedCLIP) -> None:
         print(f"| {task.__name__} | {len(texts)} | {cells} |", flush=True)
 
 
+@torch.no_grad()
+def name_drawings(loaded: LoadedCLIP, style: str) -> None:
+    """Accuracy of naming a style's drawings among all concepts, as scenes and on plain grey.
+
+    Needs what `render` wrote, since not every concept belongs to a task.
+    """
+    corpus = Corpus.load(WORK)
+    scenes, labels = corpus.probe(style)
+    drawings = torch.from_numpy(corpus.drawings[np.flatnonzero(corpus.styles == style)]) / 255
+    colour, alpha = drawings[..., :3], drawings[..., 3:]
+    on_grey = (colour * alpha + GREY * (1 - alpha)).permute(0, 3, 1, 2)
+    on_grey = functional.interpolate(on_grey, size=(52, 52), mode="bilinear", antialias=True)
+    pictures = {
+        "scenes": scenes.permute(0, 3, 1, 2) / 255,
+        "plain grey": functional.pad(on_grey, (6, 6, 6, 6), value=GREY),
+    }
+    tokens = tokenize([f"a photo of a {concept.name}." for concept in corpus.concepts])
+    texts = functional.normalize(loaded.model.encode_text(tokens), dim=-1)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (loaded.pixel_mean, loaded.pixel_std))
+    for ground, pixels in pictures.items():
+        parts = [loaded.model.encode_image((part - mean) / std) for part in pixels.split(BATCH)]
+        features = functional.normalize(torch.cat(parts), dim=-1)
+        value = accuracy((features, labels), texts)
+        print(f"{style}, 1 of {len(corpus.concepts):,}, {ground}: {value:.1f}")
+
+
 def main() -> None:
     """Read the options and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", default="mini", help="name or path of a CLIP")
-    parser.add_argument("--templates", action="store_true")
+    parser.add_argument("--templates", action="store_true", help="compare sentence templates")
+    parser.add_argument("--drawings", metavar="STYLE", help="name a style among all concepts")
     options = parser.parse_args()
     loaded = load_clip(options.weights)
     print(json.dumps({"weights": loaded.source, "sha256": loaded.sha256}))
-    (compare_templates if options.templates else table)(loaded)
+    if options.drawings:
+        name_drawings(loaded, options.drawings)
+    else:
+        (compare_templates if options.templates else table)(loaded)
 
 
 if __name__ == "__main__":
