@@ -65,3 +65,14 @@ def assert_golden(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(
         actual.detach().float(), expected.float(), atol=TOLERANCE, rtol=TOLERANCE
     )
+
+
+def assert_same_clip(actual: CLIP, expected: CLIP, arch: str = "vit") -> None:
+    """Equal weights bit by bit, and equal outputs up to how a convolution adds up."""
+    weights = expected.state_dict()
+    assert set(actual.state_dict()) == set(weights)
+    assert all(torch.equal(value, weights[key]) for key, value in actual.state_dict().items())
+    tokens = arrays(f"clip_base_{arch}.npz")["tokens"]
+    with torch.no_grad():
+        outputs = [model(images(arch), tokens)[0] for model in (actual, expected)]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)

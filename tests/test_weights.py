@@ -7,21 +7,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 import clip
 from clip.clip import available_models
 from clip.errors import WeightsError
-from clip.model import CLIP
 from clip.weights import MINI_PATH, load_clip
-from tests.golden import FOLDER, arrays, images, tiny_clip
+from tests.golden import FOLDER, arrays, assert_same_clip, tiny_clip
 
 needs_mini = pytest.mark.skipif(not MINI_PATH.exists(), reason="the bundled model is not there yet")
-
-
-def _outputs(model: CLIP, arch: str = "vit") -> Tensor:
-    with torch.no_grad():
-        return model(images(arch), arrays(f"clip_base_{arch}.npz")["tokens"])[0]
 
 
 def _with_settings(state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +55,7 @@ def test_every_kind_of_file_gives_the_same_model(name: str, arch: str, tmp_path:
     else:
         torch.save(content, path)
     loaded = load_clip(str(path), transformer_heads=2)
-    assert torch.equal(_outputs(loaded.model, arch), _outputs(model, arch))
+    assert_same_clip(loaded.model, model, arch)
     assert loaded.source == str(path)
     assert loaded.sha256 is not None
     assert len(loaded.sha256) == 64
@@ -72,7 +65,7 @@ def test_files_without_suffix_are_known_by_their_content(tmp_path: Path) -> None
     model = tiny_clip("vit")
     torch.save(model.state_dict(), tmp_path / "weights")
     loaded = load_clip(str(tmp_path / "weights"), transformer_heads=2)
-    assert torch.equal(_outputs(loaded.model), _outputs(model))
+    assert_same_clip(loaded.model, model)
 
 
 def test_metadata_describes_the_model(tmp_path: Path) -> None:
