@@ -14,8 +14,6 @@ from clip.errors import WeightsError
 from clip.weights import MINI_PATH, load_clip
 from tests.golden import FOLDER, arrays, assert_same_clip, tiny_clip
 
-needs_mini = pytest.mark.skipif(not MINI_PATH.exists(), reason="the bundled model is not there yet")
-
 
 def _with_settings(state_dict: dict[str, Any]) -> dict[str, Any]:
     settings = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
@@ -109,7 +107,6 @@ def test_packed_embedding_that_does_not_fit(tmp_path: Path) -> None:
         load_clip(str(tmp_path / "packed.safetensors"), transformer_heads=2)
 
 
-@needs_mini
 def test_the_bundled_model() -> None:
     loaded = load_clip("mini")
     config = loaded.model.config

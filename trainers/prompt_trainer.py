@@ -83,7 +83,7 @@ class PromptTrainer(TrainerX):
         return loss, {
             "loss": loss.detach(),
             **summary,
-            "norm": vector_norms(self.model.prompt_learner.ctx.detach()).mean() / self.num_sets,
+            "norm": self.position_norms().mean(),
             "acc": compute_accuracy(logits, labels)[0],
         }
 
@@ -96,15 +96,14 @@ class PromptTrainer(TrainerX):
         """Hook: what is added to the cross-entropy, and what to log of it."""
         return 0.0, {}
 
-    @property
-    def num_sets(self) -> int:
-        """How many prompts there are: the classes' own (CSC) times PLOT's sets."""
-        return math.prod(self.model.prompt_learner.ctx.shape[:-2])
+    def position_norms(self) -> Float[Tensor, " length"]:
+        """Each position's norm, averaged over the prompts: classes' own (CSC) and PLOT's sets."""
+        ctx = self.model.prompt_learner.ctx.detach()
+        return vector_norms(ctx) / math.prod(ctx.shape[:-2])
 
     def epoch_entries(self) -> dict[str, Any]:
-        """Each position's norm, averaged over the prompts."""
-        norms = vector_norms(self.model.prompt_learner.ctx.detach()) / self.num_sets
-        return {"position_norms": [round(norm, 6) for norm in norms.tolist()]}
+        """The norm at each position."""
+        return {"position_norms": [round(norm, 6) for norm in self.position_norms().tolist()]}
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One optimisation step."""
