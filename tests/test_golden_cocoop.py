@@ -29,17 +29,17 @@ def _trainer(case: dict[str, Any], folder: Path, *opts: Any) -> Any:
     return golden_trainer("CoCoOp", case["arch"], folder, *given, *opts)
 
 
-@pytest.mark.parametrize("at_once", [0, 3])
+@pytest.mark.parametrize("memory", [4.0, 1e-9])
 @pytest.mark.parametrize("case", cases("cocoop"))
 def test_cocoop(
     case: dict[str, Any],
-    at_once: int,
+    memory: float,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
     record_property("golden", "cocoop")
     expected = arrays(case["file"])
-    trainer = _trainer(case, tmp_path, "TRAINER.COCOOP.IMAGES_AT_ONCE", at_once)
+    trainer = _trainer(case, tmp_path, "MODEL.CLIP.TEXT_MEMORY", memory)
     parameters = _load(trainer, expected)
     features = trainer.model.image_features(images(case["arch"]))
     assert_golden(features, expected["image_features_normed"])

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 from torch.nn import functional
 
 from tests.golden import arrays, assert_golden, cases, images, index, labels, tiny_clip
+from tests.oracle import plain_prompts
 from trainers.prompt_learner import PromptLearner
 from trainers.prompted_clip import PromptedCLIP
 
@@ -31,9 +31,8 @@ def test_coop(case: dict[str, Any], record_property: Callable[[str, object], Non
     learner.ctx = nn.Parameter(expected["ctx"].clone())
     prompted = PromptedCLIP(model, classes, learner, params["class_token_position"])
 
-    shared, own = prompted.text_encoder.assemble(learner())
-    prompts = torch.cat([shared.expand(len(classes), -1, -1), own[0]], dim=1)
-    assert_golden(prompts, expected["prompts"][:, : prompts.shape[1]])
+    prompts = plain_prompts(model, classes, learner.ctx, params["class_token_position"])
+    assert_golden(prompts, expected["prompts"])
     text = prompted.text_encoder(learner())
     assert_golden(text[0], expected["text_features"])
     raw = prompted.clip_model.encode_image(images(case["arch"]))

@@ -10,17 +10,14 @@ and its logits come from them. The prompts of all images of a batch are groups o
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from clip.model import CLIP
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
 
 from .nemesis_trainer import NemesisMixin
 from .prompt_learner import PromptLearner
@@ -33,9 +30,6 @@ declare_config(
         "N_CTX": 16,
         "CTX_INIT": "",
         "PREC": "fp32",
-        # Images whose prompts are encoded at once; 0 for the whole batch. With fewer, memory is
-        # bounded at the price of a second forward pass in the backward one.
-        "IMAGES_AT_ONCE": 0,
     },
 )
 
@@ -64,7 +58,6 @@ class ConditionalCLIP(PromptedCLIP):
     """Classifies each image with the prompts that it asks for."""
 
     prompt_learner: ConditionalPromptLearner
-    images_at_once = 0
 
     def logits(
         self,
@@ -72,23 +65,6 @@ class ConditionalCLIP(PromptedCLIP):
         ctx: Float[Tensor, "groups length width"],
     ) -> Float[Tensor, "groups batch classes"]:
         """Logits of every image under its own version of every group's prompts."""
-        size = self.images_at_once or len(image_features)
-        parts = image_features.split(size)
-        if len(parts) == 1:
-            return self._own_logits(image_features, ctx)
-        if torch.is_grad_enabled():
-            chunks = [
-                checkpoint(self._own_logits, part, ctx, use_reentrant=False) for part in parts
-            ]
-        else:
-            chunks = [self._own_logits(part, ctx) for part in parts]
-        return torch.cat(chunks, dim=1)
-
-    def _own_logits(
-        self,
-        image_features: Float[Tensor, "batch embed"],
-        ctx: Float[Tensor, "groups length width"],
-    ) -> Float[Tensor, "groups batch classes"]:
         own = ctx.unsqueeze(1) + self.prompt_learner.shift(image_features)
         text = self.text_features(own.flatten(0, 1)).unflatten(0, own.shape[:2])
         scaled = self.clip_model.logit_scale.exp() * image_features
@@ -106,19 +82,11 @@ class CoCoOp(PromptTrainer):
 
     node = "COCOOP"
 
-    def check_cfg(self, cfg: Any) -> None:
-        """Refuse impossible settings before anything is loaded."""
-        super().check_cfg(cfg)
-        if cfg.TRAINER.COCOOP.IMAGES_AT_ONCE < 0:
-            raise UserError("TRAINER.COCOOP.IMAGES_AT_ONCE must be at least 0 (the whole batch).")
-
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
         """Compose CLIP with prompts and meta-net."""
         node, clip_model = self.method_cfg, self.loaded_clip.model
         learner = ConditionalPromptLearner(clip_model, len(classnames), node.N_CTX, node.CTX_INIT)
-        model = ConditionalCLIP(clip_model, classnames, learner)
-        model.images_at_once = node.IMAGES_AT_ONCE
-        return model
+        return ConditionalCLIP(clip_model, classnames, learner)
 
 
 @TRAINER_REGISTRY.register()

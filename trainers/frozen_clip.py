@@ -25,6 +25,9 @@ declare_config(
         "VISION_HEADS": 0,
         "CONTEXT_LENGTH": 0,
         "ACTIVATION": "",
+        # GiB that text states kept for the gradient may take; what would take more is computed a
+        # second time in the backward pass instead (CoCoOp or PLOT with many classes).
+        "TEXT_MEMORY": 4.0,
         # Where weights that are named are kept; "" is ~/.cache/clip.
         "DOWNLOAD_ROOT": "",
     },
@@ -55,11 +58,14 @@ def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCL
     """Load MODEL.BACKBONE.NAME, check that INPUT fits it, and freeze every parameter.
 
     Raises:
-        UserError: the configured image size or normalisation is not the tower's.
+        UserError: the configured image size or normalisation is not the tower's, or a setting of
+            MODEL.CLIP cannot be.
         clip.errors.WeightsError: the weights cannot be had or are no CLIP.
     """
     check_precision(precision, device)
     node = cfg.MODEL.CLIP
+    if node.TEXT_MEMORY <= 0:
+        raise UserError(f"MODEL.CLIP.TEXT_MEMORY is {node.TEXT_MEMORY}, but must be above 0.")
     loaded = load_clip(
         cfg.MODEL.BACKBONE.NAME,
         device=device,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clip.clip import tokenizer
 from clip.model import CLIP
-from clip.text_encoding import clean_classname
+from clip.prompt_layout import clean_classname
 
 INIT_STD = 0.02
 

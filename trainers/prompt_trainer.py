@@ -51,6 +51,7 @@ class PromptTrainer(TrainerX):
         cfg = self.cfg
         self.loaded_clip = load_frozen_clip(cfg, self.device, self.method_cfg.PREC)
         self.model = self.build_prompted_clip(self.dm.dataset.classnames)
+        self.model.text_encoder.memory_limit = int(cfg.MODEL.CLIP.TEXT_MEMORY * 2**30)
         learner = self.model.prompt_learner
         if cfg.MODEL.INIT_WEIGHTS:
             load_pretrained_weights(learner, cfg.MODEL.INIT_WEIGHTS)

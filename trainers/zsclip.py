@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clip import tokenize
-from clip.text_encoding import clean_classname
+from clip.prompt_layout import clean_classname
 from clip.weights import LoadedCLIP
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY, TrainerX
