@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +15,8 @@ import train
 from clip.weights import MINI_PATH
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
-from dassl.engine import TRAINER_REGISTRY, build_trainer
-from tests.runs import SHORT, command, finish, refuse, results
-from trainers.coop import CoOp
-from trainers.prompted_clip import PromptedCLIP
-from trainers.zsclip import ZeroshotCLIP
-
-# One validation image a class: small enough for CoCoOp.
-OFF = "--no-feature-cache"
-FEW = ("DATASET.NUM_SHOTS", "1", "TEST.SPLIT", "val")
-
-
-def make(output: Path, data_root: Path, *extra: str, trainer: str = "CoOp") -> Any:
-    """A trainer as train.py builds it; its cache is output/cache."""
-    cache = ("TEST.FEATURE_CACHE", str(output / "cache"))
-    arguments = command(output / "run", data_root, *extra, *cache, trainer=trainer)
-    cfg = train.make_config(train.build_parser().parse_args(arguments))
-    torch.manual_seed(1)
-    return build_trainer(cfg)
-
-
-def scores(trainer: Any) -> Tensor:
-    """All scores of a test."""
-    collected: list[Tensor] = []
-    process = trainer.evaluator.process
-
-    def keep(scores: Tensor, labels: Tensor) -> None:
-        collected.append(scores)
-        process(scores, labels)
-
-    trainer.evaluator.process = keep
-    trainer.test()
-    return torch.cat(collected)
-
-
-def entries(output: Path) -> list[Path]:
-    """The files of the cache."""
-    return sorted((output / "cache").glob("*.safetensors"))
-
-
-def spoil(paths: list[Path]) -> None:
-    """Overwrite files so that only their content tells: size and time of change stay."""
-    for path in paths:
-        stat = path.stat()
-        path.write_bytes(b"\0" * stat.st_size)
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-@pytest.fixture(scope="module")
-def own_root(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    """A data folder whose images may be spoilt."""
-    root = tmp_path_factory.mktemp("own") / "data"
-    finish(command(root.parent / "first", data_root, *FEW, trainer="ZeroshotCLIP"))
-    shutil.copytree(data_root / "emoji_activities", root / "emoji_activities")
-    return root
+from tests.feature_runs import FEW, OFF, entries, make, scores, spoil
+from tests.runs import command, finish, refuse, results
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "ZeroshotCLIP", "ZeroshotCLIP2"])
@@ -229,112 +176,6 @@ def test_the_key_tells_apart_what_gives_other_features(tmp_path: Path, data_root
     assert plain.feature_cache.key(source, "pooled") != keys["as it is"]
     source.transform = lambda image: source.to_tensor(image.rotate(90))
     assert plain.feature_cache.key(source, "pooled") is None
-
-
-class FlippedInference(CoOp):
-    """Its own inference on images."""
-
-    def model_inference(self, input: Tensor) -> Tensor:
-        assert input.shape[1:] == (3, 64, 64)
-        return self.model(input.flip(-1))
-
-
-class FlippedBatches(CoOp):
-    """Its own idea of a test batch."""
-
-    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        images, labels = super().parse_batch_test(batch)
-        return images.flip(-1), labels
-
-
-class FlippedFeatures(PromptedCLIP):
-    def image_features(self, images: Tensor) -> Tensor:
-        return super().image_features(images.flip(-1))
-
-
-class FlippedForward(PromptedCLIP):
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.flip(-1))
-
-
-class OwnFeatures(CoOp):
-    """Its own features."""
-
-    model_class: type[PromptedCLIP] = FlippedFeatures
-
-    def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
-        model = super().build_prompted_clip(classnames)
-        model.__class__ = self.model_class
-        return model
-
-
-class OwnForward(OwnFeatures):
-    """Its own forward pass."""
-
-    model_class = FlippedForward
-
-
-class FlippedZeroshot(ZeroshotCLIP):
-    """Zero-shot with its own inference."""
-
-    def model_inference(self, input: Tensor) -> Tensor:
-        return super().model_inference(input.flip(-1))
-
-
-class OwnStep(CoOp):
-    """Its own training step."""
-
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        assert "img" in batch
-        return super().forward_backward(batch)
-
-
-FOREIGN = (*(FlippedInference, FlippedBatches, OwnFeatures, OwnForward, FlippedZeroshot, OwnStep),)
-
-
-@pytest.fixture
-def _registered() -> Iterator[None]:
-    for trainer in FOREIGN:
-        TRAINER_REGISTRY.register(trainer)
-    yield
-    for trainer in FOREIGN:
-        del TRAINER_REGISTRY._objects[trainer.__name__]
-
-
-def foreign_command(output: Path, data_root: Path, name: str, *extra: str) -> list[str]:
-    """A run of one of the trainers above."""
-    base = "ZeroshotCLIP" if name == "FlippedZeroshot" else "CoOp"
-    arguments = command(output, data_root, *extra, trainer=base)
-    arguments[arguments.index("--trainer") + 1] = name
-    return arguments
-
-
-@pytest.mark.usefixtures("_registered")
-@pytest.mark.parametrize("foreign", FOREIGN[:-1])
-def test_inference_of_its_own_gets_images(
-    foreign: type[Any], tmp_path: Path, data_root: Path
-) -> None:
-    accuracies = []
-    for name, flag in (("on", ()), ("off", (OFF,))):
-        cache = ("TEST.FEATURE_CACHE", str(tmp_path / "cache"))
-        extra = (*flag, *SHORT, *cache, "OPTIM.MAX_EPOCH", "1")
-        finish(foreign_command(tmp_path / name, data_root, foreign.__name__, *extra))
-        accuracies.append(results(tmp_path / name)["accuracy"])
-    assert accuracies[0] == accuracies[1]
-    assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.usefixtures("_registered")
-@pytest.mark.parametrize("name", ["OwnStep", "OwnFeatures", "FlippedZeroshot", "ZeroshotCLIP"])
-def test_views_are_refused_where_images_are_needed(
-    name: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = foreign_command(tmp_path / "run", data_root, name, "INPUT.TRAIN_VIEWS", "2")
-    if name == "ZeroshotCLIP":
-        views = ("INPUT.TRAIN_VIEWS", "2")
-        arguments = command(tmp_path / "run", data_root, *views, trainer=name)
-    assert "INPUT.TRAIN_VIEWS is 2" in refuse(arguments, capsys)
-    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_a_custom_reader_of_images_is_not_cached(tmp_path: Path, data_root: Path) -> None:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dassl.data.data_manager import set_loader_epoch
+from tests.feature_runs import entries, make, spoil
 from tests.runs import SHORT, command, finish, refuse, results
-from tests.test_feature_cache import entries, make, own_root, spoil  # noqa: F401
 from trainers.train_views import ViewImages, view_loader
 
 TWO = (*SHORT, "INPUT.TRAIN_VIEWS", "2", "TRAIN.CHECKPOINT_FREQ", "1")
@@ -24,7 +24,7 @@ def prompt(output: Path) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, own_root: Path) -> Path:  # noqa: F811
+def finished(tmp_path_factory: pytest.TempPathFactory, own_root: Path) -> Path:
     """A short run on two views, with its data beside it."""
     folder = tmp_path_factory.mktemp("views")
     shutil.copytree(own_root, folder / "data")
