@@ -39,6 +39,7 @@ FLAG_KEYS = {
     "trainer": "TRAINER.NAME",
     "backbone": "MODEL.BACKBONE.NAME",
     "head": "MODEL.HEAD.NAME",
+    "no_feature_cache": "TEST.NO_FEATURE_CACHE",
 }
 
 
@@ -74,6 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model-dir", default="", help="folder of the run whose model --eval-only tests")
     add("--load-epoch", type=int, help="which checkpoint of --model-dir; default the last")
     add("--no-train", action="store_true", help="build everything, train nothing")
+    add(
+        "--no-feature-cache",
+        action="store_true",
+        default=None,  # not given: what the files say
+        help="neither read nor keep image features (default: <root>/features)",
+    )
     add("--overwrite", action="store_true", help="replace a finished run in --output-dir")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override any setting")
     return parser

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -32,3 +33,15 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base
     return shared / "data"
+
+
+@pytest.fixture(scope="module")
+def own_root(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """A data folder whose images may be spoilt."""
+    from tests.runs import command, finish
+
+    root = tmp_path_factory.mktemp("own") / "data"
+    few = ("DATASET.NUM_SHOTS", "1", "TEST.SPLIT", "val")
+    finish(command(root.parent / "first", data_root, *few, trainer="ZeroshotCLIP"))
+    shutil.copytree(data_root / "emoji_activities", root / "emoji_activities")
+    return root

@@ -13,31 +13,43 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from clip.weights import LoadedCLIP
-from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import PathLike, UserError, choose_device, load_pretrained_weights
 
+from .cached_features import kind_of, overrides
+from .feature_trainer import FeatureTrainer
 from .frozen_clip import autocast, check_precision, load_frozen_clip
 from .nemesis import vector_norms
 from .prompt_file import save_prompt
 from .prompt_learner import PromptLearner, prompt_length
 from .prompted_clip import PromptedCLIP
+from .train_views import ViewFeatures, check_views, view_loader
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(FeatureTrainer):
     """Tunes the soft prompts of a frozen CLIP with cross-entropy."""
 
     node = "COOP"  # the configuration node: cfg.TRAINER.<node>
 
     model: PromptedCLIP
-    loaded_clip: LoadedCLIP
 
     @property
     def method_cfg(self) -> Any:
         """The method's own configuration node."""
         return self.cfg.TRAINER[self.node]
+
+    @property
+    def tower_precision(self) -> str:
+        """The towers' precision."""
+        return self.method_cfg.PREC
+
+    @classmethod
+    def uses_train_views(cls) -> bool:
+        """Unless a subclass takes training batches apart in a way of its own."""
+        return not overrides(
+            cls, PromptTrainer, "run_epoch", "forward_backward", "parse_batch_train"
+        )
 
     def check_cfg(self, cfg: Any) -> None:
         """Refuse impossible settings before anything is loaded."""
@@ -49,16 +61,18 @@ class PromptTrainer(TrainerX):
     def build_model(self) -> None:
         """Load the frozen CLIP, make the prompts and register them with their optimiser."""
         cfg = self.cfg
-        self.loaded_clip = load_frozen_clip(cfg, self.device, self.method_cfg.PREC)
+        self.loaded_clip = load_frozen_clip(cfg, self.device, self.tower_precision)
         self.model = self.build_prompted_clip(self.dm.dataset.classnames)
         self.model.text_encoder.memory_limit = int(cfg.MODEL.CLIP.TEXT_MEMORY * 2**30)
+        if cfg.INPUT.TRAIN_VIEWS and self.train_loader_x is not None:
+            check_views(self, self.train_loader_x, cfg.INPUT.TRAIN_VIEWS)
         learner = self.model.prompt_learner
         if cfg.MODEL.INIT_WEIGHTS:
             load_pretrained_weights(learner, cfg.MODEL.INIT_WEIGHTS)
         self.optim = build_optimizer(learner, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model("prompt_learner", learner, self.optim, self.sched)
-        scales_gradients = self.method_cfg.PREC == "amp" and self.device.type == "cuda"
+        scales_gradients = self.tower_precision == "amp" and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales_gradients)
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
@@ -108,9 +122,8 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One optimisation step."""
-        images, labels = self.parse_batch_train(batch)
-        with autocast(self.method_cfg.PREC, self.device):
-            loss, summary = self.loss(self.model.image_features(images), labels)
+        with autocast(self.tower_precision, self.device):
+            loss, summary = self.loss(*self.features_and_labels(batch))
         self.detect_anomaly(loss)
         self.model_zero_grad()
         self.scaler.scale(loss).backward()
@@ -120,13 +133,49 @@ class PromptTrainer(TrainerX):
             self.update_lr()
         return summary
 
+    def features_and_labels(
+        self, batch: dict[str, Any]
+    ) -> tuple[Float[Tensor, "batch *tokens embed"], Int[Tensor, " batch"]]:
+        """The batch's image features, kept (INPUT.TRAIN_VIEWS) or computed now, and labels."""
+        if "features" in batch:
+            return batch["features"].to(self.device), batch["label"].to(self.device)
+        images, labels = self.parse_batch_train(batch)
+        return self.model.image_features(images), labels
+
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images and labels of a batch, on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
+    def enter_epoch(self) -> None:
+        """Before the first epoch, let kept views take the place of the training images."""
+        views, loader = self.cfg.INPUT.TRAIN_VIEWS, self.train_loader_x
+        if views and loader is not None and not isinstance(loader.dataset, ViewFeatures):
+            self.train_loader_x = view_loader(self, loader, views)
+        super().enter_epoch()
+
+    def feature_kind(self) -> str | None:
+        """What the model matches, unless a subclass infers in a way of its own."""
+        own = overrides(type(self), PromptTrainer, "model_inference", "parse_batch_test")
+        own = own or overrides(type(self.model), PromptedCLIP, "forward")
+        if own or self.model.clip_model is not self.loaded_clip.model:
+            return None
+        return kind_of(type(self.model).image_features)
+
+    def image_features(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch *tokens embed"]:
+        """Normalised features of the frozen tower, as the model matches them."""
+        return self.model.image_features(images)
+
+    def classify(
+        self, image_features: Float[Tensor, "batch *tokens embed"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of known features under the learned prompts."""
+        return self.model.classify(image_features)
+
     def test(self, split: str | None = None) -> float:
         """Evaluate with the text features computed once."""
-        with autocast(self.method_cfg.PREC, self.device), self.model.fixed_prompts():
+        with autocast(self.tower_precision, self.device), self.model.fixed_prompts():
             return super().test(split)
 
     def export_artifacts(self, directory: PathLike) -> None:

@@ -89,7 +89,12 @@ class PromptedCLIP(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch classes"]:
         """Logits of the images under the learned prompts."""
-        image_features = self.image_features(images)
+        return self.classify(self.image_features(images))
+
+    def classify(
+        self, image_features: Float[Tensor, "batch *tokens embed"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of images whose features are known, under the learned prompts."""
         if self._evaluated_text is not None:
             return self.match(image_features, self._evaluated_text)[0]
         return self.logits(image_features, self.prompt_learner())[0]

@@ -17,9 +17,11 @@ from clip import tokenize
 from clip.prompt_layout import clean_classname
 from clip.weights import LoadedCLIP
 from dassl.config import declare_config
-from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import choose_device
 
+from .cached_features import kind_of, overrides
+from .feature_trainer import FeatureTrainer
 from .frozen_clip import autocast, check_precision, load_frozen_clip
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -38,11 +40,16 @@ declare_config("TRAINER.ZSCLIP", {"PREC": "fp32"})
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(TrainerX):
+class ZeroshotCLIP(FeatureTrainer):
     """Classifies with the dataset's hand-written template; nothing is trained."""
 
     loaded_clip: LoadedCLIP
     text_features: Tensor
+
+    @property
+    def tower_precision(self) -> str:
+        """The towers' precision."""
+        return self.cfg.TRAINER.ZSCLIP.PREC
 
     def check_cfg(self, cfg: Any) -> None:
         """Refuse an impossible precision before anything is loaded."""
@@ -50,7 +57,7 @@ class ZeroshotCLIP(TrainerX):
 
     def build_model(self) -> None:
         """Encode the class names in their template."""
-        self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.cfg.TRAINER.ZSCLIP.PREC)
+        self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.tower_precision)
         dataset = self.dm.dataset
         templates = getattr(dataset, "templates", DEFAULT_TEMPLATES)
         prompts = [self._encode(template, dataset.classnames) for template in self.use(templates)]
@@ -72,10 +79,25 @@ class ZeroshotCLIP(TrainerX):
         input: Float[Tensor, "batch 3 height width"],
     ) -> Float[Tensor, "batch classes"]:
         """Scaled cosine similarities to the class weights."""
-        model = self.loaded_clip.model
-        with autocast(self.cfg.TRAINER.ZSCLIP.PREC, self.device):
-            features = functional.normalize(model.encode_image(input), dim=-1)
-            return model.logit_scale.exp() * features @ self.text_features.T
+        with autocast(self.tower_precision, self.device):
+            return self.classify(self.image_features(input))
+
+    def image_features(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch embed"]:
+        """Normalised image features."""
+        return functional.normalize(self.loaded_clip.model.encode_image(images), dim=-1)
+
+    def classify(
+        self, image_features: Float[Tensor, "batch embed"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Scaled cosine similarities of known features to the class weights."""
+        return self.loaded_clip.model.logit_scale.exp() * image_features @ self.text_features.T
+
+    def feature_kind(self) -> str | None:
+        """Pooled features, unless a subclass infers in a way of its own."""
+        own = overrides(type(self), ZeroshotCLIP, "model_inference", "parse_batch_test")
+        return None if own else kind_of(type(self).image_features)
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Nothing to train: test."""

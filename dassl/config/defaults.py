@@ -18,6 +18,7 @@ _INPUT: dict[str, Any] = {
     "SIZE": (224, 224),
     "INTERPOLATION": "bilinear",
     "TRANSFORMS": (),
+    "TRAIN_VIEWS": 0,  # 0: new augmentation each time; K: draw from K kept views of each image
     "NO_TRANSFORM": False,
     "PIXEL_MEAN": [0.485, 0.456, 0.406],
     "PIXEL_STD": [0.229, 0.224, 0.225],

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..utils import Registry
+from ..utils import Registry, UserError
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -11,9 +11,15 @@ def build_trainer(cfg: Any) -> Any:
     """Create the trainer that `cfg.TRAINER.NAME` names.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or it cannot use cfg.INPUT.TRAIN_VIEWS.
     """
     trainer_class = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    uses_views = getattr(trainer_class, "uses_train_views", bool)
+    if cfg.INPUT.TRAIN_VIEWS and not uses_views():
+        raise UserError(
+            f"INPUT.TRAIN_VIEWS is {cfg.INPUT.TRAIN_VIEWS}, but {cfg.TRAINER.NAME} does not train "
+            "on features of a frozen image tower; leave it at 0"
+        )
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
     return trainer_class(cfg)

@@ -151,6 +151,7 @@ class RunRecord:
             "macro_f1": results.get("macro_f1"),
             "error_rate": results.get("error_rate"),
             "num_test": results.get("total"),
+            "train_views": cfg.INPUT.TRAIN_VIEWS,
             "epochs": epochs,
             "train_seconds": round(self.train_seconds(), 3) if epochs else 0.0,
             "device": device,

@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ class SimpleTrainer(TrainerBase):
     def build_model(self) -> None:
         """Create `self.model` and register what learns."""
         raise NotImplementedError("A trainer builds its model in build_model()")
+
+    @classmethod
+    def uses_train_views(cls) -> bool:
+        """Hook: whether training can draw from kept views, INPUT.TRAIN_VIEWS."""
+        return False
 
     def result_entries(self) -> dict[str, Any]:
         """Hook: further entries for results.json."""
@@ -194,9 +200,8 @@ class SimpleTrainer(TrainerBase):
         if wanted == "val" and not use_val:
             print("There are no validation images: the test images take their place")
         print(f"Evaluate on the *{split}* set")
-        for batch in tqdm(loader, disable=None, leave=False):
-            inputs, label = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(inputs), label)
+        for scores, label in self.predictions(loader):
+            self.evaluator.process(scores, label)
         results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
@@ -204,6 +209,12 @@ class SimpleTrainer(TrainerBase):
         if wanted == self.cfg.TEST.SPLIT:
             self.last_results = dict(results)
         return float(next(iter(results.values())))
+
+    def predictions(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield scores (batch, classes) and labels (batch,) of all images of a loader."""
+        for batch in tqdm(loader, disable=None, leave=False):
+            inputs, label = self.parse_batch_test(batch)
+            yield self.model_inference(inputs), label
 
     def model_inference(self, input: Any) -> Tensor:
         """Return the model's scores (batch, classes)."""

@@ -36,6 +36,10 @@ class Random2DTranslation:
         self.p = p
         self.interpolation = interpolation
 
+    def __repr__(self) -> str:
+        size = f"{self.height}, {self.width}"
+        return f"Random2DTranslation({size}, p={self.p}, interpolation={self.interpolation.value})"
+
     def __call__(self, img: Image.Image) -> Image.Image:
         """Transform one image."""
         if random.random() > self.p:
@@ -66,6 +70,10 @@ class ToNormalizedTensor:
         self.mean = torch.tensor(mean).view(3, 1, 1)
         self.std = torch.tensor(std).view(3, 1, 1)
 
+    def __repr__(self) -> str:
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return f"ToNormalizedTensor(mean={mean}, std={std})"
+
     def __call__(self, img: Image.Image) -> Float[Tensor, "3 h w"]:
         """Transform one image."""
         pixels = torch.from_numpy(np.array(img)).permute(2, 0, 1)
@@ -78,6 +86,9 @@ class InstanceNormalization:
 
     def __init__(self, eps: float = 1e-8) -> None:
         self.eps = eps
+
+    def __repr__(self) -> str:
+        return f"InstanceNormalization(eps={self.eps})"
 
     def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Transform one image."""
@@ -97,6 +108,9 @@ class Cutout:
     def __init__(self, n_holes: int = 1, length: int = 16) -> None:
         self.n_holes = n_holes
         self.length = length
+
+    def __repr__(self) -> str:
+        return f"Cutout(n_holes={self.n_holes}, length={self.length})"
 
     def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Transform one image."""
@@ -122,6 +136,9 @@ class GaussianNoise:
         self.mean = mean
         self.std = std
         self.p = p
+
+    def __repr__(self) -> str:
+        return f"GaussianNoise(mean={self.mean}, std={self.std}, p={self.p})"
 
     def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Transform one image."""

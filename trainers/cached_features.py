@@ -1,0 +1,175 @@
+"""Which kept image features belong to a run: the keys and the folder of the feature cache.
+
+A frozen image tower gives the same features of an image in every run, whatever the seed and the
+method. They are kept under a key of all that decides about them: the weights, the architecture, the
+precision, the transform, the files and the versions of what computes.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clip.weights import LoadedCLIP
+from dassl.config import declare_config
+from dassl.data import DatasetWrapper
+from dassl.data.datasets import Datum
+from dassl.data.feature_store import FeatureStore, StoredRows
+from dassl.data.transforms import build_transform
+from dassl.utils import package_versions
+
+declare_config(
+    "TEST",
+    {
+        "FEATURE_CACHE": "",  # folder of kept image features; "" is <DATASET.ROOT>/features
+        "NO_FEATURE_CACHE": False,  # compute them anew in every run
+    },
+)
+
+# Functions from images to features of the frozen tower and nothing else, and what they give:
+# pooled (B, E) or local (B, M, E). A method with another one computes it every time.
+FEATURE_KINDS = {
+    "trainers.prompted_clip.PromptedCLIP.image_features": "pooled",
+    "trainers.plot.TransportCLIP.image_features": "local",
+    "trainers.zsclip.ZeroshotCLIP.image_features": "pooled",
+}
+# Local features are M times as large as pooled ones. Rounding moves a normalised feature by less
+# than 0.0005, and everything is computed from the rounded ones, also the first time.
+KEPT_AS = {"pooled": None, "local": torch.float16}
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# To be raised when the code computes other features from the same weights and images.
+VERSION = 1
+_COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
+
+
+def kind_of(image_features: Any) -> str | None:
+    """`pooled`, `local`, or None for a function that is not known to be the frozen tower's."""
+    return FEATURE_KINDS.get(f"{image_features.__module__}.{image_features.__qualname__}")
+
+
+def overrides(cls: type, base: type, *names: str) -> bool:
+    """Whether a class has another version of one of its base's methods."""
+    return any(getattr(cls, name) is not getattr(base, name) for name in names)
+
+
+def is_frozen(tower: nn.Module) -> bool:
+    """Whether nothing in the tower learns and no hook changes what it computes."""
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in tower.modules())
+    return not hooked and not any(p.requires_grad for p in tower.parameters())
+
+
+@torch.no_grad()
+def tower_sums(tower: nn.Module) -> dict[str, int]:
+    """The exact sum of each tensor's bits, read as integers: the same on every device.
+
+    They identify random weights, and a tower that was changed after its file was read.
+    """
+    sums = {
+        name: value.contiguous().view(_INTEGERS[value.element_size()]).sum(dtype=torch.int64)
+        for name, value in tower.state_dict().items()
+    }
+    return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class FeatureCache:
+    """The kept image features of a frozen CLIP, for all runs that use it alike.
+
+    Args:
+        cfg: DATASET.ROOT and TEST are read.
+        loaded: the weights.
+        precision: one of `PRECISIONS`.
+        device: where features are computed.
+    """
+
+    def __init__(self, cfg: Any, loaded: LoadedCLIP, precision: str, device: torch.device) -> None:
+        self.enabled = not cfg.TEST.NO_FEATURE_CACHE
+        folder = cfg.TEST.FEATURE_CACHE or Path(cfg.DATASET.ROOT) / "features"
+        self.store = FeatureStore(Path(folder).expanduser().absolute())
+        tower = loaded.model.visual
+        config = dataclasses.asdict(loaded.model.config)
+        versions = package_versions()
+        self._computed_by = {
+            "version": VERSION,
+            "weights": loaded.sha256 or loaded.source,
+            "tower": tower_sums(tower),
+            "architecture": {key: value for key, value in config.items() if "text" not in key},
+            "precision": precision,
+            "device": device.type,
+            "packages": {name: versions[name] for name in _COMPUTING_PACKAGES},
+        }
+
+    def key(self, source: DatasetWrapper, kind: str, view: int | None = None) -> str | None:
+        """Digest of what is computed; None if the transform is not the configuration's.
+
+        Args:
+            source: the images in order, and what is done to them.
+            kind: pooled or local.
+            view: which of the random views of each image; None without randomness.
+        """
+        transform = transform_of(source)
+        if transform is None:
+            return None
+        paths = [str(Path(item.impath).absolute()) for item in source.data_source]
+        parts = {"kind": kind, "view": view, "transform": transform, "paths": paths}
+        return digest_of({**self._computed_by, **parts})
+
+    def get(
+        self,
+        source: DatasetWrapper,
+        kind: str,
+        make: Callable[[], Iterable[Tensor]],
+        view: int | None = None,
+    ) -> StoredRows | None:
+        """The features of images, from the cache or made and kept there.
+
+        Args:
+            source: see `key`.
+            kind: see `key`.
+            make: computes the features of all images in order, batch by batch.
+            view: see `key`.
+
+        Returns:
+            One row an image; None when they cannot be kept: the cache is off or cannot be written,
+            the transform is not the configuration's, or an image is not there.
+        """
+        key = self.key(source, kind, view) if self.enabled else None
+        stamp = stamp_of(source.data_source) if key else None
+        if key is None or stamp is None:
+            return None
+        rows = self.store.get(key, stamp, len(source), make, KEPT_AS[kind])
+        if rows is None:
+            self.enabled = False  # what could not be written once is not tried again
+        else:
+            print(f"The features of {len(rows):,} images are kept in {self.store.path(key)}")
+        return rows
+
+
+def transform_of(source: DatasetWrapper) -> str | None:
+    """What is done to the images; None for a transform that is not the configuration's.
+
+    Only the configured ones are known to tell all about themselves in their `repr`.
+    """
+    if source.transform is None:
+        return repr(source.to_tensor)
+    configured = repr(build_transform(source.cfg, is_train=source.is_train))
+    return configured if repr(source.transform) == configured else None
+
+
+def stamp_of(items: Sequence[Datum]) -> str | None:
+    """Digest of the files' sizes and times of change, in order; None if one cannot be read."""
+    try:
+        stats = [Path(item.impath).stat() for item in items]
+    except OSError:
+        return None  # whoever opens the image says what is wrong
+    return digest_of([[stat.st_size, stat.st_mtime_ns] for stat in stats])

@@ -1,0 +1,157 @@
+"""Training on kept views: K augmentations of every image, run through the frozen tower once.
+
+View v of an image depends on the image file's content and v alone. So all runs, seeds and methods
+that train on the same images share the features. Every item of every batch draws one of the K views
+by the seed that the sampler gives it, which depends on the run's seed and the epoch alone.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dassl.data import DatasetWrapper
+from dassl.data.data_manager import read_image
+from dassl.data.feature_store import StoredRows
+from dassl.data.samplers import EpochSampler
+from dassl.utils import UserError, isolated_rng
+
+from .cached_features import KEPT_AS
+from .feature_trainer import FeatureTrainer
+
+
+class ViewImages(Dataset[dict[str, Any]]):
+    """View `view` of every training image; one item is {"img"}.
+
+    Args:
+        source: the training images with their augmentation.
+        view: number of the view, from 0.
+    """
+
+    def __init__(self, source: DatasetWrapper, view: int) -> None:
+        self.source = source
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self.source.data_source[index].impath
+        image = read_image(path)
+        transform: Any = self.source.transform or self.source.to_tensor
+        with isolated_rng(view_seed(path, self.view)):
+            return {"img": transform(image)}
+
+
+def view_seed(path: str, view: int) -> int:
+    """The seed of an image's view: the same wherever the file lies and whenever it was written."""
+    content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return int.from_bytes(hashlib.sha256(f"{content}/{view}".encode()).digest()[:7], "big")
+
+
+class ViewFeatures(Dataset[dict[str, Any]]):
+    """Batches of features: {"features", "label", "domain", "impath", "index"}.
+
+    Args:
+        source: the training images.
+        views: the features of each view, one row an image.
+    """
+
+    def __init__(self, source: DatasetWrapper, views: Sequence[StoredRows]) -> None:
+        self.source = source
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, indices: Sequence[Any]) -> dict[str, Any]:
+        """Return a whole batch, with a view for each item drawn by the index's own seed."""
+        items = [self.source.data_source[index] for index in indices]
+        rows = [self.views[i.seed % len(self.views)].take([int(i)]) for i in indices]
+        return {
+            "features": torch.cat(rows),
+            "label": torch.tensor([item.label for item in items]),
+            "domain": torch.tensor([item.domain for item in items]),
+            "impath": [item.impath for item in items],
+            "index": torch.tensor([int(index) for index in indices]),
+        }
+
+
+def check_views(trainer: FeatureTrainer, loader: Any, views: int) -> str:
+    """Make sure that training can do with the features of this loader's images.
+
+    Returns:
+        The kind of the features.
+
+    Raises:
+        UserError: the method or the loader needs the images.
+    """
+    kind, dataset = trainer.feature_kind(), loader.dataset
+    plain = type(dataset) is DatasetWrapper and isinstance(loader.sampler, EpochSampler)
+    if plain and (dataset.k_tfm > 1 or dataset.return_img0):
+        raise UserError(
+            f"INPUT.TRAIN_VIEWS is {views}, which gives one view of each image; leave "
+            "DATALOADER.K_TRANSFORMS at 1 and RETURN_IMG0 at False"
+        )
+    if kind is None or not plain or not trainer.tower_is_frozen():
+        raise UserError(
+            f"INPUT.TRAIN_VIEWS is {views}, but {type(trainer).__name__} trains on the images "
+            "themselves; leave it at 0"
+        )
+    return kind
+
+
+def view_loader(trainer: FeatureTrainer, loader: Any, views: int) -> DataLoader[Any]:
+    """A loader of features that draws the same items in the same batches as a loader of images.
+
+    Args:
+        trainer: computes the features.
+        loader: the training images.
+        views: K.
+
+    Raises:
+        UserError: see `check_views`.
+    """
+    kind, dataset = check_views(trainer, loader, views), loader.dataset
+    print(f"Training draws from {views} kept views of each of {len(dataset):,} images")
+    kept = [_kept_view(trainer, loader, kind, view) for view in range(views)]
+    # Its own generator, as every loader has: a pass must not draw from the global one.
+    generator = torch.Generator()
+    generator.manual_seed(loader.sampler.seed)
+    return DataLoader(
+        ViewFeatures(dataset, kept),
+        batch_size=loader.batch_size,
+        sampler=loader.sampler,
+        drop_last=loader.drop_last,
+        pin_memory=loader.pin_memory,
+        collate_fn=_as_it_is,
+        generator=generator,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _kept_view(trainer: FeatureTrainer, loader: Any, kind: str, view: int) -> StoredRows:
+    source = loader.dataset
+
+    def make() -> Iterator[Tensor]:
+        images = DataLoader(
+            ViewImages(source, view),
+            batch_size=trainer.cfg.DATALOADER.TEST.BATCH_SIZE,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+            generator=torch.Generator(),
+        )
+        return trainer.compute_features(images)
+
+    kept = trainer.feature_cache.get(source, kind, make, view)
+    if kept is not None:
+        return kept
+    # Without the cache the views are this run's own, rounded as they would be on disk.
+    return StoredRows.in_memory(make(), KEPT_AS[kind])
