@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from dassl.data.feature_store import FeatureStore, StoredRows
 from dassl.data.transforms import build_transform
 from dassl.utils import package_versions
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 declare_config(
     "TEST",
     {
@@ -31,13 +33,6 @@ declare_config(
     },
 )
 
-# Functions from images to features of the frozen tower and nothing else, and what they give:
-# pooled (B, E) or local (B, M, E). A method with another one computes it every time.
-FEATURE_KINDS = {
-    "trainers.prompted_clip.PromptedCLIP.image_features": "pooled",
-    "trainers.plot.TransportCLIP.image_features": "local",
-    "trainers.zsclip.ZeroshotCLIP.image_features": "pooled",
-}
 # Local features are M times as large as pooled ones. Rounding moves a normalised feature by less
 # than 0.0005, and everything is computed from the rounded ones, also the first time.
 KEPT_AS = {"pooled": None, "local": torch.float16}
@@ -48,9 +43,25 @@ VERSION = 1
 _COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
 
 
+def frozen_features(kind: str) -> Callable[[Function], Function]:
+    """Declare a function to give the frozen tower's features of images and nothing else.
+
+    Only then are its results kept; another method's are computed every time.
+
+    Args:
+        kind: `pooled`, (B, E), or `local`, (B, M, E).
+    """
+
+    def declare(function: Function) -> Function:
+        function.__dict__["feature_kind"] = kind
+        return function
+
+    return declare
+
+
 def kind_of(image_features: Any) -> str | None:
-    """`pooled`, `local`, or None for a function that is not known to be the frozen tower's."""
-    return FEATURE_KINDS.get(f"{image_features.__module__}.{image_features.__qualname__}")
+    """`pooled`, `local`, or None for a function that is not declared to be the frozen tower's."""
+    return getattr(image_features, "feature_kind", None)
 
 
 def overrides(cls: type, base: type, *names: str) -> bool:

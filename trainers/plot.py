@@ -18,6 +18,7 @@ from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 
+from .cached_features import frozen_features
 from .nemesis_trainer import NemesisMixin
 from .prompt_learner import PromptLearner
 from .prompt_trainer import PromptTrainer
@@ -55,6 +56,7 @@ class TransportCLIP(PromptedCLIP):
     transport = Transport()
 
     @torch.no_grad()
+    @frozen_features("local")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from clip.model import CLIP
 from clip.text_encoding import SoftPromptEncoder
 
+from .cached_features import frozen_features
 from .prompt_learner import PromptLearner
 
 
@@ -45,6 +46,7 @@ class PromptedCLIP(nn.Module):
         self._evaluated_text: Tensor | None = None
 
     @torch.no_grad()
+    @frozen_features("pooled")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:

@@ -20,7 +20,7 @@ from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import choose_device
 
-from .cached_features import kind_of, overrides
+from .cached_features import frozen_features, kind_of, overrides
 from .feature_trainer import FeatureTrainer
 from .frozen_clip import autocast, check_precision, load_frozen_clip
 
@@ -82,6 +82,7 @@ class ZeroshotCLIP(FeatureTrainer):
         with autocast(self.tower_precision, self.device):
             return self.classify(self.image_features(input))
 
+    @frozen_features("pooled")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:

@@ -3,8 +3,7 @@
 An entry is a safetensors file `<key>.safetensors` with one tensor of n rows. The key says what was
 computed, the stamp from which state of the inputs: an entry of another stamp is stale. Both, and a
 SHA-256 over them and the data, stand in the file's metadata; all of it is checked whenever an entry
-is opened. Rows are written and read a few at a time, whatever their
-number.
+is opened. Rows are written and read a few at a time, whatever their number.
 """
 
 import errno
