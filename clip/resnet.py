@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .vision_transformer import check_image_size
 
@@ -133,6 +134,20 @@ class ModifiedResNet(nn.Module):
         self.layer4 = _stage(width * 16, width * 8, layers[3], stride=2)
         self.attnpool = AttentionPool2d(input_resolution // 32, width * 32, heads, output_dim)
 
+    @torch.no_grad()
+    def fold_batch_norms(self) -> None:
+        """Put every BatchNorm's fixed statistics into the convolution before it, for inference.
+
+        The state dict is another one afterwards, the features are the same up to rounding.
+        """
+        blocks = [module for module in self.modules() if isinstance(module, Bottleneck)]
+        for block in (self, *blocks):
+            for number in (1, 2, 3):
+                _fold(block, f"conv{number}", f"bn{number}")
+        for block in blocks:
+            if block.downsample is not None:
+                _fold(block.downsample, "0", "1")
+
     def _feature_map(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels side side"]:
@@ -158,3 +173,10 @@ class ModifiedResNet(nn.Module):
 def _stage(inplanes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
     rest = (Bottleneck(planes * Bottleneck.expansion, planes) for _ in range(1, blocks))
     return nn.Sequential(Bottleneck(inplanes, planes, stride), *rest)
+
+
+def _fold(parent: nn.Module, conv: str, norm: str) -> None:
+    convolution, batch_norm = parent.get_submodule(conv), parent.get_submodule(norm)
+    if isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):
+        setattr(parent, conv, fuse_conv_bn_eval(convolution, batch_norm))
+        setattr(parent, norm, nn.Identity())

@@ -55,13 +55,14 @@ class TransportCLIP(PromptedCLIP):
 
     transport = Transport()
 
-    @torch.no_grad()
     @frozen_features("local")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:
         """Normalised pooled (first) and local features."""
-        return functional.normalize(self.clip_model.encode_image_local(images), dim=-1)
+        with torch.inference_mode():
+            features = functional.normalize(self.clip_model.encode_image_local(images), dim=-1)
+        return features.clone()  # inference tensors cannot take part in a training step
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]

@@ -45,14 +45,14 @@ class PromptedCLIP(nn.Module):
         )
         self._evaluated_text: Tensor | None = None
 
-    @torch.no_grad()
     @frozen_features("pooled")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
         """Normalised image features f; no gradient, since the tower is frozen."""
-        features = self.clip_model.encode_image(images)
-        return functional.normalize(features, dim=-1)
+        with torch.inference_mode():
+            features = functional.normalize(self.clip_model.encode_image(images), dim=-1)
+        return features.clone()  # inference tensors cannot take part in a training step
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]
