@@ -8,10 +8,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +20,7 @@ from clip.config import CLIPConfig
 from .cases import CASES, PLAIN, Case, Setting, Workload, make_side
 
 # A first run that is longer than this also counts: what it pays once is small beside it.
-LONGEST_WARM_UP = 5.0
+LONGEST_WARM_UP = 2.0
 STATUS = Path("/proc/self/status")
 GIB = 2**30
 
@@ -134,13 +134,30 @@ def why_not(case: Case, side: str, setting: Setting) -> str:
 
 
 def peak_memory(key: str, side: str, setting: Setting, threads: int) -> Peak | str:
-    """Peak memory of a case's first run in a fresh process, or why there is none."""
+    """Peak memory of a case's first run in a fresh process, or why there is none.
+
+    Raises:
+        RuntimeError: the process failed for another reason than memory; it has said why.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(_peak_here, key, side, setting, threads).result()
-        except BrokenProcessPool:
-            return "did not fit: the system ended its process"
+    receiver, sender = context.Pipe(duplex=False)
+    job = (sender, key, side, setting, threads)
+    process = context.Process(target=_send_peak, args=job, daemon=True)
+    process.start()
+    sender.close()  # so that the child's end is the last one, and its death is seen
+    try:
+        peak: Peak | str = receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode is not None and process.exitcode < 0:
+            return f"did not fit: its process was ended by signal {-process.exitcode}"
+        raise RuntimeError(f"Measuring the memory of {side} {key} failed, see above.") from None
+    process.join()
+    return peak
+
+
+def _send_peak(sender: Connection, *job: Any) -> None:
+    sender.send(_peak_here(*job))
 
 
 def _peak_here(key: str, side: str, setting: Setting, threads: int) -> Peak | str:
