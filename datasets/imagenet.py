@@ -9,6 +9,17 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.utils import UserError, listdir_nohidden
 
+CLASSNAMES = Path(__file__).parent / "imagenet_classnames.txt"
+
+
+def imagenet_classnames() -> list[str]:
+    """The 1000 class names that CLIP's authors curated, in the order of ImageNet's labels.
+
+    From OpenAI's CLIP notebooks, as open_clip ships them (`zero_shot_metadata`, MIT licence); the
+    wordnet ids beside them are those of timm's list of ImageNet's synsets.
+    """
+    return list(ImageNet.read_classnames(CLASSNAMES).values())
+
 
 @DATASET_REGISTRY.register()
 class ImageNet(SplitDataset):

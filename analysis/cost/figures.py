@@ -1,0 +1,151 @@
+"""Cost over PAN's N and over the number of classes, beside what the paper reports."""
+
+import csv
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.figures import COLOURS, MARKERS, plt
+from dassl.utils import write_atomic
+
+from .cases import OURS, SIDES
+from .run import Entries
+
+PAPER = Path(__file__).parent.parent / "paper"
+OVER_N = {"pan1": 1, "pan4": 4, "pan16": 16}
+OVER_CLASSES = {"pun": ("PUN", "PUN_x"), "pan1": ("PAN", "PAN_x"), "plot": ("PLOT", "PLOT_x")}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a figure; `index` chooses colour and marker."""
+
+    label: str
+    points: dict[int, float]
+    index: int
+    dashed: bool = False
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    with (PAPER / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _relative(entries: Entries, backbone: str, classes: int, case: str, side: str) -> float | None:
+    """Seconds of a case over those of the same side's CoOp step."""
+    found = [entries.find(backbone, classes, key, side) for key in (case, "coop")]
+    top, bottom = (entry.seconds if entry else None for entry in found)
+    return top / bottom if top and bottom else None
+
+
+def _measured(values: dict[int, float | None]) -> dict[int, float]:
+    return {x: value for x, value in values.items() if value is not None}
+
+
+def cost_over_n(entries: Entries, backbone: str, classes: int) -> list[Series]:
+    """PAN step / CoOp step for each N: ours, plain, and the paper's Table A9."""
+    series = [
+        Series(
+            f"{side}, {classes} classes",
+            _measured(
+                {n: _relative(entries, backbone, classes, key, side) for key, n in OVER_N.items()}
+            ),
+            index,
+        )
+        for index, side in enumerate(reversed(SIDES))
+    ]
+    rows = {row["dataset"]: row for row in _read("table_a9_cost_n.csv")}
+    for index, dataset in enumerate(("ImageNet", "Caltech101"), 2):
+        row = rows[dataset]
+        points = {int(key[2:]): float(value) for key, value in row.items() if key[:2] == "N="}
+        label = f"paper: {dataset}, {row['classes']} classes, its own GPU"
+        series.append(Series(label, points, index, dashed=True))
+    return series
+
+
+def cost_over_classes(entries: Entries, backbone: str) -> list[Series]:
+    """PUN, PAN and PLOT steps / CoOp step for each number of classes: ours and Table A8."""
+    counts = sorted({entry.classes for entry in entries.all})
+    rows = _read("table_a8_cost.csv")
+    series = []
+    for index, (key, (label, column)) in enumerate(OVER_CLASSES.items()):
+        ours = {count: _relative(entries, backbone, count, key, OURS) for count in counts}
+        paper = {int(row["classes"]): float(row[column]) for row in rows if row[column]}
+        series.append(Series(f"{label}, ours", _measured(ours), index))
+        series.append(Series(f"{label}, paper, its own GPU", paper, index, dashed=True))
+    return series
+
+
+def draw_all(entries: Entries, folder: Path) -> list[Path]:
+    """Draw what was measured, for every backbone; returns the PNGs.
+
+    Beside each stand a PDF and a CSV with its points.
+    """
+    paths = []
+    for backbone in dict.fromkeys(entry.backbone for entry in entries.all):
+        name = "".join(letter if letter.isalnum() else "_" for letter in backbone)
+        counts = {e.classes for e in entries.all if e.backbone == backbone and e.case in OVER_N}
+        timed = sorted(
+            count for count in counts if _relative(entries, backbone, count, "pan1", OURS)
+        )
+        if not timed:
+            continue
+        classes = 100 if 100 in timed else timed[-1]
+        over_n = cost_over_n(entries, backbone, classes)
+        over_classes = cost_over_classes(entries, backbone)
+        for stem, series, label in (
+            (f"cost_over_n_{name}", over_n, "N, corrupted positions per batch"),
+            (f"cost_over_classes_{name}", over_classes, "classes"),
+        ):
+            path = folder / f"{stem}.png"
+            _draw(series, path, f"{backbone}: step / CoOp step of the same kind", label)
+            paths.append(path)
+    return paths
+
+
+def _draw(series: Sequence[Series], path: Path, title: str, xlabel: str) -> None:
+    figure, axis = plt.subplots(figsize=(5.4, 3.8), layout="constrained")
+    for line in (line for line in series if line.points):
+        points = dict(sorted(line.points.items()))
+        axis.plot(
+            list(points),
+            list(points.values()),
+            color=COLOURS[line.index],
+            marker=MARKERS[line.index],
+            markerfacecolor="white" if line.dashed else COLOURS[line.index],
+            linestyle="--" if line.dashed else "-",
+            linewidth=1 if line.dashed else 1.8,
+            markersize=4,
+            label=line.label,
+        )
+    _dress(axis, series, title, xlabel)
+    for suffix in ("png", "pdf"):  # named to savefig, which is given a temporary file
+        save = functools.partial(figure.savefig, dpi=160, format=suffix)
+        write_atomic(path.with_suffix(f".{suffix}"), save)
+    plt.close(figure)
+    write_atomic(path.with_suffix(".csv"), lambda to: _write_csv(series, to))
+
+
+def _dress(axis: Any, series: Sequence[Series], title: str, xlabel: str) -> None:
+    every = sorted({x for line in series for x in line.points})
+    axis.set_xscale("log", base=2 if every[-1] <= 16 else 10)
+    ticks = every if every[-1] <= 16 else [10, 100, 1000]
+    axis.set_xticks(ticks, [str(x) for x in ticks])
+    axis.minorticks_off()
+    axis.set_yscale("log", base=2)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set(title=title, xlabel=xlabel, ylabel="times a CoOp step")
+    axis.axhline(1, color="0.6", linewidth=0.8)
+    axis.grid(axis="y", color="0.9")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _write_csv(series: Sequence[Series], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["series", "x", "times_coop_step"])
+        for line in series:
+            writer.writerows([line.label, x, f"{y:.4g}"] for x, y in sorted(line.points.items()))

@@ -1,0 +1,158 @@
+"""Real trainers on made-up data: every measured step of ours is a registered trainer's own."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import trainers  # noqa: F401  (registers)
+from clip.checkpoint import PIXEL_MEAN, PIXEL_STD
+from clip.config import ARCHITECTURES, CLIPConfig, canonical_name
+from clip.weights import RANDOM_PREFIX, LoadedCLIP, load_clip
+from dassl.config import load_config
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.engine import build_trainer
+from datasets.imagenet import imagenet_classnames
+
+CLASSNAMES_FILE = "classnames.txt"
+N_CTX = 16
+PROMPT_SETS = 4  # PLOT's P
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A CLIP to measure.
+
+    Attributes:
+        name: as the user gave it.
+        weights: what `load_clip` takes: random weights for an architecture's name.
+        config: its sizes.
+        pixel_mean: what a trainer's INPUT must say.
+        pixel_std: likewise.
+        text_heads: of the text tower, where the weights do not tell; 0 leaves it to them.
+        vision_heads: of the image tower, likewise.
+    """
+
+    name: str
+    weights: str
+    config: CLIPConfig
+    pixel_mean: tuple[float, ...] = PIXEL_MEAN
+    pixel_std: tuple[float, ...] = PIXEL_STD
+    text_heads: int = 0
+    vision_heads: int = 0
+
+    @classmethod
+    def find(cls, name: str, text_heads: int = 0, vision_heads: int = 0) -> "Backbone":
+        """Random weights for an architecture's name; everything else as `load_clip` loads it.
+
+        Raises:
+            WeightsError: no such CLIP.
+        """
+        canonical = canonical_name(name)
+        if canonical is not None:
+            return cls(canonical, RANDOM_PREFIX + canonical, ARCHITECTURES[canonical])
+        loaded = load_clip(
+            name, transformer_heads=text_heads or None, vision_heads=vision_heads or None
+        )
+        config, mean, std = loaded.model.config, loaded.pixel_mean, loaded.pixel_std
+        return cls(name, name, config, mean, std, text_heads, vision_heads)
+
+    def load(self, device: torch.device) -> LoadedCLIP:
+        """A fresh copy of the model."""
+        return load_clip(
+            self.weights,
+            device=device,
+            transformer_heads=self.text_heads or None,
+            vision_heads=self.vision_heads or None,
+        )
+
+
+@DATASET_REGISTRY.register()
+class SyntheticClasses(DatasetBase):
+    """The class names of a file with one blank picture for all, so that a trainer can be built."""
+
+    def __init__(self, cfg: Any) -> None:
+        root = Path(cfg.DATASET.ROOT)
+        names = (root / CLASSNAMES_FILE).read_text(encoding="utf-8").splitlines()
+        path = root / "blank.png"
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+        items = [Datum(str(path), label, classname=name) for label, name in enumerate(names)]
+        super().__init__(train_x=items, test=items)
+
+
+def class_names(count: int) -> list[str]:
+    """ImageNet class names, evenly spread over its 1000.
+
+    Neighbours of ImageNet's order are alike (a hundred dogs), other data sets' names are not.
+    """
+    names = imagenet_classnames()
+    return [names[index * len(names) // count] for index in range(count)]
+
+
+def synthetic_trainer(
+    name: str, backbone: Backbone, classnames: Sequence[str], device: torch.device, *opts: Any
+) -> Any:
+    """A registered trainer on a backbone, ready for `forward_backward`.
+
+    Args:
+        name: of the trainer.
+        backbone: see `Backbone`.
+        classnames: C names.
+        device: where it computes.
+        *opts: KEY VALUE pairs that go before what is set here.
+    """
+    side = backbone.config.image_resolution
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        (Path(folder) / CLASSNAMES_FILE).write_text("\n".join(classnames), encoding="utf-8")
+        settings: dict[str, Any] = {
+            "TRAINER.NAME": name,
+            "DATASET.NAME": SyntheticClasses.__name__,
+            "DATASET.ROOT": folder,
+            "OUTPUT_DIR": folder,
+            "DEVICE": str(device),
+            "DATALOADER.NUM_WORKERS": 0,
+            "INPUT.SIZE": (side, side),
+            "INPUT.PIXEL_MEAN": list(backbone.pixel_mean),
+            "INPUT.PIXEL_STD": list(backbone.pixel_std),
+            "MODEL.BACKBONE.NAME": backbone.weights,
+            "MODEL.CLIP.TEXT_HEADS": backbone.text_heads,
+            "MODEL.CLIP.VISION_HEADS": backbone.vision_heads,
+            "OPTIM.NAME": "sgd",
+            "OPTIM.LR": 0.002,
+            "TRAINER.NEMESIS.SCHEDULE": "constant",
+        }
+        pairs = [item for pair in settings.items() for item in pair]
+        trainer = build_trainer(load_config(opts=[*pairs, *opts]))
+    trainer.num_batches, trainer.batch_idx = 2, 0  # never an epoch's last batch
+    trainer.before_epoch()
+    trainer.set_model_mode("train")
+    return trainer
+
+
+def random_images(count: int, backbone: Backbone, device: torch.device, seed: int = 0) -> Tensor:
+    """Noise in the shape of normalised images (B, 3, H, W)."""
+    side = backbone.config.image_resolution
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, side, side, generator=generator).to(device)
+
+
+def random_labels(count: int, classes: int, device: torch.device, seed: int = 0) -> Tensor:
+    """Labels (B,) of such images."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(classes, (count,), generator=generator).to(device)
+
+
+@contextlib.contextmanager
+def own_seed(seed: int) -> Iterator[None]:
+    """Draw from a seeded generator, and leave the global one as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,142 @@
+r"""What a step costs: the textbook way of tuning prompts beside ours, in one run.
+
+    python bench.py --quick                      # the rows of the target table, minutes
+    python bench.py                              # everything, hours on two cores
+    python bench.py --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
+
+Exit codes: 0 done, 2 a mistake in the command (one sentence says which).
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from analysis.cost.cases import CASES, Setting
+from analysis.cost.figures import draw_all
+from analysis.cost.parity import parity
+from analysis.cost.report import environment, write_report
+from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan
+from analysis.cost.synthetic import Backbone, class_names
+from clip.errors import ClipError
+from dassl.config import load_config
+from dassl.utils import UserError, choose_device, prepare_output_dir
+from datasets.imagenet import imagenet_classnames
+
+BACKBONES = ("RN50", "ViT-B/16")
+CLASSES = (10, 100, 1000)
+CHECKED = ("coop",)  # the tests check every method
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a wrong flag with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="only the target table: RN50, 100 and 1000 classes")
+    add("--backbones", nargs="+", metavar="NAME", help=f"default {' '.join(BACKBONES)}; also mini")
+    add(
+        "--classes",
+        nargs="+",
+        type=int,
+        metavar="C",
+        help="numbers of classes, default 10 100 1000",
+    )
+    add("--cases", nargs="+", metavar="CASE", help=f"some of: {' '.join(CASES)}")
+    add("--repetitions", type=int, help="of each workload, default 5 (--quick: 2)")
+    add("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch on the CPU")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
+    add("--output-dir", type=Path, default=Path("output/bench"), help="default output/bench")
+    return parser
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be measured, and fill in the defaults.
+
+    Raises:
+        UserError: an unknown case, a number of classes that ImageNet's names do not give, fewer
+            than one repetition or thread, or --quick with a selection of its own.
+    """
+    names = len(imagenet_classnames())
+    for key in ("repetitions", "threads"):
+        value = getattr(arguments, key)
+        if value is not None and value < 1:
+            raise UserError(f"--{key} is {value}, but must be at least 1.")
+    for count in arguments.classes or ():
+        if not 1 <= count <= names:
+            raise UserError(
+                f"--classes is {count}, but must be from 1 to {names}, ImageNet's names."
+            )
+    for case in arguments.cases or ():
+        if case not in CASES:
+            near = difflib.get_close_matches(case, CASES, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"--cases: {case!r} is unknown; did you mean {near!r}? "
+                f"Choose from {', '.join(CASES)}."
+            )
+    if arguments.quick and (arguments.backbones or arguments.classes or arguments.cases):
+        raise UserError(
+            "--quick says what is measured; leave out --backbones, --classes and --cases."
+        )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, report and say where the report is.
+
+    Raises:
+        UserError: see `check`; or the device is not there.
+        ClipError: an unknown backbone.
+    """
+    check(arguments)
+    device = choose_device(load_config(opts=["DEVICE", arguments.device]))
+    names = arguments.backbones or (BACKBONES[:1] if arguments.quick else BACKBONES)
+    backbones = [Backbone.find(name) for name in dict.fromkeys(names)]
+    folder = Path(prepare_output_dir(str(arguments.output_dir)))
+    torch.set_num_threads(arguments.threads)
+    repetitions = arguments.repetitions or (2 if arguments.quick else 5)
+    effort = Effort(repetitions, 5.0 if arguments.quick else 90.0, arguments.threads)
+    classes = sorted(set(arguments.classes or CLASSES))
+    cases = list(dict.fromkeys(arguments.cases or CASES))
+    plan = quick_plan() if arguments.quick else full_plan(classes, cases)
+
+    measured, differences = [], {}
+    print(f"{len(plan) * len(backbones)} measurements on {device} ...", flush=True)
+    for backbone in backbones:
+        setting = Setting(backbone, class_names(3), device)
+        differences[backbone.name] = max(parity(setting, CHECKED).values())
+        measured += run_plan(backbone, plan, device, effort)
+    entries = Entries(measured)
+    figures = draw_all(entries, folder)
+    print(write_report(folder, entries, environment(device, effort), differences, figures))
+    print(f"Table: {folder / 'bench.md'}  JSON: {folder / 'bench.json'}")
+    for path in figures:
+        print(f"Figure: {path} (with .pdf and .csv)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    try:
+        run(build_parser().parse_args(argv))
+    except (UserError, ClipError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
