@@ -25,15 +25,16 @@ def plot_accuracy_over_shots(
 
     The baseline is a dashed line, since it learns from no shots.
     """
-    datasets = list(dict.fromkeys(dataset for _, dataset, _ in cells))
-    trainers = [t for t in dict.fromkeys(trainer for trainer, _, _ in cells) if t != baseline]
+    datasets = sorted({dataset for _, dataset, _ in cells})
+    methods = sorted({method for method, _, _ in cells} - {baseline})
     figure, axes = plt.subplots(
         1, len(datasets), figsize=(4.2 * len(datasets), 3.4), squeeze=False, layout="constrained"
     )
     for axis, dataset in zip(axes[0], datasets, strict=True):
-        for index, trainer in enumerate(trainers):
-            series = {n: cells[key] for n in shots if (key := (trainer, dataset, n)) in cells}
-            _draw_series(axis, series, trainer, index)
+        for index, method in enumerate(methods):
+            series = {n: cells[key] for n in shots if (key := (method, dataset, n)) in cells}
+            if series:
+                _draw_series(axis, series, method, index)
         if zero := cells.get((baseline, dataset, 0)):
             axis.axhline(zero.mean, color="0.35", linestyle="--", label=baseline)
         axis.set_xscale("log", base=2)

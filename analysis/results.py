@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,20 @@ def collect_runs(folder: Path) -> list[dict[str, Any]]:
     return [run for run in runs if run["status"] == "finished"]
 
 
-def summarise(runs: Iterable[dict[str, Any]]) -> Cells:
-    """Group the runs' accuracies by (trainer, dataset, shots)."""
+def method_of(run: Mapping[str, Any]) -> str:
+    """What a run's method is called in tables: `CoOp`, `PLOT+PAN`, `CoOp+PUN+PAN`, ..."""
+    base = run["trainer"].removesuffix("Nemesis")
+    if base == run["trainer"]:
+        return base
+    beta = run["config"]["TRAINER"]["NEMESIS"]["BETA"]
+    return base + "+PUN" * (beta > 0) + "+PAN" * (beta < 1)
+
+
+def summarise(runs: Iterable[Mapping[str, Any]]) -> Cells:
+    """Group the runs' accuracies by (method, dataset, shots)."""
     groups: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
     for run in runs:
-        groups[run["trainer"], run["dataset"], run["shots"]].append(run["accuracy"])
+        groups[method_of(run), run["dataset"], run["shots"]].append(run["accuracy"])
     return {key: Cell(tuple(values)) for key, values in groups.items()}
 
 
@@ -55,14 +64,14 @@ def accuracy_table(cells: Cells, shots: Sequence[int], baseline: str = "Zeroshot
 
     The baseline learns from no shots: its one accuracy stands in every column.
     """
-    datasets = list(dict.fromkeys(dataset for _, dataset, _ in cells))
-    trainers = list(dict.fromkeys(trainer for trainer, _, _ in cells))
-    trainers.sort(key=lambda trainer: trainer != baseline)
+    datasets = sorted({dataset for _, dataset, _ in cells})
+    methods = sorted({method for method, _, _ in cells}, key=lambda name: (name != baseline, name))
     rows = []
     for dataset in datasets:
-        for trainer in trainers:
-            columns = [0 if trainer == baseline else count for count in shots]
-            found = [cells.get((trainer, dataset, column)) for column in columns]
-            rows.append([dataset, trainer, *("-" if cell is None else str(cell) for cell in found)])
+        for method in methods:
+            columns = [0 if method == baseline else count for count in shots]
+            found = [cells.get((method, dataset, column)) for column in columns]
+            if any(found):
+                rows.append([dataset, method, *(str(cell) if cell else "-" for cell in found)])
     header = ["dataset", "method", *(f"{n} shot{'s' if n > 1 else ''}" for n in shots)]
     return tabulate(rows, header, tablefmt="github", stralign="left", disable_numparse=True)

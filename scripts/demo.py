@@ -1,4 +1,4 @@
-"""`make demo`: zero-shot CLIP and CoOp on bundled pictures; a table and a figure in minutes."""
+"""`make demo`: zero-shot CLIP, CoOp and Nemesis on bundled pictures; a table and a figure."""
 
 import argparse
 import contextlib
@@ -19,6 +19,8 @@ from tqdm import tqdm
 import train
 from analysis.figures import plot_accuracy_over_shots
 from analysis.results import accuracy_table, collect_runs, summarise
+from dassl.engine import finished_run
+from dassl.utils import write_atomic
 
 DATASET_CONFIGS = {
     "EmojiActivities": "configs/datasets/emoji_activities.yaml",
@@ -26,41 +28,99 @@ DATASET_CONFIGS = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the demo runs: every dataset with every number of shots and every seed."""
+PUN = ("TRAINER.NEMESIS.BETA", "1.0")
+PAN = ("TRAINER.NEMESIS.BETA", "0.0")
 
+
+@dataclass(frozen=True)
+class Method:
+    """A trainer with the settings that tell it from its siblings."""
+
+    name: str
+    trainer: str
+    options: tuple[str, ...] = ()
+
+
+ZERO_SHOT = Method("ZeroshotCLIP", "ZeroshotCLIP")
+COOP = (
+    Method("CoOp", "CoOp"),
+    Method("CoOp+PUN", "CoOpNemesis", PUN),
+    Method("CoOp+PAN", "CoOpNemesis", PAN),
+)
+COCOOP = (Method("CoCoOp", "CoCoOp"), Method("CoCoOp+PAN", "CoCoOpNemesis", PAN))
+PLOT = (Method("PLOT", "PLOT"), Method("PLOT+PAN", "PLOTNemesis", PAN))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every method on every dataset with every number of shots and every seed."""
+
+    methods: tuple[Method, ...] = COOP
     datasets: tuple[str, ...] = ("EmojiActivities", "EmojiFood")
     shots: tuple[int, ...] = (1, 4, 16)
     seeds: tuple[int, ...] = (1, 2)
 
     def commands(self, folder: Path) -> list[list[str]]:
-        """The arguments of `train.py` for every run, the longest runs first."""
-        zero_shot = [self._command(folder, "ZeroshotCLIP", name, 0, 1) for name in self.datasets]
-        tuned = [
-            self._command(folder, "CoOp", name, shots, seed)
-            for shots, name, seed in itertools.product(
-                sorted(self.shots, reverse=True), self.datasets, self.seeds
-            )
-        ]
-        return tuned + zero_shot
+        """The arguments of `train.py` for every run, zero-shot CLIP included.
 
-    def _command(
-        self, folder: Path, trainer: str, dataset: str, shots: int, seed: int
-    ) -> list[str]:
-        output = folder / dataset / trainer / f"{shots}shots" / f"seed{seed}"
-        return [
-            *("--trainer", trainer),
-            *("--dataset-config-file", DATASET_CONFIGS[dataset]),
-            *("--config-file", f"configs/trainers/{trainer}/mini.yaml"),
-            *("--output-dir", str(output)),
-            *("--seed", str(seed)),
-            "--overwrite",
-            *("DATASET.NUM_SHOTS", str(shots)),
-        ]
+        Zero-shot runs come first: the test features that they keep serve all others. The longest
+        of the others come next.
+        """
+        zero_shot = [_command(folder, ZERO_SHOT, name, 0, 1) for name in self.datasets]
+        shots = sorted(self.shots, reverse=True)
+        tuned = itertools.product(self.methods, self.datasets, shots, self.seeds)
+        ordered = sorted(tuned, key=lambda run: -run[2])
+        return zero_shot + [_command(folder, *run) for run in ordered]
 
 
-QUICK = Plan(datasets=("EmojiActivities",), shots=(1, 4), seeds=(1,))
+def _command(folder: Path, method: Method, dataset: str, shots: int, seed: int) -> list[str]:
+    output = folder / dataset / method.name / f"{shots}shots" / f"seed{seed}"
+    return [
+        *("--trainer", method.trainer),
+        *("--dataset-config-file", DATASET_CONFIGS[dataset]),
+        *("--config-file", f"configs/trainers/{method.trainer}/mini.yaml"),
+        *("--output-dir", str(output)),
+        *("--seed", str(seed)),
+        "--overwrite",
+        *("DATASET.NUM_SHOTS", str(shots)),
+        *method.options,
+    ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One or more grids and the folder of their runs."""
+
+    grids: tuple[Grid, ...]
+    folder: Path
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """All numbers of shots."""
+        return tuple(sorted({count for grid in self.grids for count in grid.shots}))
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds a cell has at most."""
+        return max(len(grid.seeds) for grid in self.grids)
+
+    def commands(self, folder: Path) -> list[list[str]]:
+        """The commands of all grids, each once."""
+        listed = [tuple(command) for grid in self.grids for command in grid.commands(folder)]
+        return [list(command) for command in dict.fromkeys(listed)]
+
+
+DEMO = Plan((Grid(),), Path("output/demo"))
+QUICK = Plan(
+    (Grid(datasets=("EmojiActivities",), shots=(1, 4), seeds=(1,)),), Path("output/demo-quick")
+)
+TABLE = Plan(
+    (
+        Grid(seeds=(1, 2, 3)),
+        Grid(methods=COCOOP + PLOT, datasets=("EmojiActivities",), seeds=(1, 2, 3)),
+    ),
+    Path("output/demo-table"),
+)
 
 
 def execute(command: list[str], threads: int) -> int:
@@ -70,9 +130,14 @@ def execute(command: list[str], threads: int) -> int:
         return train.main(command)
 
 
+def output_of(command: Sequence[str]) -> Path:
+    """The folder that a command writes to."""
+    return Path(command[command.index("--output-dir") + 1])
+
+
 def execute_all(commands: Sequence[list[str]]) -> list[list[str]]:
     """Run the commands, one per core at a time; returns those that failed."""
-    workers = min(len(commands), os.cpu_count() or 1)
+    workers = max(1, min(len(commands), os.cpu_count() or 1))
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     failed = []
@@ -88,44 +153,59 @@ def execute_all(commands: Sequence[list[str]]) -> list[list[str]]:
     return failed
 
 
-def write_report(folder: Path, plan: Plan, commands: Sequence[list[str]], seconds: float) -> str:
+def write_report(folder: Path, plan: Plan, commands: Sequence[list[str]]) -> str:
     """Draw the figure and write report.md; returns the table."""
-    cells = summarise(collect_runs(folder))
+    runs = collect_runs(folder)
+    cells = summarise(runs)
     table = accuracy_table(cells, plan.shots)
     plot_accuracy_over_shots(cells, plan.shots, folder / "accuracy_over_shots.png")
+    views = max(run["train_views"] for run in runs)
     lines = [
         "# Soft prompts learning on the bundled pictures",
-        f"Test accuracy in %, mean ± standard deviation over {len(plan.seeds)} seed(s); "
+        f"Test accuracy in %, mean ± standard deviation over {plan.seeds} seed(s); "
         f"bundled tiny CLIP, PyTorch {torch.__version__} on {platform.machine()}, "
-        f"{os.cpu_count()} cores, {seconds:.0f} s for {len(commands)} runs.",
+        f"{os.cpu_count()} cores. "
+        + (f"Trained on {views} kept views of each picture." if views else ""),
         table,
         "![accuracy over shots](accuracy_over_shots.png)",
         "Each run can be made again alone, for example:",
-        f"    python train.py {' '.join(commands[0])}",
+        f"    python train.py {' '.join(commands[-1])}",
     ]
-    (folder / "report.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    write_atomic(
+        folder / "report.md",
+        lambda path: path.write_text("\n\n".join(lines) + "\n", encoding="utf-8"),
+    )
     return table
 
 
 def main() -> int:
     """Run the demo; exit code 0 when every run finished."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one task, 1 and 4 shots, one seed")
-    parser.add_argument("--output-dir", type=Path, help="where to write; default output/demo")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="one task, 1 and 4 shots, one seed")
+    size.add_argument(
+        "--table",
+        action="store_true",
+        help="the README's table: three seeds, PLOT and CoCoOp, too; an hour. "
+        "Finished runs are kept, so that it goes on where it was stopped",
+    )
+    parser.add_argument("--output-dir", type=Path, help="where to write")
     arguments = parser.parse_args()
-    plan = QUICK if arguments.quick else Plan()
-    folder = arguments.output_dir or Path("output/demo-quick" if arguments.quick else "output/demo")
+    plan = QUICK if arguments.quick else TABLE if arguments.table else DEMO
+    folder = arguments.output_dir or plan.folder
 
     commands = plan.commands(folder)
-    print(f"{len(commands)} runs of train.py, then a table and a figure ...", flush=True)
+    missing = [c for c in commands if not (arguments.table and finished_run(output_of(c)))]
+    print(f"{len(missing)} runs of train.py, then a table and a figure ...", flush=True)
     start = time.perf_counter()
-    failed = execute_all(commands)
+    failed = execute_all(missing)
     for command in failed:
         print(f"failed: python train.py {' '.join(command)}", file=sys.stderr)
     if failed:
         return 1
-    print(write_report(folder, plan, commands, time.perf_counter() - start))
-    print(f"\nReport and figure: {folder / 'report.md'}, {folder / 'accuracy_over_shots.png'}")
+    print(write_report(folder, plan, commands))
+    print(f"\n{len(missing)} runs in {time.perf_counter() - start:.0f} s")
+    print(f"Report and figure: {folder / 'report.md'}, {folder / 'accuracy_over_shots.png'}")
     return 0
 
 

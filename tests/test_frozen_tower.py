@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from clip.model import build_random
 from trainers.frozen_clip import freeze, speed_up
 
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "RN50": {"vision_layers": (1, 1, 1, 1), "vision_width": 8, "image_resolution": 64},
     "ViT-B/32": {"vision_layers": 2, "vision_width": 64, "image_resolution": 64},
 }
