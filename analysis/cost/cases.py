@@ -27,7 +27,8 @@ Workload = Callable[[], object]
 
 PLAIN, OURS = "plain", "ours"
 SIDES = (PLAIN, OURS)
-TEST_IMAGES = 200
+STUDY_IMAGES = 200
+TEST_IMAGES = 500
 TEST_BATCH = 100
 TAU = 0.5
 
@@ -46,6 +47,7 @@ class Case:
         sets: prompts per class that are trained at once, for the estimate of memory.
         plain_as: the case whose plain workload is this one's, too.
         prompts: in one workload of ours, when seconds are given per prompt.
+        test_images: of an evaluation.
     """
 
     title: str
@@ -57,6 +59,7 @@ class Case:
     sets: int = 1
     plain_as: str | None = None
     prompts: int = 1
+    test_images: int = TEST_IMAGES
 
     @property
     def learns(self) -> bool:
@@ -82,7 +85,9 @@ CASES: dict[str, Case] = {
     "cocoop": Case("CoCoOp step, batch 4", trainer="CoCoOp", batch=4, sets=4),
     "plot": Case("PLOT step", trainer="PLOT", sets=PROMPT_SETS),
     "plot_pan": Case("PLOT + PAN step, N = 1", trainer="PLOTNemesis", beta=0.0, sets=PROMPT_SETS),
-    "corruption": Case("corruption study, per prompt", "corruption", prompts=N_CTX + 1),
+    "corruption": Case(
+        "corruption study, per prompt", "corruption", prompts=N_CTX + 1, test_images=STUDY_IMAGES
+    ),
     "evaluation": Case(f"evaluation, {TEST_IMAGES} images", "evaluation"),
     "evaluation_again": Case(
         "evaluation of a second prompt", "evaluation_again", plain_as="evaluation"
@@ -103,9 +108,9 @@ class Setting:
         images = random_images(size, self.backbone, self.device)
         return images, random_labels(size, len(self.classnames), self.device)
 
-    def test_batches(self) -> tuple[Tensor, ...]:
-        """The images of the test set."""
-        return random_images(TEST_IMAGES, self.backbone, self.device, seed=1).split(TEST_BATCH)
+    def test_batches(self, images: int) -> tuple[Tensor, ...]:
+        """The images of a test set."""
+        return random_images(images, self.backbone, self.device, seed=1).split(TEST_BATCH)
 
 
 class PlainSide:
@@ -143,8 +148,8 @@ class PlainSide:
         nemesis = None if case.beta is None else PlainNemesis(case.beta, case.n, TAU)
         return lambda: model.step(images, labels, nemesis)
 
-    def _evaluation(self, model: PlainCoOp, _: Case) -> Workload:
-        batches = self.setting.test_batches()
+    def _evaluation(self, model: PlainCoOp, case: Case) -> Workload:
+        batches = self.setting.test_batches(case.test_images)
 
         @torch.no_grad()
         def run() -> list[Tensor]:
@@ -216,21 +221,22 @@ class OurSide:
 
         return run
 
-    def _evaluation(self, trainer: Any, _: Case) -> Workload:
-        batches = self.setting.test_batches()
+    def _evaluation(self, trainer: Any, case: Case) -> Workload:
+        batches = self.setting.test_batches(case.test_images)
 
         def run() -> Tensor:
             return match_test_set(trainer.model, encode_test_set(trainer.model, batches))
 
         return run
 
-    def _evaluation_again(self, trainer: Any, _: Case) -> Workload:
-        features = encode_test_set(trainer.model, self.setting.test_batches())
+    def _evaluation_again(self, trainer: Any, case: Case) -> Workload:
+        batches = self.setting.test_batches(case.test_images)
+        features = encode_test_set(trainer.model, batches)
         return lambda: match_test_set(trainer.model, features)
 
-    def _corruption(self, trainer: Any, _: Case) -> Workload:
+    def _corruption(self, trainer: Any, case: Case) -> Workload:
         """All prompts at once; the test set is encoded for them all."""
-        batches = self.setting.test_batches()
+        batches = self.setting.test_batches(case.test_images)
         ctx = trainer.model.prompt_learner.ctx.detach()
         corrupted = rescale(ctx, torch.arange(N_CTX, device=ctx.device), TAU)
         groups = torch.cat([ctx.unsqueeze(0), corrupted])

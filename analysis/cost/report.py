@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from dassl.utils import write_atomic, write_json
 
-from .cases import CASES, OURS, PLAIN, TEST_BATCH, TEST_IMAGES
+from .cases import CASES, OURS, PLAIN, STUDY_IMAGES, TEST_BATCH, TEST_IMAGES
 from .measure import GIB
 from .run import Effort, Entries, Entry
 from .synthetic import N_CTX
@@ -26,7 +26,7 @@ batch 32 (CoCoOp: 4), random weights and images, ImageNet's class names.
 
 - PAN, plain: one more text pass per position; the batch's images are not encoded again.
 - CoOp step, cached views: plain is the CoOp step.
-- Corruption study, per prompt: plain encodes text and the {TEST_IMAGES} test images for each of its
+- Corruption study, per prompt: plain encodes text and the {STUDY_IMAGES} images for each of its
   prompts, as one process per corruption does; ours encodes the images once for {N_CTX + 1} prompts
   (each position rescaled by 0.5, and the original), and is divided by {N_CTX + 1}.
 - Evaluation of a second prompt: plain evaluates as for the first; ours has the image features.
