@@ -1,6 +1,7 @@
 r"""What a step costs: the textbook way of tuning prompts beside ours, in one run.
 
-    python bench.py --quick                      # the rows of the target table, minutes
+    python bench.py --quick                      # RN50, 100 classes: two minutes on two cores
+    python bench.py --targets                    # every row of the target table: six minutes
     python bench.py                              # everything, hours on two cores
     python bench.py --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
 
@@ -20,7 +21,7 @@ from analysis.cost.cases import CASES, Setting
 from analysis.cost.figures import draw_all
 from analysis.cost.parity import parity
 from analysis.cost.report import environment, write_report
-from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan
+from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, target_plan
 from analysis.cost.synthetic import Backbone, class_names
 from clip.errors import ClipError
 from dassl.config import load_config
@@ -48,7 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--quick", action="store_true", help="only the target table: RN50, 100 and 1000 classes")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="most targets: RN50, 100 classes")
+    size.add_argument(
+        "--targets", action="store_true", help="all targets: also memory and C = 1000"
+    )
     add("--backbones", nargs="+", metavar="NAME", help=f"default {' '.join(BACKBONES)}; also mini")
     add(
         "--classes",
@@ -58,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="numbers of classes, default 10 100 1000",
     )
     add("--cases", nargs="+", metavar="CASE", help=f"some of: {' '.join(CASES)}")
-    add("--repetitions", type=int, help="of each workload, default 5 (--quick: 2)")
+    add("--repetitions", type=int, help="of each workload, default 5 (--quick, --targets: 2)")
     add("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch on the CPU")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     add("--output-dir", type=Path, default=Path("output/bench"), help="default output/bench")
@@ -70,7 +75,7 @@ def check(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: an unknown case, a number of classes that ImageNet's names do not give, fewer
-            than one repetition or thread, or --quick with a selection of its own.
+            than one repetition or thread, or --quick or --targets with a selection.
     """
     names = len(imagenet_classnames())
     for key in ("repetitions", "threads"):
@@ -89,9 +94,11 @@ def check(arguments: argparse.Namespace) -> None:
                 f"--cases: {case!r} is unknown; did you mean {near!r}? "
                 f"Choose from {', '.join(CASES)}."
             )
-    if arguments.quick and (arguments.backbones or arguments.classes or arguments.cases):
+    fixed = arguments.quick or arguments.targets
+    if fixed and (arguments.backbones or arguments.classes or arguments.cases):
         raise UserError(
-            "--quick says what is measured; leave out --backbones, --classes and --cases."
+            "--quick and --targets say what is measured; leave out --backbones, --classes and "
+            "--cases."
         )
 
 
@@ -104,15 +111,18 @@ def run(arguments: argparse.Namespace) -> None:
     """
     check(arguments)
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
-    names = arguments.backbones or (BACKBONES[:1] if arguments.quick else BACKBONES)
+    fixed = arguments.quick or arguments.targets
+    names = arguments.backbones or (BACKBONES[:1] if fixed else BACKBONES)
     backbones = [Backbone.find(name) for name in dict.fromkeys(names)]
     folder = Path(prepare_output_dir(str(arguments.output_dir)))
     torch.set_num_threads(arguments.threads)
-    repetitions = arguments.repetitions or (2 if arguments.quick else 5)
-    effort = Effort(repetitions, 5.0 if arguments.quick else 90.0, arguments.threads)
+    repetitions = arguments.repetitions or (2 if fixed else 5)
+    effort = Effort(repetitions, 5.0 if fixed else 90.0, arguments.threads)
     classes = sorted(set(arguments.classes or CLASSES))
     cases = list(dict.fromkeys(arguments.cases or CASES))
-    plan = quick_plan() if arguments.quick else full_plan(classes, cases)
+    plan = full_plan(classes, cases)
+    if fixed:
+        plan = quick_plan() if arguments.quick else target_plan()
 
     measured, differences = [], {}
     print(f"{len(plan) * len(backbones)} measurements on {device} ...", flush=True)

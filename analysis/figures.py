@@ -14,8 +14,8 @@ from dassl.utils import write_atomic
 from .results import Cell, Cells
 
 # Okabe and Ito's palette, told apart by markers as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def plot_accuracy_over_shots(
@@ -28,7 +28,11 @@ def plot_accuracy_over_shots(
     datasets = sorted({dataset for _, dataset, _ in cells})
     methods = sorted({method for method, _, _ in cells} - {baseline})
     figure, axes = plt.subplots(
-        1, len(datasets), figsize=(4.2 * len(datasets), 3.4), squeeze=False, layout="constrained"
+        1,
+        len(datasets),
+        figsize=(3.8 * len(datasets) + 1.5, 3.4),
+        squeeze=False,
+        layout="constrained",
     )
     for axis, dataset in zip(axes[0], datasets, strict=True):
         for index, method in enumerate(methods):
@@ -43,7 +47,9 @@ def plot_accuracy_over_shots(
         axis.set(title=dataset, xlabel="labelled images per class", ylabel="test accuracy (%)")
         axis.grid(axis="y", color="0.9")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].legend(frameon=False)
+    pairs = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
+    labels = {label: line for pair in pairs for line, label in pair}
+    figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
     suffix = path.suffix.removeprefix(".")
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=160, format=suffix))
     plt.close(figure)

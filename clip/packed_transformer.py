@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from .linear import linear
 from .prompt_layout import GroupLayout, PromptTrie
 from .transformer import ResidualAttentionBlock, Transformer
 
@@ -73,9 +74,7 @@ class PackedPrompts:
         self, block: ResidualAttentionBlock, rows: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "rows width"]:
         attention = block.attn
-        joint = functional.linear(
-            block.ln_1(rows), attention.in_proj_weight, attention.in_proj_bias
-        )
+        joint = linear(block.ln_1(rows), attention.in_proj_weight, attention.in_proj_bias)
         trunk, tails = self._split(joint, attention.heads, 3)
         query, key, value = trunk
         mixed_trunk = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -93,9 +92,9 @@ class PackedPrompts:
         attention, width = block.attn, rows.shape[1]
         weight, bias = attention.in_proj_weight, attention.in_proj_bias
         normed, ends = block.ln_1(rows), self.layout.ends.flatten()
-        query = functional.linear(normed.index_select(0, ends), weight[:width], bias[:width])
+        query = linear(normed.index_select(0, ends), weight[:width], bias[:width])
         query = query.view(self.groups, self.classes, 1, attention.heads, -1)
-        joint = functional.linear(normed, weight[width:], bias[width:])
+        joint = linear(normed, weight[width:], bias[width:])
         trunk, tails = self._split(joint, attention.heads, 2)
         mixed = attend((query.permute(0, 3, 1, 2, 4), *tails), trunk, self.until_end)
         mixed = mixed.permute(0, 2, 3, 1, 4).reshape(-1, width)

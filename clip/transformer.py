@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .linear import Linear, linear
+
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalisation that computes in fp32 whatever the precision of input and weights."""
@@ -48,7 +50,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -60,7 +62,7 @@ class Attention(nn.Module):
         Float[Tensor, "batch heads length head"],
     ]:
         """Queries, keys and values of every head."""
-        joint = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        joint = linear(x, self.in_proj_weight, self.in_proj_bias)
         query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
         return query, key, value
 
@@ -103,9 +105,9 @@ class ResidualAttentionBlock(nn.Module):
         self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
         layers = [
-            ("c_fc", nn.Linear(width, width * 4)),
+            ("c_fc", Linear(width, width * 4)),
             ("gelu", make_activation(activation)),
-            ("c_proj", nn.Linear(width * 4, width)),
+            ("c_proj", Linear(width * 4, width)),
         ]
         self.mlp = nn.Sequential(OrderedDict(layers))
         self.ln_2 = LayerNorm(width)

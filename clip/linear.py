@@ -1,0 +1,68 @@
+"""Linear layers with frozen weights, computed by oneDNN on a CPU.
+
+PyTorch multiplies fp32 matrices with MKL, which leaves AVX-512 unused on other processors than
+Intel's; oneDNN, which PyTorch brings for its convolutions, does not. The two differ by rounding.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def _onednn_is_there() -> bool:
+    """Whether this build of PyTorch has the operator, and it computes."""
+    try:
+        product = _product(torch.eye(2), torch.ones(2, 2), None)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool((product == 1).all())
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
+
+
+ONEDNN = torch.backends.mkldnn.is_available() and _onednn_is_there()
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """x @ weight.T + bias with a gradient for x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _product(gradients[0].contiguous(), ctx.weight.t().contiguous(), None), None, None
+
+
+def linear(
+    x: Float[Tensor, "*batch ingoing"],
+    weight: Float[Tensor, "outgoing ingoing"],
+    bias: Float[Tensor, " outgoing"] | None = None,
+) -> Float[Tensor, "*batch outgoing"]:
+    """X @ weight.T + bias, the fast way where weights are frozen and the device is a CPU."""
+    frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+    fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    # Autocast, torch.compile and tracing know torch's own operator alone.
+    observed = (
+        torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    )
+    if not (ONEDNN and frozen and fits) or observed:
+        return functional.linear(x, weight, bias)
+    rows = _FrozenLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+    return rows.unflatten(0, x.shape[:-1]) if x.dim() != 2 else rows
+
+
+class Linear(nn.Linear):
+    """nn.Linear through `linear`."""
+
+    def forward(self, input: Float[Tensor, "*batch ingoing"]) -> Float[Tensor, "*batch outgoing"]:
+        """Apply the layer."""
+        return linear(input, self.weight, self.bias)
