@@ -13,7 +13,7 @@ from analysis.cost import measure
 from analysis.cost.cases import CASES, OurSide, PlainSide, Setting
 from analysis.cost.parity import METHODS, parity
 from analysis.cost.report import target_rows
-from analysis.cost.run import Entries, Entry, full_plan
+from analysis.cost.run import Entries, Entry, full_plan, target_plan
 from analysis.cost.synthetic import Backbone, class_names
 from clip.config import ARCHITECTURES
 from clip.model import build_random
@@ -115,6 +115,17 @@ def test_a_plain_workload_of_two_cases_is_measured_once() -> None:
     assert alone == [("coop_cached", "plain"), ("coop_cached", "ours")]
     entries = Entries([Entry("RN50", 5, "coop", "plain", seconds=1.0)])
     assert entries.find("RN50", 5, "coop_cached", "plain") is entries.all[0]
+
+
+def test_the_target_plan_measures_every_target_once() -> None:
+    jobs = target_plan()
+    keys = [(job.classes, job.case, job.side) for job in jobs]
+    assert len(set(keys)) == len(keys)
+    entries = [
+        Entry("RN50", *key, seconds=job.timed or None, above=job.memory, total=job.memory)
+        for key, job in zip(keys, jobs, strict=True)
+    ]
+    assert all(row["value"] is not None for row in target_rows(Entries(entries)))
 
 
 def test_targets_are_quotients_of_entries() -> None:

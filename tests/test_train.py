@@ -8,6 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
 
 from tests.runs import SHORT, command, finish, results
 
@@ -115,6 +118,13 @@ def test_nemesis_logs_what_it_does(trainer: str, tmp_path: Path, data_root: Path
     assert len(epoch["position_norms"]) == len(epoch["selections"])
     prompt = load_file(tmp_path / "run" / "prompt.safetensors")["ctx"]
     assert prompt.shape[-2] == len(epoch["selections"])
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    logged = set(board.Tags()["scalars"])
+    assert {f"train/{key}" for key in ("ce", "pun", "pan", "omega_E", "norm", "acc")} <= logged
+    for name in ("position_norms", "selections"):
+        values = [board.Scalars(f"{name}/{place}")[0].value for place in range(prompt.shape[-2])]
+        assert values == pytest.approx(epoch[name], rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "amp"])

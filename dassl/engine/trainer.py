@@ -122,9 +122,13 @@ class SimpleTrainer(TrainerBase):
         self._epoch_lr = self._lr_or_none()
 
     def leave_epoch(self, seconds: float) -> None:
-        """Record the epoch."""
-        entries = {**self.epoch_means, **self.epoch_entries()}
-        self.record.epoch(self.epoch, seconds, self._epoch_lr, entries)
+        """Record the epoch, in TensorBoard a list (of the prompt's positions, say) item by item."""
+        own = self.epoch_entries()
+        self.record.epoch(self.epoch, seconds, self._epoch_lr, {**self.epoch_means, **own})
+        for name, value in own.items():
+            items = value if isinstance(value, list) else [value]
+            for index, item in enumerate(items):
+                self.write_scalar(f"{name}/{index}", item, self.epoch)
 
     def _lr_or_none(self) -> float | None:
         return self.get_current_lr() if any(o is not None for o in self._optims.values()) else None
