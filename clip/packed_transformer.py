@@ -136,10 +136,11 @@ def attend(
     query, key, value = tails
     trunk_key, trunk_value = trunk
     classes, asking = query.shape[2:4]
-    query = (query * query.shape[-1] ** -0.5).contiguous()
+    query = query.contiguous()
     to_trunk = (query.flatten(2, 3) @ trunk_key.mT).unflatten(2, (classes, asking))
     to_tail = (query @ key.mT).masked_fill(~mask, -torch.inf)
     scores = torch.cat([to_trunk, to_tail], dim=-1)
+    scores = scores * query.shape[-1] ** -0.5
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
     of_trunk, of_tail = weights.split([trunk_key.shape[2], key.shape[3]], dim=-1)
     from_trunk = (of_trunk.flatten(2, 3) @ trunk_value).unflatten(2, (classes, asking))

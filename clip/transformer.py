@@ -30,7 +30,8 @@ class QuickGELU(nn.Module):
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the activation elementwise."""
         # The fused SiLU keeps one tensor for the gradient, the plain product two.
-        return functional.silu(1.702 * x).mul_(1 / 1.702)
+        scaled = 1.702 * x
+        return functional.silu(scaled, inplace=not scaled.requires_grad).mul_(1 / 1.702)
 
 
 def make_activation(name: str) -> nn.Module:
