@@ -13,7 +13,6 @@ import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -25,7 +24,7 @@ from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, 
 from analysis.cost.synthetic import Backbone, class_names
 from clip.errors import ClipError
 from dassl.config import load_config
-from dassl.utils import UserError, choose_device, prepare_output_dir
+from dassl.utils import Parser, UserError, choose_device, exit_code, prepare_output_dir
 from datasets.imagenet import imagenet_classnames
 
 BACKBONES = ("RN50", "ViT-B/16")
@@ -33,21 +32,9 @@ CLASSES = (10, 100, 1000)
 CHECKED = ("coop",)  # the tests check every method
 
 
-class Parser(argparse.ArgumentParser):
-    """Answers a wrong flag with one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(f"{message}; --help lists the flags")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="most targets: RN50, 100 classes")
@@ -140,12 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    try:
-        run(build_parser().parse_args(argv))
-    except (UserError, ClipError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from typing import Any
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
@@ -20,8 +20,10 @@ from clip.errors import ClipError
 from dassl.config import load_config
 from dassl.engine import build_trainer, clear_run, finished_run
 from dassl.utils import (
+    Parser,
     UserError,
     collect_env_info,
+    exit_code,
     prepare_output_dir,
     set_random_seed,
     setup_logger,
@@ -43,21 +45,9 @@ FLAG_KEYS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """Answers a wrong flag with one sentence, like any other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(f"{message}; --help lists the flags")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """CoOp's flags, and --overwrite."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--root", help="folder of the datasets (default: data)")
     add("--output-dir", help="folder of this run (default: output)")
@@ -123,15 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    try:
-        run(build_parser().parse_args(argv))
-    except (UserError, ClipError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except FloatingPointError as error:  # the training diverged: no mistake in the command
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
 
 
 if __name__ == "__main__":

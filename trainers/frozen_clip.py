@@ -1,10 +1,13 @@
 """The frozen CLIP of a run: which weights, on which device, in which precision."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
 from clip.resnet import ModifiedResNet
 from clip.vision_transformer import VisionTransformer
@@ -55,6 +58,20 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
         return nullcontext()
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype)
+
+
+def frozen_features_of(
+    encode: Callable[[Tensor], Tensor], images: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch *tokens embed"]:
+    """L2-normalised features of a frozen tower, computed without gradient.
+
+    Args:
+        encode: CLIP's `encode_image` or `encode_image_local`.
+        images: a batch.
+    """
+    with torch.inference_mode():
+        features = functional.normalize(encode(images), dim=-1)
+    return features.clone()  # inference tensors cannot take part in a training step
 
 
 def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCLIP:

@@ -19,6 +19,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 
 from .cached_features import frozen_features
+from .frozen_clip import frozen_features_of
 from .nemesis_trainer import NemesisMixin
 from .prompt_learner import PromptLearner
 from .prompt_trainer import PromptTrainer
@@ -60,9 +61,7 @@ class TransportCLIP(PromptedCLIP):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:
         """Normalised pooled (first) and local features."""
-        with torch.inference_mode():
-            features = functional.normalize(self.clip_model.encode_image_local(images), dim=-1)
-        return features.clone()  # inference tensors cannot take part in a training step
+        return frozen_features_of(self.clip_model.encode_image_local, images)
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]

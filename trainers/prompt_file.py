@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from dassl.utils import write_atomic
+from dassl.utils import UserError, write_atomic
+
+PROMPT_FILE = "prompt.safetensors"
 
 
 def save_prompt(path: Path, learner: nn.Module, metadata: Mapping[str, Any]) -> None:
@@ -22,3 +25,16 @@ def save_prompt(path: Path, learner: nn.Module, metadata: Mapping[str, Any]) -> 
     }
     strings = {key: json.dumps(value) for key, value in metadata.items()}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=strings))
+
+
+def read_prompt_metadata(path: Path) -> dict[str, Any]:
+    """What `save_prompt` was told about the prompts.
+
+    Raises:
+        UserError: the file is damaged, or not of this kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error

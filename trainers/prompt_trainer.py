@@ -21,7 +21,7 @@ from .cached_features import kind_of, overrides
 from .feature_trainer import FeatureTrainer
 from .frozen_clip import autocast, check_precision, load_frozen_clip
 from .nemesis import vector_norms
-from .prompt_file import save_prompt
+from .prompt_file import PROMPT_FILE, save_prompt
 from .prompt_learner import PromptLearner, prompt_length
 from .prompted_clip import PromptedCLIP
 from .train_views import ViewFeatures, check_views, view_loader
@@ -188,7 +188,7 @@ class PromptTrainer(FeatureTrainer):
             "class_token_position": node.get("CLASS_TOKEN_POSITION", "end"),
             "classnames": list(self.dm.dataset.classnames),
         }
-        save_prompt(Path(directory) / "prompt.safetensors", self.model.prompt_learner, metadata)
+        save_prompt(Path(directory) / PROMPT_FILE, self.model.prompt_learner, metadata)
 
     def result_entries(self) -> dict[str, Any]:
         """What a prompt run adds to results.json."""

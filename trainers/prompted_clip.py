@@ -16,6 +16,7 @@ from clip.model import CLIP
 from clip.text_encoding import SoftPromptEncoder
 
 from .cached_features import frozen_features
+from .frozen_clip import frozen_features_of
 from .prompt_learner import PromptLearner
 
 
@@ -50,9 +51,7 @@ class PromptedCLIP(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
         """Normalised image features f; no gradient, since the tower is frozen."""
-        with torch.inference_mode():
-            features = functional.normalize(self.clip_model.encode_image(images), dim=-1)
-        return features.clone()  # inference tensors cannot take part in a training step
+        return frozen_features_of(self.clip_model.encode_image, images)
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]

@@ -18,11 +18,11 @@ from clip.prompt_layout import clean_classname
 from clip.weights import LoadedCLIP
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import choose_device
+from dassl.utils import UserError, choose_device
 
 from .cached_features import frozen_features, kind_of, overrides
 from .feature_trainer import FeatureTrainer
-from .frozen_clip import autocast, check_precision, load_frozen_clip
+from .frozen_clip import autocast, check_precision, frozen_features_of, load_frozen_clip
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
@@ -59,7 +59,8 @@ class ZeroshotCLIP(FeatureTrainer):
         """Encode the class names in their template."""
         self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.tower_precision)
         dataset = self.dm.dataset
-        templates = getattr(dataset, "templates", DEFAULT_TEMPLATES)
+        own = getattr(dataset, "templates", DEFAULT_TEMPLATES)
+        templates = tuple(self.cfg.DATASET.TEMPLATES) or own
         prompts = [self._encode(template, dataset.classnames) for template in self.use(templates)]
         self.text_features = functional.normalize(torch.stack(prompts).mean(0), dim=-1)
 
@@ -69,7 +70,9 @@ class ZeroshotCLIP(FeatureTrainer):
 
     @torch.no_grad()
     def _encode(self, template: str, classnames: list[str]) -> Float[Tensor, "classes embed"]:
-        prompts = [template.format(clean_classname(name)) for name in classnames]
+        if "{}" not in template:
+            raise UserError(f'DATASET.TEMPLATES: "{template}" has no {{}} for the class name')
+        prompts = [template.replace("{}", clean_classname(name)) for name in classnames]
         print(f"Prompts: {prompts[:5]} ...")
         tokens = tokenize(prompts).to(self.device)
         return functional.normalize(self.loaded_clip.model.encode_text(tokens), dim=-1)
@@ -87,7 +90,7 @@ class ZeroshotCLIP(FeatureTrainer):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
         """Normalised image features."""
-        return functional.normalize(self.loaded_clip.model.encode_image(images), dim=-1)
+        return frozen_features_of(self.loaded_clip.model.encode_image, images)
 
     def classify(
         self, image_features: Float[Tensor, "batch embed"]

@@ -42,6 +42,8 @@ _INPUT: dict[str, Any] = {
 _DATASET: dict[str, Any] = {
     "ROOT": "data",
     "NAME": "",
+    "CLASSNAMES": (),  # of the dataset ClassNames, which has no images
+    "TEMPLATES": (),  # hand-written prompts, such as "a photo of a {}."; empty: the dataset's own
     "SOURCE_DOMAINS": (),
     "TARGET_DOMAINS": (),
     "NUM_LABELED": -1,

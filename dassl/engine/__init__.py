@@ -1,10 +1,12 @@
 """The training loop and its trainers."""
 
 from .build import TRAINER_REGISTRY, build_trainer
-from .run_record import clear_run, finished_run
+from .run_record import CONFIG, RESULTS, clear_run, finished_run
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
 
 __all__ = [
+    "CONFIG",
+    "RESULTS",
     "TRAINER_REGISTRY",
     "SimpleTrainer",
     "TrainerBase",

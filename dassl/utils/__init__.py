@@ -9,6 +9,7 @@ from .checkpoint import (
     resume_from_checkpoint,
     save_checkpoint,
 )
+from .command_line import Parser, exit_code
 from .errors import UserError
 from .files import (
     PathLike,
@@ -51,6 +52,7 @@ __all__ = [
     "AverageMeter",
     "Logger",
     "MetricMeter",
+    "Parser",
     "PathLike",
     "Registry",
     "UserError",
@@ -59,6 +61,7 @@ __all__ = [
     "choose_device",
     "collect_env_info",
     "count_num_param",
+    "exit_code",
     "find_checkpoint",
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",

@@ -2,6 +2,14 @@
 
 from .base_dataset import DatasetBase, Datum
 from .build import DATASET_REGISTRY, build_dataset
+from .class_names import ClassNames
 from .split_dataset import SplitDataset
 
-__all__ = ["DATASET_REGISTRY", "DatasetBase", "Datum", "SplitDataset", "build_dataset"]
+__all__ = [
+    "DATASET_REGISTRY",
+    "ClassNames",
+    "DatasetBase",
+    "Datum",
+    "SplitDataset",
+    "build_dataset",
+]

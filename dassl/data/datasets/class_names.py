@@ -1,0 +1,31 @@
+"""A task that is given by the names of its classes alone."""
+
+from typing import Any
+
+from ...utils import UserError
+from .base_dataset import DatasetBase
+from .build import DATASET_REGISTRY
+
+
+@DATASET_REGISTRY.register()
+class ClassNames(DatasetBase):
+    """Has no images: for a trained model that classifies images from elsewhere.
+
+    Args:
+        cfg: DATASET.CLASSNAMES holds the names in the order of their labels.
+
+    Raises:
+        UserError: there are no names, or one of them twice.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        names = list(cfg.DATASET.CLASSNAMES)
+        if not names:
+            raise UserError("DATASET.CLASSNAMES is empty; the dataset ClassNames needs names")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f'The class name "{twice}" is given twice')
+        self._classnames = names
+        self._lab2cname = dict(enumerate(names))
+        self._num_classes = len(names)

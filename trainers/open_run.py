@@ -1,0 +1,77 @@
+"""From a run's folder back to its trained model, for everything that comes after training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dassl.config import load_config
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import CONFIG, build_trainer
+from dassl.utils import PathLike, UserError
+
+from .feature_trainer import FeatureTrainer
+from .prompt_file import PROMPT_FILE, read_prompt_metadata
+
+
+def open_run(
+    run_dir: PathLike,
+    opts: Sequence[Any] = (),
+    epoch: int | None = None,
+    with_data: bool = True,
+    classnames: Sequence[str] | None = None,
+) -> FeatureTrainer:
+    """Build the trainer of a run as its config.yaml says and load what it has learned.
+
+    Args:
+        run_dir: the run's folder.
+        opts: KEY VALUE pairs that win over the run's own settings, such as another DATASET.ROOT.
+        epoch: number of the checkpoint; None takes the best, or else the newest.
+        with_data: read the run's dataset. Without, the trainer has class names but no images.
+        classnames: without data, other classes than the run was trained on.
+
+    Raises:
+        UserError: the folder holds no run, no checkpoint, or one that does not fit; or these
+            classes are not what class-specific prompts were learned for.
+        clip.errors.ClipError: the backbone's weights cannot be had.
+    """
+    path = Path(run_dir)
+    if not (path / CONFIG).is_file():
+        raise UserError(f'"{path}" holds no run: {CONFIG} is missing')
+    wins: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
+    if not with_data:
+        wins += _without_data(path, wins, classnames)
+    cfg = load_config(config_file=str(path / CONFIG), opts=wins)
+    trainer = build_trainer(cfg)
+    if not isinstance(trainer, FeatureTrainer):
+        raise UserError(f"{path}: {cfg.TRAINER.NAME} is no method on a frozen CLIP of this project")
+    if trainer.get_model_names():
+        trainer.load_model(path, epoch=epoch)
+    trainer.set_model_mode("eval")
+    return trainer
+
+
+def _without_data(path: Path, opts: Sequence[Any], classnames: Sequence[str] | None) -> list[Any]:
+    """Overrides that put bare class names in the place of the run's dataset."""
+    dataset = load_config(config_file=str(path / CONFIG), opts=opts).DATASET
+    templates = dataset.TEMPLATES or DATASET_REGISTRY.get(dataset.NAME).templates
+    names = list(classnames) if classnames is not None else trained_classnames(path)
+    return [
+        *("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", names),
+        *("DATASET.TEMPLATES", list(templates), "DATASET.SUBSAMPLE_CLASSES", "all"),
+        *("INPUT.TRAIN_VIEWS", 0),
+    ]
+
+
+def trained_classnames(run_dir: PathLike) -> list[str]:
+    """The classes that a run's prompts were learned on, by label.
+
+    Raises:
+        UserError: the run has not finished, or its method learns no prompts.
+    """
+    path = Path(run_dir) / PROMPT_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing, so the classes are not known: the run has not finished, or its "
+            "method learns no prompts; name the classes yourself"
+        )
+    return list(read_prompt_metadata(path)["classnames"])
