@@ -3,6 +3,7 @@
 from .base_dataset import DatasetBase, Datum
 from .build import DATASET_REGISTRY, build_dataset
 from .class_names import ClassNames
+from .source import Source
 from .split_dataset import SplitDataset
 
 __all__ = [
