@@ -11,6 +11,7 @@ __all__ = [
     "ClassNames",
     "DatasetBase",
     "Datum",
+    "Source",
     "SplitDataset",
     "build_dataset",
 ]
