@@ -56,7 +56,8 @@ def linear(
     )
     if not (ONEDNN and frozen and fits) or observed:
         return functional.linear(x, weight, bias)
-    rows = _FrozenLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+    product = _FrozenLinear.apply if torch.is_grad_enabled() and x.requires_grad else _product
+    rows = product(x.reshape(-1, x.shape[-1]), weight, bias)
     return rows.unflatten(0, x.shape[:-1]) if x.dim() != 2 else rows
 
 

@@ -1,65 +1,81 @@
 """A causal transformer on states that several prompts share (`prompt_layout`).
 
-Norms and linear layers see every state once, as R rows without padding; only attention looks at
-whole prompts. The last block computes what is read: the state at EOS.
+Norms and linear layers see every state once, as R rows without padding; attention looks at small
+blocks of states and what they see. The last block computes what is read: the states at EOS.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from .linear import linear
-from .prompt_layout import GroupLayout, PromptTrie
+from .prompt_layout import Blocks, GroupLayout, PromptTrie
 from .transformer import ResidualAttentionBlock, Transformer
 
 
-class _Spread(torch.autograd.Function):
-    """From rows to the cells of prompts; a row's gradient is the sum over its cells."""
+@dataclass(frozen=True)
+class Attention:
+    """Which rows attend to which, in M blocks of all groups.
 
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, layout: GroupLayout) -> Tensor:
-        ctx.layout = layout
-        return rows.index_select(0, layout.row)
+    Attributes:
+        asking: the asking rows of each block.
+        keys: the rows that any of them sees.
+        sees: True where an asking row sees a key.
+        cell: where, in `asking` flattened, each row stands whose result is wanted.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        layout, cells = ctx.layout, gradients[0]
-        rows = cells.index_select(0, layout.home)
-        if len(layout.repeats):
-            rows.index_add_(0, layout.row[layout.repeats], cells[layout.repeats])
-        return rows, None
+    asking: Int[Tensor, "blocks asking"]
+    keys: Int[Tensor, "blocks keys"]
+    sees: Bool[Tensor, "blocks 1 asking keys"]
+    cell: Int[Tensor, " wanted"]
 
+    def mix(
+        self,
+        query: Float[Tensor, "queries width"],
+        key_value: Float[Tensor, "rows joint"],
+        heads: int,
+    ) -> Float[Tensor, "wanted width"]:
+        """What the asking rows get from the values of the rows that they see.
 
-class _Collect(torch.autograd.Function):
-    """From the cells of prompts to the rows that they stand for."""
-
-    @staticmethod
-    def forward(ctx: Any, cells: Tensor, layout: GroupLayout) -> Tensor:
-        ctx.layout, ctx.count = layout, len(cells)
-        return cells.index_select(0, layout.home)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (rows,) = gradients
-        cells = rows.new_zeros(ctx.count, *rows.shape[1:])
-        return cells.index_copy_(0, ctx.layout.home, rows), None
+        Args:
+            query: of the rows that `asking` counts.
+            key_value: keys and values of all rows, side by side.
+            heads: of the attention.
+        """
+        # An embedding is index_select with a gradient that adds up in the same order every time.
+        asked = functional.embedding(self.asking, query).unflatten(-1, (heads, -1))
+        seen = functional.embedding(self.keys, key_value).unflatten(-1, (2, heads, -1))
+        key, value = seen.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(
+            asked.transpose(1, 2), key, value, attn_mask=self.sees
+        )
+        return mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, self.cell)
 
 
 class PackedPrompts:
     """The prompts of G groups and C classes on their way through the blocks."""
 
     def __init__(self, trie: PromptTrie, layout: GroupLayout) -> None:
-        self.trie = trie
-        self.layout = layout
-        self.groups = len(layout.ends)
-        self.classes, self.tail = trie.tails.shape
-        steps = torch.arange(self.tail, device=trie.tails.device)
-        self.causal = steps <= steps[:, None]  # (S, S)
-        self.until_end = (steps <= trie.ends[:, None]).unsqueeze(1)  # (C, 1, S)
+        self.ends = layout.ends.flatten()
+        blocks, groups = trie.everywhere, len(layout.row)
+        # Nodes ask in the order of their numbers: node u stands in cell u of its group.
+        cells = layout.group * blocks.asking.numel() + layout.node
+        self.everywhere = Attention(
+            layout.row[:, blocks.asking].flatten(0, 1), *_seen(blocks, layout), cells
+        )
+        blocks = trie.at_ends
+        first = torch.arange(groups, device=self.ends.device)[:, None]
+        prompts = torch.arange(blocks.count, device=self.ends.device)
+        filled = torch.arange(blocks.asking.numel(), device=self.ends.device)
+        asking = first * blocks.count + filled.clamp(max=blocks.count - 1)
+        self.at_ends = Attention(
+            asking.view(-1, blocks.asking.shape[1]),
+            *_seen(blocks, layout),
+            (first * blocks.asking.numel() + prompts).flatten(),
+        )
 
     def encode(
         self, transformer: Transformer, rows: Float[Tensor, "rows width"]
@@ -67,81 +83,38 @@ class PackedPrompts:
         """States at EOS behind the last block, of G x C prompts."""
         *blocks, last = transformer.blocks
         for block in blocks:
-            rows = self._block(block, rows)
-        return self._last_block(last, rows)
-
-    def _block(
-        self, block: ResidualAttentionBlock, rows: Float[Tensor, "rows width"]
-    ) -> Float[Tensor, "rows width"]:
-        attention = block.attn
-        joint = linear(block.ln_1(rows), attention.in_proj_weight, attention.in_proj_bias)
-        trunk, tails = self._split(joint, attention.heads, 3)
-        query, key, value = trunk
-        mixed_trunk = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        mixed_tails = attend(tails, (key, value), self.causal)
-        cells = [
-            mixed_trunk.transpose(1, 2).reshape(-1, rows.shape[1]),
-            mixed_tails.permute(0, 2, 3, 1, 4).reshape(-1, rows.shape[1]),
-        ]
-        rows = rows + attention.out_proj(_Collect.apply(torch.cat(cells), self.layout))
-        return rows + block.mlp(block.ln_2(rows))
-
-    def _last_block(
-        self, block: ResidualAttentionBlock, rows: Float[Tensor, "rows width"]
-    ) -> Float[Tensor, "prompts width"]:
-        attention, width = block.attn, rows.shape[1]
-        weight, bias = attention.in_proj_weight, attention.in_proj_bias
-        normed, ends = block.ln_1(rows), self.layout.ends.flatten()
-        query = linear(normed.index_select(0, ends), weight[:width], bias[:width])
-        query = query.view(self.groups, self.classes, 1, attention.heads, -1)
-        joint = linear(normed, weight[width:], bias[width:])
-        trunk, tails = self._split(joint, attention.heads, 2)
-        mixed = attend((query.permute(0, 3, 1, 2, 4), *tails), trunk, self.until_end)
-        mixed = mixed.permute(0, 2, 3, 1, 4).reshape(-1, width)
-        states = rows.index_select(0, ends) + attention.out_proj(mixed)
-        return states + block.mlp(block.ln_2(states))
-
-    def _split(
-        self, rows: Float[Tensor, "rows joint"], heads: int, kinds: int
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Queries, keys and values (kinds 3), or keys and values (2), of trunks and of tails.
-
-        Returns:
-            (G, heads, p, head) of the trunks and (G, heads, C, S, head) of the tails.
-        """
-        cells = _Spread.apply(rows, self.layout).unflatten(-1, (kinds, heads, -1))
-        in_trunks = self.groups * self.trie.trunk
-        trunk = cells[:in_trunks].unflatten(0, (self.groups, -1))
-        tails = cells[in_trunks:].unflatten(0, (self.groups, self.classes, self.tail))
-        return (
-            trunk.permute(2, 0, 3, 1, 4).unbind(0),
-            tails.permute(3, 0, 4, 1, 2, 5).unbind(0),
-        )
+            normed = block.ln_1(rows)
+            rows = _pass(block, rows, normed, normed, self.everywhere)
+        normed = last.ln_1(rows)
+        kept, asking = (states.index_select(0, self.ends) for states in (rows, normed))
+        return _pass(last, kept, asking, normed, self.at_ends)
 
 
-def attend(
-    tails: Sequence[Float[Tensor, "groups heads classes _ head"]],
-    trunk: Sequence[Float[Tensor, "groups heads trunk head"]],
-    mask: Bool[Tensor, "*classes asking tail"],
-) -> Float[Tensor, "groups heads classes asking head"]:
-    """Attention of the tails' states to the whole trunk and to their own tail.
+def _seen(blocks: Blocks, layout: GroupLayout) -> tuple[Tensor, Tensor]:
+    """Rows that the blocks of every group see, and which of their rows sees them."""
+    sees = blocks.sees.repeat(len(layout.row), 1, 1)
+    return layout.row[:, blocks.keys].flatten(0, 1), sees.unsqueeze(1)
 
-    The trunk's keys and values are not copied for each class: one product serves all classes.
+
+def _pass(
+    block: ResidualAttentionBlock,
+    kept: Float[Tensor, "wanted width"],
+    asking: Float[Tensor, "wanted width"],
+    normed: Float[Tensor, "rows width"],
+    attention: Attention,
+) -> Float[Tensor, "wanted width"]:
+    """Run a block for the wanted rows.
 
     Args:
-        tails: queries, keys and values.
-        trunk: keys and values.
-        mask: True where a query may see a key of its tail.
+        block: of the transformer.
+        kept: the wanted rows.
+        asking: the same, normalised.
+        normed: all rows that are seen, normalised.
+        attention: which row sees which.
     """
-    query, key, value = tails
-    trunk_key, trunk_value = trunk
-    classes, asking = query.shape[2:4]
-    query = query.contiguous()
-    to_trunk = (query.flatten(2, 3) @ trunk_key.mT).unflatten(2, (classes, asking))
-    to_tail = (query @ key.mT).masked_fill(~mask, -torch.inf)
-    scores = torch.cat([to_trunk, to_tail], dim=-1)
-    scores = scores * query.shape[-1] ** -0.5
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-    of_trunk, of_tail = weights.split([trunk_key.shape[2], key.shape[3]], dim=-1)
-    from_trunk = (of_trunk.flatten(2, 3) @ trunk_value).unflatten(2, (classes, asking))
-    return from_trunk + of_tail @ value
+    layer, width = block.attn, kept.shape[1]
+    weight, bias = layer.in_proj_weight, layer.in_proj_bias
+    query = linear(asking, weight[:width], bias[:width])
+    key_value = linear(normed, weight[width:], bias[width:])
+    kept = layer.out_proj(attention.mix(query, key_value, layer.heads)).add_(kept)
+    return block.mlp(block.ln_2(kept)).add_(kept)

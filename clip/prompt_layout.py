@@ -2,22 +2,23 @@
 
 The text tower is causal: the state at a place depends on what stands before it and nothing else.
 So the prompts `[SOS] ctx [name] . [EOS]` of all classes form a trie, and every node of it is one
-hidden state per layer. A class keeps nodes of its own from where it departs from all others; what
-all classes start with, SOS and a generic context in front of the names, is the trunk. Groups of
-prompts (corrupted copies, say) share the nodes up to the first vector that differs.
+hidden state per layer. SOS and a generic context in front of the names are nodes of all classes; a
+class keeps nodes of its own from where it departs from all others. Groups of prompts (corrupted
+copies, say) share the nodes up to the first vector that differs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .clip import tokenizer
 
 POSITIONS = ("end", "middle", "front")
 NODE_COLUMNS = ("token", "slot", "owner", "place", "seen")
+BLOCK = 32  # nodes that attend together; 16 to 64 cost about the same
 
 
 def clean_classname(name: str) -> str:
@@ -59,51 +60,100 @@ def arrange_prompt(
 
 
 @dataclass(frozen=True)
-class PromptTrie:
-    """The trie of all classes' prompts in one group, its nodes numbered, those of the trunk first.
+class Blocks:
+    """Nodes that ask for attention, a few at a time, and the nodes that they need to see for it.
+
+    Every node attends to its ancestors and itself. Nodes that are numbered one after the other have
+    most ancestors in common, so a block of them needs few keys beside its own: small dense
+    products, without a copy of the whole prompt for every class.
 
     Attributes:
-        trunk: p, how many places the prompts of all classes have in common at the start.
+        asking: the B x n nodes, the last one again where there are no more.
+        keys: the B x k nodes that any of a block sees, filled up with any.
+        sees: True where an asking node sees a key.
+        count: how many nodes ask in all.
+    """
+
+    asking: Int[Tensor, "blocks asking"]
+    keys: Int[Tensor, "blocks keys"]
+    sees: Bool[Tensor, "blocks asking keys"]
+    count: int
+
+    def to(self, device: torch.device) -> "Blocks":
+        """The same blocks on a device."""
+        return Blocks(
+            self.asking.to(device), self.keys.to(device), self.sees.to(device), self.count
+        )
+
+
+def make_blocks(paths: Sequence[Sequence[int]], size: int = BLOCK) -> Blocks:
+    """Divide asking nodes into blocks.
+
+    Args:
+        paths: of every asking node, itself at the end, its ancestors before it.
+        size: nodes in a block.
+    """
+    count, size = len(paths), min(size, len(paths))
+    filled = [*paths, *[paths[-1]] * (-count % size)]
+    chunks = [filled[start : start + size] for start in range(0, len(filled), size)]
+    needed = [sorted({node for path in chunk for node in path}) for chunk in chunks]
+    keys = torch.zeros(len(chunks), max(map(len, needed)), dtype=torch.long)
+    sees = torch.zeros(len(chunks), size, keys.shape[1], dtype=torch.bool)
+    for block, (chunk, nodes) in enumerate(zip(chunks, needed, strict=True)):
+        keys[block, : len(nodes)] = torch.tensor(nodes)
+        column = {node: index for index, node in enumerate(nodes)}
+        for row, path in enumerate(chunk):
+            sees[block, row, [column[node] for node in path]] = True
+    asking = torch.tensor([path[-1] for path in filled]).view(len(chunks), size)
+    return Blocks(asking, keys, sees, count)
+
+
+@dataclass(frozen=True)
+class PromptTrie:
+    """The trie of all classes' prompts in one group, its nodes numbered.
+
+    Attributes:
         token: token id of each node, 0 where a context vector stands.
         slot: which of the L vectors stands at a node, -1 for a token.
         owner: whose vectors: the class of a class-specific context, 0 of a generic one.
         place: position in the prompt.
         seen: how many context vectors stand at the node and before it.
-        tails: nodes of each class behind the trunk, (C, S), filled up with the last one, EOS.
-        ends: where EOS stands in a class's tail.
+        ends: the node at each class's EOS.
+        everywhere: blocks of all nodes, in the order of their numbers.
+        at_ends: blocks of the nodes at EOS, in the order of the classes.
     """
 
-    trunk: int
     token: Int[Tensor, " nodes"]
     slot: Int[Tensor, " nodes"]
     owner: Int[Tensor, " nodes"]
     place: Int[Tensor, " nodes"]
     seen: Int[Tensor, " nodes"]
-    tails: Int[Tensor, "classes tail"]
     ends: Int[Tensor, " classes"]
+    everywhere: Blocks
+    at_ends: Blocks
 
     def to(self, device: torch.device) -> "PromptTrie":
         """The same trie on a device."""
-        tensors = {key: value.to(device) for key, value in vars(self).items() if key != "trunk"}
-        return PromptTrie(self.trunk, **tensors)
+        return PromptTrie(**{key: value.to(device) for key, value in vars(self).items()})
 
 
 def build_trie(
-    prompts: Sequence[tuple[list[int], list[int], int]], trunk: int, class_specific: bool
+    prompts: Sequence[tuple[list[int], list[int], int]], class_specific: bool
 ) -> PromptTrie:
     """Number the nodes that prompts of `arrange_prompt` pass through.
 
     Args:
         prompts: of each class.
-        trunk: how many places all prompts have in common at the start.
         class_specific: every class has context vectors of its own.
     """
     numbers: dict[tuple[int, int, int, int], int] = {}  # (parent, token, slot, owner) -> node
     rows: list[tuple[int, ...]] = []
-    paths = []
+    path_to: list[list[int]] = []  # of each node
+    ends = []
     for label, (ids, slots, _) in enumerate(prompts):
         slot_at = {place: slot for slot, place in enumerate(slots)}
-        path, seen, node = [], 0, -1
+        path: list[int] = []
+        seen, node = 0, -1
         for place, token in enumerate(ids):
             slot = slot_at.get(place, -1)
             seen += slot >= 0
@@ -112,38 +162,37 @@ def build_trie(
             if key not in numbers:
                 numbers[key] = len(rows)
                 rows.append((token, slot, owner, place, seen))
+                path_to.append([*path, numbers[key]])
             node = numbers[key]
             path.append(node)
-        paths.append(path[trunk:])
-    longest = max(map(len, paths))
-    tails = [path + path[-1:] * (longest - len(path)) for path in paths]
+        ends.append(node)
     columns = dict(zip(NODE_COLUMNS, torch.tensor(rows).unbind(1), strict=True))
-    ends = torch.tensor([len(path) - 1 for path in paths])
-    return PromptTrie(trunk, tails=torch.tensor(tails), ends=ends, **columns)
+    return PromptTrie(
+        **columns,
+        ends=torch.tensor(ends),
+        everywhere=make_blocks(path_to),
+        at_ends=make_blocks([path_to[node] for node in ends]),
+    )
 
 
 @dataclass(frozen=True)
 class GroupLayout:
     """Where the states of G groups of prompts are: R rows, each of them computed once.
 
-    A cell is a place in a prompt: first those of the trunks (G x p), then of the tails (G x C x S).
-
     Attributes:
         node: the trie's node of a row.
+        group: the group that it is computed in.
         context: the rows where a context vector stands.
         vector: which one, in (G, C', L) flattened.
-        row: the row of every cell.
-        home: the cell of each row that stands for it.
-        repeats: the other cells that are read; what only fills up a tail is not.
+        row: the row of every group's nodes.
         ends: the rows at EOS, (G, C).
     """
 
     node: Int[Tensor, " rows"]
+    group: Int[Tensor, " rows"]
     context: Int[Tensor, " vectors"]
     vector: Int[Tensor, " vectors"]
-    row: Int[Tensor, " cells"]
-    home: Int[Tensor, " rows"]
-    repeats: Int[Tensor, " repeats"]
+    row: Int[Tensor, "groups nodes"]
     ends: Int[Tensor, "groups classes"]
 
 
@@ -155,32 +204,17 @@ def lay_out(trie: PromptTrie, first: Int[Tensor, "groups owners prefixes"]) -> G
         first: for every group, owner and number of vectors, the first group that has the same
             vectors up to there.
     """
-    groups, (classes, tail) = len(first), trie.tails.shape
+    groups, owners, prefixes = first.shape
     nodes = torch.arange(len(trie.token), device=first.device)
     source = first[:, trie.owner, trie.seen]  # (G, U): the group that a node is computed in
     computed = source == torch.arange(groups, device=first.device)[:, None]
     number = (computed.flatten().cumsum(0) - 1).view_as(computed)
     row = number[source, nodes]  # (G, U)
     group, node = computed.nonzero().unbind(1)
-    cells = torch.cat([row[:, : trie.trunk].flatten(), row[:, trie.tails].flatten()])
-    index = torch.arange(len(cells), device=first.device)
-    home = torch.full((len(group),), len(cells), device=first.device)
-    home = home.scatter_reduce(0, cells, index, "amin")
-    filled = torch.arange(tail, device=first.device) > trie.ends[:, None]  # (C, S)
-    read = torch.cat(
-        [
-            torch.ones(groups * trie.trunk, dtype=torch.bool, device=first.device),
-            ~filled.expand(groups, classes, tail).flatten(),
-        ]
-    )
-    repeats = index[read & (home[cells] != index)]
-    last = trie.tails.gather(1, trie.ends[:, None])[:, 0]
-
     context = (trie.slot[node] >= 0).nonzero()[:, 0]
     at = node[context]
-    _, owners, length = first.shape
-    vector = (group[context] * owners + trie.owner[at]) * (length - 1) + trie.slot[at]
-    return GroupLayout(node, context, vector, cells, home, repeats, row[:, last])
+    vector = (group[context] * owners + trie.owner[at]) * (prefixes - 1) + trie.slot[at]
+    return GroupLayout(node, group, context, vector, row, row[:, trie.ends])
 
 
 def independent(groups: int, owners: int, length: int) -> Int[Tensor, "groups owners prefixes"]:

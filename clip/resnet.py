@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
         out = self.relu1(self.bn1(self.conv1(x)))
         out = self.relu2(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(self.avgpool(out)))
-        return self.relu3(out + identity)
+        return self.relu3(out.add_(identity))
 
 
 class AttentionPool2d(nn.Module):

@@ -28,7 +28,6 @@ from .prompt_layout import (
     first_with_the_same,
     independent,
     lay_out,
-    vectors_before_name,
 )
 
 # How many states go through the tower together. More would not fit a CPU's caches (16 groups of
@@ -37,8 +36,9 @@ STATES_AT_ONCE = {"cpu": 1024}
 STATES_AT_ONCE_ELSEWHERE = 65536
 
 # Floats that a state's gradient needs in one block, in units of the width: the inputs of both norms
-# and the activation's, queries, keys, values and their mixture.
-SAVED_WIDTHS = 14
+# (2) and the activation's (4), queries and their mixture (2), keys and values as often as blocks
+# see them (3 to 4).
+SAVED_WIDTHS = 12
 
 
 @dataclass
@@ -87,7 +87,6 @@ class SoftPromptEncoder(nn.Module):
         self.clip_model = clip_model
         self.length = length
         self.memory_limit = memory_limit
-        self.before = vectors_before_name(length, position)
         self.prompts = [arrange_prompt(name, length, position) for name in classnames]
         self._check_lengths(classnames)
         self._ranges: dict[tuple[object, ...], _ClassRange] = {}
@@ -161,8 +160,7 @@ class SoftPromptEncoder(nn.Module):
         weight = self.clip_model.token_embedding.weight
         key = (specific, span, weight.device, self.clip_model.dtype)
         if key not in self._ranges:
-            trunk = 1 if specific else 1 + self.before
-            trie = build_trie(self.prompts[slice(*span)], trunk, specific).to(weight.device)
+            trie = build_trie(self.prompts[slice(*span)], specific).to(weight.device)
             with torch.no_grad():
                 tokens = self.clip_model.token_embedding(trie.token).to(self.clip_model.dtype)
                 places = self.clip_model.positional_embedding[trie.place].to(tokens.dtype)

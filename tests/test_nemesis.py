@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 from torch import Tensor
+from torch.nn import functional
 
 from dassl.utils import UserError
 from tests.golden import images, labels
@@ -156,6 +157,22 @@ def test_pun_alone_runs_no_pre_inference(tmp_path: Path) -> None:
     trainer = golden_trainer("CoOpNemesis", "vit", tmp_path)
     trainer.aware_alpha = None  # would fail if it were called
     assert "pun" in step(trainer, "vit")
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_batch_that_is_all_right_needs_no_pre_inference(wrong: int) -> None:
+    """No prompt can classify more than all; with one mistake it is worth asking."""
+    ctx, targets = torch.randn(4, 8), torch.arange(3)
+    logits = functional.one_hot((targets + wrong * (targets == 0)) % 3).float()
+    asked: list[Tensor] = []
+
+    def evaluate(groups: Tensor) -> Tensor:
+        asked.append(groups)
+        return functional.one_hot(targets).float().expand(len(groups), -1, -1)
+
+    alpha = NormPenalty(n=2).aware(ctx, torch.tensor([3, 1]), targets, logits, evaluate)
+    assert len(asked) == wrong
+    assert alpha.tolist() == [0.0, wrong, 0.0, wrong]
 
 
 COST = numpy_arrays(np.float32, (2, 3, 5, 4), elements=st.floats(0, 2, width=32))

@@ -90,10 +90,8 @@ def test_corrupted_groups_equal_the_plain_pass(
 
 def rows(names: list[str], position: str, ctx: torch.Tensor) -> int:
     """How many states the tower computes."""
-    length, specific = ctx.shape[2], ctx.shape[1] > 1
-    before = {"end": length, "middle": length // 2, "front": 0}[position]
-    prompts = [arrange_prompt(name, length, position) for name in names]
-    trie = build_trie(prompts, 1 if specific else 1 + before, specific)
+    prompts = [arrange_prompt(name, ctx.shape[2], position) for name in names]
+    trie = build_trie(prompts, class_specific=ctx.shape[1] > 1)
     return len(lay_out(trie, first_with_the_same(ctx)).node)
 
 

@@ -39,7 +39,7 @@ KEPT_AS = {"pooled": None, "local": torch.float16}
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # To be raised when the code computes other features from the same weights and images.
-VERSION = 1
+VERSION = 2
 _COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
 
 

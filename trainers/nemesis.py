@@ -172,7 +172,10 @@ class NormPenalty:
             alpha[positions] = self.omega
             return alpha
         with torch.no_grad():
+            correct = count_correct(logits, labels)
+            if correct == len(labels):
+                return alpha  # no prompt can classify more
             corrupted = evaluate(rescale(ctx.detach(), positions, self.tau))
-            better = count_correct(corrupted, labels) > count_correct(logits, labels)
+            better = count_correct(corrupted, labels) > correct
         alpha[positions] = better.to(alpha.dtype) * self.omega
         return alpha
