@@ -7,8 +7,6 @@ the ones in torchvision's dataset classes; a file without one is only checked fo
 A split file comes first, for it stands in for the annotations that the split could be made of.
 """
 
-from pathlib import Path
-
 from dassl.data.datasets import Source
 
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
@@ -19,9 +17,6 @@ _PARTITIONS = (f"{_SUN}/download/Partitions.zip",)
 _HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
 _HUGGING_FACE = "https://huggingface.co/datasets"
 _EUROSAT_MD5 = "#md5=c8fa014336c82ac7804f0398fcb19387"
-# OpenAI's curated names, which CoOp's classnames.txt (gdrive:1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF)
-# holds, too, ship with the loader.
-_CLASSNAMES = (Path(__file__).parent / "imagenet_classnames.txt").absolute().as_uri()
 _IMAGENET = (
     "ImageNet needs an account: sign in at https://image-net.org, download the ILSVRC2012 files "
     "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into "
@@ -171,10 +166,10 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             unpack="ucfTrainTestlist",
         ),
     ),
+    # Class names ship with the loader; CoOp's classnames.txt is 1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF.
     "ImageNet": (
         Source("images/train", instructions=_IMAGENET),
         Source("images/val", instructions=_IMAGENET),
-        Source("classnames.txt", (_CLASSNAMES,), optional=True),
     ),
     "ImageNetV2": _variant(
         "imagenetv2-matched-frequency-format-val",

@@ -85,7 +85,7 @@ def _local(source: Source, server: Server) -> Source:
     urls = []
     for url in source.urls:
         parts = urlsplit(url)
-        if parts.scheme in ("gdrive", "file"):
+        if parts.scheme == "gdrive":
             number = parts.path.split("/")[0]
             server.files[DRIVE + number] = FILES.get(number, b"{}")
             urls.append(url)

@@ -58,7 +58,7 @@ def test_the_fifteen_datasets() -> None:
             assert not PurePosixPath(path).is_absolute()
             assert ".." not in PurePosixPath(path).parts
         assert source.urls or source.instructions
-        assert all(url.split(":")[0] in ("http", "https", "gdrive", "file") for url in source.urls)
+        assert all(url.split(":")[0] in ("http", "https", "gdrive") for url in source.urls)
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) & set(DATASET_REGISTRY.registered_names())))
@@ -341,7 +341,6 @@ def test_imagenet_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[
         (tmp_path / "imagenet/images" / path).parent.mkdir(parents=True)
         (tmp_path / "imagenet/images" / path).write_bytes(PICTURE)
     assert _run("imagenet", "--root", str(tmp_path), capsys=capsys)[0] == 0
-    assert (tmp_path / "imagenet/classnames.txt").read_text().startswith("n01440764 tench\n")
 
 
 @pytest.mark.parametrize(
