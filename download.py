@@ -14,6 +14,7 @@ Exit codes: 0 everything is there, 2 a mistake in the command, 1 something could
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -69,21 +70,28 @@ def folder_of(name: str, root: str) -> Path:
 def show(name: str, folder: Path) -> None:
     """Print what a dataset needs, what of it is there and where the rest can be had."""
     print(f"{name}: {folder}")
-    for source in SOURCES.get(name, ()):
-        note = f" (only without {source.unless})" if source.unless else ""
-        print(f"  {state(source, folder):<10} {source.path}{note}")
-        if source.is_wanted(folder):
-            for line in origins(source, folder):
-                print(f"{'':13}{line}")
+    # Parts of one archive stand in a row, and where it can be had is said once.
+    for lines, group in groupby(SOURCES.get(name, ()), lambda source: origins(source, folder)):
+        wanted = False
+        for source in group:
+            print(f"  {state(source, folder):<10} {source.path:<32} {note(source)}".rstrip())
+            wanted = wanted or source.is_wanted(folder)
+        for line in lines if wanted else ():
+            print(f"{'':13}{line}")
 
 
 def state(source: Source, folder: Path) -> str:
-    """What there is to say about a file or folder; without an optional one the loader works."""
+    """One word about a file or folder."""
     if source.is_there(folder):
         return "there"
-    if not source.is_wanted(folder):
-        return "not needed"
-    return "optional" if source.optional else "missing"
+    return "missing" if source.is_wanted(folder) else "not needed"
+
+
+def note(source: Source) -> str:
+    """What it is to the dataset, if it can be absent."""
+    if source.unless:
+        return f"only needed without {source.unless}"
+    return "the dataset can do without it" if source.optional else ""
 
 
 def origins(source: Source, folder: Path) -> list[str]:
@@ -95,7 +103,7 @@ def origins(source: Source, folder: Path) -> list[str]:
 def report(missing: dict[str, list[Missing]]) -> None:
     """Print a table of what could not be had, and then why and what to do about each."""
     rows = [
-        (name, lost.source.path, "the dataset can do without it" if lost.source.optional else "")
+        (name, lost.source.path, note(lost.source))
         for name, items in missing.items()
         for lost in items
     ]

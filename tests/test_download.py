@@ -321,7 +321,7 @@ def test_what_is_missing_is_said_at_the_end(
     assert (folder / "cars_train/00001.jpg").is_file()
     _, _, end = out.partition("This could not be had:")
     assert re.search(r"StanfordCars +cars_test *\n", end)
-    assert "the dataset can do without it" in end
+    assert "only needed without split_zhou_StanfordCars.json" in end
     assert (
         f"tried {two_datasets.url}/ai.stanford.edu/~jkrause/car196/cars_test.tgz: Not Found" in end
     )

@@ -180,7 +180,7 @@ def _zip_entries(file: Any) -> Iterator[_Entry]:
 def _tar_entries(file: Any, budget: Budget) -> Iterator[_Entry]:
     # The stream has a budget of its own: it also bounds headers, which are read at once.
     stream = _Stream(file, Budget(budget.left, budget.reason))
-    with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=CHUNK_BYTES) as archive:
+    with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
         for info in archive:
             kind, link = "special", ""
             if info.isdir():
