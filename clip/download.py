@@ -3,22 +3,12 @@
 A file stands under its final name only when its SHA-256 is the published one.
 """
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException, IncompleteRead
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
-
-from tqdm import tqdm
 
 from .errors import WeightsError
+from .transport import DownloadError, RefusedError, digest_of, download
 
 DEFAULT_ROOT = Path("~/.cache/clip")
-TIMEOUT_SECONDS = 60
-CHUNK_BYTES = 1 << 20
 
 _BASE = "https://openaipublic.azureedge.net/clip/models"
 # name -> (SHA-256, file name); the address of each is made of both.
@@ -65,17 +55,11 @@ MODELS = {name: f"{_BASE}/{digest}/{file}" for name, (digest, file) in _FILES.it
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return digest_of(path, "sha256")
 
 
 def fetch(url: str, root: str | Path | None = None) -> Path:
     """Download a file whose address holds its SHA-256, unless it is there already.
-
-    The bytes are collected in `<name>.part`, from which an interrupted download goes on.
 
     Args:
         url: an address of the form `.../<sha256>/<file name>`.
@@ -88,20 +72,20 @@ def fetch(url: str, root: str | Path | None = None) -> Path:
         WeightsError: the file cannot be had, or is not the published one.
     """
     expected, name = url.split("/")[-2:]
-    folder = Path(root or DEFAULT_ROOT).expanduser()
-    target = folder / name
+    target = Path(root or DEFAULT_ROOT).expanduser() / name
     if target.exists():
         _check_existing(target, expected)
         return target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_name(f".{name}.lock")):
-            if not target.exists():  # another run may have fetched it while this one waited
-                _download_and_check(url, target, expected)
-    except (URLError, HTTPException, OSError) as error:
-        reason = getattr(error, "reason", None) or error
+        download(url, target, checksum=f"sha256:{expected}")
+    except RefusedError as error:
         raise WeightsError(
-            f"{name} could not be downloaded from {url} ({reason}); run again to go on where it "
+            f"{name} from {url} was refused because {error}; run again, or put the right file "
+            f"at {target} by hand."
+        ) from None
+    except DownloadError as error:
+        raise WeightsError(
+            f"{name} could not be downloaded from {url} ({error}); run again to go on where it "
             f"stopped, or put the file at {target} by hand."
         ) from None
     return target
@@ -114,82 +98,3 @@ def _check_existing(target: Path, expected: str) -> None:
             f"{target} is not the published file (its SHA-256 is {found}, not {expected}); "
             "move it away and run again to download it."
         )
-
-
-def _download_and_check(url: str, target: Path, expected: str) -> None:
-    part = target.with_name(f"{target.name}.part")
-    _download_into(part, url)
-    found = sha256_of(part)
-    if found != expected:
-        part.unlink()
-        raise WeightsError(
-            f"{target.name} from {url} was refused because its SHA-256 is {found}, "
-            f"not {expected}; run again, or put the right file at {target} by hand."
-        )
-    part.replace(target)
-
-
-def _download_into(part: Path, url: str) -> None:
-    """Fetch what `part` still lacks."""
-    done = part.stat().st_size if part.exists() else 0
-    try:
-        response = _open(url, done)
-    except HTTPError as error:
-        error.close()
-        if not (error.code == 416 and done):
-            raise
-        # Nothing lies behind what is there: it is whole (the hash will tell) or of another file.
-        return
-    with response:
-        if response.status != 206:
-            done = 0  # the server ignores ranges and sends everything again
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length is not None else None
-        _copy(response, part, done, total)
-
-
-def _open(url: str, done: int) -> Any:
-    headers = {"Range": f"bytes={done}-"} if done else {}
-    return urlopen(Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
-
-
-def _copy(response: Any, part: Path, done: int, total: int | None) -> None:
-    bar = tqdm(
-        total=total,
-        initial=done,
-        unit="B",
-        unit_scale=True,
-        desc=part.stem,
-        disable=None,  # no bar where stderr is no terminal
-    )
-    with bar, part.open("ab" if done else "wb") as file:
-        for chunk in _chunks(response):
-            file.write(chunk)
-            done += len(chunk)
-            bar.update(len(chunk))
-    if total is not None and done < total:
-        raise ConnectionError(f"the connection was cut after {done} of {total} bytes")
-
-
-def _chunks(response: Any) -> Iterator[bytes]:
-    """What comes until the end, or until the connection is cut."""
-    try:
-        while chunk := response.read(CHUNK_BYTES):
-            yield chunk
-    except IncompleteRead as cut:  # only some versions of Python say so by themselves
-        yield cut.partial
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time download a file; the others wait."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no fcntl; two runs at once are rare enough there
-        yield
-        return
-    # The lock ends with the file object. The empty file stays: removing it would let a third run
-    # lock a new one while the second still holds the old.
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -2,12 +2,9 @@
 
 import hashlib
 import re
-import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,59 +17,18 @@ from clip.errors import WeightsError
 from clip.model import CLIP
 from clip.weights import load_clip
 from tests.golden import tiny_clip
+from tests.server import Server, serve
 
 CONTENT = bytes(range(256)) * 20_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-@dataclass
-class Server:
-    """What the server sends, and what it was asked for."""
-
-    url: str = ""
-    content: bytes = CONTENT
-    ranges: bool = True
-    status: int = 200
-    cut_after: int | None = None
-    requests: list[str | None] = field(default_factory=list)
-
-
-def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the tests' output clean."""
-
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            server.requests.append(asked)
-            if server.status != 200:
-                self.send_error(server.status)
-                return
-            match = re.fullmatch(r"bytes=(\d+)-", asked or "")
-            start = int(match.group(1)) if match and server.ranges else 0
-            if start >= len(server.content) > 0:
-                self.send_error(416)
-                return
-            body = server.content[start:]
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body if server.cut_after is None else body[: server.cut_after])
-
-    return Handler
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
-    state.url = f"http://127.0.0.1:{http.server_port}/models/{DIGEST}/RN50.pt"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield state
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serve() as state:
+        state.content = CONTENT
+        state.url += f"/models/{DIGEST}/RN50.pt"
+        yield state
 
 
 def _names(folder: Path) -> set[str]:

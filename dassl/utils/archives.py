@@ -1,0 +1,262 @@
+"""Unpack archives of strangers: into one folder, nothing outside of it, and not without end.
+
+An archive is refused, whatever the version of Python, when
+
+- a name in it is absolute, climbs with `..`, or has a backslash or a drive letter;
+- it holds a device, a pipe or a socket, or is encrypted;
+- a link in it leads out of it or to nothing (a link to a file of it becomes that file);
+- unpacked it would take more than the free disk space less 256 MiB, more than 100 times its own
+  size plus 64 MiB, or more than 5 million entries;
+- it is damaged or cut off.
+
+What a refused archive has left in the folder stays there: unpack into a temporary one.
+"""
+
+import bz2
+import gzip
+import lzma
+import os
+import posixpath
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+from tqdm import tqdm
+
+CHUNK_BYTES = 1 << 20
+SPARE_DISK_BYTES = 256 << 20
+MAX_RATIO = 100
+SMALL_BYTES = 64 << 20
+MAX_ENTRIES = 5_000_000
+
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # a zip's compression that zipfile does not know
+    UnicodeError,
+)
+_UNSAFE = re.compile(r"^/|^[A-Za-z]:|\\|\0|(^|/)\.\.(/|$)")
+_OPENERS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+
+
+class ArchiveError(ValueError):
+    """An archive that cannot be unpacked; the text is a clause that begins with "it"."""
+
+
+class TooLargeError(ArchiveError):
+    """An archive that takes more space than it may."""
+
+
+@dataclass
+class Budget:
+    """Bytes that may still be written, and why no more."""
+
+    left: int
+    reason: str
+
+    @classmethod
+    def of(cls, archive: Path, folder: Path) -> "Budget":
+        """What an archive may take in a folder: see the top of this file."""
+        free = max(shutil.disk_usage(folder).free - SPARE_DISK_BYTES, 0)
+        bomb = MAX_RATIO * archive.stat().st_size + SMALL_BYTES
+        if free <= bomb:
+            return cls(free, f"the {free:,} bytes that are free on the disk")
+        return cls(bomb, f"{MAX_RATIO} times its own size")
+
+    def spend(self, count: int) -> None:
+        """Take bytes from the budget.
+
+        Raises:
+            TooLargeError: there are not so many left.
+        """
+        self.left -= count
+        if count < 0 or self.left < 0:  # a header may claim a negative size
+            raise TooLargeError(f"it takes more than {self.reason} when it is unpacked")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A member of an archive of any kind; `link` is relative to the archive's root."""
+
+    name: str
+    kind: str  # file, folder, link or special
+    size: int
+    link: str
+    open: Callable[[], IO[bytes] | None]
+
+
+class _Stream:
+    """Reads a decompressed tar, counts what comes, and notices its end."""
+
+    def __init__(self, file: Any, budget: Budget) -> None:
+        self._file = file
+        self._budget = budget
+        self.ended = False
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.ended = self.ended or not data
+        self._budget.spend(len(data))
+        return data
+
+
+def extract(archive: Path, folder: Path, budget: Budget | None = None) -> None:
+    """Unpack a zip, or a tar that is plain or compressed with gzip, bzip2 or xz.
+
+    Which it is, its content tells. Permissions and times are not restored.
+
+    Args:
+        archive: the file.
+        folder: where to; made if missing.
+        budget: bounds other than those at the top of this file.
+
+    Raises:
+        ArchiveError: it is no archive, damaged or refused.
+        OSError: the disk cannot take it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    budget = budget or Budget.of(archive, folder)
+    size, title = archive.stat().st_size, f"unpacking {archive.name}"
+    with (
+        archive.open("rb") as raw,
+        tqdm.wrapattr(raw, "read", total=size, desc=title, disable=None) as file,
+    ):
+        try:
+            _write(_entries(file, budget), folder, budget)
+        except _DAMAGE as error:
+            raise ArchiveError(f"it is damaged or cut off ({error})") from None
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # gzip and bz2 say so of damaged data
+            raise ArchiveError(f"it is damaged ({error})") from None
+
+
+def _entries(file: Any, budget: Budget) -> Iterator[_Entry]:
+    start = file.read(512)
+    file.seek(0)
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _zip_entries(file)
+    for magic, opener in _OPENERS.items():
+        if start.startswith(magic):
+            return _tar_entries(opener(file), budget)
+    if start[257:262] == b"ustar":
+        return _tar_entries(file, budget)
+    raise ArchiveError("it is no zip or tar archive")
+
+
+def _zip_entries(file: Any) -> Iterator[_Entry]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if info.flag_bits & 1:
+                raise ArchiveError("it is encrypted")
+            mode = stat.S_IFMT(info.external_attr >> 16)
+            kind, link = "file", ""
+            if info.is_dir():
+                kind = "folder"
+            elif mode == stat.S_IFLNK:
+                with archive.open(info) as target:
+                    kind, link = "link", _beside(info.filename, target.read(4096).decode())
+            elif mode not in (0, stat.S_IFREG):
+                kind = "special"
+            yield _Entry(info.filename, kind, info.file_size, link, partial(archive.open, info))
+
+
+def _tar_entries(file: Any, budget: Budget) -> Iterator[_Entry]:
+    # The stream has a budget of its own: it also bounds headers, which are read at once.
+    stream = _Stream(file, Budget(budget.left, budget.reason))
+    with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
+        for info in archive:
+            kind, link = "special", ""
+            if info.isdir():
+                kind = "folder"
+            elif info.issym():
+                kind, link = "link", _beside(info.name, info.linkname)
+            elif info.islnk():
+                kind, link = "link", info.linkname
+            elif info.isreg():
+                kind = "file"
+            yield _Entry(info.name, kind, info.size, link, partial(archive.extractfile, info))
+    # A tar ends with a block of zeros; without one it was cut where a member ends.
+    if stream.ended:
+        raise EOFError("no end mark")
+    while stream.read(CHUNK_BYTES):  # the compressed data's own checksum stands at its end
+        pass
+
+
+def _beside(name: str, target: str) -> str:
+    """A symbolic link's target from the archive's root; unsafe ones stay so."""
+    if target.startswith("/"):
+        return target
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name.rstrip("/")), target))
+
+
+def _safe(name: str, what: str) -> str:
+    if _UNSAFE.search(name):
+        raise ArchiveError(f"it is refused because its {what} {name!r} leads out of its folder")
+    return name
+
+
+def _write(entries: Iterator[_Entry], folder: Path, budget: Budget) -> None:
+    links: dict[Path, Path] = {}
+    for count, entry in enumerate(entries, start=1):
+        if count > MAX_ENTRIES:
+            raise TooLargeError(f"it has more than {MAX_ENTRIES:,} entries")
+        path = folder / _safe(entry.name, "entry")
+        if entry.kind == "special":
+            raise ArchiveError(f"it is refused because its entry {entry.name!r} is a device")
+        if entry.kind == "folder":
+            path.mkdir(parents=True, exist_ok=True)
+        elif entry.kind == "link":
+            links[path] = folder / _safe(entry.link, f"link {entry.name!r} to")
+        else:
+            _write_file(entry, path, budget)
+    # Only now, and never as links: nothing can be written through them, or moved away from
+    # under them.
+    _resolve(links, budget)
+
+
+def _write_file(entry: _Entry, path: Path, budget: Budget) -> None:
+    budget.spend(entry.size)  # before a byte is written, and no more bytes than these come
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = entry.open()
+    if source is None:
+        raise EOFError(f"{entry.name!r} has no content")
+    with source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, CHUNK_BYTES)
+
+
+def _resolve(links: dict[Path, Path], budget: Budget) -> None:
+    """Make links to files, and to links to files, those files."""
+    while links:
+        ready = [path for path, target in links.items() if target.is_file()]
+        if not ready:
+            path, target = next(iter(links.items()))
+            raise ArchiveError(
+                f"it is refused because its link {path.name!r} leads to {target.name!r}, "
+                "which is no file of it"
+            )
+        for path in ready:
+            target = links.pop(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            try:
+                os.link(target, path)
+            except OSError:  # a file system without hard links
+                budget.spend(target.stat().st_size)
+                shutil.copyfile(target, path)
