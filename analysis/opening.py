@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dassl.engine import CONFIG
 from dassl.utils import UserError
 from trainers.feature_trainer import FeatureTrainer
 from trainers.open_run import open_run
@@ -59,8 +60,8 @@ def open_classifier(arguments: argparse.Namespace) -> FeatureTrainer:
     classnames = arguments.classes
     if arguments.classes_file is not None:
         classnames = read_names(arguments.classes_file)
-    keeps_names = (run_dir / PROMPT_FILE).is_file() or not run_dir.is_dir()
-    if classnames is None and not keeps_names:
+    is_run, keeps_names = ((run_dir / name).is_file() for name in (CONFIG, PROMPT_FILE))
+    if classnames is None and is_run and not keeps_names:
         return _open_with_data(run_dir, opts, arguments.load_epoch)
     with _quiet():
         return open_run(run_dir, opts, arguments.load_epoch, False, classnames)

@@ -21,8 +21,8 @@ from tests.runs import ROOT, command, finish
 from trainers.feature_trainer import FeatureTrainer
 from trainers.open_run import open_run
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.S)
-READ, USE, OPEN_CLIP = BLOCKS
+PAGE = (ROOT / "docs/export.md").read_text()
+READ, USE, OPEN_CLIP = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 SHORT = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "TEST.NO_TEST", "True")
 
 
@@ -124,7 +124,10 @@ def test_the_names_on_the_page() -> None:
     model, tag = json.loads(f"[{given}]")
     assert tag in open_clip.list_pretrained_tags_by_model(model)
     assert "-quickgelu" in model
-    help_text = export.build_parser().format_help()
+    (arguments,) = re.findall(r"python export\.py (.*)", PAGE)
+    parser = export.build_parser()
+    assert parser.parse_args(arguments.split()).output == Path("food.safetensors")
+    help_text = parser.format_help()
     for line in READ.strip().splitlines()[-3:]:
         assert line in help_text
 

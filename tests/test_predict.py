@@ -168,7 +168,9 @@ def test_mistakes(
     zero_shot: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = pictures / "0.PNG"
-    assert "holds no run" in refusal(capsys, tmp_path / "nowhere", image)
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        message = refusal(capsys, folder, image)
+        assert message == f'error: "{folder}" holds no run: config.yaml is missing'
     message = refusal(capsys, zero_shot, tmp_path, "*.nothing", "gone.png")
     assert "nothing to classify" in message
     assert "holds no images" in message

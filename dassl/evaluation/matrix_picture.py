@@ -50,14 +50,7 @@ def draw_matrix(matrix: Int[Tensor, "classes classes"], names: Sequence[str], pa
     axis.set(xlabel=f"predicted {what}", ylabel=f"true {what}")
     axis.spines[:].set_color("0.8")
     axis.tick_params(color="0.8")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # shown as a box
-        write_atomic(
-            path,
-            lambda temporary: figure.savefig(
-                temporary, dpi=DPI, format="png", bbox_inches="tight", metadata={"Software": None}
-            ),
-        )
+    _save(figure, path)
 
 
 def _draw_shares(axis: Any, counts: Any) -> Any:
@@ -89,3 +82,11 @@ def _name_classes(axis: Any, names: Sequence[str], cell: float) -> None:
     places = range(len(names))
     axis.set_xticks(places, short, rotation=90, fontsize=size, parse_math=False)
     axis.set_yticks(places, short, fontsize=size, parse_math=False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    # The same matrix shall give the same bytes: without matplotlib's version.
+    how = {"dpi": DPI, "format": "png", "bbox_inches": "tight", "metadata": {"Software": None}}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # shown as a box
+        write_atomic(path, lambda temporary: figure.savefig(temporary, **how))
