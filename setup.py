@@ -32,6 +32,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "torchmetrics>=1.4",  # the oracle of the calibration error
             "types-PyYAML",
             "types-regex",
             "types-tabulate",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import clip
 from clip.model import CLIP, build_model, build_random
+from tests.open_clip_model import open_clip_of
 
 CASES = [("RN50", "quick_gelu"), ("ViT-B/16", "quick_gelu"), ("ViT-B/16", "gelu")]
 TEXTS = ["a photo of a dog.", "diagram", "a centered satellite photo of Annual Crop Land."]
@@ -30,37 +31,12 @@ def _shake(model: nn.Module) -> None:
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
 
 
-def _their_model(ours: CLIP) -> Any:
-    """open_clip's CLIP of the same sizes, with our weights under the names they share."""
-    config = ours.config
-    layers = config.vision_layers
-    model = open_clip.CLIP(
-        embed_dim=config.embed_dim,
-        vision_cfg={
-            "layers": layers if isinstance(layers, int) else list(layers),
-            "width": config.vision_width,
-            "patch_size": config.vision_patch_size,
-            "image_size": config.image_resolution,
-        },
-        text_cfg={
-            "context_length": config.context_length,
-            "vocab_size": config.vocab_size,
-            "width": config.transformer_width,
-            "heads": config.text_heads,
-            "layers": config.transformer_layers,
-        },
-        quick_gelu=config.activation == "quick_gelu",
-    )
-    model.load_state_dict(ours.state_dict())
-    return model.eval()
-
-
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[CLIP, Any]]:
     name, activation = request.param
     ours = build_random(name, seed=3, activation=activation)
     _shake(ours)
-    yield ours, _their_model(ours)
+    yield ours, open_clip_of(ours)
 
 
 def _assert_parity(actual: Tensor, expected: Tensor) -> None:

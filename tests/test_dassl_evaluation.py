@@ -1,6 +1,8 @@
-"""Accuracy and the evaluator, against scikit-learn."""
+"""Accuracy and the evaluator, against scikit-learn and torchmetrics."""
 
+import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn import metrics
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dassl.config import CfgNode, get_cfg_default
 from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase, build_evaluator
+from dassl.evaluation.matrix_picture import draw_matrix
+from dassl.evaluation.measures import confusion_matrix
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 
@@ -46,6 +53,8 @@ def test_equals_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     assert results["error_rate"] == pytest.approx(100 - accuracy)
     assert results["macro_f1"] == pytest.approx(100 * macro)
     assert results["total"] == len(pairs)
+    recall = metrics.recall_score(truth, predicted, average="macro", labels=np.unique(truth))
+    assert results["perclass_accuracy"] == pytest.approx(100 * recall)  # balanced accuracy
     assert next(iter(results)) == "accuracy"
 
 
@@ -62,22 +71,126 @@ def test_familiar_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "* error: 8.2%",
     ]
     assert lines[6].startswith("* macro_f1: 47.9%")
+    assert lines[7:] == ["* perclass_accuracy: 50.0%", "* ece: 18.7%"]
     evaluator.reset()
     with pytest.raises(UserError, match="nothing to evaluate"):
         evaluator.evaluate()
 
 
+def logits(seed: int, size: int, classes: int, scale: float) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    scores = scale * torch.randn(size, classes, generator=generator)
+    return scores, torch.randint(classes, (size,), generator=generator)
+
+
+def ece_of(scores: Tensor, truth: Tensor) -> float:
+    evaluator = Classification(config())
+    for start in range(0, len(truth), 7):
+        evaluator.process(scores[start : start + 7], truth[start : start + 7])
+    return evaluator.evaluate()["ece"]
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.integers(1, 200),
+    classes=st.integers(2, 12),
+    scale=st.floats(0.01, 3),
+)
+def test_calibration_equals_torchmetrics(seed: int, size: int, classes: int, scale: float) -> None:
+    scores, truth = logits(seed, size, classes, scale)
+    probabilities = scores.softmax(dim=1)
+    expected = multiclass_calibration_error(probabilities, truth, classes, n_bins=15, norm="l1")
+    assert ece_of(scores, truth) == pytest.approx(100 * expected.item(), abs=1e-3)
+
+
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 60), scale=st.sampled_from([0.5, 5, 100]))
+def test_calibration_is_guos_sum(seed: int, size: int, scale: float) -> None:
+    """The definition, bin by bin; with scale 100 most probabilities are 1."""
+    scores, truth = logits(seed, size, 4, scale)
+    probability, predicted = scores.softmax(dim=1).max(dim=1)
+    expected = 0.0
+    for index in range(15):
+        inside = (probability > index / 15) & (probability <= (index + 1) / 15)
+        if inside.any():
+            accuracy = (predicted == truth)[inside].double().mean()
+            confidence = probability[inside].double().mean()
+            expected += inside.double().mean().item() * abs(accuracy - confidence).item()
+    assert ece_of(scores, truth) == pytest.approx(100 * expected, abs=1e-4)
+
+
+def test_calibration_by_hand() -> None:
+    sure = torch.tensor([[100.0, 0.0]] * 4)
+    assert ece_of(sure, torch.tensor([0, 0, 0, 1])) == pytest.approx(25)
+    assert ece_of(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1])) == pytest.approx(0)
+    assert ece_of(torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64)) == pytest.approx(80)
+    assert ece_of(torch.ones(3, 1), torch.zeros(3, dtype=torch.int64)) == 0  # a single class
+    half = torch.tensor([[8.0, 0.0, 1.0]]).half()
+    expected = 1 - half.float().softmax(dim=1)[0, 0].item()
+    assert ece_of(half, torch.tensor([0])) == pytest.approx(100 * expected, rel=1e-5)
+
+
+def test_outputs_that_are_no_numbers() -> None:
+    assert math.isnan(ece_of(torch.full((2, 3), math.nan), torch.tensor([0, 1])))
+
+
+def test_nothing_at_all() -> None:
+    evaluator = Classification(config())
+    evaluator.process(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        evaluator.evaluate()
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
 def test_per_class_and_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = config(PER_CLASS_RESULT=True, COMPUTE_CMAT=True)
     cfg.OUTPUT_DIR = str(tmp_path)
-    evaluator = Classification(cfg, lab2cname={0: "cat", 1: "dog", 2: "cow"})
+    evaluator = Classification(cfg, lab2cname={0: "cat", 1: "hot dog, $x$", 2: "cow"})
     feed(evaluator, [0, 0, 1, 1], [0, 1, 1, 1], 3)
     results = evaluator.evaluate()
     assert results["perclass_accuracy"] == pytest.approx((100 + 200 / 3) / 2)
-    assert "* class: 1 (dog)\ttotal: 3\tcorrect: 2\tacc: 66.7%" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "* class: 1 (hot dog, $x$)\ttotal: 3\tcorrect: 2\tacc: 66.7%" in printed
+    assert "(cow)" not in printed
     saved = json.loads((tmp_path / "cmat.json").read_text())
     assert saved["counts"] == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
-    assert saved["classnames"] == ["cat", "dog", "cow"]
+    names = ["cat", "hot dog, $x$", "cow"]
+    assert saved["classnames"] == names
+    assert rows(tmp_path / "cmat.csv") == [
+        ["truth", *names],
+        ["cat", "1", "0", "0"],
+        ["hot dog, $x$", "1", "2", "0"],
+        ["cow", "0", "0", "0"],
+    ]
+    assert rows(tmp_path / "per_class.csv") == [
+        ["label", "classname", "total", "correct", "accuracy"],
+        ["0", "cat", "1", "1", "100.0000"],
+        ["1", "hot dog, $x$", "3", "2", "66.6667"],
+        ["2", "cow", "0", "0", ""],
+    ]
+    first = (tmp_path / "cmat.png").read_bytes()
+    evaluator.evaluate()
+    assert (tmp_path / "cmat.png").read_bytes() == first
+
+
+@given(LABELS)
+def test_matrix_equals_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    predicted, truth = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    expected = metrics.confusion_matrix(truth, predicted, labels=range(6))
+    assert confusion_matrix(truth, predicted, 6).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("classes", [1, 40, 400])
+def test_picture(classes: int, tmp_path: Path) -> None:
+    """Readable sizes: nothing is smaller than three pixels, and no side longer than a screen's."""
+    names = [f"猫 {'long ' * 9}{label}" for label in range(classes)]
+    path = tmp_path / "matrix.png"
+    draw_matrix(torch.eye(classes, dtype=torch.int64), names, path)
+    with Image.open(path) as image:
+        assert 3 * classes < min(image.size) <= max(image.size) < 3200
 
 
 @given(LABELS, st.integers(1, 5))

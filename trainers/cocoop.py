@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clip.model import CLIP
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
 
 from .nemesis_trainer import NemesisMixin
 from .prompt_learner import PromptLearner
@@ -87,6 +88,17 @@ class CoCoOp(PromptTrainer):
         node, clip_model = self.method_cfg, self.loaded_clip.model
         learner = ConditionalPromptLearner(clip_model, len(classnames), node.N_CTX, node.CTX_INIT)
         return ConditionalCLIP(clip_model, classnames, learner)
+
+    def class_weights(self) -> Float[Tensor, "classes embed"]:
+        """There are none.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"{self.cfg.TRAINER.NAME}'s text features depend on the image, so that no matrix of "
+            "them classifies as it does; methods that have one are CoOp and zero-shot CLIP"
+        )
 
 
 @TRAINER_REGISTRY.register()

@@ -1,6 +1,7 @@
 """What methods on a frozen image tower share: features once, logits as often as needed."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from dassl.data import DatasetWrapper
 from dassl.data.feature_store import StoredRows
 from dassl.data.samplers import SequentialSampler as OurSequentialSampler
 from dassl.engine import TrainerX
+from dassl.utils import UserError
 
 from .cached_features import FeatureCache, is_frozen
 from .frozen_clip import autocast
@@ -48,6 +50,23 @@ class FeatureTrainer(TrainerX):
     ) -> Float[Tensor, "batch classes"]:
         """Logits of images that are given by their features."""
         raise NotImplementedError
+
+    @contextmanager
+    def fixed_classifier(self) -> Iterator[None]:
+        """Within this context many batches are classified and nothing learns."""
+        with torch.no_grad(), autocast(self.tower_precision, self.device):
+            yield
+
+    def class_weights(self) -> Float[Tensor, "classes embed"]:
+        """W of logits = exp(logit_scale) * f @ W^T, where a method has such a matrix.
+
+        Raises:
+            UserError: it has none.
+        """
+        raise UserError(
+            f"{self.cfg.TRAINER.NAME} does not classify by one matrix of text features that is "
+            "the same for all images; methods that do are CoOp and zero-shot CLIP"
+        )
 
     @property
     def feature_cache(self) -> FeatureCache:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import CONFIG, build_trainer
+from dassl.engine import CONFIG, TRAINER_REGISTRY, build_trainer
 from dassl.utils import PathLike, UserError
 
 from .feature_trainer import FeatureTrainer
@@ -35,12 +35,9 @@ def open_run(
         clip.errors.ClipError: the backbone's weights cannot be had.
     """
     path = Path(run_dir)
-    if not (path / CONFIG).is_file():
-        raise UserError(f'"{path}" holds no run: {CONFIG} is missing')
-    wins: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
+    cfg = run_config(path, opts)
     if not with_data:
-        wins += _without_data(path, wins, classnames)
-    cfg = load_config(config_file=str(path / CONFIG), opts=wins)
+        cfg = run_config(path, [*opts, *_without_data(path, cfg, classnames)])
     trainer = build_trainer(cfg)
     if not isinstance(trainer, FeatureTrainer):
         raise UserError(f"{path}: {cfg.TRAINER.NAME} is no method on a frozen CLIP of this project")
@@ -50,16 +47,49 @@ def open_run(
     return trainer
 
 
-def _without_data(path: Path, opts: Sequence[Any], classnames: Sequence[str] | None) -> list[Any]:
+def run_config(run_dir: PathLike, opts: Sequence[Any] = ()) -> Any:
+    """The configuration of a run, to go on with what it has learned.
+
+    Args:
+        run_dir: the run's folder.
+        opts: KEY VALUE pairs that win over the run's own settings.
+
+    Raises:
+        UserError: the folder holds no run, or a pair is wrong.
+    """
+    path = Path(run_dir)
+    if not (path / CONFIG).is_file():
+        raise UserError(f'"{path}" holds no run: {CONFIG} is missing')
+    wins: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
+    return load_config(config_file=str(path / CONFIG), opts=wins)
+
+
+def _without_data(path: Path, cfg: Any, classnames: Sequence[str] | None) -> list[Any]:
     """Overrides that put bare class names in the place of the run's dataset."""
-    dataset = load_config(config_file=str(path / CONFIG), opts=opts).DATASET
-    templates = dataset.TEMPLATES or DATASET_REGISTRY.get(dataset.NAME).templates
+    templates = cfg.DATASET.TEMPLATES
+    if not templates:  # a dataset need not have any
+        templates = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
     names = list(classnames) if classnames is not None else trained_classnames(path)
+    if classnames is not None and is_class_specific(cfg) and not _learned_on(path, names):
+        raise UserError(
+            f"The run in {path} has learned a prompt of its own for each of its classes (CSC), "
+            "which is of no use for others; leave the class names out, or train with CSC False"
+        )
     return [
         *("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", names),
         *("DATASET.TEMPLATES", list(templates), "DATASET.SUBSAMPLE_CLASSES", "all"),
         *("INPUT.TRAIN_VIEWS", 0),
     ]
+
+
+def _learned_on(run_dir: Path, classnames: list[str]) -> bool:
+    return (run_dir / PROMPT_FILE).is_file() and trained_classnames(run_dir) == classnames
+
+
+def is_class_specific(cfg: Any) -> bool:
+    """Whether a run's prompts belong to its classes, one each, and fit no others."""
+    node = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "node", None)
+    return node is not None and bool(cfg.TRAINER[node].get("CSC", False))
 
 
 def trained_classnames(run_dir: PathLike) -> list[str]:

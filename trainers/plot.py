@@ -116,6 +116,18 @@ class PLOT(PromptTrainer):
         model.transport = Transport(node.EPS, node.MAX_ITER, node.THRESH)
         return model
 
+    def class_weights(self) -> Float[Tensor, "classes embed"]:
+        """There are none.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"{self.cfg.TRAINER.NAME} matches {self.method_cfg.N} prompts per class with local "
+            "image features by optimal transport, so that no matrix of text features classifies "
+            "as it does; methods that have one are CoOp and zero-shot CLIP"
+        )
+
 
 @TRAINER_REGISTRY.register()
 class PLOTNemesis(NemesisMixin, PLOT):

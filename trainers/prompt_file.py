@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dassl.utils import UserError, write_atomic
 
@@ -19,12 +19,14 @@ def save_prompt(path: Path, learner: nn.Module, metadata: Mapping[str, Any]) -> 
 
     The file appears under its name only when it is complete.
     """
-    tensors = {
-        key: value.detach().float().cpu().contiguous()
-        for key, value in learner.state_dict().items()
-    }
+    save_tensors(path, learner.state_dict(), metadata)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors in fp32 and metadata as JSON strings, under the name only when complete."""
+    plain = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
     strings = {key: json.dumps(value) for key, value in metadata.items()}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=strings))
+    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata=strings))
 
 
 def read_prompt_metadata(path: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ A method is a subclass that names its configuration node and, where it differs f
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +177,29 @@ class PromptTrainer(FeatureTrainer):
 
     def test(self, split: str | None = None) -> float:
         """Evaluate with the text features computed once."""
-        with autocast(self.tower_precision, self.device), self.model.fixed_prompts():
+        with self.fixed_classifier():
             return super().test(split)
+
+    @contextmanager
+    def fixed_classifier(self) -> Iterator[None]:
+        """Within this context nothing learns, and text features are computed once."""
+        with super().fixed_classifier(), self.model.fixed_prompts():
+            yield
+
+    def class_weights(self) -> Float[Tensor, "classes embed"]:
+        """The normalised text features of the learned prompts.
+
+        Raises:
+            UserError: the method matches prompts and image features in a way of its own.
+        """
+        own = overrides(type(self.model), PromptedCLIP, "classify", "logits", "match")
+        if (
+            own
+            or self.feature_kind() != "pooled"
+            or overrides(type(self), PromptTrainer, "classify")
+        ):
+            return super().class_weights()
+        return self.model.text_features(self.model.prompt_learner())[0]
 
     def export_artifacts(self, directory: PathLike) -> None:
         """Write `prompt.safetensors`: the learned vectors and what they mean."""

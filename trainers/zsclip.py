@@ -103,6 +103,16 @@ class ZeroshotCLIP(FeatureTrainer):
         own = overrides(type(self), ZeroshotCLIP, "model_inference", "parse_batch_test")
         return None if own else kind_of(type(self).image_features)
 
+    def class_weights(self) -> Float[Tensor, "classes embed"]:
+        """The normalised text features of the templates.
+
+        Raises:
+            UserError: a subclass classifies in a way of its own.
+        """
+        if self.feature_kind() != "pooled" or overrides(type(self), ZeroshotCLIP, "classify"):
+            return super().class_weights()
+        return self.text_features
+
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Nothing to train: test."""
         self.evaluate()

@@ -150,6 +150,8 @@ class RunRecord:
             "accuracy": results.get("accuracy"),
             "macro_f1": results.get("macro_f1"),
             "error_rate": results.get("error_rate"),
+            "perclass_accuracy": results.get("perclass_accuracy"),
+            "ece": results.get("ece"),
             "num_test": results.get("total"),
             "train_views": cfg.INPUT.TRAIN_VIEWS,
             "epochs": epochs,

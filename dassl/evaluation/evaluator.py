@@ -1,7 +1,7 @@
-"""Accuracy, macro-averaged F1, per-class results and the confusion matrix."""
+"""Accuracy, macro-averaged F1, calibration, per-class results and the confusion matrix."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from ..utils import UserError, write_json
 from .build import EVALUATOR_REGISTRY
+from .matrix_picture import draw_matrix
+from .measures import ClassCounts, calibration_error, confidences, confusion_matrix
+from .tables import save_class_table, save_matrix_table
 
 
 class EvaluatorBase:
@@ -32,22 +35,6 @@ class EvaluatorBase:
         raise NotImplementedError
 
 
-def confusion_matrix(
-    truth: Int[Tensor, "n"], predicted: Int[Tensor, "n"], num_classes: int
-) -> Int[Tensor, "classes classes"]:
-    """Count pairs of true (row) and predicted (column) class."""
-    cells = truth * num_classes + predicted
-    return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def macro_f1(matrix: Int[Tensor, "classes classes"]) -> float:
-    """Mean over the classes that occur of F1 = 2 TP / (true + predicted), in percent."""
-    counts = matrix.double()
-    hits, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
-    f1 = 2 * hits / (true + predicted).clamp(min=1)
-    return 100.0 * f1[true > 0].mean().item()
-
-
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
     """Classification by the largest output.
@@ -66,34 +53,42 @@ class Classification(EvaluatorBase):
         """Forget all batches."""
         # They stay on their device: reading every batch would make the CPU wait for it.
         self._predicted: list[Tensor] = []
+        self._confidence: list[Tensor] = []
         self._truth: list[Tensor] = []
         self._num_classes = max(self._lab2cname, default=-1) + 1
 
     def process(self, mo: Float[Tensor, "batch classes"], gt: Int[Tensor, "batch"]) -> None:
-        """Take one batch of scores and labels."""
+        """Take one batch of logits and labels."""
         self._predicted.append(mo.argmax(dim=1))
+        self._confidence.append(confidences(mo))
         self._truth.append(gt)
         self._num_classes = max(self._num_classes, mo.shape[1])
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Print and return accuracy, error_rate, macro_f1 (percent) and total (samples).
+        """Print and return the results; write files where TEST asks for them.
+
+        Returns:
+            accuracy, error_rate, macro_f1 (percent), total (samples), perclass_accuracy (mean of
+            the accuracies of the classes that occur) and ece (expected calibration error; percent).
 
         Raises:
             UserError: there were no samples.
         """
-        if not self._truth:
+        if not any(len(batch) for batch in self._truth):
             raise UserError("There is nothing to evaluate: the test set is empty")
         truth = torch.cat(self._truth).cpu().long()
         predicted = torch.cat(self._predicted).cpu().long()
         num_classes = max(self._num_classes, int(truth.max()) + 1)
-        matrix = confusion_matrix(truth, predicted, num_classes)
-        total, correct = len(truth), int(matrix.diagonal().sum())
+        counts = ClassCounts.of(truth, predicted, num_classes)
+        total, correct = len(truth), int(counts.hits.sum())
         accuracy = 100.0 * correct / total
         results: OrderedDict[str, float] = OrderedDict(
             accuracy=accuracy,
             error_rate=100.0 - accuracy,
-            macro_f1=macro_f1(matrix),
+            macro_f1=counts.macro_f1(),
             total=total,
+            perclass_accuracy=counts.mean_accuracy(),
+            ece=calibration_error(torch.cat(self._confidence).cpu(), truth == predicted),
         )
         print(
             "=> result\n"
@@ -101,33 +96,38 @@ class Classification(EvaluatorBase):
             f"* correct: {correct:,}\n"
             f"* accuracy: {accuracy:.1f}%\n"
             f"* error: {results['error_rate']:.1f}%\n"
-            f"* macro_f1: {results['macro_f1']:.1f}%"
+            f"* macro_f1: {results['macro_f1']:.1f}%\n"
+            f"* perclass_accuracy: {results['perclass_accuracy']:.1f}%\n"
+            f"* ece: {results['ece']:.1f}%"
         )
+        names = [self._lab2cname.get(label, str(label)) for label in range(num_classes)]
         if self.cfg.TEST.PER_CLASS_RESULT:
-            results["perclass_accuracy"] = self._print_per_class(matrix)
+            self._report_classes(counts, names)
         if self.cfg.TEST.COMPUTE_CMAT:
-            self._save_matrix(matrix)
+            self._save_matrix(confusion_matrix(truth, predicted, num_classes), names)
         return results
 
-    def _print_per_class(self, matrix: Int[Tensor, "classes classes"]) -> float:
-        """Print a line for each class that occurs; return the mean of their accuracies."""
+    def _report_classes(self, counts: ClassCounts, names: Sequence[str]) -> None:
+        """Print a line for each class that occurs, and write all to a file."""
         print("=> per-class result")
-        accuracies = []
-        for label, row in enumerate(matrix):
-            total, correct = int(row.sum()), int(row[label])
-            if total == 0:
-                continue
-            accuracies.append(100.0 * correct / total)
-            print(
-                f"* class: {label} ({self._lab2cname.get(label, '?')})\ttotal: {total:,}\t"
-                f"correct: {correct:,}\tacc: {accuracies[-1]:.1f}%"
-            )
-        mean = sum(accuracies) / len(accuracies)
-        print(f"* average: {mean:.1f}%")
-        return mean
+        accuracies = counts.accuracies().tolist()
+        for label, (total, correct) in enumerate(
+            zip(counts.true.tolist(), counts.hits.tolist(), strict=True)
+        ):
+            if total:
+                print(
+                    f"* class: {label} ({self._lab2cname.get(label, '?')})\ttotal: {total:,}\t"
+                    f"correct: {correct:,}\tacc: {accuracies[label]:.1f}%"
+                )
+        print(f"* average: {counts.mean_accuracy():.1f}%")
+        path = Path(self.cfg.OUTPUT_DIR) / "per_class.csv"
+        save_class_table(counts, names, path)
+        print(f"Per-class results are saved to {path}")
 
-    def _save_matrix(self, matrix: Int[Tensor, "classes classes"]) -> None:
+    def _save_matrix(self, matrix: Int[Tensor, "classes classes"], names: Sequence[str]) -> None:
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.json"
-        names = [self._lab2cname.get(label, str(label)) for label in range(len(matrix))]
         write_json({"classnames": names, "rows": "truth", "counts": matrix.tolist()}, path)
         print(f"Confusion matrix is saved to {path}")
+        save_matrix_table(matrix, names, path.with_suffix(".csv"))
+        draw_matrix(matrix, names, path.with_suffix(".png"))
+        print(f"The same as a table and as a picture: {path.with_suffix('.csv')} and .png")

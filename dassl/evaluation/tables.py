@@ -1,0 +1,38 @@
+"""The evaluator's results by class, as CSV files."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from ..utils import write_atomic
+from .measures import ClassCounts
+
+
+def save_matrix_table(
+    matrix: Int[Tensor, "classes classes"], names: Sequence[str], path: Path
+) -> None:
+    """Write a confusion matrix: a row for each true class, a column for each predicted one."""
+    rows = [[name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True)]
+    _save([["truth", *names], *rows], path)
+
+
+def save_class_table(counts: ClassCounts, names: Sequence[str], path: Path) -> None:
+    """Write label, name, images, hits and accuracy (%; empty without images) of each class."""
+    columns = zip(names, counts.true.tolist(), counts.hits.tolist(), strict=True)
+    rows = [
+        [label, name, total, correct, f"{100 * correct / total:.4f}" if total else ""]
+        for label, (name, total, correct) in enumerate(columns)
+    ]
+    _save([["label", "classname", "total", "correct", "accuracy"], *rows], path)
+
+
+def _save(rows: Iterable[Sequence[Any]], path: Path) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+
+    write_atomic(path, write)

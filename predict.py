@@ -1,0 +1,50 @@
+r"""What a trained run says about any images.
+
+    python predict.py output/food pizza.jpg pictures/        # a table, five classes an image
+    python predict.py output/food 'pictures/*.png' --json --top-k 1
+    python predict.py output/food pizza.jpg --classes pizza burger salad
+    python predict.py output/food pizza.jpg --opts DEVICE cpu
+
+Folders are searched with the folders in them; the run's dataset need not be there. --json prints a
+line for each image: {"path": ..., "predictions": [{"class": ..., "probability": ...}, ...]}.
+A probability is the softmax over all classes of the run, or of --classes.
+
+Exit codes: 0 done, 1 some images could not be read (stderr says which; the others are done), 2 a
+mistake in the command (one sentence says which).
+"""
+
+import sys
+from collections.abc import Sequence
+
+import datasets  # noqa: F401  (registers the datasets)
+import trainers  # noqa: F401  (registers the methods)
+from analysis.opening import add_run_flags, positive
+from analysis.predict import predict_command
+from clip.errors import ClipError
+from dassl.utils import Parser, UserError, exit_code
+
+
+def build_parser() -> Parser:
+    """The flags."""
+    parser = Parser(__doc__)
+    add_run_flags(parser)
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted patterns")
+    add("--json", action="store_true", help="a JSON object a line instead of the table")
+    add("--top-k", type=positive, default=5, metavar="K", help="classes for each image, default 5")
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="B",
+        help="default DATALOADER.TEST.BATCH_SIZE of the run",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    return exit_code(predict_command, build_parser(), argv, mistakes=(UserError, ClipError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
