@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
     return path
 
 
-def load(path: object, *opts: object, root: object = "/nowhere") -> dict[str, list[Datum]]:
+def load(path: object, *opts: Any, root: object = "/nowhere") -> dict[str, list[Datum]]:
     """The dataset's parts; a path that is absolute needs no data root."""
-    wins = ["DATASET.ROOT", str(root), "DATASET.FOLDER.PATH", str(path), "SEED", 1, *opts]
+    wins: list[Any] = ["DATASET.ROOT", str(root), "DATASET.FOLDER.PATH", str(path), "SEED", 1, *opts]
     dataset = build_dataset(load_config(CONFIG, opts=wins))
     return {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
 
@@ -62,7 +63,7 @@ def names(items: Sequence[Datum]) -> dict[int, str]:
     return {item.label: item.classname for item in items}
 
 
-def message(path: object, *opts: object, root: object = "/nowhere") -> str:
+def message(path: object, *opts: Any, root: object = "/nowhere") -> str:
     with pytest.raises(UserError) as caught:
         load(path, *opts, root=root)
     return str(caught.value)
