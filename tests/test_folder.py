@@ -50,7 +50,15 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 def load(path: object, *opts: Any, root: object = "/nowhere") -> dict[str, list[Datum]]:
     """The dataset's parts; a path that is absolute needs no data root."""
-    wins: list[Any] = ["DATASET.ROOT", str(root), "DATASET.FOLDER.PATH", str(path), "SEED", 1, *opts]
+    wins: list[Any] = [
+        "DATASET.ROOT",
+        str(root),
+        "DATASET.FOLDER.PATH",
+        str(path),
+        "SEED",
+        1,
+        *opts,
+    ]
     dataset = build_dataset(load_config(CONFIG, opts=wins))
     return {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
 
