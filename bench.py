@@ -4,7 +4,7 @@ r"""What a step costs: the textbook way of tuning prompts beside ours, in one ru
     python bench.py --targets                    # every row of the target table: six minutes
     python bench.py                              # everything, hours on two cores
     python bench.py --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
-    python bench.py --loading                    # does loading keep up with the tower: two minutes
+    python bench.py --loading                    # does loading keep up with the tower: minutes
 
 Exit codes: 0 done, 2 a mistake in the command (one sentence says which).
 """

@@ -21,7 +21,7 @@ def test_a_small_run_writes_its_files(tmp_path: Path, capsys: pytest.CaptureFixt
     assert bench.main([*given, "--output-dir", str(tmp_path / "bench")]) == 0
     assert (tmp_path / "bench" / "loading.md").read_text() in capsys.readouterr().out
     speeds = json.loads((tmp_path / "bench" / "loading.json").read_text())["speeds"]
-    assert len(speeds) == 4
+    assert len(speeds) == 5
     assert {speed["images"] for speed in speeds} == {"500 PNG of 64 x 64"}
     (encoding,) = (speed for speed in speeds if speed["what"] == ENCODE)
     for speed in speeds:
