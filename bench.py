@@ -4,6 +4,7 @@ r"""What a step costs: the textbook way of tuning prompts beside ours, in one ru
     python bench.py --targets                    # every row of the target table: six minutes
     python bench.py                              # everything, hours on two cores
     python bench.py --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
+    python bench.py --loading                    # does loading keep up with the tower: minutes
 
 Exit codes: 0 done, 2 a mistake in the command (one sentence says which).
 """
@@ -18,6 +19,7 @@ import torch
 
 from analysis.cost.cases import CASES, Setting
 from analysis.cost.figures import draw_all
+from analysis.cost.loading import measure_loading, write_loading_report
 from analysis.cost.parity import parity
 from analysis.cost.report import environment, write_report
 from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, target_plan
@@ -40,6 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     size.add_argument("--quick", action="store_true", help="most targets: RN50, 100 classes")
     size.add_argument(
         "--targets", action="store_true", help="all targets: also memory and C = 1000"
+    )
+    size.add_argument(
+        "--loading", action="store_true", help="images/s of loading beside encoding: RN50 and mini"
     )
     add("--backbones", nargs="+", metavar="NAME", help=f"default {' '.join(BACKBONES)}; also mini")
     add(
@@ -89,6 +94,25 @@ def check(arguments: argparse.Namespace) -> None:
         )
 
 
+def run_loading(arguments: argparse.Namespace) -> None:
+    """Measure loading beside encoding, and say where the report is.
+
+    Raises:
+        UserError: classes or cases are given; or the device is not there.
+        ClipError: an unknown backbone.
+    """
+    if arguments.classes or arguments.cases:
+        raise UserError("--loading has no --classes and no --cases; leave them out.")
+    device = choose_device(load_config(opts=["DEVICE", arguments.device]))
+    backbones = [Backbone.find(name) for name in arguments.backbones or ("RN50", "mini")]
+    folder = Path(prepare_output_dir(str(arguments.output_dir)))
+    torch.set_num_threads(arguments.threads)
+    effort = Effort(arguments.repetitions or 3, 60.0, arguments.threads)
+    speeds = [s for backbone in backbones for s in measure_loading(backbone, device, effort)]
+    print(write_loading_report(folder, speeds, environment(device, effort)))
+    print(f"Table: {folder / 'loading.md'}  JSON: {folder / 'loading.json'}")
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Measure, report and say where the report is.
 
@@ -97,6 +121,9 @@ def run(arguments: argparse.Namespace) -> None:
         ClipError: an unknown backbone.
     """
     check(arguments)
+    if arguments.loading:
+        run_loading(arguments)
+        return
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
     fixed = arguments.quick or arguments.targets
     names = arguments.backbones or (BACKBONES[:1] if fixed else BACKBONES)

@@ -20,6 +20,7 @@ _MINIMUM = {
 }
 
 _CHOICES = {
+    "DATALOADER.ON_BAD_IMAGE": ("error", "skip"),
     "TEST.SPLIT": ("test", "val"),
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),

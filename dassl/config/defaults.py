@@ -57,6 +57,7 @@ _DATALOADER: dict[str, Any] = {
     "NUM_WORKERS": 4,
     "K_TRANSFORMS": 1,  # draw so many augmentations of each training image
     "RETURN_IMG0": False,
+    "ON_BAD_IMAGE": "error",  # or skip: leave out images that cannot be decoded, and say which
     "CACHE_MB": 256,  # decoded training images kept in memory, per process
     "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
     "TRAIN_U": {

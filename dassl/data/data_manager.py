@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,26 +14,14 @@ from torchvision import transforms as T
 
 from ..utils import UserError, choose_device, isolated_rng
 from .datasets import Datum, build_dataset
+from .images import check_classes_left, is_broken_image, read_image, without_broken
 from .samplers import EpochSampler, build_sampler
 from .transforms import build_transform
 from .transforms.transforms import interpolation_mode, to_tensor
 
 Transform = Callable[[Any], Any]
 
-
-def read_image(path: str) -> Image.Image:
-    """Read an image file as RGB.
-
-    Raises:
-        UserError: the file is missing or no readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"The image {path} does not exist") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"The image {path} cannot be read: {error}") from error
+_PARTS = {"train_x": "training", "train_u": "unlabelled", "val": "validation", "test": "test"}
 
 
 class DatasetWrapper(Dataset[dict[str, Any]]):
@@ -103,7 +92,13 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         cached = self._cache.get(index)
         if cached is not None:
             return cached
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except UserError as error:
+            if not is_broken_image(error):
+                raise
+            hint = "mend or replace it, or let DATALOADER.ON_BAD_IMAGE skip leave such images out"
+            raise UserError(f"{error}; {hint}") from error
         size = 3 * image.width * image.height
         if size <= self._cache_left:
             self._cache_left -= size
@@ -200,7 +195,9 @@ class DataManager:
         dataset_wrapper: replaces `DatasetWrapper`.
 
     Attributes:
-        dataset: the dataset.
+        dataset: the dataset, with all its images.
+        items: the images of train_x, train_u, val and test that are loaded; None without.
+        skipped_images: how many of the dataset's are not, DATALOADER.ON_BAD_IMAGE.
         num_classes: number of classes.
         num_source_domains: number of source domains.
         lab2cname: label -> class name.
@@ -225,12 +222,27 @@ class DataManager:
         loaders = cfg.DATALOADER
         unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
         self._wrapper = dataset_wrapper
-        self.train_loader_x = self._loader(self.dataset.train_x, loaders.TRAIN_X, True)
-        self.train_loader_u = self._loader(self.dataset.train_u, unlabelled, True)
-        self.val_loader = self._loader(self.dataset.val, loaders.TEST, False)
-        self.test_loader = self._loader(self.dataset.test, loaders.TEST, False)
+        self.items = {part: getattr(self.dataset, part) for part in _PARTS}
+        self.skipped_images = self._leave_out() if loaders.ON_BAD_IMAGE == "skip" else 0
+        self.train_loader_x = self._loader(self.items["train_x"], loaders.TRAIN_X, True)
+        self.train_loader_u = self._loader(self.items["train_u"], unlabelled, True)
+        self.val_loader = self._loader(self.items["val"], loaders.TEST, False)
+        self.test_loader = self._loader(self.items["test"], loaders.TEST, False)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
+
+    def _leave_out(self) -> int:
+        """Take what cannot be read out of `items`, before anything counts them."""
+        folder = Path(self.cfg.DATASET.ROOT).expanduser().absolute() / "image_checks"
+        skipped = 0
+        for part, what in _PARTS.items():
+            items = self.items[part]
+            if items:
+                self.items[part] = without_broken(items, what, folder)
+                skipped += len(items) - len(self.items[part])
+        if self.items["train_x"]:
+            check_classes_left(self.dataset.train_x, self.items["train_x"])
+        return skipped
 
     def _loader(self, data: Sequence[Datum] | None, group: Any, is_train: bool) -> Any:
         if not data:
@@ -256,8 +268,7 @@ class DataManager:
         if data.TARGET_DOMAINS:
             table.append(["Target", ", ".join(data.TARGET_DOMAINS)])
         table.append(["# classes", f"{self.num_classes:,}"])
-        for part in ("train_x", "train_u", "val", "test"):
-            items = getattr(self.dataset, part)
+        for part, items in self.items.items():
             if items:
                 table.append([f"# {part}", f"{len(items):,}"])
         print(tabulate(table, tablefmt="simple"))

@@ -110,9 +110,9 @@ class SimpleTrainer(TrainerBase):
 
     def finish_run(self, epochs: int = 0) -> dict[str, Any]:
         """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
-        return self.record.finish(
-            self.cfg, self.last_results, str(self.device), epochs, self.result_entries()
-        )
+        skipped = getattr(getattr(self, "dm", None), "skipped_images", 0)
+        entries = {"skipped_images": skipped, **self.result_entries()}
+        return self.record.finish(self.cfg, self.last_results, str(self.device), epochs, entries)
 
     def enter_epoch(self) -> None:
         """Give the samplers the epoch, so that its order depends on nothing else."""
