@@ -31,6 +31,8 @@ from datasets.imagenet import imagenet_classnames
 
 BACKBONES = ("RN50", "ViT-B/16")
 CLASSES = (10, 100, 1000)
+# Repetitions of each workload, and seconds after which it sits out the rest of them.
+EFFORT = {"quick": (2, 5.0), "targets": (7, 10.0), "full": (5, 90.0)}
 CHECKED = ("coop",)  # the tests check every method
 
 
@@ -55,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="numbers of classes, default 10 100 1000",
     )
     add("--cases", nargs="+", metavar="CASE", help=f"some of: {' '.join(CASES)}")
-    add("--repetitions", type=int, help="of each workload, default 5 (--quick, --targets: 2)")
+    add("--repetitions", type=int, help="of each workload, default 5 (--quick: 2, --targets: 7)")
     add("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch on the CPU")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     add("--output-dir", type=Path, default=Path("output/bench"), help="default output/bench")
@@ -130,8 +132,9 @@ def run(arguments: argparse.Namespace) -> None:
     backbones = [Backbone.find(name) for name in dict.fromkeys(names)]
     folder = Path(prepare_output_dir(str(arguments.output_dir)))
     torch.set_num_threads(arguments.threads)
-    repetitions = arguments.repetitions or (2 if fixed else 5)
-    effort = Effort(repetitions, 5.0 if fixed else 90.0, arguments.threads)
+    size = "quick" if arguments.quick else "targets" if arguments.targets else "full"
+    repetitions, budget = EFFORT[size]
+    effort = Effort(arguments.repetitions or repetitions, budget, arguments.threads)
     classes = sorted(set(arguments.classes or CLASSES))
     cases = list(dict.fromkeys(arguments.cases or CASES))
     plan = full_plan(classes, cases)
