@@ -103,6 +103,9 @@ class ZeroshotCLIP(FeatureTrainer):
         own = overrides(type(self), ZeroshotCLIP, "model_inference", "parse_batch_test")
         return None if own else kind_of(type(self).image_features)
 
+    def check_train(self) -> None:
+        """It needs no training images."""
+
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Nothing to train: test."""
         self.evaluate()
