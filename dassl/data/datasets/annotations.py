@@ -53,13 +53,14 @@ def read_mat(path: Path, key: str, fields: Sequence[str] = ()) -> list[Any]:
         UserError: the file cannot be read, or holds something else.
     """
     from scipy.io import loadmat  # only two datasets need it
+    from scipy.io.matlab import MatReadError
 
     try:
         entries = loadmat(path, variable_names=[key])[key].flat
         if fields:
             return [tuple(entry[field].item() for field in fields) for entry in entries]
         return [entry.item() for entry in entries]
-    except _MAT_FAULTS as error:
+    except (MatReadError, *_MAT_FAULTS) as error:
         wanted = f"{key} ({', '.join(fields)})" if fields else key
         raise UserError(
             f'{path} is no MATLAB file with the variable "{wanted}": {error}'

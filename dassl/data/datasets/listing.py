@@ -6,14 +6,12 @@ was kept of it still holds; only folders that changed are listed again. The file
 any time.
 """
 
-import gc
 import gzip
 import json
 import os
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -60,7 +58,7 @@ def list_images(
     _refuse_empty(directory, entries)
     settled = {f: entry for f, entry in entries.items() if abs(now - entry[0]) > _UNSETTLED_NS}
     if keep is not None and _times(settled) != _times(kept):
-        _write(settled, keep)
+        write_listing(settled, keep)
     return {folder: names for folder, (_, names) in entries.items()}
 
 
@@ -91,10 +89,9 @@ def class_items(
             f"of images for each of the {len(classes)} classes, and {len(missing)} are not there"
         )
     items: list[Datum] = []
-    with _collector_paused():
-        for label, (folder, classname) in enumerate(classes.items()):
-            prefix = str(directory / folder) + os.sep
-            items += [Datum(prefix + name, label, 0, classname) for name in listing.pop(folder)]
+    for label, (folder, classname) in enumerate(classes.items()):
+        prefix = str(directory / folder) + os.sep
+        items += [Datum(prefix + name, label, 0, classname) for name in listing.pop(folder)]
     return items
 
 
@@ -116,18 +113,6 @@ def folder_items(
     return class_items(
         directory, listing, {folder: names.get(folder, folder) for folder in listing}
     )
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep Python's collector of cycles from looking through a million new objects many times."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _stamps(directory: Path, ignored: Collection[str]) -> dict[str, int]:
@@ -190,7 +175,13 @@ def _read(path: Path) -> Kept:
     return kept
 
 
-def _write(entries: Kept, path: Path) -> None:
+def write_listing(entries: Kept, path: Path) -> None:
+    """Keep a listing, where that is possible.
+
+    Args:
+        entries: class folder -> its time of change in nanoseconds and the names of its images.
+        path: the file.
+    """
     text = json.dumps({"version": VERSION, "folders": entries}, separators=(",", ":"))
     data = gzip.compress(text.encode(), compresslevel=1)
     try:

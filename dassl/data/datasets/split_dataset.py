@@ -61,7 +61,6 @@ class SplitDataset(DatasetBase):
         self.check_folders()
         split = self.load_split()
         train, val, test = split["train"], split["val"], split["test"]
-        self.check_labels(split)
         if cfg.DATASET.NUM_SHOTS >= 1 and train:
             train, val = self.draw_fewshot(train, val)
             self.report_small_classes(train)
@@ -118,9 +117,12 @@ class SplitDataset(DatasetBase):
         """Read the split file, or make the split and keep it."""
         path = self.directory / self.split_file
         if self.split_file and path.is_file():
-            return read_split(path, self.images)
+            split = read_split(path, self.images)
+            self.check_labels(split, path)
+            return split
         with isolated_rng(SPLIT_SEED):
             split = self.make_split()
+        self.check_labels(split, self.directory)
         if not self.split_file:
             return split
         try:
@@ -130,9 +132,8 @@ class SplitDataset(DatasetBase):
             print(f"The split could not be saved to {path}: {error.strerror}")
             return split
 
-    def check_labels(self, split: Split) -> None:
+    def check_labels(self, split: Split, source: Path) -> None:
         """Make sure that labels and class names belong together; see `check_classes`."""
-        source = self.directory / self.split_file if self.split_file else type(self).__name__
         for name in check_classes(split, source):
             print(f'Several classes are called "{name}": their prompts are the same')
 
