@@ -101,12 +101,15 @@ def run(arguments: argparse.Namespace) -> None:
             set_random_seed(cfg.SEED)
         print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
         trainer = build_trainer(cfg)
+        trains = not (arguments.eval_only or arguments.no_train)
+        if trains:
+            trainer.check_train()
         if arguments.overwrite:  # only now: a mistake in the command costs nothing
             clear_run(output)
         if arguments.eval_only:
             trainer.load_model(arguments.model_dir, epoch=arguments.load_epoch)
             trainer.evaluate()
-        elif not arguments.no_train:
+        elif trains:
             trainer.train()
         print(f"Results are in {output}")
 

@@ -1,15 +1,33 @@
 """ImageNet (Deng et al., CVPR 2009) in CoOp's layout: images/{train,val}/<wordnet id>/*.JPEG.
 
-Class names are those that CLIP's authors curated: classnames.txt, "n01440764 tench" a line. The
-validation images are the test, as in the field; there is no validation part.
+1,000 classes; 1,281,167 training images and 50,000 validation images. The latter are the test, as
+in the field; there is no validation part. Class names are those that CLIP's authors curated; a list
+`classnames.txt` in the dataset's folder, "n01440764 tench" a line, replaces the shipped one.
 """
 
 from pathlib import Path
 
-from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
-from dassl.utils import UserError, listdir_nohidden
+from dassl.data.datasets import (
+    DATASET_REGISTRY,
+    Datum,
+    Split,
+    SplitDataset,
+    class_items,
+    list_images,
+    read_rows,
+)
+from datasets.sources import SOURCES
 
 CLASSNAMES = Path(__file__).parent / "imagenet_classnames.txt"
+
+
+def read_classnames(path: Path) -> dict[str, str]:
+    """Wordnet id -> class name, in the order of ImageNet's labels: that of the sorted ids.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return dict(sorted((wnid, name) for wnid, name in read_rows(path, columns=2)))
 
 
 def imagenet_classnames() -> list[str]:
@@ -18,41 +36,59 @@ def imagenet_classnames() -> list[str]:
     From OpenAI's CLIP notebooks, as open_clip ships them (`zero_shot_metadata`, MIT licence); the
     wordnet ids beside them are those of timm's list of ImageNet's synsets.
     """
-    return list(ImageNet.read_classnames(CLASSNAMES).values())
+    return list(read_classnames(CLASSNAMES).values())
+
+
+class ImageNetFolders(SplitDataset):
+    """What ImageNet and its variants share: the class names, and listings that are kept."""
+
+    def classes(self) -> dict[str, str]:
+        """Wordnet id -> class name, of the dataset's own list or else of the shipped one."""
+        own = self.directory / "classnames.txt"
+        return read_classnames(own if own.is_file() else CLASSNAMES)
+
+    def list_part(self, part: str = "") -> dict[str, list[str]]:
+        """Class folder -> image names, of a folder of images."""
+        keep = self.directory / f"listing{part and f'_{part}'}.json.gz"
+        return list_images(self.images / part, keep)
 
 
 @DATASET_REGISTRY.register()
-class ImageNet(SplitDataset):
+class ImageNet(ImageNetFolders):
     """Lists the folders; labels follow the sorted wordnet ids."""
 
     dataset_dir = "imagenet"
+    sources = SOURCES["ImageNet"]
 
-    def make_split(self) -> dict[str, list[Datum]]:
+    def make_split(self) -> Split:
         """Train and test images; no validation part."""
-        names = self.read_classnames(self.directory / "classnames.txt")
-        train, test = (self._list(part, names) for part in ("train", "val"))
+        train, test = (
+            class_items(self.images / part, self.list_part(part), self.classes())
+            for part in ("train", "val")
+        )
         return {"train": train, "val": [], "test": test}
 
-    @staticmethod
-    def read_classnames(path: Path) -> dict[str, str]:
-        """Wordnet id -> class name.
 
-        Raises:
-            UserError: the file is missing.
-        """
-        if not path.is_file():
-            raise UserError(f"{path} is missing: one line per class, such as 'n01440764 tench'.")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        pairs = (line.strip().split(" ", 1) for line in lines if " " in line.strip())
-        return dict(sorted((wnid, name) for wnid, name in pairs))
+class ImageNetVariant(ImageNetFolders):
+    """Images to test what was learned on ImageNet; there are none to train on."""
 
-    def _list(self, part: str, names: dict[str, str]) -> list[Datum]:
-        folders = [self.images / part / wnid for wnid in names]
-        missing = [folder for folder in folders if not folder.is_dir()]
-        if missing:
-            raise UserError(f"ImageNet: the folder {missing[0]} is missing.")
-        return [
-            Datum(str(folder / file), label, classname=names[folder.name])
-            for label, folder in enumerate(folders)
-            for file in listdir_nohidden(folder, sort=True)
-        ]
+    def make_split(self) -> Split:
+        """A test part alone."""
+        return {"train": [], "val": [], "test": self.test_items()}
+
+    def test_items(self) -> list[Datum]:
+        """The images of all 1000 classes, in folders that are wordnet ids."""
+        return class_items(self.images, self.list_part(), self.classes())
+
+
+class ImageNetSubset(ImageNetVariant):
+    """A variant with images of some of ImageNet's classes, whose labels count from 0.
+
+    As in CoOp, the classifier has these classes alone.
+    """
+
+    def test_items(self) -> list[Datum]:
+        """The images of the classes that have a folder."""
+        listing = self.list_part()
+        known = {wnid: name for wnid, name in self.classes().items() if wnid in listing}
+        return class_items(self.images, listing, known)

@@ -1,12 +1,55 @@
-"""SUN397: scenes (Xiao et al., CVPR 2010)."""
+"""SUN397: scenes (Xiao et al., CVPR 2010).
 
-from dassl.data.datasets import DATASET_REGISTRY, SplitDataset
+397 classes; 15,880 training, 3,970 validation and 19,850 test images (the first of ten partitions).
+"""
+
+from dassl.data.datasets import (
+    DATASET_REGISTRY,
+    Datum,
+    Split,
+    SplitDataset,
+    lookup,
+    read_items,
+    read_rows,
+    split_lists,
+)
+from datasets.sources import SOURCES
+
+NAMES = "ClassName.txt"
+TRAINVAL = "Training_01.txt"
+TEST = "Testing_01.txt"
 
 
 @DATASET_REGISTRY.register()
 class SUN397(SplitDataset):
-    """Read from CoOp's split file."""
+    """CoOp's split file, or the published lists with 20% of the training list for validation."""
 
     dataset_dir = "sun397"
     image_dir = "SUN397"
     split_file = "split_zhou_SUN397.json"
+    split_sources = (NAMES, TRAINVAL, TEST)
+    sources = SOURCES["SUN397"]
+
+    def make_split(self) -> Split:
+        """Cut the validation part off the published training list: "/a/abbey/sun_x.jpg" a line."""
+        folders = [row[0] for row in read_rows(self.directory / NAMES)]
+        labels = {folder: label for label, folder in enumerate(folders)}
+        return split_lists(self._read(TRAINVAL, labels), self._read(TEST, labels))
+
+    def _read(self, name: str, labels: dict[str, int]) -> list[Datum]:
+        path = self.directory / name
+        entries = []
+        for (image,) in read_rows(path):
+            folder = image.rpartition("/")[0]
+            label = lookup(labels, folder, path, NAMES)
+            entries.append((image.removeprefix("/"), label, scene_name(folder)))
+        return read_items(entries, self.images, path)
+
+
+def scene_name(folder: str) -> str:
+    """The words of a folder without its first letter, the most special first.
+
+    >>> scene_name("/c/church/indoor")
+    'indoor church'
+    """
+    return " ".join(reversed(folder.removeprefix("/").split("/")[1:]))

@@ -1,13 +1,58 @@
-"""UCF101: the middle frames of videos of actions (Soomro et al., 2012)."""
+"""UCF101: the middle frames of videos of actions (Soomro et al., 2012).
 
-from dassl.data.datasets import DATASET_REGISTRY, SplitDataset
+101 classes; 7,639 training, 1,898 validation and 3,783 test images (the first of three splits).
+"""
+
+import re
+
+from dassl.data.datasets import (
+    DATASET_REGISTRY,
+    Datum,
+    Split,
+    SplitDataset,
+    lookup,
+    read_items,
+    read_rows,
+    split_lists,
+)
+from datasets.sources import SOURCES
+
+NAMES = "ucfTrainTestlist/classInd.txt"
+TRAINVAL = "ucfTrainTestlist/trainlist01.txt"
+TEST = "ucfTrainTestlist/testlist01.txt"
 
 
 @DATASET_REGISTRY.register()
 class UCF101(SplitDataset):
-    """Read from CoOp's split file."""
+    """CoOp's split file, or the published lists with 20% of the training list for validation."""
 
     dataset_dir = "ucf101"
     image_dir = "UCF-101-midframes"
     split_file = "split_zhou_UCF101.json"
+    split_sources = (NAMES, TRAINVAL, TEST)
+    sources = SOURCES["UCF101"]
     templates = ("a photo of a person doing {}.",)
+
+    def make_split(self) -> Split:
+        """Cut the validation part off the published list: "YoYo/v_YoYo_g01_c01.avi 101" a line."""
+        labels = {name: label for label, name in read_rows(self.directory / NAMES, columns=2)}
+        return split_lists(self._read(TRAINVAL, labels), self._read(TEST, labels))
+
+    def _read(self, name: str, labels: dict[str, str]) -> list[Datum]:
+        path = self.directory / name
+        entries = []
+        for (line,) in read_rows(path):
+            action, _, video = line.split()[0].partition("/")
+            label = lookup(labels, action, path, NAMES)
+            words = action_name(action)
+            entries.append((f"{words}/{video.replace('.avi', '.jpg')}", label, words))
+        return read_items(entries, self.images, path, first_label=1)
+
+
+def action_name(action: str) -> str:
+    """Split at the capitals.
+
+    >>> action_name("ApplyEyeMakeup")
+    'Apply_Eye_Makeup'
+    """
+    return "_".join(re.findall("[A-Z][^A-Z]*", action))

@@ -124,7 +124,7 @@ def test_missing_folders(root: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"data root.*squares/"):
             Squares(toy_config(root, root, "DATASET.ROOT", name))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty/squares is missing"):
+    with pytest.raises(UserError, match=r"empty/squares/images is missing"):
         Squares(toy_config(tmp_path / "empty", root))
     (tmp_path / "empty" / "squares").mkdir()
     with pytest.raises(UserError, match=r"squares/images is missing"):

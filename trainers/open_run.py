@@ -69,17 +69,29 @@ def _without_data(path: Path, cfg: Any, classnames: Sequence[str] | None) -> lis
     templates = cfg.DATASET.TEMPLATES
     if not templates:  # a dataset need not have any
         templates = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
-    names = list(classnames) if classnames is not None else trained_classnames(path)
-    if classnames is not None and is_class_specific(cfg) and not _learned_on(path, names):
-        raise UserError(
-            f"The run in {path} has learned a prompt of its own for each of its classes (CSC), "
-            "which is of no use for others; leave the class names out, or train with CSC False"
-        )
+    if classnames is None:
+        names = trained_classnames(path)
+    else:
+        names = list(classnames)
+        _check_names(path, cfg, names)
     return [
         *("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", names),
         *("DATASET.TEMPLATES", list(templates), "DATASET.SUBSAMPLE_CLASSES", "all"),
         *("INPUT.TRAIN_VIEWS", 0),
     ]
+
+
+def _check_names(path: Path, cfg: Any, names: list[str]) -> None:
+    if _learned_on(path, names):
+        return  # whatever they are: two of ImageNet's classes have the same name
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f'The class name "{twice}" is given twice')
+    if is_class_specific(cfg):
+        raise UserError(
+            f"The run in {path} has learned a prompt of its own for each of its classes (CSC), "
+            "which is of no use for others; leave the class names out, or train with CSC False"
+        )
 
 
 def _learned_on(run_dir: Path, classnames: list[str]) -> bool:
@@ -104,4 +116,7 @@ def trained_classnames(run_dir: PathLike) -> list[str]:
             f"{path} is missing, so the classes are not known: the run has not finished, or its "
             "method learns no prompts; name the classes yourself"
         )
-    return list(read_prompt_metadata(path)["classnames"])
+    try:
+        return list(read_prompt_metadata(path)["classnames"])
+    except KeyError:
+        raise UserError(f"{path} does not name its classes; name them yourself") from None

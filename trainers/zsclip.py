@@ -113,6 +113,9 @@ class ZeroshotCLIP(FeatureTrainer):
             return super().class_weights()
         return self.text_features
 
+    def check_train(self) -> None:
+        """It needs no training images."""
+
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Nothing to train: test."""
         self.evaluate()

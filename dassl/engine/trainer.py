@@ -76,6 +76,9 @@ class SimpleTrainer(TrainerBase):
         """Hook: whether training can draw from kept views, INPUT.TRAIN_VIEWS."""
         return False
 
+    def check_train(self) -> None:
+        """Hook: refuse to train what cannot be trained, before anything is written over."""
+
     def result_entries(self) -> dict[str, Any]:
         """Hook: further entries for results.json."""
         return {}
@@ -89,6 +92,7 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, test and write the results."""
+        self.check_train()
         self.record.save_config(self.cfg)
         super().train(
             self.start_epoch if start_epoch is None else start_epoch,
@@ -233,6 +237,18 @@ class SimpleTrainer(TrainerBase):
 class TrainerX(SimpleTrainer):
     """Trains on labelled images alone."""
 
+    def check_train(self) -> None:
+        """Make sure that there is something to train on.
+
+        Raises:
+            UserError: the dataset is for testing alone.
+        """
+        if self.train_loader_x is None:
+            raise UserError(
+                f"{self.cfg.DATASET.NAME} has no training images; test a model that was trained on "
+                "another dataset with --eval-only --model-dir DIR"
+            )
+
     def run_epoch(self) -> None:
         """Go through the labelled training images once, printing the familiar lines.
 
@@ -240,8 +256,7 @@ class TrainerX(SimpleTrainer):
             UserError: there are no training images.
             FloatingPointError: the loss is not finite.
         """
-        if self.train_loader_x is None:
-            raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
+        self.check_train()
         self.set_model_mode("train")
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()

@@ -1,6 +1,7 @@
 """Small helpers: seeds, devices, names and the environment's description."""
 
 import difflib
+import gc
 import platform
 import random
 import sys
@@ -40,6 +41,18 @@ def isolated_rng(seed: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python's collector of cycles from searching a million new objects again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def choose_device(cfg: Any) -> torch.device:

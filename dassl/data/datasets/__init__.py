@@ -1,10 +1,13 @@
-"""The base of all datasets, split files and few-shot drawing."""
+"""The base of all datasets, split files, few-shot drawing and listing of folders."""
 
+from .annotations import lookup, read_mat, read_rows
 from .base_dataset import DatasetBase, Datum
 from .build import DATASET_REGISTRY, build_dataset
 from .class_names import ClassNames
+from .listing import class_items, folder_items, list_images
 from .source import Source
 from .split_dataset import SplitDataset
+from .splits import Split, read_items, split_all, split_lists
 
 __all__ = [
     "DATASET_REGISTRY",
@@ -12,6 +15,16 @@ __all__ = [
     "DatasetBase",
     "Datum",
     "Source",
+    "Split",
     "SplitDataset",
     "build_dataset",
+    "class_items",
+    "folder_items",
+    "list_images",
+    "lookup",
+    "read_items",
+    "read_mat",
+    "read_rows",
+    "split_all",
+    "split_lists",
 ]

@@ -15,7 +15,7 @@ class ClassNames(DatasetBase):
         cfg: DATASET.CLASSNAMES holds the names in the order of their labels.
 
     Raises:
-        UserError: there are no names, or one of them twice.
+        UserError: there are no names.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -23,9 +23,6 @@ class ClassNames(DatasetBase):
         names = list(cfg.DATASET.CLASSNAMES)
         if not names:
             raise UserError("DATASET.CLASSNAMES is empty; the dataset ClassNames needs names")
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f'The class name "{twice}" is given twice')
         self._classnames = names
         self._lab2cname = dict(enumerate(names))
         self._num_classes = len(names)

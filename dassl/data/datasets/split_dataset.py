@@ -1,7 +1,5 @@
 """The few-shot protocol of CoOp over any folder of images with a split file."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -9,7 +7,18 @@ from typing import Any
 
 from ...utils import UserError, isolated_rng, read_json, write_json
 from .base_dataset import DatasetBase, Datum
-from .splits import Split, read_items, read_split, save_split, subsample_classes, to_entries
+from .missing import needed_paths, refuse_missing
+from .source import Source
+from .splits import (
+    Split,
+    check_classes,
+    entries_digest,
+    read_items,
+    read_split,
+    save_split,
+    subsample_classes,
+    to_entries,
+)
 
 # A split that we make ourselves is the same on every machine, whatever the run's seed.
 SPLIT_SEED = 1
@@ -24,7 +33,9 @@ class SplitDataset(DatasetBase):
     Attributes:
         dataset_dir: folder below cfg.DATASET.ROOT.
         image_dir: folder below it to which the split file's paths are relative.
-        split_file: name of the split file in dataset_dir.
+        split_file: name of the split file in dataset_dir; "" for a split that is made each time.
+        split_sources: files in dataset_dir that `make_split` reads, needed without a split file.
+        sources: all that has to be in dataset_dir, and where it can be had.
         templates: hand-written prompts for zero-shot use.
         max_val_shots: validation images a class never exceed this number.
         root, directory, images: the absolute paths of data root, dataset folder and image folder.
@@ -32,6 +43,8 @@ class SplitDataset(DatasetBase):
 
     image_dir = "images"
     split_file = ""
+    split_sources: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
     max_val_shots = 4
 
     def __init__(self, cfg: Any) -> None:
@@ -47,10 +60,10 @@ class SplitDataset(DatasetBase):
         self.prepare()
         self.check_folders()
         split = self.load_split()
-        train, val = split["train"], split["val"]
-        if cfg.DATASET.NUM_SHOTS >= 1:
+        train, val, test = split["train"], split["val"], split["test"]
+        if cfg.DATASET.NUM_SHOTS >= 1 and train:
             train, val = self.draw_fewshot(train, val)
-        test = split["test"]
+            self.report_small_classes(train)
         if cfg.DATASET.TARGET_DOMAINS:
             test = self.target_test(cfg.DATASET.TARGET_DOMAINS)
         train, val, test = subsample_classes(
@@ -83,32 +96,33 @@ class SplitDataset(DatasetBase):
         )
 
     def check_folders(self) -> None:
-        """Make sure that the data root and the dataset's folders are there.
+        """Make sure that everything the dataset needs is there.
 
         Raises:
-            UserError: names the first that is missing and what was expected in it.
+            UserError: names all that is missing, where it has to be and how it can be had.
         """
-        name = type(self).__name__
-        if not self.cfg.DATASET.ROOT or not self.root.is_dir():
+        if not self.cfg.DATASET.ROOT:
             raise UserError(
-                f'The data root "{self.cfg.DATASET.ROOT}" is no folder; set it with --root to the '
-                f"folder that holds {self.dataset_dir}/"
+                "The data root is not given; set it with --root to the folder that holds "
+                f"{self.dataset_dir}/"
             )
-        if not self.directory.is_dir():
-            raise UserError(
-                f"{name}: the folder {self.directory} is missing; expected is "
-                f"{self.dataset_dir}/ below the data root {self.root}"
-            )
-        if not self.images.is_dir():
-            raise UserError(f"{name}: the image folder {self.images} is missing")
+        needed = needed_paths(self.image_dir, self.sources, self.split_sources)
+        paths = [(path, "") for path in needed]
+        if not (self.split_file and (self.directory / self.split_file).is_file()):
+            instead = f"or {self.split_file} in its place" if self.split_file else ""
+            paths += [(path, instead) for path in self.split_sources]
+        refuse_missing(type(self).__name__, self.root, self.dataset_dir, paths, self.sources)
 
     def load_split(self) -> Split:
         """Read the split file, or make the split and keep it."""
         path = self.directory / self.split_file
         if self.split_file and path.is_file():
-            return read_split(path, self.images)
+            split = read_split(path, self.images)
+            self.check_labels(split, path)
+            return split
         with isolated_rng(SPLIT_SEED):
             split = self.make_split()
+        self.check_labels(split, self.directory)
         if not self.split_file:
             return split
         try:
@@ -117,6 +131,11 @@ class SplitDataset(DatasetBase):
             # A shared, read-only data folder: the split is the same the next time, too.
             print(f"The split could not be saved to {path}: {error.strerror}")
             return split
+
+    def check_labels(self, split: Split, source: Path) -> None:
+        """Make sure that labels and class names belong together; see `check_classes`."""
+        for name in check_classes(split, source):
+            print(f'Several classes are called "{name}": their prompts are the same')
 
     def draw_fewshot(self, train: list[Datum], val: list[Datum]) -> tuple[list[Datum], list[Datum]]:
         """Return NUM_SHOTS training and at most `max_val_shots` validation images a class.
@@ -128,8 +147,7 @@ class SplitDataset(DatasetBase):
         if seed < 0:
             return self._sample(train, val, Random())
         path = self.directory / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
-        pool = {"train": to_entries(train, self.images), "val": to_entries(val, self.images)}
-        digest = hashlib.sha256(json.dumps(pool).encode()).hexdigest()
+        digest = entries_digest({"train": train, "val": val}, self.images)
         kept = _read_kept(path)
         if kept is not None and kept.get("split_sha256") == digest:
             print(f"Loading the {shots}-shot items of seed {seed} from {path}")
@@ -151,6 +169,17 @@ class SplitDataset(DatasetBase):
         except OSError as error:
             print(f"The few-shot items could not be saved to {path}: {error.strerror}")
         return few_train, few_val
+
+    def report_small_classes(self, train: Sequence[Datum]) -> None:
+        """Say which classes had fewer images than shots; as in CoOp, none is drawn twice."""
+        shots = self.cfg.DATASET.NUM_SHOTS
+        small = [
+            f"{items[0].classname} ({len(items)})"
+            for items in self.split_dataset_by_label(train).values()
+            if len(items) < shots
+        ]
+        if small:
+            print(f"Classes with fewer than {shots} training images: {', '.join(small)}")
 
     def _sample(
         self, train: list[Datum], val: list[Datum], rng: Random

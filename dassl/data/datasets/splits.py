@@ -1,10 +1,13 @@
 """Pure operations on lists of images: split files, random splits, halves of the classes."""
 
+import hashlib
+import itertools
+import json
 import math
 import os
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,16 @@ def safe_join(directory: Path, relative: str) -> str:
     return _SEPARATOR.join([str(directory), *parts])
 
 
-def read_items(entries: Sequence[Any], directory: Path, source: object) -> list[Datum]:
+def read_items(
+    entries: Iterable[Any], directory: Path, source: object, first_label: int = 0
+) -> list[Datum]:
     """Turn [[relative path, label, class name], ...] into images below `directory`.
+
+    Args:
+        entries: of a split file or another list.
+        directory: the folder to which the paths are relative.
+        source: where the entries come from, for the messages.
+        first_label: the number that the entries give to the first class.
 
     Raises:
         UserError: an entry of another form; names `source`.
@@ -40,7 +51,8 @@ def read_items(entries: Sequence[Any], directory: Path, source: object) -> list[
     for entry in entries:
         try:
             relative, label, classname = entry
-            items.append(Datum(safe_join(directory, relative), int(label), classname=classname))
+            path = safe_join(directory, relative)
+            items.append(Datum(path, int(label) - first_label, classname=classname))
         except (TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{source}: an entry is not [relative path, label, class name]: {entry!r}"
@@ -64,6 +76,20 @@ def to_entries(items: Sequence[Datum], directory: Path) -> list[list[Any]]:
     return entries
 
 
+def entries_digest(parts: Mapping[str, Sequence[Datum]], directory: Path) -> str:
+    """SHA-256 of the JSON text {part: `to_entries`}, made piece by piece: it may be 100 MB long."""
+    piece = 10_000
+    digest = hashlib.sha256(b"{")
+    for number, (part, items) in enumerate(parts.items()):
+        digest.update(f"{', ' * (number > 0)}{json.dumps(part)}: [".encode())
+        for start in range(0, len(items), piece):
+            text = json.dumps(to_entries(items[start : start + piece], directory))[1:-1]
+            digest.update(f"{', ' * (start > 0)}{text}".encode())
+        digest.update(b"]")
+    digest.update(b"}")
+    return digest.hexdigest()
+
+
 def read_split(filepath: Path, directory: Path) -> Split:
     """Read a split file: {"train"|"val"|"test": [[relative path, label, class name], ...]}.
 
@@ -81,7 +107,15 @@ def read_split(filepath: Path, directory: Path) -> Split:
         raise UserError(
             f"{filepath} is not a split file with the lists train, val and test"
         ) from error
-    return {part: read_items(entries, directory, filepath) for part, entries in parts.items()}
+    split = {part: read_items(entries, directory, filepath) for part, entries in parts.items()}
+    for items in split.values():
+        # One look for each part tells images in a wrong place; all of them would take minutes.
+        if items and not Path(items[0].impath).exists():
+            raise UserError(
+                f"The image {items[0].impath} does not exist, but {filepath} names it; the images "
+                f"have to be in {directory}"
+            )
+    return split
 
 
 def save_split(split: Split, filepath: Path, directory: Path) -> Split:
@@ -134,6 +168,12 @@ def split_trainval(
     return train, val
 
 
+def split_lists(trainval: Sequence[Datum], test: Sequence[Datum]) -> Split:
+    """Make a split of the two lists that many datasets come with; see `split_trainval`."""
+    train, val = split_trainval(trainval)
+    return {"train": train, "val": val, "test": list(test)}
+
+
 def split_all(
     items: Sequence[Datum], p_train: float = 0.5, p_val: float = 0.2, rng: Any = random
 ) -> Split:
@@ -164,11 +204,46 @@ def split_all(
     return split
 
 
+def check_classes(split: Split, source: object) -> list[str]:
+    """Make sure that labels and class names belong together.
+
+    Args:
+        split: all images of a dataset.
+        source: where it comes from, for the messages.
+
+    Returns:
+        The names that several classes have, such as two of ImageNet's: no prompt can tell them
+        apart, but papers count them as they are.
+
+    Raises:
+        UserError: a label has two names, labels are not 0, 1, 2, ... without a gap, or a class has
+            no training images while others do.
+    """
+    known = {part: {(d.label, d.classname) for d in items} for part, items in split.items()}
+    pairs = sorted(set[tuple[int, str]]().union(*known.values()))
+    for (label, name), (following, other) in itertools.pairwise(pairs):
+        if label == following:
+            raise UserError(f'{source}: the label {label} is called both "{name}" and "{other}"')
+    for expected, (label, _) in enumerate(pairs):
+        if label != expected:
+            raise UserError(
+                f"{source}: no image has the label {expected}, but others have {label}; labels "
+                "have to be 0, 1, 2, ... without a gap"
+            )
+    untrained = [name for label, name in pairs if (label, name) not in known["train"]]
+    if known["train"] and untrained:
+        raise UserError(
+            f'{source}: the class "{untrained[0]}" has no training images, but others do'
+        )
+    names = Counter(name for _, name in pairs)
+    return [name for name, count in names.items() if count > 1]
+
+
 def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list[list[Datum]]:
     """Keep the first (base) or second (new) half of the classes, relabelled from 0.
 
     Args:
-        *sources: lists of images; the labels of the first decide about the halves.
+        *sources: lists of images; the labels of the first that has any decide about the halves.
         subsample: all, base (the first ceil(n / 2) labels) or new (the rest).
 
     Raises:
@@ -180,7 +255,8 @@ def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list
         raise UserError(
             f'DATASET.SUBSAMPLE_CLASSES "{subsample}" is unknown; accepted: all, base, new'
         )
-    labels = sorted({item.label for item in sources[0]})
+    deciding = next((source for source in sources if source), ())
+    labels = sorted({item.label for item in deciding})
     middle = math.ceil(len(labels) / 2)
     selected = labels[:middle] if subsample == "base" else labels[middle:]
     new_label = {label: position for position, label in enumerate(selected)}
