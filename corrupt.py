@@ -12,16 +12,16 @@ Exit codes: 0 done, 1 a run could not be studied (the others were), 2 a mistake 
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
+from analysis.corruption.figures import draw_figures
 from analysis.corruption.frequency import group_by_seed
 from analysis.corruption.runs import run_folders
-from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject
+from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject, check_values
 from analysis.corruption.tables import write_tables
 from clip.errors import ClipError
 from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
@@ -50,10 +50,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     Raises:
         UserError: a value that a corruption cannot have.
     """
-    for flag, values in (("replace", arguments.replace), ("rescale", arguments.rescale)):
-        for value in values:
-            if not (value >= 0 and math.isfinite(value)):
-                raise UserError(f"--{flag} is {value:g}, but must be a finite number from 0 on")
+    check_values("--replace", arguments.replace)
+    check_values("--rescale", arguments.rescale)
     for name in ("positions", "noise_seed", "epoch"):
         given = getattr(arguments, name)
         for number in given if isinstance(given, list) else [given]:
@@ -105,7 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
         cells = group_by_seed(studies)
         for path in write_tables(cells, plan.settings, output):
             print(f"\n{path.read_text(encoding='utf-8')}")
-        print(f"Tables are in {output}")
+        for path in draw_figures(cells, plan.settings, output):
+            print(f"Figure: {path} (with .pdf and .csv)")
+        print(f"Tables: {output}/low_norm_*.md (with .csv and .tex)")
     return 1 if failed else 0
 
 

@@ -14,6 +14,7 @@ Positions count from 0, accuracies are in %, a norm is L2, the mean over classes
 import contextlib
 import hashlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -74,6 +75,17 @@ class Plan:
                     f"0 to {length - 1}"
                 )
         return [Corruption(kind, value, j) for j in wanted for kind, value in self.settings]
+
+
+def check_values(flag: str, values: Sequence[float]) -> None:
+    """Refuse what is neither a standard deviation nor a factor of the study.
+
+    Raises:
+        UserError: a negative value, or none at all (infinite, not a number).
+    """
+    for value in values:
+        if not (value >= 0 and math.isfinite(value)):
+            raise UserError(f"{flag} is {value:g}, but must be a finite number from 0 on")
 
 
 @dataclass
