@@ -27,6 +27,7 @@ from .study import Plan, check_values
 from .training_figures import draw_low_norm_over_epochs, draw_process
 
 DEFAULT_OUTPUT = Path("output/training")
+FIGURES = ("3", "a2")  # a2 stands for A2 and A3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder with runs below")
     add("--rescale", nargs="*", type=float, default=(0.5,), metavar="FACTOR", help="default 0.5")
+    add("--figures", nargs="+", choices=FIGURES, default=FIGURES, help="default both")
     add("--every", type=int, default=1, help="test the checkpoint of every so many epochs")
     add("--root", default="", help="folder of the datasets; default the runs' own")
     add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"default {DEFAULT_OUTPUT}")
@@ -59,8 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
             found.append(read_training(run_dir, plan, arguments.every, arguments.root))
         except (UserError, ClipError) as error:
             print(f"error: {run_dir}: {error}", file=sys.stderr)
-    paths = [draw_process(training, output) for training in found]
-    if found:
+    wanted = arguments.figures
+    paths = [draw_process(training, output) for training in found if "a2" in wanted]
+    if found and "3" in wanted:
         paths.append(draw_low_norm_over_epochs(found, output / "figure_3.png"))
     for path in paths:
         print(f"Figure: {path} (with .pdf and .csv)")
