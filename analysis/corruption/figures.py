@@ -73,7 +73,7 @@ def draw_frequency(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], p
         axis.set_xticks(shots, [str(count) for count in shots])
         axis.minorticks_off()
         dress(axis, title=method, xlabel="labelled images per class")
-        axis.set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)  # of all panels, and only now: it fixes the upper end, too
     most = max(len(factors) * cells[key].length for key in points)
     axes[0, 0].set_ylabel(f"(position, factor) pairs that help, of {most}")
     pairs = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
