@@ -53,6 +53,9 @@ def test_figures_of_a_training(runs: Path, tmp_path: Path) -> None:
     assert training.main([*both, "--rescale", "0.5", "--output", str(tmp_path)]) == 0
     points = rows(tmp_path / "figure_3.png")
     assert len(points) == 2 * 3 * 16
+    few = ["--figures", "3", "--rescale", "0.1", "--every", "3", "--output", str(tmp_path)]
+    assert training.main([both[0], *few]) == 0
+    assert {row["factor"] for row in rows(tmp_path / "figure_3.png")} == {"", "0.1"}
     history = [json.loads(x) for x in (runs / "CoOp" / "history.jsonl").read_text().splitlines()]
     first = next(line for line in history if line["event"] == "train")
     assert float(points[0]["mean_norm"]) == pytest.approx(sum(first["position_norms"]) / 16)

@@ -90,6 +90,9 @@ def read_training(run_dir: Path, plan: Plan, every: int = 1, root: str = "") -> 
         raise UserError("history.jsonl is missing or tells no norms of the prompt's positions")
     wanted = [number for number in kept if number % every == 0 or number == kept[-1]]
     studies = {number: subject.study(plan, number) for number in wanted}
+    asked = set(plan.corruptions(subject.length))
+    for study in studies.values():  # an earlier call may have tested others
+        study.entries = {c: row for c, row in study.entries.items() if c in asked}
     epochs = [
         Epoch(
             line["epoch"] + 1,
