@@ -2,6 +2,7 @@ r"""What a step costs: the textbook way of tuning prompts beside ours, in one ru
 
     python bench.py --quick                      # RN50, 100 classes: two minutes on two cores
     python bench.py --targets                    # every row of the target table: six minutes
+    python bench.py --corruption                 # a corrupted prompt: three minutes
     python bench.py                              # everything, hours on two cores
     python bench.py --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
     python bench.py --loading                    # does loading keep up with the tower: minutes
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from analysis.cost.cases import CASES, Setting
+from analysis.cost.corruption import TEST_IMAGES, measure, report
 from analysis.cost.figures import draw_all
 from analysis.cost.loading import measure_loading, write_loading_report
 from analysis.cost.parity import parity
@@ -47,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     size.add_argument(
         "--loading", action="store_true", help="images/s of loading beside encoding: RN50 and mini"
+    )
+    size.add_argument(
+        "--corruption",
+        action="store_true",
+        help="a process per corrupted prompt beside one pass: RN50, 100 classes, on the CPU",
     )
     add("--backbones", nargs="+", metavar="NAME", help=f"default {' '.join(BACKBONES)}; also mini")
     add(
@@ -123,9 +130,13 @@ def run(arguments: argparse.Namespace) -> None:
         ClipError: an unknown backbone.
     """
     check(arguments)
-    if arguments.loading:
-        run_loading(arguments)
-        return
+    for asked, measure_this in (
+        (arguments.loading, run_loading),
+        (arguments.corruption, run_corruption),
+    ):
+        if asked:
+            measure_this(arguments)
+            return
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
     fixed = arguments.quick or arguments.targets
     names = arguments.backbones or (BACKBONES[:1] if fixed else BACKBONES)
@@ -153,6 +164,24 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"Table: {folder / 'bench.md'}  JSON: {folder / 'bench.json'}")
     for path in figures:
         print(f"Figure: {path} (with .pdf and .csv)")
+
+
+def run_corruption(arguments: argparse.Namespace) -> None:
+    """Measure a corrupted prompt, report, and say where the report is.
+
+    Raises:
+        ClipError: an unknown backbone.
+    """
+    backbone = Backbone.find((arguments.backbones or BACKBONES)[0])
+    classes, repetitions = (arguments.classes or [100])[0], arguments.repetitions or 3
+    folder = Path(prepare_output_dir(str(arguments.output_dir)))
+    torch.set_num_threads(arguments.threads)
+    effort = Effort(repetitions, 0.0, arguments.threads)
+    settings = {"backbone": backbone.name, "classes": classes, "test images": TEST_IMAGES}
+    settings |= environment(torch.device("cpu"), effort)
+    cost = measure(backbone, classes, repetitions, arguments.threads)
+    print(report(cost, folder, settings))
+    print(f"Table: {folder / 'corruption.md'}  JSON: {folder / 'corruption.json'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

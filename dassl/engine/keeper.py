@@ -22,6 +22,25 @@ from ..utils.checkpoint import load_state
 Names = str | Sequence[str] | None
 
 
+def choose_checkpoint(folder: Path, epoch: int | None = None) -> Path:
+    """Which of a model's checkpoints stands for it.
+
+    Args:
+        folder: of the model, in the run's folder.
+        epoch: number of the checkpoint; None takes the best, or else the newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    if epoch is not None:
+        return folder / f"model.pth.tar-{epoch}"
+    best = folder / "model-best.pth.tar"
+    path = best if best.is_file() else find_checkpoint(folder)
+    if path is None:
+        raise UserError(f'No checkpoint in "{folder}"')
+    return path
+
+
 class ModelKeeper:
     """Keeps named models with their optimisers and schedules.
 
@@ -163,19 +182,10 @@ class ModelKeeper:
             print("No pretrained model is given: load_model() has nothing to do")
             return
         for name in self.get_model_names():
-            path = self._choose_checkpoint(Path(directory) / name, epoch)
+            path = choose_checkpoint(Path(directory) / name, epoch)
             state = load_checkpoint(path)
             load_state(path, state, self._models[name], None, None)
             print(f'Loaded {name} from "{path}" (epoch {state["epoch"]})')
-
-    def _choose_checkpoint(self, folder: Path, epoch: int | None) -> Path:
-        if epoch is not None:
-            return folder / f"model.pth.tar-{epoch}"
-        best = folder / "model-best.pth.tar"
-        path = best if best.is_file() else find_checkpoint(folder)
-        if path is None:
-            raise UserError(f'No checkpoint in "{folder}"')
-        return path
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Put models in training ("train") or evaluation mode ("test", "eval").

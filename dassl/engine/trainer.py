@@ -201,11 +201,8 @@ class SimpleTrainer(TrainerBase):
         self.set_model_mode("eval")
         self.evaluator.reset()
         wanted = split or self.cfg.TEST.SPLIT
-        use_val = wanted == "val" and self.val_loader is not None
-        split, loader = ("val", self.val_loader) if use_val else ("test", self.test_loader)
-        if loader is None:
-            raise UserError(f"{self.cfg.DATASET.NAME} has no test images")
-        if wanted == "val" and not use_val:
+        split, loader = self.evaluation_set(wanted)
+        if wanted == "val" and split == "test":
             print("There are no validation images: the test images take their place")
         print(f"Evaluate on the *{split}* set")
         for scores, label in self.predictions(loader):
@@ -217,6 +214,21 @@ class SimpleTrainer(TrainerBase):
         if wanted == self.cfg.TEST.SPLIT:
             self.last_results = dict(results)
         return float(next(iter(results.values())))
+
+    def evaluation_set(self, split: str | None = None) -> tuple[str, Any]:
+        """The images of a test and which they are: "test", or "val" where there are such.
+
+        Args:
+            split: what is wanted; default cfg.TEST.SPLIT.
+
+        Raises:
+            UserError: there are no test images.
+        """
+        if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None:
+            return "val", self.val_loader
+        if self.test_loader is None:
+            raise UserError(f"{self.cfg.DATASET.NAME} has no test images")
+        return "test", self.test_loader
 
     def predictions(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield scores (batch, classes) and labels (batch,) of all images of a loader."""

@@ -1,0 +1,113 @@
+"""How often corrupted prompts beat those that were learned, over the seeds of a method.
+
+Accuracies are averaged over the seeds first; the frequency of a setting counts the positions whose
+mean corrupted accuracy exceeds the mean original one. Nemesis, Table A2, A3 and Figure 1b.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import fmean
+
+from dassl.utils import UserError
+from trainers.corruption import RESCALE, Corruption
+
+from .study import Study
+
+Setting = tuple[str, float]  # kind and value
+Key = tuple[str, str, int]  # method, dataset, shots
+
+
+@dataclass(frozen=True)
+class Position:
+    """Means over the seeds at one position; accuracies in %."""
+
+    accuracy: float
+    norm: float
+    original_norm: float
+    better: bool
+
+
+class SeedMean:
+    """One method on one dataset at one number of shots: its studies, one per seed.
+
+    Args:
+        studies: at least one.
+
+    Raises:
+        UserError: two of them have the same seed, or prompts of different lengths.
+    """
+
+    def __init__(self, studies: Sequence[Study]) -> None:
+        seeds = [study.run["seed"] for study in studies]
+        described = "{method} on {dataset}, {shots} shots".format(**studies[0].run)
+        if len(set(seeds)) < len(seeds):
+            raise UserError(
+                f"Several runs of {described} have the same seed, so they are no repetitions; "
+                "give the runs of one backbone and one setting alone"
+            )
+        if len({len(study.original["norms"]) for study in studies}) > 1:
+            raise UserError(f"The runs of {described} have prompts of different lengths")
+        self.studies = list(studies)
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return len(self.studies[0].original["norms"])
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy of the learned prompts in %."""
+        return fmean(study.original["accuracy"] for study in self.studies)
+
+    def positions(self, setting: Setting) -> dict[int, Position]:
+        """The positions at which every seed's prompt was corrupted like this."""
+        found = {}
+        for j in range(self.length):
+            corruption = Corruption(*setting, j)
+            if not all(corruption in study.entries for study in self.studies):
+                continue
+            rows = [study.entries[corruption] for study in self.studies]
+            # Counts of images, not percentages: a tie must not turn on a rounding.
+            gains = (
+                Fraction(row["correct"] - study.original["correct"], study.num_test)
+                for row, study in zip(rows, self.studies, strict=True)
+            )
+            found[j] = Position(
+                accuracy=fmean(row["accuracy"] for row in rows),
+                norm=fmean(row["norm"] for row in rows),
+                original_norm=fmean(study.original["norms"][j] for study in self.studies),
+                better=sum(gains, Fraction(0)) > 0,
+            )
+        return found
+
+    def frequency(self, setting: Setting) -> int | None:
+        """At how many positions the corruption helps; None if it was not tried everywhere."""
+        positions = self.positions(setting)
+        if len(positions) < self.length:
+            return None
+        return sum(position.better for position in positions.values())
+
+    def norm_change(self, setting: Setting) -> float:
+        """By how much the corrupted vectors' norm changes, the mean over positions and seeds."""
+        positions = self.positions(setting).values()
+        return fmean(position.norm - position.original_norm for position in positions)
+
+    def low_norm_frequency(self, settings: Iterable[Setting]) -> int | None:
+        """Figure 1b: the sum over all rescaling factors below 1; None if one is not complete."""
+        counts = [self.frequency(s) for s in settings if s[0] == RESCALE and s[1] < 1]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known and len(known) == len(counts) else None
+
+
+def group_by_seed(studies: Iterable[Study]) -> dict[Key, SeedMean]:
+    """Studies by (method, dataset, shots).
+
+    Raises:
+        UserError: see `SeedMean`.
+    """
+    groups: defaultdict[Key, list[Study]] = defaultdict(list)
+    for study in studies:
+        groups[study.run["method"], study.run["dataset"], study.run["shots"]].append(study)
+    return {key: SeedMean(groups[key]) for key in sorted(groups)}

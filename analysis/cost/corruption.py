@@ -1,0 +1,235 @@
+"""What a corrupted prompt costs: a process for each, as published code does it, beside one pass.
+
+Everything is real: a run of train.py on a data set in CoOp's layout (noise for images), processes
+that test one corrupted prompt each (`plain_process`), and the study that corrupt.py makes.
+"""
+
+import contextlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tabulate import tabulate
+from tqdm import tqdm
+
+import train
+from analysis.corruption.study import Plan, Study, Subject
+from clip.weights import RANDOM_PREFIX
+from dassl.utils import write_atomic, write_json
+
+from .synthetic import N_CTX, Backbone, class_names
+
+ROOT = Path(__file__).parent.parent.parent
+TEST_IMAGES = 200
+PLAN = Plan(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))  # 20 corruptions
+TARGET = 100.0
+NOTES = """\
+Plain: a process per corruption starts Python, loads CLIP, decodes and encodes the test set, encodes
+the prompts over 77 tokens and counts; the median of several processes. Ours: the study of {count}
+corruptions of the same finished run, whose test has left the image features behind, per corruption.
+The other rows are whole processes of corrupt.py, all that starting takes included, spread over the
+{count} corruptions; the full study of a prompt has 160."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds per corruption.
+
+    Attributes:
+        plain: a process each.
+        ours: one study.
+        command: a whole process of corrupt.py.
+        first_command: one that has to compute the image features.
+        difference: by how many images the two sides' counts differ at most.
+    """
+
+    plain: float
+    ours: float
+    command: float
+    first_command: float
+    difference: int
+
+    @property
+    def ratio(self) -> float:
+        """Plain over ours."""
+        return self.plain / self.ours
+
+
+def _write_dataset(root: Path, backbone: Backbone, classes: int, images: int) -> None:
+    """Noise in the layout of Caltech101, which like any other is a folder and a split file."""
+    folder, side = root / "caltech-101", backbone.config.image_resolution
+    pictures = folder / "101_ObjectCategories"
+    pictures.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    names = class_names(classes)
+    items = []
+    for number in range(max(images, classes)):
+        pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{number}.png", compress_level=1)
+        items.append([f"{number}.png", number % classes, names[number % classes]])
+    split = {"train": items[:classes], "val": items[:classes], "test": items[:images]}
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split), encoding="utf-8")
+
+
+def _weights_file(backbone: Backbone, folder: Path) -> str:
+    """Where both sides load the weights from: random ones are saved once, in OpenAI's precision."""
+    if not backbone.weights.startswith(RANDOM_PREFIX):
+        return backbone.weights
+    state = backbone.load(torch.device("cpu")).model.state_dict()
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    path = folder / "weights.safetensors"
+    save_file({key: value.contiguous() for key, value in halved.items()}, path)
+    return str(path)
+
+
+def make_run(backbone: Backbone, classes: int, images: int, folder: Path) -> Path:
+    """A finished CoOp run of one epoch in the folder."""
+    _write_dataset(folder / "data", backbone, classes, images)
+    side = backbone.config.image_resolution
+    settings: dict[str, Any] = {
+        "DATASET.NAME": "Caltech101",
+        "DATASET.NUM_SHOTS": 1,
+        "DEVICE": "cpu",
+        "DATALOADER.NUM_WORKERS": 0,
+        "DATALOADER.TRAIN_X.BATCH_SIZE": 10,
+        "DATALOADER.TEST.BATCH_SIZE": 100,
+        "INPUT.SIZE": (side, side),
+        "INPUT.PIXEL_MEAN": list(backbone.pixel_mean),
+        "INPUT.PIXEL_STD": list(backbone.pixel_std),
+        "MODEL.BACKBONE.NAME": _weights_file(backbone, folder),
+        "MODEL.CLIP.TEXT_HEADS": backbone.text_heads,
+        "MODEL.CLIP.VISION_HEADS": backbone.vision_heads,
+        "OPTIM.NAME": "sgd",
+        "OPTIM.LR": 0.002,
+        "OPTIM.MAX_EPOCH": 1,
+        "TRAINER.COOP.N_CTX": N_CTX,
+    }
+    pairs = [str(item) for pair in settings.items() for item in pair]
+    flags = ["--trainer", "CoOp", "--seed", "1", "--root", str(folder / "data")]
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = train.main([*flags, "--output-dir", str(folder / "run"), *pairs])
+    assert code == 0
+    return folder / "run"
+
+
+def _call(threads: int, *arguments: str) -> tuple[float, str]:
+    """Seconds and output of a Python process in the checkout."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return time.perf_counter() - start, done.stdout
+
+
+def _ours(run_dir: Path, plan: Plan) -> tuple[float, Study]:
+    """Seconds of a study of prompts that have been tested as they are, and its results."""
+    (run_dir / "corruption.json").unlink(missing_ok=True)
+    subject = Subject(run_dir)
+    subject.study(Plan((), ()))
+    start = time.perf_counter()
+    study = subject.study(plan)
+    return time.perf_counter() - start, study
+
+
+def _command(run_dir: Path, plan: Plan, threads: int, cached: bool) -> float:
+    """Seconds of a whole process of corrupt.py."""
+    (run_dir / "corruption.json").unlink()
+    if not cached:
+        for path in (run_dir.parent / "data" / "features").iterdir():
+            path.unlink()
+    flags = ["--replace", "--rescale", *map(str, plan.rescale)]
+    flags += ["--positions", *map(str, plan.positions or range(N_CTX))]
+    output = ("--output", str(run_dir.parent / "low_norm"))
+    return _call(threads, "corrupt.py", str(run_dir), *flags, *output)[0]
+
+
+def measure(
+    backbone: Backbone,
+    classes: int,
+    repetitions: int,
+    threads: int,
+    images: int = TEST_IMAGES,
+    plan: Plan = PLAN,
+) -> Cost:
+    """Measure both sides on one finished run, by turns.
+
+    Args:
+        backbone: random weights of an architecture, or a file.
+        classes: C.
+        repetitions: of each side.
+        threads: of PyTorch.
+        images: of the test set.
+        plan: RESCALE at some positions.
+    """
+    corruptions = plan.corruptions(N_CTX)
+    plain, ours, differences = [], [], []
+    with TemporaryDirectory() as name, tqdm(total=repetitions, disable=None) as bar:
+        run_dir = make_run(backbone, classes, images, Path(name))
+        for number in range(repetitions):
+            seconds, study = _ours(run_dir, plan)
+            ours.append(seconds / len(corruptions))
+            one = corruptions[number * len(corruptions) // repetitions]
+            process = ("analysis.cost.plain_process", str(run_dir))
+            seconds, said = _call(threads, "-m", *process, str(one.position), str(one.value))
+            plain.append(seconds)
+            differences.append(abs(int(said.split()[-1]) - study.entries[one]["correct"]))
+            bar.update()
+        kept, first = (_command(run_dir, plan, threads, cached) for cached in (True, False))
+    return Cost(
+        plain=statistics.median(plain),
+        ours=statistics.median(ours),
+        command=kept / len(corruptions),
+        first_command=first / len(corruptions),
+        difference=max(differences),
+    )
+
+
+def report(cost: Cost, folder: Path, settings: Mapping[str, Any]) -> str:
+    """Write corruption.md and corruption.json into the folder; returns the Markdown."""
+    count = len(PLAN.corruptions(N_CTX))
+    rows = {
+        "one process per corruption, 77 tokens": cost.plain,
+        "ours, one pass": cost.ours,
+        f"whole corrupt.py / {count}": cost.command,
+        f"whole corrupt.py / {count}, no kept features": cost.first_command,
+    }
+    table = tabulate(
+        [[title, f"{taken:.3g}", f"{cost.plain / taken:.3g}"] for title, taken in rows.items()],
+        ["a corrupted prompt", "seconds", "plain / this"],
+        tablefmt="github",
+        disable_numparse=True,
+    )
+    kept = "yes" if cost.ratio >= TARGET else "no"
+    said = ", ".join(f"{key} {value}" for key, value in settings.items())
+    text = "\n\n".join(
+        [
+            "# What a corrupted prompt costs",
+            f"Measured with {said}.",
+            table,
+            f"Target: plain / ours >= {TARGET:g}; measured {cost.ratio:.3g}; met: {kept}.",
+            NOTES.format(count=count),
+            f"Both sides' counts of correct images differ by at most {cost.difference}.",
+        ]
+    )
+    write_atomic(folder / "corruption.md", lambda path: path.write_text(text + "\n", "utf-8"))
+    contents = {**asdict(cost), "ratio": cost.ratio, "target": TARGET, "settings": dict(settings)}
+    write_json(contents, folder / "corruption.json")
+    return text

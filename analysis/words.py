@@ -1,0 +1,109 @@
+"""Learned vectors beside CLIP's vocabulary."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from tabulate import tabulate
+from torch import Tensor
+
+from clip.clip import tokenizer
+from dassl.utils import check_availability
+from trainers.prompt_trainer import PromptTrainer
+
+AT_ONCE = 64  # vectors whose distances to the whole vocabulary are held together
+Vector = dict[str, Any]
+
+
+def nearest_words(
+    vectors: Float[Tensor, "vectors width"], vocabulary: Float[Tensor, "words width"], count: int
+) -> tuple[Int[Tensor, "vectors count"], Float[Tensor, "vectors count"]]:
+    """The tokens nearest to each vector, and their Euclidean distances, ascending.
+
+    Rows of zeros, which stand for tokens without an embedding, are left out.
+
+    Args:
+        vectors: learned ones.
+        vocabulary: the token embedding.
+        count: how many; all where there are fewer.
+    """
+    known = (vocabulary != 0).any(dim=1).nonzero()[:, 0]
+    # In double precision, or the shortcut by products would lose what ranks near neighbours.
+    rows, count = vocabulary[known].double(), min(count, len(known))
+    parts = [
+        torch.cdist(part.double(), rows).topk(count, dim=1, largest=False)
+        for part in vectors.split(AT_ONCE)
+    ]
+    words = torch.cat([known[part.indices] for part in parts])
+    return words, torch.cat([part.values for part in parts]).float()
+
+
+@torch.no_grad()
+def interpret(
+    trainer: PromptTrainer, top_k: int, classes: Sequence[str] | None = None
+) -> list[Vector]:
+    """Every learned vector with its nearest words.
+
+    Args:
+        trainer: with its prompts loaded.
+        top_k: words per vector.
+        classes: whose vectors, where classes have their own; None for all.
+
+    Returns:
+        {"class", "set", "position", "norm", "words": [{"word", "distance"}, ...]} each; class
+        and set are None where all classes share the prompt, or there is one set.
+
+    Raises:
+        UserError: a class that the prompts were not learned for.
+    """
+    ctx = trainer.model.prompt_learner.ctx
+    names = list(trainer.dm.dataset.classnames)
+    for name in classes or ():
+        check_availability(name, names)
+    specific = bool(trainer.method_cfg.get("CSC", False))
+    prompts = ctx if specific else ctx.unsqueeze(0)  # (C or 1, [P,] L, D)
+    several = prompts.dim() == 4
+    places: list[Vector] = []
+    chosen = []
+    for label, prompt in enumerate(prompts):
+        own = names[label] if specific else None
+        if own is not None and classes and own not in classes:
+            continue
+        for number, vectors in enumerate(prompt if several else prompt.unsqueeze(0)):
+            place = {"class": own, "set": number if several else None}
+            places += [{**place, "position": j} for j in range(len(vectors))]
+            chosen.append(vectors)
+    vectors = torch.cat(chosen)
+    nearest = nearest_words(vectors, trainer.loaded_clip.model.token_embedding.weight, top_k)
+    return [
+        {**place, "norm": norm, "words": _words(tokens, distances)}
+        for place, norm, tokens, distances in zip(
+            places, vectors.norm(dim=1).tolist(), *(n.tolist() for n in nearest), strict=True
+        )
+    ]
+
+
+def _words(tokens: Sequence[int], distances: Sequence[float]) -> list[dict[str, Any]]:
+    decoder = tokenizer().decoder
+    return [
+        {"word": decoder[token], "distance": distance}
+        for token, distance in zip(tokens, distances, strict=True)
+    ]
+
+
+def word_table(vectors: Sequence[Vector]) -> str:
+    """A row per vector; the columns of class and set only where they say something."""
+    columns = [key for key in ("class", "set") if vectors and vectors[0][key] is not None]
+    rows = [
+        [
+            *(vector[key] for key in columns),
+            vector["position"],
+            f"{vector['norm']:.3f}",
+            *(f"{word['word']} ({word['distance']:.3f})" for word in vector["words"]),
+        ]
+        for vector in vectors
+    ]
+    count = len(vectors[0]["words"]) if vectors else 0
+    header = [*columns, "position", "norm", *(f"word {n + 1} (distance)" for n in range(count))]
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True)

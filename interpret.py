@@ -1,0 +1,86 @@
+r"""The words nearest to learned vectors: what a prompt would say if it were text.
+
+    python interpret.py output/food/CoOp/16shots/seed1 --top-k 3
+    python interpret.py output/food/PLOT/16shots/seed1 --classes pizza sushi --json words.json
+
+For every vector its norm, and the entries of CLIP's vocabulary with the smallest Euclidean distance
+to it, as in CoOp's interpret_prompt. Entries that the weights hold no embedding of (only zeros) are
+left out, and of CoCoOp the vectors before an image shifts them. Positions and prompt sets count
+from 0. A word ends with </w>; without, it is the beginning of one.
+
+Exit codes: 0 done, 1 a run could not be read (the others were), 2 a mistake in the command.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets  # noqa: F401  (registers the datasets)
+import trainers  # noqa: F401  (registers the methods)
+from analysis.corruption.runs import run_folders
+from analysis.words import interpret, word_table
+from clip.errors import ClipError
+from dassl.utils import Parser, UserError, exit_code, write_json
+from trainers.open_run import open_run
+from trainers.prompt_trainer import PromptTrainer
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder with runs below")
+    add("--top-k", type=int, default=3, help="how many words; default 3")
+    add("--classes", nargs="+", metavar="NAME", help="of class-specific prompts; default all")
+    add("--epoch", type=int, help="which checkpoint; default the best or the last")
+    add("--json", type=Path, metavar="FILE", help="also write everything to this file")
+    return parser
+
+
+def words_of_run(run_dir: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every vector of a run with its words; see `interpret`.
+
+    Raises:
+        UserError: the run cannot be opened, learns no prompts, or has no such classes.
+        ClipError: the backbone's weights cannot be had.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # what opening a run says
+        trainer = open_run(run_dir, epoch=arguments.epoch, with_data=False)
+    if not isinstance(trainer, PromptTrainer):
+        raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
+    return interpret(trainer, arguments.top_k, arguments.classes)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a table per run.
+
+    Raises:
+        UserError: a number of words that cannot be.
+    """
+    if arguments.top_k < 1:
+        raise UserError(f"--top-k is {arguments.top_k}, but must be at least 1")
+    found: dict[str, list[dict[str, Any]]] = {}
+    folders = run_folders(arguments.runs)
+    for run_dir in folders:
+        try:
+            found[str(run_dir)] = words_of_run(run_dir, arguments)
+        except (UserError, ClipError) as error:
+            print(f"error: {run_dir}: {error}", file=sys.stderr)
+            continue
+        print(f"{run_dir}\n\n{word_table(found[str(run_dir)])}\n")
+    if arguments.json and found:
+        write_json(found, arguments.json)
+    return 1 if len(found) < len(folders) else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

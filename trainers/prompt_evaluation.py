@@ -1,0 +1,122 @@
+"""Test accuracy of many prompts at once: the test set is encoded once, each prompt's text once."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dassl.data.feature_store import StoredRows
+
+from .cached_features import KEPT_AS, overrides
+from .frozen_clip import autocast
+from .nemesis import count_correct
+from .prompt_trainer import PromptTrainer
+from .prompted_clip import PromptedCLIP
+
+# What the scores of the groups that are matched together may take, about.
+MEMORY = 256 << 20
+# So that a progress bar moves, and an interrupted study has something to keep.
+MOST_AT_ONCE = 32
+# Of every similarity, Sinkhorn holds about so many copies.
+COPIES = 8
+
+
+class PromptEvaluator:
+    """Counts how many test images each of many prompts classifies correctly.
+
+    Image features are those of `FeatureTrainer`, in the same batches, so that the learned prompts
+    get the accuracy that `trainer.test()` gives them. A method whose inference is known to be no
+    function of these features is tested the long way, one prompt after the other.
+
+    Args:
+        trainer: with its data, its prompts loaded.
+    """
+
+    def __init__(self, trainer: PromptTrainer) -> None:
+        self.trainer = trainer
+        self.split, self.loader = trainer.evaluation_set()
+        self.rows = None if _infers_in_its_own_way(trainer) else self._features()
+        self.labels = torch.tensor([item.label for item in self.loader.dataset.data_source])
+        self.at_once = 1 if self.rows is None else self._groups_at_once()
+
+    @property
+    def total(self) -> int:
+        """Number of test images."""
+        return len(self.labels)
+
+    @torch.no_grad()
+    def count(self, ctx: Float[Tensor, "groups *sets length width"]) -> Int[Tensor, " groups"]:
+        """Correctly classified images under each group's prompts.
+
+        Args:
+            ctx: at most `at_once` groups keep within the memory.
+        """
+        trainer = self.trainer
+        with autocast(trainer.tower_precision, trainer.device):
+            if self.rows is None:
+                return torch.stack([self._count_one(prompt) for prompt in ctx])
+            return self._count_together(ctx)
+
+    def _count_together(self, ctx: Tensor) -> Int[Tensor, " groups"]:
+        model, device = self.trainer.model, self.trainer.device
+        own_text = _text_depends_on_image(model)
+        text = None if own_text else model.text_features(ctx)
+        correct = torch.zeros(len(ctx), dtype=torch.long, device=device)
+        for start in range(0, self.total, self.loader.batch_size):
+            features, labels = self._batch(start)
+            logits = model.logits(features, ctx) if text is None else model.match(features, text)
+            correct += count_correct(logits, labels)
+        return correct
+
+    def _count_one(self, prompt: Tensor) -> Int[Tensor, ""]:
+        """Put the prompt in the learned one's place for one test."""
+        trainer, parameter = self.trainer, self.trainer.model.prompt_learner.ctx
+        learned = parameter.detach().clone()
+        try:
+            parameter.copy_(prompt)
+            with trainer.model.fixed_prompts():
+                scored = trainer.predictions(self.loader)
+                return torch.stack(
+                    [count_correct(scores, labels) for scores, labels in scored]
+                ).sum()
+        finally:
+            parameter.copy_(learned)
+
+    def _batch(self, start: int) -> tuple[Tensor, Tensor]:
+        assert self.rows is not None
+        stop, device = start + self.loader.batch_size, self.trainer.device
+        return self.rows.read(start, stop).to(device), self.labels[start:stop].to(device)
+
+    def _features(self) -> StoredRows:
+        kept = self.trainer.kept_features(self.loader)
+        if kept is not None:
+            return kept
+        kind = self.trainer.feature_kind()
+        assert kind is not None
+        return StoredRows.in_memory(self.trainer.compute_features(self.loader), KEPT_AS[kind])
+
+    @torch.no_grad()
+    def _groups_at_once(self) -> int:
+        model = self.trainer.model
+        features, _ = self._batch(0)
+        with autocast(self.trainer.tower_precision, self.trainer.device):
+            text = model.text_features(model.prompt_learner())
+        batch, embed = len(features), features.shape[-1]
+        tokens = features[0].numel() // embed
+        similarities = COPIES * batch * tokens * (text.numel() // embed)
+        texts = text.numel() * (batch if _text_depends_on_image(model) else 1)
+        floats = similarities + texts + model.prompt_learner.ctx.numel()
+        return max(1, min(MOST_AT_ONCE, MEMORY // (4 * floats)))
+
+
+def _text_depends_on_image(model: PromptedCLIP) -> bool:
+    """Whether logits are more than a match of images with the text of each prompt (CoCoOp)."""
+    return overrides(type(model), PromptedCLIP, "logits")
+
+
+def _infers_in_its_own_way(trainer: PromptTrainer) -> bool:
+    model: Any = trainer.model
+    own = overrides(type(trainer), PromptTrainer, "classify", "image_features")
+    own = own or overrides(type(model), PromptedCLIP, "classify")
+    return own or trainer.feature_kind() is None
