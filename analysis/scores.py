@@ -205,7 +205,7 @@ def caption_of(runs: Runs) -> str:
     """Say what the numbers are; a split other than test and kept training views are said, too."""
     splits = " and ".join(sorted({run["split"] for _, run in runs})).capitalize()
     seeds = sorted({run["seed"] for _, run in runs})
-    text = f"{splits} accuracy in %, mean ± standard deviation over {len(seeds)} seed(s)"
+    over = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
     views = max(run["train_views"] for _, run in runs)
     kept = f"; trained on {views} kept views of each picture" if views else ""
-    return f"{text} ({', '.join(map(str, seeds))}){kept}."
+    return f"{splits} accuracy in %, mean ± standard deviation over {over}{kept}."
