@@ -10,6 +10,9 @@
 # Lists (SEEDS, SHOTS, DATASETS, TARGETS, DOMAINS) are separated by spaces; a dataset is a file of
 # configs/datasets/, without .yaml, or a path to a .yaml. Quotes within a list or OPTS keep spaces:
 #     OPTS='TRAINER.COOP.CTX_INIT "a photo of a"' scripts/few_shot.sh
+# A row of zero-shot CLIP in the same table, with bundled data and without:
+#     BENCH=mini TRAINER=ZeroshotCLIP CONFIG=mini SHOTS=0 SEEDS=1 scripts/base_to_new.sh
+#     TRAINER=ZeroshotCLIP CONFIG=vit_b16 SHOTS=0 SEEDS=1 scripts/base_to_new.sh
 # Finished runs are skipped, so a script that was stopped, or some of whose runs failed, goes on when
 # it is started again. Several may run at once on parts of the lists, such as one seed each.
 
