@@ -4,7 +4,8 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-defaults paper TRAINER=CoOp BACKBONE=rn50 SEEDS="1 2 3 4 5" SHOTS="1 2 4 8 16" OUTPUT=output/few_shot \
+defaults paper TRAINER=CoOp BACKBONE=rn50 SEEDS="1 2 3 4 5" SHOTS="1 2 4 8 16" \
+    OUTPUT=output/few_shot \
     DATASETS="imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft
               sun397 dtd eurosat ucf101"
 defaults mini TRAINER=CoOp CONFIG=mini SEEDS="1 2 3" SHOTS="1 4 16" OUTPUT=output/mini/few_shot \

@@ -2,7 +2,7 @@
 #
 # BENCH           paper (default), or mini: the bundled benchmark
 # DATA, OUTPUT    folder of the datasets; folder of the runs and of their table
-# TRAINER, CONFIG method; its settings in configs/trainers/TRAINER/, without .yaml, or a path to a .yaml
+# TRAINER, CONFIG method; its file in configs/trainers/TRAINER/, without .yaml, or a path to a .yaml
 # OPTS            KEY VALUE pairs for every run, as are the script's own arguments
 # NAME            folder of this setting below OUTPUT; default: TRAINER, CONFIG and the pairs
 # PYTHON, LOG     interpreter; file for what the runs print (each has its own log.txt, too)
@@ -13,8 +13,8 @@
 # A row of zero-shot CLIP in the same table, with bundled data and without:
 #     BENCH=mini TRAINER=ZeroshotCLIP CONFIG=mini SHOTS=0 SEEDS=1 scripts/base_to_new.sh
 #     TRAINER=ZeroshotCLIP CONFIG=vit_b16 SHOTS=0 SEEDS=1 scripts/base_to_new.sh
-# Finished runs are skipped, so a script that was stopped, or some of whose runs failed, goes on when
-# it is started again. Several may run at once on parts of the lists, such as one seed each.
+# Finished runs are skipped, so a script that was stopped, or some of whose runs failed, goes on
+# when it is started again. Several may run at once on parts of the lists, such as one seed each.
 
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
     echo "error: bash $BASH_VERSION is too old; the scripts need 4.4 or later" >&2
@@ -114,5 +114,6 @@ if [[ $BENCH != paper && $BENCH != mini ]]; then
     exit 2
 fi
 if [[ -z ${PYTHON:-} ]]; then
-    if [[ -x $HOUSE/.venv/bin/python ]]; then PYTHON=$HOUSE/.venv/bin/python; else PYTHON=python3; fi
+    PYTHON=$HOUSE/.venv/bin/python
+    [[ -x $PYTHON ]] || PYTHON=python3
 fi
