@@ -122,21 +122,13 @@ def run_loading(arguments: argparse.Namespace) -> None:
     print(f"Table: {folder / 'loading.md'}  JSON: {folder / 'loading.json'}")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Measure, report and say where the report is.
+def run_cases(arguments: argparse.Namespace) -> None:
+    """Measure the cases of a plan, both sides, by turns.
 
     Raises:
-        UserError: see `check`; or the device is not there.
+        UserError: the device is not there.
         ClipError: an unknown backbone.
     """
-    check(arguments)
-    for asked, measure_this in (
-        (arguments.loading, run_loading),
-        (arguments.corruption, run_corruption),
-    ):
-        if asked:
-            measure_this(arguments)
-            return
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
     fixed = arguments.quick or arguments.targets
     names = arguments.backbones or (BACKBONES[:1] if fixed else BACKBONES)
@@ -182,6 +174,22 @@ def run_corruption(arguments: argparse.Namespace) -> None:
     cost = measure(backbone, classes, repetitions, arguments.threads)
     print(report(cost, folder, settings))
     print(f"Table: {folder / 'corruption.md'}  JSON: {folder / 'corruption.json'}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, report and say where the report is.
+
+    Raises:
+        UserError: see `check`; or the device is not there.
+        ClipError: an unknown backbone.
+    """
+    check(arguments)
+    if arguments.loading:
+        run_loading(arguments)
+    elif arguments.corruption:
+        run_corruption(arguments)
+    else:
+        run_cases(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
             clear_run(output)
         if arguments.eval_only:
             trainer.load_model(arguments.model_dir, epoch=arguments.load_epoch)
-            trainer.evaluate()
+            trainer.evaluate(arguments.model_dir)
         elif trains:
             trainer.train()
         print(f"Results are in {output}")

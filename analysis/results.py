@@ -69,7 +69,7 @@ def accuracy_table(cells: Cells, shots: Sequence[int], baseline: str = "Zeroshot
     rows = []
     for dataset in datasets:
         for method in methods:
-            columns = [0 if method == baseline else count for count in shots]
+            columns = [0 if method.startswith(baseline) else count for count in shots]
             found = [cells.get((method, dataset, column)) for column in columns]
             if any(found):
                 rows.append([dataset, method, *(str(cell) if cell else "-" for cell in found)])

@@ -94,7 +94,11 @@ def test_a_resumed_run_ends_with_the_same_prompt(
 def test_eval_only_repeats_the_test(finished: Path, tmp_path: Path, data_root: Path) -> None:
     model = ("--eval-only", "--model-dir", str(finished), "--load-epoch")
     finish(command(tmp_path / "last", data_root, *model, "3", *SHORT))
-    assert results(tmp_path / "last")["accuracy"] == results(finished)["accuracy"]
+    last = results(tmp_path / "last")
+    assert last["accuracy"] == results(finished)["accuracy"]
+    assert last["model_dir"] == str(finished)
+    assert last["source_run"]["config"] == results(finished)["config"]
+    assert "source_run" not in results(finished)
     sketch = ("--target-domains", "openmoji-black", *model, "3", *SHORT)
     finish(command(tmp_path / "sketch", data_root, *sketch))
     assert results(tmp_path / "sketch")["target_domains"] == ["openmoji-black"]
@@ -104,7 +108,12 @@ def test_prompts_load_across_class_sets(finished: Path, tmp_path: Path, data_roo
     model = ("--eval-only", "--model-dir", str(finished), "--load-epoch", "3")
     finish(command(tmp_path / "new", data_root, *model, "DATASET.SUBSAMPLE_CLASSES", "new"))
     finish(command(tmp_path / "food", data_root, *model, dataset="food"))
-    assert results(tmp_path / "food")["dataset"] == "EmojiFood"
+    food = results(tmp_path / "food")
+    assert (food["dataset"], food["shots"]) == ("EmojiFood", -1)
+    source = food["source_run"]
+    assert (source["dataset"], source["shots"]) == ("EmojiActivities", 1)
+    trained = results(finished)
+    assert all(trained[key] == value for key, value in source.items() if key != "config")
 
 
 @pytest.mark.parametrize("trainer", ["CoOpNemesis", "CoCoOpNemesis", "PLOTNemesis"])

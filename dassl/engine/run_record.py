@@ -9,10 +9,12 @@ come to its end.
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..config import to_dict
+from ..config.node import read_yaml_layers
 from ..utils import PathLike, package_versions, write_atomic, write_json
 from ..utils.checkpoint import POINTER
 
@@ -54,6 +56,49 @@ def finished_run(directory: PathLike) -> dict[str, Any] | None:
     if isinstance(content, dict) and content.get("status") == "finished":
         return content
     return None
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that tell a run from others, as they stand in results.json.
+
+    Args:
+        config: a run's whole configuration, as a node or as plain dictionaries.
+    """
+    dataset = config["DATASET"]
+    return {
+        "trainer": config["TRAINER"]["NAME"],
+        "dataset": dataset["NAME"],
+        "shots": dataset["NUM_SHOTS"],
+        "seed": config["SEED"],
+        "backbone": config["MODEL"]["BACKBONE"]["NAME"],
+        "subsample_classes": dataset["SUBSAMPLE_CLASSES"],
+        "target_domains": list(dataset["TARGET_DOMAINS"]),
+    }
+
+
+def source_entries(model_dir: PathLike) -> dict[str, Any]:
+    """Say for results.json which run the tested model comes from.
+
+    Args:
+        model_dir: folder of the run that trained it; empty when nothing was loaded.
+
+    Returns:
+        "model_dir", the folder as it was given, and "source_run", that run's `identity` and
+        "config"; None where no config.yaml of ours says it, as with Dassl's own runs. Nothing at
+        all without a folder.
+
+    Raises:
+        UserError: the config.yaml is damaged.
+    """
+    if not model_dir:
+        return {}
+    path = Path(model_dir) / CONFIG
+    source = None
+    with suppress(KeyError, TypeError):
+        if path.is_file():
+            _, config = read_yaml_layers(path)[-1]
+            source = {**identity(config), "config": config}
+    return {"model_dir": str(model_dir), "source_run": source}
 
 
 def clear_run(directory: PathLike) -> None:
@@ -139,13 +184,7 @@ class RunRecord:
             What was written.
         """
         entries: dict[str, Any] = {
-            "trainer": cfg.TRAINER.NAME,
-            "dataset": cfg.DATASET.NAME,
-            "shots": cfg.DATASET.NUM_SHOTS,
-            "seed": cfg.SEED,
-            "backbone": cfg.MODEL.BACKBONE.NAME,
-            "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-            "target_domains": list(cfg.DATASET.TARGET_DOMAINS),
+            **identity(cfg),
             "split": cfg.TEST.SPLIT,
             "accuracy": results.get("accuracy"),
             "macro_f1": results.get("macro_f1"),

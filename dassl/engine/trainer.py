@@ -15,7 +15,7 @@ from ..data.data_manager import set_loader_epoch
 from ..evaluation import build_evaluator
 from ..utils import AverageMeter, MetricMeter, UserError, choose_device, prepare_output_dir
 from .base import TrainerBase
-from .run_record import TENSORBOARD, RunRecord
+from .run_record import TENSORBOARD, RunRecord, source_entries
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
 
@@ -101,21 +101,25 @@ class SimpleTrainer(TrainerBase):
         self.export_artifacts(self.output_dir)
         self.finish_run(epochs=self.max_epoch)
 
-    def evaluate(self) -> float:
+    def evaluate(self, model_dir: str = "") -> float:
         """Test the model as it is, without training, and write the results.
+
+        Args:
+            model_dir: folder of the run whose model was loaded; the results say which it was.
 
         Returns:
             Accuracy in percent.
         """
+        source = source_entries(model_dir)
         self.record.save_config(self.cfg)
         accuracy = self.test()
-        self.finish_run()
+        self.finish_run(**source)
         return accuracy
 
-    def finish_run(self, epochs: int = 0) -> dict[str, Any]:
+    def finish_run(self, epochs: int = 0, **entries: Any) -> dict[str, Any]:
         """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
         skipped = getattr(getattr(self, "dm", None), "skipped_images", 0)
-        entries = {"skipped_images": skipped, **self.result_entries()}
+        entries = {"skipped_images": skipped, **entries, **self.result_entries()}
         return self.record.finish(self.cfg, self.last_results, str(self.device), epochs, entries)
 
     def enter_epoch(self) -> None:

@@ -1,0 +1,207 @@
+"""The protocols' tables, from the results.json of finished runs.
+
+    python -m analysis.protocols base-to-new output/base_to_new/CoOp output/base_to_new/CoCoOp
+
+prints the table of all finished runs in these folders and writes it as table.md and table.json.
+few-shot: accuracy on every dataset with every number of shots. base-to-new: accuracy on the classes
+trained on and on the others. transfer: accuracy where a prompt was trained and on other datasets or
+domains. A cell with fewer seeds than others, or an average that misses some of them, says so.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from os.path import commonpath
+from pathlib import Path
+
+from dassl.utils import Parser, UserError, exit_code, write_atomic, write_json
+
+from .results import Cells, accuracy_table
+from .scores import (
+    AVERAGE,
+    Run,
+    Runs,
+    Score,
+    Table,
+    average,
+    caption_of,
+    gather,
+    harmonic_mean,
+    is_zero_shot,
+    label_runs,
+    make_record,
+    make_table,
+    paper_order,
+    row_order,
+    rows_of,
+)
+
+
+def _is_training(run: Run, classes: str) -> bool:
+    own_test = run["subsample_classes"] == classes and not run["target_domains"]
+    return own_test and "model_dir" not in run
+
+
+def few_shot(runs: Runs, seeds: int = 0) -> Table:
+    """A row per dataset and method, a column per number of shots; averages over the datasets.
+
+    Args:
+        runs: finished runs; only trainings on all classes count.
+        seeds: how many a complete cell has, unless a cell has more.
+
+    Raises:
+        UserError: no run counts, or two of them have the same place.
+    """
+    used = [(label, run) for label, run in runs if _is_training(run, "all")]
+    scores = gather((((label, *_trained_on(run)), run) for label, run in used), seeds)
+    datasets = sorted({dataset for _, dataset, _ in scores})
+    if len(datasets) > 1:
+        for label, shots in dict.fromkeys((label, shots) for label, _, shots in scores):
+            mean = average([scores.get((label, dataset, shots)) for dataset in datasets])
+            if mean:
+                scores[label, AVERAGE, shots] = mean
+    cells: Cells = {
+        (label, dataset, shots): score for (label, dataset, shots), score in scores.items()
+    }
+    columns = sorted({shots for _, _, shots in cells if shots}) or [0]
+    return Table(
+        f"{caption_of(used)}\n\n{accuracy_table(cells, columns)}",
+        [make_record(key, "accuracy", scores[key]) for key in sorted(scores, key=row_order)],
+    )
+
+
+def base_to_new(runs: Runs, seeds: int = 0) -> Table:
+    """Accuracy on base classes and on new ones, and H, the harmonic mean of the two.
+
+    H is taken of the accuracies averaged over the seeds, and in the row of averages of those
+    averaged over the datasets, too, as in CoCoOp's tables; it is not the mean of the datasets' H.
+
+    Args:
+        runs: finished runs: trainings on base classes, and evaluations of them on the new ones.
+        seeds: how many a complete cell has, unless a cell has more.
+
+    Raises:
+        UserError: no run counts, or two of them have the same place.
+    """
+    used = [(label, run) for label, run in runs if _half(run)]
+    scores = gather((((label, *_trained_on(run), _half(run)), run) for label, run in used), seeds)
+    rows = rows_of(scores)
+    datasets = {dataset for _, dataset, _ in rows}
+    if len(datasets) > 1:
+        for label, shots in dict.fromkeys((label, shots) for label, _, shots in rows):
+            # The two averages are over the same datasets: those that have both.
+            pairs = [rows.get((label, dataset, shots), {}) for dataset in datasets]
+            both = [row if len(row) == 2 else {} for row in pairs]
+            means = {half: average([row.get(half) for row in both]) for half in ("base", "new")}
+            rows[label, AVERAGE, shots] = {half: mean for half, mean in means.items() if mean}
+    for row in rows.values():
+        if len(row) == 2:
+            value = harmonic_mean(row["base"].mean, row["new"].mean)
+            row["H"] = Score((value,), row["base"].lacks or row["new"].lacks)
+    note = "H: harmonic mean of the averaged base and new accuracies."
+    return make_table(f"{caption_of(used)} {note}", rows, ("base", "new", "H"))
+
+
+def _half(run: Run) -> str:
+    """The half of the classes that a run of base-to-new tests; empty for any other run."""
+    if _is_training(run, "base"):
+        return "base"
+    source = run.get("source_run") or {}
+    pair = source.get("subsample_classes"), run["subsample_classes"]
+    same = source.get("dataset") == run["dataset"] and not run["target_domains"]
+    return "new" if same and pair == ("base", "new") else ""
+
+
+def _trained_on(run: Run) -> tuple[str, int]:
+    """Dataset and shots of the training of the prompt that a run tests."""
+    trained = run.get("source_run") or run
+    return trained["dataset"], 0 if is_zero_shot(trained) else max(trained["shots"], 0)
+
+
+def transfer(runs: Runs, seeds: int = 0) -> list[Table]:
+    """Accuracy on the source dataset, on every target, and the average over the targets.
+
+    Args:
+        runs: finished runs: trainings on all classes, and evaluations of their prompts elsewhere.
+        seeds: how many a complete cell has, unless a cell has more.
+
+    Returns:
+        A table per source dataset.
+
+    Raises:
+        UserError: no run counts, or two of them have the same place.
+    """
+    used = [(label, run) for label, run in runs if _place(run)]
+    scores = gather((((label, *_trained_on(run), _place(run)), run) for label, run in used), seeds)
+    rows = rows_of(scores)
+    tables = []
+    for source in sorted({source for _, source, _ in rows}, key=paper_order):
+        own = {key: row for key, row in rows.items() if key[1] == source}
+        places = {place for row in own.values() for place in row} - {source}
+        targets = sorted(places, key=paper_order)
+        for row in own.values():
+            mean = average([row.get(target) for target in targets], "targets")
+            if mean:
+                row[AVERAGE] = mean
+        note = f"Trained on {source}; average over the {len(targets)} targets."
+        tables.append(make_table(f"{caption_of(used)} {note}", own, (source, *targets, AVERAGE)))
+    return tables
+
+
+def _place(run: Run) -> str:
+    """Where a run of transfer tests; empty for any other run."""
+    if _is_training(run, "all"):
+        return run["dataset"]
+    source = run.get("source_run") or {}
+    if source.get("subsample_classes") != "all" or run["subsample_classes"] != "all":
+        return ""
+    domains = "+".join(run["target_domains"])
+    if source["dataset"] == run["dataset"]:
+        return domains
+    return f"{run['dataset']}: {domains}" if domains else run["dataset"]
+
+
+PROTOCOLS: dict[str, Callable[[Runs, int], list[Table]]] = {
+    "few-shot": lambda runs, seeds: [few_shot(runs, seeds)],
+    "base-to-new": lambda runs, seeds: [base_to_new(runs, seeds)],
+    "transfer": transfer,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The protocol, the folders of its runs, and where the table goes."""
+    parser = Parser(__doc__)
+    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of runs")
+    parser.add_argument("--output-dir", type=Path, help="default: the folder of all the FOLDERs")
+    parser.add_argument(
+        "--seeds", type=int, default=0, help="seeds of a complete cell; default: of the fullest"
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the tables and write table.md and table.json.
+
+    Raises:
+        UserError: a folder is missing, or holds no runs of the protocol.
+    """
+    for folder in arguments.folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; name folders that hold finished runs")
+    runs = label_runs(arguments.folders)
+    tables = PROTOCOLS[arguments.protocol](runs, arguments.seeds)
+    text = "\n\n".join(table.markdown for table in tables) + "\n"
+    output = arguments.output_dir or Path(commonpath([f.absolute() for f in arguments.folders]))
+    write_atomic(output / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_json([record for table in tables for record in table.records], output / "table.json")
+    print(f"{text}\nTable: {output / 'table.md'}, {output / 'table.json'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    return exit_code(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
