@@ -1,4 +1,7 @@
-"""`make demo`: zero-shot CLIP, CoOp and Nemesis on bundled pictures; a table and a figure."""
+"""`make demo`: zero-shot CLIP, CoOp and Nemesis on bundled pictures; a table and a figure.
+
+It ends with one learned prompt whose vectors are corrupted in turn (the Low-Norm Effect).
+"""
 
 import argparse
 import contextlib
@@ -16,6 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+import corrupt
 import train
 from analysis.figures import plot_accuracy_over_shots
 from analysis.results import accuracy_table, collect_runs, summarise
@@ -26,8 +30,7 @@ DATASET_CONFIGS = {
     "EmojiActivities": "configs/datasets/emoji_activities.yaml",
     "EmojiFood": "configs/datasets/emoji_food.yaml",
 }
-
-
+STUDIED = Path("EmojiActivities/CoOp/1shots/seed1")  # a run of every plan
 PUN = ("TRAINER.NEMESIS.BETA", "1.0")
 PAN = ("TRAINER.NEMESIS.BETA", "0.0")
 
@@ -206,8 +209,9 @@ def main() -> int:
         return 1
     print(write_report(folder, plan, commands))
     print(f"\n{len(missing)} runs in {time.perf_counter() - start:.0f} s")
-    print(f"Report and figure: {folder / 'report.md'}, {folder / 'accuracy_over_shots.png'}")
-    return 0
+    print(f"Report and figure: {folder / 'report.md'}, {folder / 'accuracy_over_shots.png'}\n")
+    print(f"Each vector of the prompt in {folder / STUDIED} replaced or rescaled in turn ...")
+    return corrupt.main([str(folder / STUDIED), "--output", str(folder / "low_norm")])
 
 
 if __name__ == "__main__":

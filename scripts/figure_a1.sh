@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Figure A1: accuracy and norm with each position of CoOp's prompts corrupted, on one dataset.
-# low_norm.sh says what the environment may set; REPLACE and RESCALE are the values.
+# Settings: scripts/low_norm.sh; REPLACE and RESCALE are the lists of values.
 set -euo pipefail
-if [[ ${BENCH:-paper} == mini ]]; then : "${DATASETS:=emoji_activities}"; fi
-: "${DATASETS:=caltech101}" "${SHOTS:=1}"
-source "$(dirname "$0")/low_norm.sh"
+: "${SHOTS=1}"
+if [[ ${BENCH:-paper} == mini ]]; then : "${DATASETS=emoji_activities}"; fi
+: "${DATASETS=caltech101}"
+source "$(dirname "${BASH_SOURCE[0]}")/low_norm.sh"
+: "${REPLACE=0 0.001 0.01 0.1 0.5}" "${RESCALE=0.001 0.01 0.1 0.5 2}"
+list REPLACE
+list RESCALE
 
 train CoOp CoOp
-for dataset in $DATASETS; do for shots in $SHOTS; do
-    # shellcheck disable=SC2086 # lists
-    "$PYTHON" corrupt.py "$OUTPUT/CoOp/$dataset/shots_$shots" --root "$DATA" \
-        --output "$OUTPUT/figure_a1" \
-        --replace ${REPLACE-0 0.001 0.01 0.1 0.5} --rescale ${RESCALE-0.001 0.01 0.1 0.5 2}
-done; done
+house corrupt.py "$OUTPUT/CoOp" --root "$DATA" --output "$OUTPUT/figure_a1" \
+    --replace "${REPLACE[@]}" --rescale "${RESCALE[@]}" || failed+=(corrupt.py)
+finish

@@ -1,4 +1,4 @@
-# What the protocols' scripts share; sourced, not run. Needs bash 4.4.
+# What the scripts of protocols and figures share; sourced, not run. Needs bash 4.4.
 #
 # BENCH           paper (default), or mini: the bundled benchmark
 # DATA, OUTPUT    folder of the datasets; folder of the runs and of their table
@@ -95,17 +95,20 @@ transfer() {
     done
 }
 
+# finish: say what failed; the exit code is 1 if anything did.
+finish() {
+    ((${#failed[@]})) || exit 0
+    printf 'failed: %s\n' "${failed[@]}" >&2
+    exit 1
+}
+
 # report PROTOCOL: write the table of all settings below OUTPUT, and say what failed.
 report() {
-    local output=$OUTPUT code=0
+    local output=$OUTPUT
     [[ $output == /* ]] || output=$PWD/$output
     (cd "$HOUSE" && "$PYTHON" -m analysis.protocols "$1" "$output"/*/ --output-dir "$output" \
-        --seeds "${#SEEDS[@]}") || code=1
-    if ((${#failed[@]})); then
-        printf 'failed: %s\n' "${failed[@]}" >&2
-        code=1
-    fi
-    exit "$code"
+        --seeds "${#SEEDS[@]}") || failed+=("the table")
+    finish
 }
 
 : "${BENCH:=paper}" "${DATA:=data}" "${LOG:=/dev/null}"

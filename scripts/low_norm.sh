@@ -1,33 +1,23 @@
-# What the Low-Norm Effect's scripts share; sourced, not run.
-#
-# BENCH           paper (default: RN50, 16 generic tokens), or mini: the bundled benchmark, minutes
-# DATA, OUTPUT    folder of the datasets; folder of the runs, and of tables and figures
-# DATASETS        files of configs/datasets/, without .yaml; lists are separated by spaces
-# SHOTS, SEEDS    numbers
-# OPTS            KEY VALUE pairs for every run
-# PYTHON          interpreter
-#
-# Finished runs and what has been tested are kept, so a script that was stopped goes on.
+# What the Low-Norm Effect's scripts share; sourced, not run. lib.sh says what the environment may
+# set: here BENCH, DATA, OUTPUT, DATASETS, SHOTS, SEEDS, OPTS, PYTHON and LOG.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-: "${BENCH:=paper}" "${DATA:=data}" "${OPTS:=}" "${PYTHON:=.venv/bin/python}"
-case $BENCH in
-    paper)
-        : "${DATASETS:=caltech101 dtd eurosat fgvc_aircraft food101 imagenet oxford_flowers oxford_pets stanford_cars sun397 ucf101}"
-        : "${SHOTS:=1 2 4 8 16}" "${SEEDS:=1 2 3 4 5}"
-        ;;
-    mini)
-        : "${DATASETS:=emoji_activities emoji_food}" "${SHOTS:=1 4}" "${SEEDS:=1 2}"
-        OPTS="INPUT.TRAIN_VIEWS 4 $OPTS"
-        ;;
-    *)
-        echo "error: BENCH is \"$BENCH\"; accepted: paper, mini" >&2
-        exit 2
-        ;;
-esac
-: "${OUTPUT:=output/low_norm_$BENCH}"
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# config_of DATASET SHOTS: the method's settings; more shots take more epochs, ImageNet always 50.
+defaults paper OUTPUT=output/low_norm SHOTS="1 2 4 8 16" SEEDS="1 2 3 4 5" \
+    DATASETS="imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft
+              sun397 dtd eurosat ucf101"
+defaults mini OUTPUT=output/mini/low_norm SHOTS="1 4" SEEDS="1 2" \
+    DATASETS="emoji_activities emoji_food"
+list DATASETS
+list SHOTS
+list SEEDS
+OPTS=${OPTS:-}
+list OPTS
+if [[ $BENCH == mini ]]; then OPTS=(INPUT.TRAIN_VIEWS 4 "${OPTS[@]}"); fi
+[[ $OUTPUT == /* ]] || OUTPUT=$PWD/$OUTPUT
+[[ $DATA == /* ]] || DATA=$PWD/$DATA
+
+# config_of DATASET SHOTS: 16 generic vectors; more shots take more epochs, ImageNet always 50.
 config_of() {
     if [[ $BENCH == mini ]]; then echo mini_ctx16
     elif [[ $1 == imagenet || $2 == 1 ]]; then echo rn50_ep50
@@ -37,14 +27,12 @@ config_of() {
 
 # train METHOD TRAINER [KEY VALUE ...]: the method's runs on all datasets, shots and seeds.
 train() {
-    local dataset shots seed
-    for dataset in $DATASETS; do for shots in $SHOTS; do for seed in $SEEDS; do
-        local run=$OUTPUT/$1/$dataset/shots_$shots/seed$seed
-        if grep -qs '"status": "finished"' "$run/results.json"; then continue; fi
-        # shellcheck disable=SC2086 # OPTS is a list
-        "$PYTHON" train.py --root "$DATA" --output-dir "$run" --trainer "$2" --seed "$seed" \
-            --dataset-config-file "configs/datasets/$dataset.yaml" \
-            --config-file "configs/trainers/$2/$(config_of "$dataset" "$shots").yaml" \
-            DATASET.NUM_SHOTS "$shots" $OPTS "${@:3}"
+    local dataset shots seed TRAINER=$2
+    for dataset in "${DATASETS[@]}"; do for shots in "${SHOTS[@]}"; do for seed in "${SEEDS[@]}"; do
+        run "$OUTPUT/$1/$(stem "$dataset")/shots_$shots/seed$seed" "$dataset" \
+            "$(config_of "$dataset" "$shots")" "$seed" DATASET.NUM_SHOTS "$shots" "${@:3}"
     done; done; done
 }
+
+# house ARGUMENT...: Python on the project's own commands and modules.
+house() { (cd "$HOUSE" && "$PYTHON" "$@"); }

@@ -141,15 +141,24 @@ def test_a_class_of_imagenet_without_a_folder(tmp_path: Path) -> None:
         load("ImageNet", tmp_path)
 
 
-def test_fewer_images_than_shots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("repeat", "images", "done"),
+    [("False", 2 + 3 + 3, "all they have are taken"), ("True", 9, "some are drawn more than once")],
+)
+def test_fewer_images_than_shots(
+    repeat: str, images: int, done: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default as in CoOp's code: none is drawn twice."""
     folder = build("FGVCAircraft", tmp_path)
     path = folder / "images_variant_train.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    for _ in range(2):  # when they are drawn, and when they were drawn before
-        dataset = load("FGVCAircraft", tmp_path, "DATASET.NUM_SHOTS", "3")
-        assert len(dataset.train_x or []) == 2 + 3 + 3  # as in CoOp, none is drawn twice
-        printed = capsys.readouterr().out
-        assert printed.count("Classes with fewer than 3 training images: 707-320 (2)") == 1
+    shots = ("DATASET.NUM_SHOTS", "3", "DATASET.REPEAT_SHOTS", repeat)
+    drawn = [load("FGVCAircraft", tmp_path, *shots).train_x or [] for _ in range(2)]
+    assert len(drawn[0]) == images
+    assert drawn[0] == drawn[1]  # when they are drawn, and when they were drawn before
+    assert len(set(drawn[0])) == 2 + 3 + 3 if repeat == "False" else len(set(drawn[0])) <= 8
+    line = f"Classes with fewer than 3 training images, {done}: 707-320 (2)"
+    assert capsys.readouterr().out.count(line) == 2
 
 
 def test_two_classes_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

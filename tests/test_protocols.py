@@ -1,10 +1,7 @@
 """The protocols' scripts from start to end on bundled pictures, and what they run by default."""
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -14,23 +11,8 @@ import pytest
 import train
 from analysis.scores import harmonic_mean
 from dassl.config import load_config
-from tests.runs import ROOT, results
-
-# One epoch on one view of one picture a class.
-SHORT = "OPTIM.MAX_EPOCH 1 INPUT.TRAIN_VIEWS 1 OPTIM.WARMUP_EPOCH -1"
-
-
-def script(name: str, output: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Start a script as a user does, with one seed and one shot unless told otherwise."""
-    given = {"PYTHON": sys.executable, "OUTPUT": str(output), "SEEDS": "1", "SHOTS": "1"}
-    return subprocess.run(
-        ["bash", str(ROOT / "scripts" / f"{name}.sh")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **given, **settings},
-        cwd=output.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from tests.runs import results
+from tests.scripts import SHORT, script
 
 
 def numbers(output: Path) -> dict[str, float]:

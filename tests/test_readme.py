@@ -1,5 +1,6 @@
 """The README's commands, code and links hold."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -28,6 +29,18 @@ def test_every_command_resolves(arguments: list[str]) -> None:
     cfg = train.make_config(train.build_parser().parse_args(arguments))
     assert cfg.DATASET.NUM_SHOTS > 0
     assert cfg.MODEL.BACKBONE.NAME in ("mini", "RN50")
+
+
+@pytest.mark.parametrize("name", ["bench", "corrupt", "download", "export", "interpret", "predict"])
+def test_every_other_command_is_one(name: str) -> None:
+    found = re.findall(rf"python {name}\.py ([^`\n]*)", README.replace("\\\n", ""))
+    parser = importlib.import_module(name).build_parser()
+    assert [parser.parse_args(shlex.split(arguments)) for arguments in found]
+
+
+def test_every_script_exists() -> None:
+    for name in re.findall(r"(?:scripts/|`)(\w+\.sh)", README):
+        assert (ROOT / "scripts" / name).is_file(), name
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -48,6 +48,9 @@ _DATASET: dict[str, Any] = {
     "TARGET_DOMAINS": (),
     "NUM_LABELED": -1,
     "NUM_SHOTS": -1,  # below 1: all images
+    # Of a class with fewer images than shots: draw some more than once, or take what it has, as
+    # CoOp's code does.
+    "REPEAT_SHOTS": False,
     "VAL_PERCENT": 0.1,
     "SUBSAMPLE_CLASSES": "all",  # all, base or new
     "ALL_AS_UNLABELED": False,

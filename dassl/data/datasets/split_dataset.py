@@ -62,8 +62,8 @@ class SplitDataset(DatasetBase):
         split = self.load_split()
         train, val, test = split["train"], split["val"], split["test"]
         if cfg.DATASET.NUM_SHOTS >= 1 and train:
-            train, val = self.draw_fewshot(train, val)
             self.report_small_classes(train)
+            train, val = self.draw_fewshot(train, val)
         if cfg.DATASET.TARGET_DOMAINS:
             test = self.target_test(cfg.DATASET.TARGET_DOMAINS)
         train, val, test = subsample_classes(
@@ -146,7 +146,8 @@ class SplitDataset(DatasetBase):
         shots, seed = self.cfg.DATASET.NUM_SHOTS, self.cfg.SEED
         if seed < 0:
             return self._sample(train, val, Random())
-        path = self.directory / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
+        name = f"shot_{shots}-seed_{seed}{'-repeat' * self.cfg.DATASET.REPEAT_SHOTS}.json"
+        path = self.directory / "split_fewshot" / name
         digest = entries_digest({"train": train, "val": val}, self.images)
         kept = _read_kept(path)
         if kept is not None and kept.get("split_sha256") == digest:
@@ -171,21 +172,24 @@ class SplitDataset(DatasetBase):
         return few_train, few_val
 
     def report_small_classes(self, train: Sequence[Datum]) -> None:
-        """Say which classes had fewer images than shots; as in CoOp, none is drawn twice."""
-        shots = self.cfg.DATASET.NUM_SHOTS
+        """Say which classes have fewer images than shots, and what becomes of them."""
+        shots, repeat = self.cfg.DATASET.NUM_SHOTS, self.cfg.DATASET.REPEAT_SHOTS
         small = [
             f"{items[0].classname} ({len(items)})"
             for items in self.split_dataset_by_label(train).values()
             if len(items) < shots
         ]
         if small:
-            print(f"Classes with fewer than {shots} training images: {', '.join(small)}")
+            done = "some are drawn more than once" if repeat else "all they have are taken"
+            print(f"Classes with fewer than {shots} training images, {done}: {', '.join(small)}")
 
     def _sample(
         self, train: list[Datum], val: list[Datum], rng: Random
     ) -> tuple[list[Datum], list[Datum]]:
         shots = self.cfg.DATASET.NUM_SHOTS
-        few_train = self.generate_fewshot_dataset(train, num_shots=shots, rng=rng)
+        few_train = self.generate_fewshot_dataset(
+            train, num_shots=shots, repeat=self.cfg.DATASET.REPEAT_SHOTS, rng=rng
+        )
         val_shots = min(shots, self.max_val_shots)
         return few_train, self.generate_fewshot_dataset(val, num_shots=val_shots, rng=rng)
 
