@@ -95,20 +95,20 @@ transfer() {
     done
 }
 
-# finish: say what failed; the exit code is 1 if anything did.
+# finish [CODE]: say what failed; the exit code is 1 if anything did, else CODE (0).
 finish() {
-    ((${#failed[@]})) || exit 0
+    ((${#failed[@]})) || exit "${1:-0}"
     printf 'failed: %s\n' "${failed[@]}" >&2
     exit 1
 }
 
 # report PROTOCOL: write the table of all settings below OUTPUT, and say what failed.
 report() {
-    local output=$OUTPUT
+    local output=$OUTPUT code=0
     [[ $output == /* ]] || output=$PWD/$output
     (cd "$HOUSE" && "$PYTHON" -m analysis.protocols "$1" "$output"/*/ --output-dir "$output" \
-        --seeds "${#SEEDS[@]}") || failed+=("the table")
-    finish
+        --seeds "${#SEEDS[@]}") || code=1
+    finish "$code"
 }
 
 : "${BENCH:=paper}" "${DATA:=data}" "${LOG:=/dev/null}"

@@ -108,7 +108,7 @@ def test_what_cannot_be_left_out(tmp_path: Path) -> None:
         Path(item.impath).write_text("no image")
     with pytest.raises(UserError, match="None of the 12 test images can be read"):
         DataManager(toy_config(root, root, *SKIP))
-    for item in manager.dataset.test:
+    for item in manager.dataset.test[1:]:  # the first of a part is looked for with the split
         Path(item.impath).unlink()
     with pytest.raises(UserError, match="cannot be opened: No such file"):
         DataManager(toy_config(root, root, *SKIP))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts import SHORT, script
+from tests.shell import SHORT, script
 
 # Two epochs, so that a course has two points; few values, so that a study has few prompts.
 SETTINGS = {

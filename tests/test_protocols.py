@@ -12,7 +12,7 @@ import train
 from analysis.scores import harmonic_mean
 from dassl.config import load_config
 from tests.runs import results
-from tests.scripts import SHORT, script
+from tests.shell import SHORT, script
 
 
 def numbers(output: Path) -> dict[str, float]:
