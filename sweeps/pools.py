@@ -153,9 +153,11 @@ class Workers:
 
 
 def _end(workers: Sequence[_Worker]) -> None:
+    """End workers: an idle one goes when its connection closes, the others are told to."""
     for worker in workers:
         worker.connection.close()
-        worker.process.terminate()
+        if worker.run is not None:
+            worker.process.terminate()
     for worker in workers:
         worker.process.join(10)
         if worker.process.is_alive():

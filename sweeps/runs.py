@@ -94,7 +94,7 @@ def state_of(run: Run) -> State:
         UserError: the folder holds a run of another configuration, which must not be lost.
     """
     results = finished_run(run.folder)
-    config = _recorded_config(run.folder)
+    config = _recorded_config(run)
     if results is not None:
         if recorded_digest(results) == run.digest:
             return State.DONE
@@ -112,13 +112,14 @@ def _other_run(folder: Path) -> UserError:
     )
 
 
-def _recorded_config(folder: Path) -> dict[str, Any] | None:
-    if not (folder / CONFIG).is_file():
-        return None
+def _recorded_config(run: Run) -> dict[str, Any] | None:
+    """What config.yaml says; None without one, or where it is damaged and tells nothing."""
+    path = run.folder / CONFIG
     try:
-        return read_yaml_layers(folder / CONFIG)[-1][1]
+        config = read_yaml_layers(path)[-1][1] if path.is_file() else {}
     except UserError:
-        return None  # damaged: it tells nothing
+        return None
+    return config if set(config) >= set(run.config) else None
 
 
 def locate(run: Run, index: Mapping[str, str] | None = None) -> Run:

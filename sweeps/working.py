@@ -5,6 +5,7 @@ import io
 import os
 import random
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
@@ -108,13 +110,12 @@ def work(run: Run, state: CleanState) -> Outcome:
         return Outcome(run, status, seconds=time.perf_counter() - start)
     except (UserError, ClipError, FloatingPointError) as error:
         return _failed(run, str(error), f"error: {error}")
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        reason = f"{error.strerror or error}{place}"
-        return _failed(run, reason, f"error: {reason}", broken=error.errno is None)
     except Exception as error:
-        last = " ".join(str(error).split())
-        return _failed(run, f"{type(error).__name__}: {last}", traceback.format_exc(), broken=True)
+        reason = _refused_by_system(error)
+        if reason:
+            return _failed(run, reason, f"error: {reason}")
+        said = " ".join(str(error).split())
+        return _failed(run, f"{type(error).__name__}: {said}", traceback.format_exc(), broken=True)
     finally:
         state.restore()
         random.setstate(generators[0])
@@ -137,6 +138,18 @@ def _do(run: Run) -> str:
     return DONE
 
 
+def _refused_by_system(error: BaseException | None) -> str:
+    """What the system would not do, such as writing to a full disk; "" if it is not to blame.
+
+    PyTorch raises an error of its own on top of the system's.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def _failed(run: Run, reason: str, text: str, broken: bool = False) -> Outcome:
     """Say at the end of the log, too, why the run failed."""
     with contextlib.suppress(OSError):
@@ -150,6 +163,7 @@ def _failed(run: Run, reason: str, text: str, broken: bool = False) -> Outcome:
 def serve(connection: Any, threads: int) -> None:
     """A worker's life: take a run, do it, say what became of it, until the other end closes."""
     state = CleanState(threads)
+    tqdm.set_lock(threading.RLock())  # its own, between processes, would outlive a killed worker
     with keep_loaded(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send(work(connection.recv(), state))
