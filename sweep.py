@@ -13,9 +13,11 @@ command or its files, 130 stopped.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from dassl.utils import Parser, UserError, exit_code
+from sweeps.cluster import RayPool
 from sweeps.command import carry_on, plan, show
 from sweeps.sweep_file import PAPER
 
@@ -37,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="runs at a time (default: one per GPU, or per core without); 0 for no other process",
     )
+    add("--cluster", metavar="ADDRESS", help="do the runs on a Ray cluster, such as auto")
+    add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
     add(
         "--set",
         nargs=2,
@@ -54,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: see `sweeps.command.plan`.
     """
-    for flag in ("limit", "workers"):
+    for flag in ("limit", "workers", "gpus_per_run"):
         value = getattr(arguments, flag)
         if value is not None and value < 0:
-            raise UserError(f"--{flag} is {value}, but must be at least 0")
+            raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least 0")
     sweep = plan(
         arguments.sweep,
         arguments.bench,
@@ -69,7 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(show(sweep, arguments.workers))
         return 0
-    return carry_on(sweep, arguments.workers, arguments.limit)
+    cluster = None
+    if arguments.cluster is not None:
+        cluster = partial(RayPool, arguments.cluster, gpus=arguments.gpus_per_run)
+    return carry_on(sweep, arguments.workers, arguments.limit, cluster)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

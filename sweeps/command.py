@@ -4,7 +4,7 @@ import fnmatch
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from dassl.utils import PathLike, UserError, prepare_output_dir
 
 from .grid import make_runs
-from .pools import open_pool
+from .pools import Pool, open_pool
 from .runs import Run, State, folders_by_digest, locate, state_of
 from .schedule import execute
 from .sweep_file import PAPER, read_sweep
@@ -82,13 +82,19 @@ def plan(
     return Sweep(runs, states, estimate)
 
 
-def carry_on(sweep: Sweep, workers: int | None = None, limit: int | None = None) -> int:
+def carry_on(
+    sweep: Sweep,
+    workers: int | None = None,
+    limit: int | None = None,
+    cluster: Callable[[], Pool] | None = None,
+) -> int:
     """Do what is left of a sweep.
 
     Args:
         sweep: from `plan`.
         workers: see `open_pool`.
         limit: at most so many runs.
+        cluster: opens a pool elsewhere, which takes the workers' place.
 
     Returns:
         The exit code: 0, 1 when a run failed, 130 when it was stopped.
@@ -103,8 +109,8 @@ def carry_on(sweep: Sweep, workers: int | None = None, limit: int | None = None)
     for run in left:  # of a source that is not among the runs, as with --only
         if run.source is not None and state_of(locate(run.source)) is State.DONE:
             finished.add(run.source.digest)
-    pool = open_pool(left, workers)
-    progress = Progress(left, sweep.estimate, workers or os.cpu_count() or 1)
+    pool = cluster() if cluster else open_pool(left, workers)
+    progress = Progress(left, sweep.estimate, pool.width)
     stopped = False
     try:
         with _stopping_on_signals():

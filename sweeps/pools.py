@@ -20,7 +20,15 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Pool(Protocol):
-    """Takes runs and says what became of them."""
+    """Takes runs and says what became of them.
+
+    Attributes:
+        width: how many it does at a time.
+    """
+
+    @property
+    def width(self) -> int:
+        """See the class."""
 
     def free(self) -> int:
         """How many runs can be given to it now."""
@@ -41,6 +49,8 @@ class ThisProcess:
     Args:
         threads: of PyTorch on the CPU.
     """
+
+    width = 1
 
     def __init__(self, threads: int) -> None:
         self._state = CleanState(threads)
@@ -87,6 +97,7 @@ class Workers:
 
     def __init__(self, count: int, threads: int, devices: Sequence[str] = ()) -> None:
         self.threads = threads
+        self.width = count
         self._slots: list[_Worker | None] = [None] * count
         self._devices = devices
         self._context = multiprocessing.get_context("spawn")
