@@ -38,6 +38,7 @@ setup(
             "types-tabulate",
             "types-tqdm",
         ],
+        "cluster": ["ray>=2.9"],  # sweep.py --cluster
         "open_clip": ["open_clip_torch>=2.26"],
         "mini": ["resvg-py>=0.1.5"],  # to make the bundled benchmark again
     },

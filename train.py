@@ -11,23 +11,14 @@ Exit codes: 0 done, 2 a mistake in the command or its files (one sentence says w
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.config import load_config
-from dassl.engine import build_trainer, clear_run, finished_run
-from dassl.utils import (
-    Parser,
-    UserError,
-    collect_env_info,
-    exit_code,
-    prepare_output_dir,
-    set_random_seed,
-    setup_logger,
-)
+from dassl.engine import carry_out
+from dassl.utils import Parser, UserError, exit_code
 
 # Flags that stand for a configuration key; they win over the files and lose to KEY VALUE pairs.
 FLAG_KEYS = {
@@ -90,28 +81,13 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: a setting that cannot be, or a finished run in the way.
         ClipError: the backbone's weights cannot be used.
     """
-    cfg = make_config(arguments)
-    output = prepare_output_dir(cfg.OUTPUT_DIR)
-    if finished_run(output) and not arguments.overwrite:
-        raise UserError(
-            f"{output} already holds a finished run; choose another --output-dir or --overwrite it."
-        )
-    with setup_logger(output) or nullcontext():
-        if cfg.SEED >= 0:
-            set_random_seed(cfg.SEED)
-        print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
-        trainer = build_trainer(cfg)
-        trains = not (arguments.eval_only or arguments.no_train)
-        if trains:
-            trainer.check_train()
-        if arguments.overwrite:  # only now: a mistake in the command costs nothing
-            clear_run(output)
-        if arguments.eval_only:
-            trainer.load_model(arguments.model_dir, epoch=arguments.load_epoch)
-            trainer.evaluate(arguments.model_dir)
-        elif trains:
-            trainer.train()
-        print(f"Results are in {output}")
+    carry_out(
+        make_config(arguments),
+        train=not arguments.no_train,
+        model_dir=arguments.model_dir if arguments.eval_only else None,
+        load_epoch=arguments.load_epoch,
+        overwrite=arguments.overwrite,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

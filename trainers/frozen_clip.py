@@ -1,5 +1,6 @@
 """The frozen CLIP of a run: which weights, on which device, in which precision."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,7 +14,7 @@ from clip.resnet import ModifiedResNet
 from clip.vision_transformer import VisionTransformer
 from clip.weights import LoadedCLIP, load_clip
 from dassl.config import declare_config
-from dassl.utils import UserError
+from dassl.utils import UserError, file_state, kept
 
 PRECISIONS = {
     "fp32": torch.float32,
@@ -85,6 +86,8 @@ def frozen_features_of(
 def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCLIP:
     """Load MODEL.BACKBONE.NAME, check that INPUT fits it, and freeze every parameter.
 
+    Within `dassl.utils.keep_loaded` the runs of a process share it: none ever changes it.
+
     Raises:
         UserError: the configured image size or normalisation is not the tower's, or a setting of
             MODEL.CLIP cannot be.
@@ -94,6 +97,17 @@ def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCL
     node = cfg.MODEL.CLIP
     if node.TEXT_MEMORY <= 0:
         raise UserError(f"MODEL.CLIP.TEXT_MEMORY is {node.TEXT_MEMORY}, but must be above 0.")
+    key = (
+        *(cfg.MODEL.BACKBONE.NAME, file_state(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.COMPILE),
+        *(device, precision, json.dumps(node, sort_keys=True)),
+    )
+    loaded = kept("clip", key, lambda: _load_and_freeze(cfg, device, precision))
+    _check_input(cfg, loaded)
+    return loaded
+
+
+def _load_and_freeze(cfg: Any, device: torch.device, precision: str) -> LoadedCLIP:
+    node = cfg.MODEL.CLIP
     loaded = load_clip(
         cfg.MODEL.BACKBONE.NAME,
         device=device,
@@ -104,7 +118,6 @@ def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCL
         activation=node.ACTIVATION or None,
         download_root=node.DOWNLOAD_ROOT or None,
     )
-    _check_input(cfg, loaded)
     freeze(loaded.model)
     speed_up(loaded.model.visual, compile_it=cfg.MODEL.COMPILE)
     return loaded

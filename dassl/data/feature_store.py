@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..utils import PathLike, write_atomic
+from ..utils import PathLike, file_state, kept, write_atomic
 
 NAME = "features"
 BLOCK_BYTES = 2**23
@@ -115,8 +115,19 @@ class FeatureStore:
 
     def _read(self, path: Path, stamp: str, count: int) -> tuple[StoredRows | None, str]:
         """Return the rows, or None and what is wrong with the entry; nothing if there is none."""
-        if not path.is_file():
+        state, fault = file_state(path), ""
+        if state is None:
             return None, ""
+
+        def opened() -> StoredRows | None:
+            nonlocal fault
+            rows, fault = self._verified(path, stamp, count)
+            return rows
+
+        return kept("features", (state, stamp, count), opened), fault
+
+    def _verified(self, path: Path, stamp: str, count: int) -> tuple[StoredRows | None, str]:
+        """Read the whole entry and compare it with its checksum; see `_read`."""
         try:
             file = safe_open(path, "pt")
             rows, shape = file.get_slice(NAME), file.get_slice(NAME).get_shape()

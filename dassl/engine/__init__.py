@@ -1,7 +1,8 @@
 """The training loop and its trainers."""
 
-from .build import TRAINER_REGISTRY, build_trainer
+from .build import TRAINER_REGISTRY, build_trainer, check_trainer
 from .run_record import CONFIG, RESULTS, clear_run, finished_run
+from .single_run import carry_out
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "TrainerBase",
     "TrainerX",
     "build_trainer",
+    "carry_out",
+    "check_trainer",
     "clear_run",
     "finished_run",
 ]

@@ -7,8 +7,8 @@ from ..utils import Registry, UserError
 TRAINER_REGISTRY = Registry("TRAINER")
 
 
-def build_trainer(cfg: Any) -> Any:
-    """Create the trainer that `cfg.TRAINER.NAME` names.
+def find_trainer(cfg: Any) -> Any:
+    """Return the class that `cfg.TRAINER.NAME` names.
 
     Raises:
         UserError: there is none of that name, or it cannot use cfg.INPUT.TRAIN_VIEWS.
@@ -20,6 +20,29 @@ def build_trainer(cfg: Any) -> Any:
             f"INPUT.TRAIN_VIEWS is {cfg.INPUT.TRAIN_VIEWS}, but {cfg.TRAINER.NAME} does not train "
             "on features of a frozen image tower; leave it at 0"
         )
+    return trainer_class
+
+
+def build_trainer(cfg: Any) -> Any:
+    """Create the trainer that `cfg.TRAINER.NAME` names.
+
+    Raises:
+        UserError: see `find_trainer`, and whatever the trainer refuses.
+    """
+    trainer_class = find_trainer(cfg)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
     return trainer_class(cfg)
+
+
+def check_trainer(cfg: Any) -> None:
+    """Refuse what the trainer would refuse before it loads anything.
+
+    Raises:
+        UserError: see `find_trainer`, and the trainer's `check_cfg`.
+    """
+    trainer_class = find_trainer(cfg)
+    check = getattr(trainer_class, "check_cfg", None)
+    if check is not None:
+        # As in its construction, where nothing of it exists when its configuration is checked.
+        check(trainer_class.__new__(trainer_class), cfg)

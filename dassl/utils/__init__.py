@@ -22,6 +22,7 @@ from .files import (
     write_atomic,
     write_json,
 )
+from .keeping import file_state, keep_loaded, kept
 from .logger import (
     Logger,
     setup_logger,
@@ -64,10 +65,13 @@ __all__ = [
     "collector_paused",
     "count_num_param",
     "exit_code",
+    "file_state",
     "find_checkpoint",
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",
     "isolated_rng",
+    "keep_loaded",
+    "kept",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",

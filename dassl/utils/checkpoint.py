@@ -5,6 +5,7 @@ perhaps model-best.pth.tar. Each is a dictionary with state_dict, epoch, optimiz
 val_result, plus what resuming needs to go on bit for bit (the random generators' states).
 """
 
+import io
 import pickle
 import random
 import shutil
@@ -115,7 +116,9 @@ def save_checkpoint(
     if remove_module_from_keys:
         state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
     path = directory / (model_name or f"model.pth.tar-{state['epoch']}")
-    write_atomic(path, lambda temporary: torch.save(state, temporary))
+    content = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
+    torch.save(state, content)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
     print(f"Checkpoint saved to {path}")
     # A best-so-far model is no point to resume from: only numbered checkpoints move the pointer.
     if not model_name:

@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ...utils import UserError, isolated_rng, read_json, write_json
+from ...utils import UserError, file_state, isolated_rng, kept, read_json, write_json
 from .base_dataset import DatasetBase, Datum
 from .missing import needed_paths, refuse_missing
 from .source import Source
@@ -117,7 +117,10 @@ class SplitDataset(DatasetBase):
         """Read the split file, or make the split and keep it."""
         path = self.directory / self.split_file
         if self.split_file and path.is_file():
-            split = read_split(path, self.images)
+            split = kept(
+                "split", (file_state(path), self.images), lambda: read_split(path, self.images)
+            )
+            split = {part: list(items) for part, items in split.items()}
             self.check_labels(split, path)
             return split
         with isolated_rng(SPLIT_SEED):

@@ -1,0 +1,88 @@
+r"""A grid of runs from a sweep file, resumed where it was stopped.
+
+    python sweep.py configs/sweeps/demo.yaml --dry-run
+    python sweep.py configs/sweeps/demo.yaml --workers 2
+
+Each run is known by its whole configuration, is done only when its results say so, and is never
+done twice. Ctrl-C stops the sweep; starting it again goes on.
+
+Exit codes: 0 all runs are done, 1 some failed (a table says which and why), 2 a mistake in the
+command or its files, 130 stopped.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from dassl.utils import Parser, UserError, exit_code
+from sweeps.cluster import RayPool
+from sweeps.command import carry_on, plan, show
+from sweeps.sweep_file import PAPER
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The sweep file and its flags."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("sweep", metavar="SWEEP.yaml", help="such as configs/sweeps/demo.yaml")
+    add("--bench", default=PAPER, help="paper (default), or a name under the file's bench")
+    add("--root", help="folder of the datasets (default: data)")
+    add("--output-dir", type=Path, help="folder of all runs (default: the file's output)")
+    add("--dry-run", action="store_true", help="list the runs and estimate their time")
+    add("--only", action="append", default=[], metavar="NAME", help="runs whose names begin so")
+    add("--limit", type=int, metavar="N", help="do at most N runs")
+    add(
+        *("--workers", "-w"),
+        type=int,
+        metavar="N",
+        help="runs at a time (default: one per GPU, or per core without); 0 for no other process",
+    )
+    add("--cluster", metavar="ADDRESS", help="do the runs on a Ray cluster, such as auto")
+    add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
+    add(
+        "--set",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a setting for all runs, which wins over the file's",
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the sweep.
+
+    Raises:
+        UserError: see `sweeps.command.plan`.
+    """
+    for flag in ("limit", "workers", "gpus_per_run"):
+        value = getattr(arguments, flag)
+        if value is not None and value < 0:
+            raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least 0")
+    sweep = plan(
+        arguments.sweep,
+        arguments.bench,
+        arguments.output_dir,
+        arguments.root,
+        dict(arguments.set),
+        arguments.only,
+    )
+    if arguments.dry_run:
+        print(show(sweep, arguments.workers))
+        return 0
+    cluster = None
+    if arguments.cluster is not None:
+        cluster = partial(RayPool, arguments.cluster, gpus=arguments.gpus_per_run)
+    return carry_on(sweep, arguments.workers, arguments.limit, cluster)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    return exit_code(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""What `sweep.py` does, for it and for other commands that run a sweep on the way."""
+
+import fnmatch
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from dassl.utils import PathLike, UserError, prepare_output_dir
+
+from .grid import make_runs
+from .pools import Pool, open_pool
+from .runs import Run, State, folders_by_digest, locate, state_of
+from .schedule import execute
+from .sweep_file import PAPER, read_sweep
+from .telling import Estimate, Progress, list_failures, list_runs
+
+STOPPED = 130
+
+
+@dataclass
+class Sweep:
+    """The runs of a sweep and what is left of them.
+
+    Attributes:
+        runs: all, in the order in which they are done.
+        states: by digest.
+        estimate: of their time.
+    """
+
+    runs: list[Run]
+    states: dict[str, State]
+    estimate: Estimate
+
+    @property
+    def left(self) -> list[Run]:
+        """Those that are not done."""
+        return [run for run in self.runs if self.states[run.digest] is not State.DONE]
+
+
+def plan(
+    path: PathLike,
+    bench: str = PAPER,
+    output: Path | None = None,
+    root: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+) -> Sweep:
+    """Read a sweep file, check all its runs and look what is done.
+
+    Args:
+        path: the file.
+        bench: see `read_sweep`.
+        output: see `make_runs`.
+        root: see `make_runs`.
+        settings: see `make_runs`.
+        only: beginnings of the runs' names, which may hold `*`; empty means all.
+
+    Raises:
+        UserError: something in the file or the arguments is wrong.
+    """
+    runs = make_runs(read_sweep(path, bench), output, root, settings)
+    if only:
+        chosen = [r for r in runs if any(fnmatch.fnmatch(r.name, f"{p}*") for p in only)]
+        if not chosen:
+            raise UserError(
+                f"No run's name begins with {' or '.join(only)}; the first is {runs[0].name}"
+            )
+        runs = chosen
+    index = folders_by_digest(runs[0].output)
+    runs = [locate(run, index) for run in runs]
+    states = {run.digest: state_of(run) for run in runs}
+    estimate = Estimate()
+    for run in runs:
+        if states[run.digest] is State.DONE:
+            estimate.add_finished(run)
+    return Sweep(runs, states, estimate)
+
+
+def carry_on(
+    sweep: Sweep,
+    workers: int | None = None,
+    limit: int | None = None,
+    cluster: Callable[[], Pool] | None = None,
+) -> int:
+    """Do what is left of a sweep.
+
+    Args:
+        sweep: from `plan`.
+        workers: see `open_pool`.
+        limit: at most so many runs.
+        cluster: opens a pool elsewhere, which takes the workers' place.
+
+    Returns:
+        The exit code: 0, 1 when a run failed, 130 when it was stopped.
+    """
+    left = sweep.left[:limit]
+    done_before = len(sweep.runs) - len(sweep.left)
+    if not left:
+        print(f"All {done_before} runs are done")
+        return 0
+    prepare_output_dir(left[0].output)
+    finished = {digest for digest, state in sweep.states.items() if state is State.DONE}
+    for run in left:  # of a source that is not among the runs, as with --only
+        if run.source is not None and state_of(locate(run.source)) is State.DONE:
+            finished.add(run.source.digest)
+    pool = cluster() if cluster else open_pool(left, workers)
+    progress = Progress(left, sweep.estimate, pool.width)
+    stopped = False
+    try:
+        with _stopping_on_signals():
+            execute(left, finished, pool, progress.take)
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        pool.close()
+        progress.close()
+    if progress.failures:
+        print(list_failures(progress.failures), file=sys.stderr)
+    known = done_before + progress.known
+    missing = len(left) - progress.done - progress.known - len(progress.failures)
+    print(
+        f"{progress.done} runs done, {known} were done already, {len(progress.failures)} failed, "
+        f"{missing + len(sweep.left) - len(left)} left"
+    )
+    if stopped:
+        print("Stopped; start it again to go on", file=sys.stderr)
+        return STOPPED
+    return 1 if progress.failures else 0
+
+
+def show(sweep: Sweep, workers: int | None = None) -> str:
+    """What `--dry-run` prints."""
+    return list_runs(sweep.runs, sweep.states, sweep.estimate, workers or os.cpu_count() or 1)
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    """Let SIGTERM stop the sweep as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,206 @@
+"""From a sweep file to runs, each with its whole configuration, all checked before any starts."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dassl.config import CfgNode, get_cfg_default, to_dict
+from dassl.config.checks import check_values
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, check_trainer
+from dassl.utils import UserError, check_availability
+
+from .runs import Run, digest_of
+from .sweep_file import RESERVED, Evaluation, Method, Settings, SweepFile
+
+HOUSE = Path(__file__).parent.parent
+
+
+def make_runs(
+    sweep: SweepFile,
+    output: Path | None = None,
+    root: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """List a sweep's runs in the order in which they are best done.
+
+    Those without shots come first, since the test features that they keep serve all others, then
+    the longest. An evaluation follows the run whose model it tests.
+
+    Args:
+        sweep: what the file says.
+        output: takes the place of the file's folder.
+        root: takes the place of DATASET.ROOT.
+        settings: values by key for every run; they win over everything.
+
+    Raises:
+        UserError: a name, a key or a value is wrong, or two methods describe the same run.
+    """
+    last = {**({"DATASET.ROOT": root} if root is not None else {}), **(settings or {})}
+    for key in set(last) & set(RESERVED):
+        raise UserError(f'{key} is what the sweep\'s key "{RESERVED[key]}" is for')
+    for case in sweep.cases:
+        for label in case.methods:
+            check_availability(label, [method.label for method in sweep.methods])
+    grid = _Grid(sweep, output or sweep.output, last)
+    groups = [group for method in sweep.methods for group in grid.of_method(method)]
+    groups.sort(key=lambda group: (group[0].shots > 0, -group[0].shots))
+    runs = [run for group in groups for run in group]
+    _refuse_twice(runs)
+    return runs
+
+
+def _refuse_twice(runs: Sequence[Run]) -> None:
+    seen: dict[str, Run] = {}
+    for run in runs:
+        other = seen.setdefault(run.digest, run)
+        if other is not run:
+            raise UserError(
+                f"{other.name} and {run.name} are the same run; give them different settings or "
+                "leave one of them out"
+            )
+
+
+class _Grid:
+    """Makes the runs of one sweep.
+
+    Args:
+        sweep: what the file says.
+        output: the folder of all runs.
+        last: settings that win over all others.
+    """
+
+    def __init__(self, sweep: SweepFile, output: Path, last: Mapping[str, Any]) -> None:
+        self.sweep = sweep
+        self.output = output
+        self.last = last
+
+    def of_method(self, method: Method) -> Iterator[list[Run]]:
+        """Every run of a method with its evaluations."""
+        where = f"{self.sweep.path}: methods.{method.label}"
+        names = TRAINER_REGISTRY.registered_names()
+        _check(method.trainer, names, f"{where}: trainer")
+        points = [
+            dict(zip(method.grid, values, strict=True))
+            for values in itertools.product(*method.grid.values())
+        ]
+        for dataset in method.datasets:
+            for shots, seed, point in itertools.product(method.shots, method.seeds, points):
+                run = self._run(method, dataset, shots, seed, point)
+                tests = [
+                    self._run(method, dataset, shots, seed, point, (item, target, run))
+                    for item in self.sweep.evaluations
+                    for target in item.datasets or (dataset,)
+                ]
+                yield [run, *tests]
+
+    def _run(
+        self,
+        method: Method,
+        dataset: str,
+        shots: int,
+        seed: int,
+        point: Settings,
+        test: tuple[Evaluation, str, Run] | None = None,
+    ) -> Run:
+        path = self.sweep.path
+        target = test[1] if test else dataset
+        cfg = _layers(
+            _find("datasets", target, f"{path}: datasets"),
+            _find(f"trainers/{method.trainer}", method.config, f"{path}: methods.{method.label}"),
+        ).clone()
+        own = {"TRAINER.NAME": method.trainer, "SEED": seed, "DATASET.NUM_SHOTS": shots}
+        cases = [c for c in self.sweep.cases if c.applies(dataset, shots, method.label)]
+        layers = [own, self.sweep.settings, *(case.settings for case in cases)]
+        layers += [method.settings, point, test[0].settings if test else {}]
+        for settings in layers:
+            _set(cfg, settings, str(path))
+        _set(cfg, self.last, "the command line")
+        _check_run(cfg, path)
+        digest = digest_of(to_dict(cfg), test[2].digest if test else None)
+        parts = [_stem(dataset), _plain(method.label), f"shots_{shots}"]
+        if test:
+            parts.append(f"test_{_plain(_test_name(*test[:2]))}")
+        parts.append("-".join([f"seed{seed}", *_point_names(point), digest[:10]]))
+        return Run(
+            name="/".join(parts),
+            output=self.output,
+            method=method.label,
+            dataset=_stem(dataset),
+            shots=shots,
+            config=to_dict(cfg),
+            digest=digest,
+            source=test[2] if test else None,
+        )
+
+
+@lru_cache(maxsize=256)
+def _layers(dataset_file: Path, config_file: Path) -> CfgNode:
+    """The configuration of two files, to be cloned."""
+    cfg = get_cfg_default()
+    cfg.merge_from_file(str(dataset_file))
+    cfg.merge_from_file(str(config_file))
+    return cfg
+
+
+def _set(cfg: CfgNode, settings: Mapping[str, Any], source: str) -> None:
+    for key, value in settings.items():
+        cfg.set_value(key, value, source=source)
+
+
+def _check_run(cfg: CfgNode, path: Path) -> None:
+    """Refuse what no run can work with, as far as it shows without loading anything."""
+    try:
+        check_values(cfg)
+        DATASET_REGISTRY.get(cfg.DATASET.NAME)
+        check_trainer(cfg)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _check(name: str, names: Sequence[str], where: str) -> None:
+    try:
+        check_availability(name, names)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _find(folder: str, name: str, where: str) -> Path:
+    """A file of configs/FOLDER by its stem, or any by its path."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    path = HOUSE / "configs" / folder / f"{name}.yaml"
+    if not path.is_file():
+        _check(name, sorted(p.stem for p in path.parent.glob("*.yaml")), where)
+    return path
+
+
+def _stem(name: str) -> str:
+    return _plain(Path(name).stem if name.endswith((".yaml", ".yml")) else name)
+
+
+def _plain(text: str) -> str:
+    """A text as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)[:60]
+
+
+def _test_name(item: Evaluation, target: str) -> str:
+    if not item.name:
+        return _stem(target)
+    return f"{item.name}_{_stem(target)}" if len(item.datasets) > 1 else item.name
+
+
+def _point_names(point: Mapping[str, Any]) -> list[str]:
+    """KEY_VALUE of each axis, with the key's last name where that tells it from the others."""
+    last = Counter(_last_name(key) for key in point)
+    short = {key: _last_name(key) if last[_last_name(key)] == 1 else key for key in point}
+    return [f"{short[key]}_{_plain(str(value))}" for key, value in point.items()]
+
+
+def _last_name(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -1,0 +1,204 @@
+"""A run's identity, and what its folder says about it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dassl.config import CfgNode, load_config
+from dassl.config.node import read_yaml_layers
+from dassl.engine import CONFIG, clear_run, finished_run
+from dassl.utils import UserError, find_checkpoint, load_checkpoint
+from dassl.utils.checkpoint import POINTER
+
+LOCKS = ".locks"
+NOT_IDENTITY = ("OUTPUT_DIR", "RESUME")
+_RUN_FOLDER = re.compile(r"-([0-9a-f]{10})$")
+
+
+class State(Enum):
+    """What is left to do for a run."""
+
+    DONE = "done"
+    RESUME = "to resume"
+    TODO = "to do"
+
+
+def digest_of(config: Mapping[str, Any], source: str | None = None) -> str:
+    """Return a run's identity: the SHA-256 of its whole configuration but where it is written.
+
+    Args:
+        config: plain dictionaries, as in results.json.
+        source: for an evaluation, the identity of the run whose model is tested.
+    """
+    decides = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    content: Any = decides if source is None else {"config": decides, "source": source}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+        name: path of its folder below the output folder; ends in the first digits of its digest.
+        output: folder of all runs.
+        method: label of its row.
+        dataset: which it is trained on.
+        shots: number of shots.
+        config: its whole configuration, as plain values.
+        digest: its identity.
+        source: the run whose model this one tests; None for one that trains.
+    """
+
+    name: str
+    output: Path
+    method: str
+    dataset: str
+    shots: int
+    config: dict[str, Any]
+    digest: str
+    source: "Run | None" = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is written."""
+        return self.output / self.name
+
+    def cfg(self) -> CfgNode:
+        """The frozen configuration, with its folder."""
+        whole = {**self.config, "OUTPUT_DIR": str(self.folder), "RESUME": ""}
+        return load_config(flag_overrides=lambda cfg: cfg.merge_tree(whole, source=self.name))
+
+
+def recorded_digest(results: Mapping[str, Any]) -> str | None:
+    """The identity of a finished run, from its results; None for one of an unknown model."""
+    source = results.get("source_run")
+    if results.get("model_dir") and source is None:
+        return None
+    return digest_of(results["config"], digest_of(source["config"]) if source else None)
+
+
+def state_of(run: Run) -> State:
+    """Say what a run's folder tells about it.
+
+    Raises:
+        UserError: the folder holds a run of another configuration, which must not be lost.
+    """
+    results = finished_run(run.folder)
+    config = _recorded_config(run)
+    if results is not None:
+        if recorded_digest(results) == run.digest:
+            return State.DONE
+        raise _other_run(run.folder)
+    if config is not None and digest_of(config) != digest_of(run.config):
+        raise _other_run(run.folder)
+    begun = run.source is None and config is not None and any(run.folder.glob(f"*/{POINTER}"))
+    return State.RESUME if begun else State.TODO
+
+
+def _other_run(folder: Path) -> UserError:
+    return UserError(
+        f"{folder} holds a run of another configuration; move it away, or give the sweep another "
+        "--output-dir"
+    )
+
+
+def _recorded_config(run: Run) -> dict[str, Any] | None:
+    """What config.yaml says; None without one, or where it is damaged and tells nothing."""
+    path = run.folder / CONFIG
+    try:
+        config = read_yaml_layers(path)[-1][1] if path.is_file() else {}
+    except UserError:
+        return None
+    return config if set(config) >= set(run.config) else None
+
+
+def locate(run: Run, index: Mapping[str, str] | None = None) -> Run:
+    """Find a run that another sweep, by another name, has begun in the same output folder.
+
+    Args:
+        run: as this sweep would name it.
+        index: what `folders_by_digest` gave a moment ago; None looks again.
+    """
+    if run.folder.is_dir():
+        return run
+    known = folders_by_digest(run.output) if index is None else index
+    name = known.get(run.digest[:10], run.name)
+    return run if name == run.name else replace(run, name=name)
+
+
+def folders_by_digest(output: Path) -> dict[str, str]:
+    """First digits of the digest -> path below `output`, of every run folder that is there."""
+    return dict(_walk(output, ""))
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
+    with suppress(OSError):
+        for entry in sorted(folder.iterdir()):
+            if entry.name.startswith(".") or not entry.is_dir():
+                continue
+            match = _RUN_FOLDER.search(entry.name)
+            if match:
+                yield match.group(1), prefix + entry.name
+            else:
+                yield from _walk(entry, f"{prefix}{entry.name}/")
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[bool]:
+    """Hold a run for this process alone; False when another one has it.
+
+    A process that dies lets go of it. Where the file system has no locks, nothing is held.
+    """
+    folder = run.output / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(folder / f"{run.digest[:10]}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except NotImplementedError:
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def tidy(run: Run, state: State) -> None:
+    """Prepare a folder for a run: what cannot be gone on with is removed. Logs stay."""
+    if not run.folder.is_dir():
+        return
+    for leftover in run.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
+    if state is State.TODO or not _readable(run.folder):
+        clear_run(run.folder)
+
+
+def _readable(folder: Path) -> bool:
+    """Whether all checkpoints to resume from can be read."""
+    try:
+        for pointer in folder.glob(f"*/{POINTER}"):
+            path = find_checkpoint(pointer.parent)
+            if path is not None:
+                load_checkpoint(path)
+    except (UserError, OSError, ValueError):
+        return False
+    return True
+
+
+def newest_log(folder: Path) -> Path | None:
+    """The log of the latest attempt; None without any."""
+    logs = sorted(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime_ns)
+    return logs[-1] if logs else None

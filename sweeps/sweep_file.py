@@ -1,0 +1,242 @@
+"""Reading a sweep file: its keys, what may stand there, and which benchmark is meant."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dassl.config.node import read_yaml_layers
+from dassl.utils import PathLike, UserError
+from dassl.utils.tools import get_most_similar_str_to_a_from_b
+
+PAPER = "paper"
+KEYS = (
+    *("output", "datasets", "shots", "seeds", "config", "methods"),
+    *("grid", "set", "cases", "evaluate", "bench"),
+)
+REQUIRED = ("output", "datasets", "shots", "seeds", "methods")
+METHOD_KEYS = ("trainer", "config", "set", "grid", "datasets", "shots", "seeds")
+CASE_KEYS = ("datasets", "shots", "methods", "set")
+EVALUATE_KEYS = ("name", "datasets", "set")
+# What the sweep's own keys decide, and no `set` or `grid` may.
+RESERVED = {
+    "OUTPUT_DIR": "output",
+    "RESUME": "output",
+    "SEED": "seeds",
+    "DATASET.NUM_SHOTS": "shots",
+    "TRAINER.NAME": "methods",
+}
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Settings for some of the runs: those whose dataset, shots and method are all named.
+
+    An empty list means all.
+    """
+
+    datasets: tuple[str, ...]
+    shots: tuple[int, ...]
+    methods: tuple[str, ...]
+    settings: Settings
+
+    def applies(self, dataset: str, shots: int, method: str) -> bool:
+        """Whether a run is meant."""
+        wanted: tuple[tuple[Any, Sequence[Any]], ...] = (
+            (dataset, self.datasets),
+            (shots, self.shots),
+            (method, self.methods),
+        )
+        return all(not named or value in named for value, named in wanted)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: a trainer, its configuration file, and what is particular to it."""
+
+    label: str
+    trainer: str
+    config: str
+    settings: Settings
+    grid: dict[str, tuple[Any, ...]]
+    datasets: tuple[str, ...]
+    shots: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A test of every trained run on something else; no datasets means its own."""
+
+    name: str
+    datasets: tuple[str, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a sweep file says, for one benchmark."""
+
+    path: Path
+    output: Path
+    methods: tuple[Method, ...]
+    settings: Settings
+    cases: tuple[Case, ...] = ()
+    evaluations: tuple[Evaluation, ...] = field(default=())
+
+
+def read_sweep(path: PathLike, bench: str = PAPER) -> SweepFile:
+    """Read a sweep file.
+
+    Args:
+        path: the YAML file; its `_BASE_` names one whose keys it replaces.
+        bench: `paper`, or a name under the file's `bench`, whose keys replace the file's.
+
+    Raises:
+        UserError: the file cannot be read, a key is unknown or missing, a list is empty.
+    """
+    source = Path(path)
+    content: dict[str, Any] = {}
+    benches: dict[str, Any] = {}
+    for layer_path, layer in read_yaml_layers(source):
+        _known(layer, KEYS, str(layer_path))
+        benches.update(_mapping(layer.pop("bench", {}), f"{layer_path}: bench"))
+        content.update(layer)
+    if bench != PAPER:
+        if bench not in benches:
+            raise UserError(f'{source} has no bench "{bench}"; it has {_names([PAPER, *benches])}')
+        where = f"{source}: bench.{bench}"
+        replaced = _mapping(benches[bench], where)
+        _known(replaced, [key for key in KEYS if key != "bench"], where)
+        content.update(replaced)
+    for key in REQUIRED:
+        if key not in content:
+            raise UserError(f'{source} lacks the key "{key}"; it needs {_names(REQUIRED)}')
+    return _Reader(source, content).read()
+
+
+class _Reader:
+    """Turns the content of a file into a `SweepFile`."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        self.path = path
+        self.content = content
+
+    def read(self) -> SweepFile:
+        content, path = self.content, self.path
+        if not isinstance(content["output"], str) or not content["output"]:
+            raise UserError(f"{path}: output takes a folder, not {content['output']!r}")
+        methods = _mapping(content["methods"], f"{path}: methods")
+        if not methods:
+            raise UserError(f"{path}: methods is empty, so there is nothing to run")
+        return SweepFile(
+            path,
+            Path(content["output"]).expanduser(),
+            tuple(self._method(str(label), entry) for label, entry in methods.items()),
+            _settings(content.get("set"), f"{path}: set"),
+            tuple(self._case(*item) for item in self._entries("cases")),
+            tuple(self._evaluation(*item) for item in self._entries("evaluate")),
+        )
+
+    def _entries(self, key: str) -> list[tuple[str, Any]]:
+        entries = self.content.get(key) or []
+        if not isinstance(entries, list):
+            raise UserError(f"{self.path}: {key} takes a list, not {entries!r}")
+        return [(f"{self.path}: {key}[{number}]", entry) for number, entry in enumerate(entries)]
+
+    def _method(self, label: str, entry: Any) -> Method:
+        where = f"{self.path}: methods.{label}"
+        own = _mapping(entry or {}, where)
+        _known(own, METHOD_KEYS, where)
+        both = {**self.content, **own}
+        places = {key: where if key in own else str(self.path) for key in KEYS}
+        if "config" not in both:
+            raise UserError(f"{where} lacks the key config, a file of configs/trainers/TRAINER/")
+        return Method(
+            label,
+            str(own.get("trainer", label)),
+            str(both["config"]),
+            _settings(own.get("set"), f"{where}: set"),
+            _grid(both.get("grid"), f"{places['grid']}: grid"),
+            _texts(both["datasets"], f"{places['datasets']}: datasets"),
+            _numbers(both["shots"], f"{places['shots']}: shots"),
+            _numbers(both["seeds"], f"{places['seeds']}: seeds"),
+        )
+
+    def _case(self, where: str, entry: Any) -> Case:
+        own = _mapping(entry, where)
+        _known(own, CASE_KEYS, where)
+        return Case(
+            _texts(own["datasets"], f"{where}: datasets") if "datasets" in own else (),
+            _numbers(own["shots"], f"{where}: shots") if "shots" in own else (),
+            _texts(own["methods"], f"{where}: methods") if "methods" in own else (),
+            _settings(own.get("set"), f"{where}: set"),
+        )
+
+    def _evaluation(self, where: str, entry: Any) -> Evaluation:
+        own = _mapping(entry, where)
+        _known(own, EVALUATE_KEYS, where)
+        if "name" not in own and "datasets" not in own:
+            raise UserError(f"{where} needs a name, datasets, or both")
+        return Evaluation(
+            str(own.get("name", "")),
+            _texts(own["datasets"], f"{where}: datasets") if "datasets" in own else (),
+            _settings(own.get("set"), f"{where}: set"),
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in entry:
+        if key not in keys:
+            nearest = get_most_similar_str_to_a_from_b(str(key), keys)
+            raise UserError(
+                f'{where}: the key "{key}" is unknown; did you mean "{nearest}"? '
+                f"Known keys: {_names(keys)}"
+            )
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} takes a mapping of keys to values, not {value!r}")
+    return dict(value)
+
+
+def _settings(value: Any, where: str) -> Settings:
+    settings = _mapping(value or {}, where)
+    for key in settings:
+        if key in RESERVED:
+            raise UserError(f'{where}: {key} is what the sweep\'s key "{RESERVED[key]}" is for')
+    return {str(key): entry for key, entry in settings.items()}
+
+
+def _grid(value: Any, where: str) -> dict[str, tuple[Any, ...]]:
+    axes = _settings(value, where)
+    for key, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{where}: {key} takes a list of at least one value, not {values!r}")
+    return {key: tuple(values) for key, values in axes.items()}
+
+
+def _list(value: Any, where: str, example: str) -> list[Any]:
+    values = value if isinstance(value, list) else [value]
+    if not values or value is None:
+        raise UserError(f"{where} is empty: nothing to run; give a list such as {example}")
+    return values
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    return tuple(str(item) for item in _list(value, where, "[emoji_food]"))
+
+
+def _numbers(value: Any, where: str) -> tuple[int, ...]:
+    values = _list(value, where, "[1, 2, 3]")
+    for item in values:
+        if type(item) is not int or item < 0:
+            raise UserError(f"{where} takes whole numbers from 0 on, not {item!r}")
+    return tuple(values)

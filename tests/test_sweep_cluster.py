@@ -1,0 +1,81 @@
+"""A sweep on Ray: two nodes on this machine, one worker killed in the middle."""
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import sweep
+from dassl.utils import UserError
+from sweeps.cluster import RayPool
+from sweeps.runs import State, state_of
+from tests.sweeps_small import learned, runs_in, write
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install '.[cluster]'"
+)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes with one core each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def ray_workers() -> list[int]:
+    """Processes that are doing a task of ours."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_text().startswith("ray::_do"):
+                found.append(int(path.parent.name))
+    return found
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_is_that_of_this_machine_though_a_worker_is_killed(
+    tmp_path: Path, data_root: Path, address: str
+) -> None:
+    settings = {"OPTIM.MAX_EPOCH": 8, "TRAIN.CHECKPOINT_FREQ": 1}
+    here = write(tmp_path / "here", data_root, settings, seeds=[1, 2, 3])
+    there = write(tmp_path / "there", data_root, settings, seeds=[1, 2, 3])
+    assert sweep.main([here, "--workers", "0"]) == 0
+    killed: list[int] = []
+
+    def kill() -> None:
+        first = runs_in(there)[0]
+        while not (first.folder / "prompt_learner/checkpoint").exists():
+            time.sleep(0.01)
+        killed.extend(ray_workers()[:1])
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+
+    murderer = threading.Thread(target=kill)
+    murderer.start()
+    assert sweep.main([there, "--cluster", address]) == 0
+    murderer.join()
+    assert killed
+    for one, other in zip(runs_in(here), runs_in(there), strict=True):
+        assert one.digest == other.digest
+        assert state_of(other) is State.DONE
+        assert (learned(one)[0] == learned(other)[0]).all()
+        assert learned(one)[1] == learned(other)[1]
+
+
+def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install '\.\[cluster\]'"):
+        RayPool("auto")
