@@ -84,6 +84,21 @@ def average(scores: Sequence[Score | None], what: str = "datasets") -> Score | N
     return Score((statistics.fmean(score.mean for score in there),), lacks)
 
 
+def score_over_seeds(datasets: Sequence[Mapping[int, float]]) -> Score | None:
+    """Mean over the datasets for each seed, so that its deviation over the seeds is known.
+
+    Args:
+        datasets: of each dataset, the accuracy by seed.
+
+    Returns:
+        None unless all have the same seeds.
+    """
+    seeds = sorted(datasets[0]) if datasets else []
+    if not seeds or any(sorted(accuracies) != seeds for accuracies in datasets):
+        return None
+    return Score(tuple(statistics.fmean(one[seed] for one in datasets) for seed in seeds))
+
+
 def label_runs(folders: Sequence[Path]) -> list[tuple[str, Run]]:
     """The folders' finished and tested runs, each with the name of its setting.
 
