@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from dassl.utils import write_atomic
 
 from .results import Cell
-from .scores import BASELINE, Score, paper_order
+from .scores import BASELINE, Score, natural_order, paper_order
 
 # Okabe and Ito's palette, told apart by markers as well, and by dashes when it begins again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -80,7 +80,8 @@ def panels_of(cells: Points) -> list[str]:
 
 def lines_of(cells: Points, baseline: str = BASELINE) -> list[str]:
     """The methods that learn, in the order of their colours."""
-    return sorted({method for method, _, _ in cells if not method.startswith(baseline)})
+    methods = {method for method, _, _ in cells if not method.startswith(baseline)}
+    return sorted(methods, key=natural_order)
 
 
 def panel_svg(
@@ -95,9 +96,10 @@ def panel_svg(
     """
     parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     # Without a salt the identifiers differ each time; with one they differ between panels.
-    style = {"svg.fonttype": "none", "svg.hashsalt": f"panel {dataset}", "text.parse_math": False}
+    style: Any = dict.fromkeys(parts, INK)
+    style |= {"svg.fonttype": "none", "svg.hashsalt": f"panel {dataset}", "text.parse_math": False}
     buffer = io.StringIO()
-    with matplotlib.rc_context({**dict.fromkeys(parts, INK), **style}):
+    with matplotlib.rc_context(style):
         figure, axis = plt.subplots(figsize=(3.7, 2.7), layout="constrained")
         _draw_panel(axis, cells, dataset, shots, lines_of(cells, baseline), baseline, FAINT)
         axis.set(xlabel="labelled images per class", ylabel="accuracy (%)")

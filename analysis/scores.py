@@ -4,6 +4,7 @@ A cell is found by its key: the name of a method's setting, the dataset trained 
 where a prompt is tested in several places, the place.
 """
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -206,9 +207,15 @@ def row_order(key: Key) -> Key:
         dataset == AVERAGE,
         *paper_order(dataset),
         not label.startswith(BASELINE),
-        label,
+        natural_order(label),
         shots,
     )
+
+
+def natural_order(text: str) -> list[tuple[bool, float, str]]:
+    """Sort as people do: omega 2 before omega 10."""
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
+    return [(part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
 
 
 def paper_order(name: str) -> tuple[int, str]:

@@ -173,12 +173,11 @@ def _lines(rows: dict[Key, dict[str, Score]], columns: Sequence[str]) -> list[li
     for (dataset, *words), cells in rows.items():
         items = []
         for column in columns:
-            score = cells.get(column)
+            one = cells.get(column)
             place = dataset, column
-            wins = score is not None and not score.lacks and competitors[place] > 1
-            items.append(
-                accuracy(score, wins and score is not None and round(score.mean, 1) == best[place])
-            )
+            rivals = one is not None and not one.lacks and competitors[place] > 1
+            wins = rivals and one is not None and round(one.mean, 1) == best[place]
+            items.append(accuracy(one, wins))
         text = [Item(word) for word in (dataset, *words)]
         lines.append([*text, *items, _seeds(dataset, cells, columns)])
     return lines

@@ -95,8 +95,8 @@ def _fits(run: Run, theirs: PaperNumber) -> bool:
 
 
 def _has_backbone(run: Run, name: str) -> bool:
-    digest = run.get("weights_sha256")
-    return run.get("backbone") == name or (bool(digest) and digest in MODELS[name])
+    digest = str(run.get("weights_sha256") or "none")
+    return run.get("backbone") == name or digest in MODELS[name]
 
 
 def _has_settings(ours: Settings, theirs: Mapping[str, Any]) -> bool:

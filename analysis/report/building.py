@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
 
-from analysis.figures import plot_accuracy_over_shots, write_points
+from analysis.figures import Points, plot_accuracy_over_shots, write_points
 from analysis.protocols import COLUMNS
-from analysis.scores import Runs
+from analysis.scores import AVERAGE, Runs
 from dassl.utils import prepare_output_dir, write_atomic
 
 from .accuracy import Tables, make_tables
@@ -104,7 +104,7 @@ def build(options: Options) -> Report:
         notes,
         results,
         origin,
-        tables.scores,
+        _drawn(tables),
         example_commands(runs),
         common_settings(runs),
         ", ".join(map(str, options.folders)),
@@ -154,6 +154,15 @@ def _notes(found: Found, rows: Rows, stray: Sequence[Path], tables: Tables) -> l
         are = "s are" if lacking > 1 else " is"
         notes.append(f"{lacking} number{are} incomplete; each says what it lacks.")
     return notes
+
+
+def _drawn(tables: Tables) -> Points:
+    """What the figure shows: averages over fewer datasets than others would mislead."""
+    return {
+        key: score
+        for key, score in tables.scores.items()
+        if key[1] != AVERAGE or not score.lacks.endswith("datasets")
+    }
 
 
 def _why_no_comparison(baseline: str | None) -> str:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from analysis.protocols import COLUMNS, trained_on
 from analysis.results import method_of
-from analysis.scores import AVERAGE, Run, Runs, is_zero_shot, paper_order
+from analysis.scores import AVERAGE, Run, Runs, is_zero_shot, natural_order, paper_order
 from dassl.utils import UserError
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 
@@ -147,7 +147,7 @@ def collect_pairs(protocol: str, runs: Runs, baseline: str) -> dict[tuple[str, s
     if baseline not in cells:
         return {}
     pairs: defaultdict[tuple[str, str], Pairs] = defaultdict(Pairs)
-    for label in sorted(set(cells) - {baseline}):
+    for label in sorted(set(cells) - {baseline}, key=natural_order):
         for place, run in cells[label].items():
             other = _counterpart(place, run, cells[baseline])
             if other is None or is_zero_shot(trained(run)):

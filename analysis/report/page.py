@@ -6,10 +6,9 @@ security policy lets no script run but the page's own.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -86,7 +85,7 @@ def render(page: Page) -> str:
     )
 
 
-def legend(points: Points) -> list[Mapping[str, Any]]:
+def legend(points: Points) -> list[dict[str, str]]:
     """How each line is drawn: label, colour, dashes and marker."""
     learned = lines_of(points)
     zero_shot = sorted({method for method, _, _ in points if method.startswith(BASELINE)})
