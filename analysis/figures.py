@@ -112,7 +112,7 @@ def panel_svg(
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1; font-family: inherit", svg)
     # A style element would hold for the whole page.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="\w+">', "<g>", svg)  # names that every panel has
+    svg = re.sub(r'<g id="[\w.]+">', "<g>", svg)  # names that every panel has
     svg = svg.replace(INK, "currentColor").replace("#000000", "currentColor")
     return svg.replace(FAINT, "var(--line)")
 

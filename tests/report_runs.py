@@ -5,6 +5,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import report
 from analysis.report.paper import SHOTS, paper_numbers
 
 
@@ -97,3 +100,29 @@ def like_the_paper(seeds: int = 5) -> list[dict[str, Any]]:
             )
     assert {run["shots"] for run in runs} == set(SHOTS)
     return runs
+
+
+def pun(accuracy: float, **entries: Any) -> dict[str, Any]:
+    return a_run(accuracy, "CoOpNemesis", **entries)
+
+
+def report_of(folder: Path, *extra: str) -> Path:
+    """The report of the runs below a folder; its own folder."""
+    output = folder.parent / "made"
+    assert report.main([str(folder), "--output-dir", str(output), *extra]) == 0
+    return output
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one sentence that says why there is no report."""
+    capsys.readouterr()
+    assert report.main([str(word) for word in arguments]) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("error: ")
+    return message
+
+
+def table(path: Path) -> list[list[str]]:
+    """The cells of a Markdown table."""
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows if "---" not in row]

@@ -25,6 +25,7 @@ NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "train_views": int,
     "config": dict,
 }
+OF_SOURCE = ("trainer", "dataset", "shots", "seed", "subsample_classes", "config")
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,10 @@ def _unusable(run: Mapping[str, Any]) -> str:
     if accuracy is not None and not math.isfinite(accuracy):
         return f"its accuracy is {accuracy}"
     source = run.get("source_run") or run
-    if not isinstance(source, dict) or not isinstance(source.get("config"), dict):
-        return "its source_run has no config"
+    if not isinstance(source, dict) or not all(
+        isinstance(source.get(name), NEEDED[name]) for name in OF_SOURCE
+    ):
+        return f"its source_run does not say {', '.join(OF_SOURCE)}"
     if source["trainer"].endswith("Nemesis"):
         beta = source["config"].get("TRAINER", {}).get("NEMESIS", {}).get("BETA")
         if not isinstance(beta, int | float):
