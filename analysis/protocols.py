@@ -53,7 +53,7 @@ def few_shot(runs: Runs, seeds: int = 0) -> Table:
         UserError: no run counts, or two of them have the same place.
     """
     used = [(label, run) for label, run in runs if _is_training(run, "all")]
-    scores = gather((((label, *_trained_on(run)), run) for label, run in used), seeds)
+    scores = gather((((label, *trained_on(run)), run) for label, run in used), seeds)
     datasets = sorted({dataset for _, dataset, _ in scores})
     if len(datasets) > 1:
         for label, shots in dict.fromkeys((label, shots) for label, _, shots in scores):
@@ -83,8 +83,8 @@ def base_to_new(runs: Runs, seeds: int = 0) -> Table:
     Raises:
         UserError: no run counts, or two of them have the same place.
     """
-    used = [(label, run) for label, run in runs if _half(run)]
-    scores = gather((((label, *_trained_on(run), _half(run)), run) for label, run in used), seeds)
+    used = [(label, run) for label, run in runs if half_of(run)]
+    scores = gather((((label, *trained_on(run), half_of(run)), run) for label, run in used), seeds)
     rows = rows_of(scores)
     datasets = {dataset for _, dataset, _ in rows}
     if len(datasets) > 1:
@@ -102,7 +102,7 @@ def base_to_new(runs: Runs, seeds: int = 0) -> Table:
     return make_table(f"{caption_of(used)} {note}", rows, ("base", "new", "H"))
 
 
-def _half(run: Run) -> str:
+def half_of(run: Run) -> str:
     """The half of the classes that a run of base-to-new tests; empty for any other run."""
     if _is_training(run, "base"):
         return "base"
@@ -112,7 +112,7 @@ def _half(run: Run) -> str:
     return "new" if same and pair == ("base", "new") else ""
 
 
-def _trained_on(run: Run) -> tuple[str, int]:
+def trained_on(run: Run) -> tuple[str, int]:
     """Dataset and shots of the training of the prompt that a run tests."""
     trained = run.get("source_run") or run
     return trained["dataset"], 0 if is_zero_shot(trained) else max(trained["shots"], 0)
@@ -131,8 +131,8 @@ def transfer(runs: Runs, seeds: int = 0) -> list[Table]:
     Raises:
         UserError: no run counts, or two of them have the same place.
     """
-    used = [(label, run) for label, run in runs if _place(run)]
-    scores = gather((((label, *_trained_on(run), _place(run)), run) for label, run in used), seeds)
+    used = [(label, run) for label, run in runs if place_of(run)]
+    scores = gather((((label, *trained_on(run), place_of(run)), run) for label, run in used), seeds)
     rows = rows_of(scores)
     tables = []
     for source in sorted({source for _, source, _ in rows}, key=paper_order):
@@ -148,7 +148,7 @@ def transfer(runs: Runs, seeds: int = 0) -> list[Table]:
     return tables
 
 
-def _place(run: Run) -> str:
+def place_of(run: Run) -> str:
     """Where a run of transfer tests; empty for any other run."""
     if _is_training(run, "all"):
         return run["dataset"]
@@ -161,6 +161,12 @@ def _place(run: Run) -> str:
     return f"{run['dataset']}: {domains}" if domains else run["dataset"]
 
 
+# Which number of a protocol's row a run gives; empty for a run of another protocol.
+COLUMNS: dict[str, Callable[[Run], str]] = {
+    "few-shot": lambda run: "accuracy" if _is_training(run, "all") else "",
+    "base-to-new": half_of,
+    "transfer": place_of,
+}
 PROTOCOLS: dict[str, Callable[[Runs, int], list[Table]]] = {
     "few-shot": lambda runs, seeds: [few_shot(runs, seeds)],
     "base-to-new": lambda runs, seeds: [base_to_new(runs, seeds)],

@@ -4,6 +4,7 @@ A cell is found by its key: the name of a method's setting, the dataset trained 
 where a prompt is tested in several places, the place.
 """
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,6 +83,21 @@ def average(scores: Sequence[Score | None], what: str = "datasets") -> Score | N
     if len(there) < len(scores):
         lacks = f"{len(there)} of {len(scores)} {what}"
     return Score((statistics.fmean(score.mean for score in there),), lacks)
+
+
+def score_over_seeds(datasets: Sequence[Mapping[int, float]]) -> Score | None:
+    """Mean over the datasets for each seed, so that its deviation over the seeds is known.
+
+    Args:
+        datasets: of each dataset, the accuracy by seed.
+
+    Returns:
+        None unless all have the same seeds.
+    """
+    seeds = sorted(datasets[0]) if datasets else []
+    if not seeds or any(sorted(accuracies) != seeds for accuracies in datasets):
+        return None
+    return Score(tuple(statistics.fmean(one[seed] for one in datasets) for seed in seeds))
 
 
 def label_runs(folders: Sequence[Path]) -> list[tuple[str, Run]]:
@@ -191,9 +207,15 @@ def row_order(key: Key) -> Key:
         dataset == AVERAGE,
         *paper_order(dataset),
         not label.startswith(BASELINE),
-        label,
+        natural_order(label),
         shots,
     )
+
+
+def natural_order(text: str) -> list[tuple[bool, float, str]]:
+    """Sort as people do: omega 2 before omega 10."""
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
+    return [(part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
 
 
 def paper_order(name: str) -> tuple[int, str]:

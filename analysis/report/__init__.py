@@ -1,0 +1,1 @@
+"""From finished runs to one report: tables, comparison, the paper's numbers, figure, page."""

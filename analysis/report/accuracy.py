@@ -1,0 +1,198 @@
+"""The accuracy tables of every protocol that has runs."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from analysis.protocols import base_to_new, few_shot, trained_on, transfer
+from analysis.scores import (
+    AVERAGE,
+    BASELINE,
+    Key,
+    Runs,
+    Score,
+    Table,
+    paper_order,
+    row_order,
+    score_over_seeds,
+)
+
+from .checks import members_of
+from .listing import DASH, Item, Listing, accuracy
+
+BEST = " The best mean of a column and dataset is bold; that alone does not make it the better."
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The accuracy tables.
+
+    Attributes:
+        listings: of all protocols.
+        scores: (row, dataset, shots) -> few-shot accuracy, averages over the datasets included.
+        other: of the other protocols, (row, dataset, shots, column) -> accuracy.
+    """
+
+    listings: list[Listing]
+    scores: dict[Key, Score]
+    other: dict[Key, Score]
+
+
+def make_tables(runs: Runs, seeds: int = 0) -> Tables:
+    """Make the tables of the protocols that the runs belong to.
+
+    Args:
+        runs: with the names of their rows.
+        seeds: how many a complete cell has, unless a cell has more.
+    """
+    listings = []
+    scores: dict[Key, Score] = {}
+    other: dict[Key, Score] = {}
+    used = members_of("few-shot", runs)
+    if used:
+        table = _with_spread(few_shot(used, seeds), used)
+        scores = {(r["method"], r["dataset"], r["shots"]): _score(r) for r in table.records}
+        listings.append(_few_shot_listing(table, scores))
+    used = members_of("base-to-new", runs)
+    if used:
+        table = base_to_new(used, seeds)
+        other |= _by_column(table)
+        listings.append(_listing("base_to_new", "Base to new classes", table))
+    used = transfers(runs)
+    for index, table in enumerate(transfer(used, seeds) if used else []):
+        other |= _by_column(table)
+        source = table.records[0]["dataset"]
+        name = f"transfer_{index + 1}" if index else "transfer"
+        listings.append(_listing(name, f"Transfer from {source}", table))
+    return Tables(listings, scores, other)
+
+
+def transfers(runs: Runs) -> Runs:
+    """The runs of transfer whose prompt, or whose sibling's, is tested elsewhere."""
+    members = members_of("transfer", runs)
+    sources = {trained_on(run)[0] for _, run in members if "model_dir" in run}
+    return [(label, run) for label, run in members if trained_on(run)[0] in sources]
+
+
+def _score(record: dict[str, Any]) -> Score:
+    return Score(tuple(record["accuracies"]), record["lacks"])
+
+
+def _by_column(table: Table) -> dict[Key, Score]:
+    return {(r["method"], r["dataset"], r["shots"], r["column"]): _score(r) for r in table.records}
+
+
+def _with_spread(table: Table, runs: Runs) -> Table:
+    """Give complete averages over the datasets their standard deviation over the seeds."""
+    by_seed: defaultdict[Key, dict[str, dict[int, float]]] = defaultdict(dict)
+    for label, run in runs:
+        dataset, shots = trained_on(run)
+        by_seed[label, shots].setdefault(dataset, {})[run["seed"]] = run["accuracy"]
+    records = []
+    for record in table.records:
+        if record["dataset"] == AVERAGE and not record["lacks"]:
+            spread = score_over_seeds(list(by_seed[record["method"], record["shots"]].values()))
+            if spread:
+                record = {**record, "std": spread.std, "accuracies": list(spread.accuracies)}
+        records.append(record)
+    return replace(table, records=records)
+
+
+def _few_shot_listing(table: Table, scores: dict[Key, Score]) -> Listing:
+    """A row per dataset and method, a column per number of shots.
+
+    Zero-shot CLIP learns from no shots: its one accuracy stands in every column.
+    """
+    columns = sorted({shots for _, _, shots in scores if shots}) or [0]
+    rows: dict[Key, dict[str, Score]] = {}
+    for label, dataset, shots in sorted(scores, key=row_order):
+        zero_shot = label.startswith(BASELINE) and not shots
+        for column in columns if zero_shot else [shots]:
+            rows.setdefault((dataset, label), {})[shots_name(column)] = scores[
+                label, dataset, shots
+            ]
+    names = [shots_name(column) for column in columns]
+    caption = table.markdown.partition("\n")[0] + BEST
+    records = [_record(record) for record in table.records]
+    return Listing(
+        "few_shot",
+        "Accuracy over shots",
+        caption,
+        ["dataset", "method", *names, "seeds"],
+        _lines(rows, names),
+        records,
+    )
+
+
+def shots_name(count: int) -> str:
+    """Such as "1 shot" or "16 shots"."""
+    return f"{count} shot{'s' if count != 1 else ''}"
+
+
+def _listing(name: str, title: str, table: Table) -> Listing:
+    rows: dict[Key, dict[str, Score]] = {}
+    for record in table.records:
+        key = record["dataset"], record["method"], str(record["shots"] or DASH)
+        rows.setdefault(key, {})[record["column"]] = _score(record)
+    columns = list(dict.fromkeys(r["column"] for r in table.records))
+    if name == "base_to_new":
+        columns = ["base", "new", "H"]
+    else:
+        source = table.records[0]["dataset"]
+        columns.sort(key=lambda c: (c == AVERAGE, c != source, *paper_order(c)))
+    return Listing(
+        name,
+        title,
+        table.markdown.partition("\n")[0] + BEST,
+        ["trained on", "method", "shots", *columns, "seeds"],
+        _lines(rows, columns),
+        [_record(record) for record in table.records],
+        text_columns=3,
+    )
+
+
+def _record(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the number of its seeds; a mean that stands for several cells has none."""
+    plain = record["dataset"] != AVERAGE and record["column"] not in (AVERAGE, "H")
+    count = len(record["accuracies"]) if plain or len(record["accuracies"]) > 1 else ""
+    return {**record, "seeds": count}
+
+
+def _lines(rows: dict[Key, dict[str, Score]], columns: Sequence[str]) -> list[list[Item]]:
+    """Lay out the rows; the best complete mean of a column and dataset is marked."""
+    best: dict[Key, float] = {}
+    competitors: defaultdict[Key, int] = defaultdict(int)
+    for (dataset, *_), cells in rows.items():
+        for column, score in cells.items():
+            if not score.lacks:
+                place = dataset, column
+                best[place] = max(best.get(place, 0.0), round(score.mean, 1))
+                competitors[place] += 1
+    lines = []
+    for (dataset, *words), cells in rows.items():
+        items = []
+        for column in columns:
+            one = cells.get(column)
+            place = dataset, column
+            rivals = one is not None and not one.lacks and competitors[place] > 1
+            wins = rivals and one is not None and round(one.mean, 1) == best[place]
+            items.append(accuracy(one, wins))
+        text = [Item(word) for word in (dataset, *words)]
+        lines.append([*text, *items, _seeds(dataset, cells, columns)])
+    return lines
+
+
+def _seeds(dataset: str, cells: dict[str, Score], columns: Sequence[str]) -> Item:
+    """The number of seeds of a row's cells, such as 3, or from 2 to 3.
+
+    An average of means is one number, whatever the seeds.
+    """
+    counted = [cells[name] for name in columns if name in cells and name not in (AVERAGE, "H")]
+    counts = sorted(
+        {len(score.accuracies) for score in counted} - ({1} if dataset == AVERAGE else set())
+    )
+    if not counts:
+        return Item(DASH)
+    text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}{DASH}{counts[-1]}"
+    return Item(text, counts[0])

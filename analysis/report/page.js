@@ -1,0 +1,31 @@
+"use strict";
+// A click on a heading sorts the rows of each group; the page reads the same without.
+for (const table of document.querySelectorAll("table")) {
+  const heads = [...table.querySelectorAll("thead th")];
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      for (const body of table.tBodies) {
+        const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
+        rows.sort((a, b) => compare(a.cells[column], b.cells[column], down ? -1 : 1));
+        body.append(...rows);
+      }
+    });
+  });
+}
+// Numbers by value; cells without one stay last.
+function compare(a, b, sign) {
+  const [x, y] = [a, b].map((cell) => (cell.dataset.v === undefined ? NaN : Number(cell.dataset.v)));
+  if (!isNaN(x) && !isNaN(y)) return sign * (x - y);
+  if (isNaN(x) !== isNaN(y)) return isNaN(x) - isNaN(y);
+  return sign * a.textContent.localeCompare(b.textContent, "en", { numeric: true });
+}
+window.addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details")) part.open = true;
+});

@@ -1,0 +1,194 @@
+"""Where the numbers come from: the runs, their settings, commands and versions."""
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from analysis.protocols import trained_on
+from analysis.scores import Run, Runs
+from dassl.engine import CONFIG
+
+from .listing import DASH, Item, Listing, number
+from .settings import TRAITS, flat, settings_of, show, trained
+
+SHOWN_TRAITS = ("backbone", "weights", "train_views", "size", "split")
+
+
+def runs_listing(runs: Runs, output: Path) -> Listing:
+    """Every run, with a link to its folder relative to the report's."""
+    rows = []
+    records = []
+    for label, run in runs:
+        dataset, shots = trained_on(run)
+        folder = relpath(run["folder"], output)
+        seconds = run.get("train_seconds")
+        seconds = seconds if isinstance(seconds, int | float) else None
+        tested = _tested(run)
+        rows.append(
+            [
+                Item(label),
+                Item(dataset),
+                Item(tested),
+                Item(str(shots), shots),
+                Item(str(run["seed"]), run["seed"]),
+                number(run["accuracy"]),
+                number(seconds, 1),
+                Item(folder, link=quote(Path(folder).as_posix()) + "/"),
+            ]
+        )
+        records.append(
+            {
+                "method": label,
+                "dataset": dataset,
+                "tested_on": tested,
+                "shots": shots,
+                "seed": run["seed"],
+                "accuracy": run["accuracy"],
+                "num_test": run.get("num_test"),
+                "epochs": run.get("epochs"),
+                "train_seconds": seconds,
+                "device": run.get("device"),
+                "backbone": run.get("backbone"),
+                "weights_sha256": run.get("weights_sha256"),
+                "train_views": TRAITS["train_views"](run),
+                "folder": folder,
+            }
+        )
+    header = [
+        "method",
+        "dataset",
+        "tested on",
+        "shots",
+        "seed",
+        "accuracy",
+        "training, s",
+        "folder",
+    ]
+    caption = f"{len(runs)} finished and tested runs; folders are links."
+    return Listing("runs", "Runs", caption, header, rows, records, 3, grouped=False)
+
+
+def _tested(run: Run) -> str:
+    """What a run was tested on, in a few words."""
+    classes = run["subsample_classes"]
+    words = [run["dataset"], *run["target_domains"]]
+    words += [f"{classes} classes"] * (classes != "all")
+    words += [run["split"]] * (run["split"] != "test")
+    return ", ".join(words)
+
+
+def settings_listing(runs: Runs) -> Listing:
+    """What the rows have not in common; several values of a row differ between data or shots."""
+    values: defaultdict[str, defaultdict[str, dict[str, None]]]
+    values = defaultdict(lambda: defaultdict(dict))
+    for label, run in runs:
+        for key, value in settings_of(run).items():
+            values[key][label][show(value)] = None
+        for trait in SHOWN_TRAITS:
+            if (value := TRAITS[trait](run)) is not None:
+                values[trait][label][show(value)] = None
+    labels = list(dict.fromkeys(label for label, _ in runs))
+    keys = [key for key, found in values.items() if len({tuple(v) for v in found.values()}) > 1]
+    keys += [key for key, found in values.items() if any(len(v) > 1 for v in found.values())]
+    keys += [trait for trait in SHOWN_TRAITS if trait in values]
+    keys = list(dict.fromkeys(keys))
+    cells = [[", ".join(values[key][label]) or DASH for key in keys] for label in labels]
+    rows = [
+        [Item(label), *(Item(cell) for cell in line)]
+        for label, line in zip(labels, cells, strict=True)
+    ]
+    records = [
+        {"method": label, **dict(zip(keys, line, strict=True))}
+        for label, line in zip(labels, cells, strict=True)
+    ]
+    header = ["method", *(key.removeprefix("TRAINER.") for key in keys)]
+    caption = (
+        "What differs between rows, and what all of them share of backbone and data. Several "
+        "values in one cell belong to different datasets or shots."
+    )
+    return Listing(
+        "settings", "Settings", caption, header, rows, records, len(header), grouped=False
+    )
+
+
+def common_settings(runs: Runs) -> str:
+    """The settings that all runs share, as YAML of dotted keys."""
+    flats = [flat(trained(run)["config"]) for _, run in runs]
+    shared = {
+        key: value
+        for key, value in flats[0].items()
+        if all(key in other and other[key] == value for other in flats)
+        and not key.startswith(("OUTPUT_DIR", "RESUME", "SEED", "VERSION"))
+    }
+    return yaml.safe_dump(shared, sort_keys=True, allow_unicode=True, width=100)
+
+
+def command_of(run: Run, output: str) -> str:
+    """The command that makes a run again in a new folder.
+
+    Args:
+        run: whose config.yaml lies in its folder.
+        output: the new folder.
+    """
+    words = ["python", "train.py", "--config-file", str(run["folder"] / CONFIG)]
+    words += ["--output-dir", output]
+    if run.get("model_dir"):
+        words += ["--eval-only", "--model-dir", str(run["model_dir"])]
+    return shlex.join(words)
+
+
+def example_commands(runs: Runs) -> list[str]:
+    """The command of one training and of one evaluation."""
+    kinds: dict[bool, Run] = {}
+    for _, run in runs:
+        kinds.setdefault("model_dir" in run, run)
+    return [command_of(run, "output/again") for _, run in sorted(kinds.items(), key=lambda k: k[0])]
+
+
+def versions_listing(runs: Runs) -> Listing:
+    """Versions of the packages and devices of the runs, with how many runs had each."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for _, run in runs:
+        for name, version in {"device": run.get("device"), **run.get("versions", {})}.items():
+            counts[name][str(version)] += 1
+    rows = [[Item(name), Item(_counted(found, len(runs)))] for name, found in counts.items()]
+    records = [
+        {"name": name, "version": version, "runs": count}
+        for name, found in counts.items()
+        for version, count in found.items()
+    ]
+    return Listing(
+        "versions", "Versions", "Of the runs.", ["what", "version"], rows, records, 2, grouped=False
+    )
+
+
+def _counted(found: Counter[str], total: int) -> str:
+    if len(found) == 1 and sum(found.values()) == total:
+        return next(iter(found))
+    return ", ".join(f"{version} ({count} runs)" for version, count in sorted(found.items()))
+
+
+def summary(runs: Runs) -> list[tuple[str, str]]:
+    """What the report is about, in a few figures: (name, value)."""
+    shots = sorted({trained_on(run)[1] for _, run in runs} - {0})
+    seeds = sorted({run["seed"] for _, run in runs})
+    backbones = sorted({str(run.get("backbone")) for _, run in runs})
+    datasets = {trained_on(run)[0] for _, run in runs}
+    return [
+        ("runs", str(len(runs))),
+        ("datasets", str(len(datasets))),
+        ("methods", str(len({label for label, _ in runs}))),
+        ("shots", _joined(shots)),
+        ("seeds", _joined(seeds)),
+        ("backbone", _joined(backbones)),
+    ]
+
+
+def _joined(values: Sequence[Any] | Iterable[Any]) -> str:
+    return ", ".join(map(str, values)) or DASH

@@ -1,0 +1,128 @@
+"""The finished runs below some folders; a damaged results.json is named, the others still count."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from analysis.scores import Run
+from dassl.engine import RESULTS
+from dassl.utils import UserError
+
+# What every table needs of a run, with the types that it must have.
+NEEDED: Mapping[str, type | tuple[type, ...]] = {
+    "trainer": str,
+    "dataset": str,
+    "shots": int,
+    "seed": int,
+    "subsample_classes": str,
+    "target_domains": list,
+    "split": str,
+    "accuracy": (int, float, NoneType),
+    "train_views": int,
+    "config": dict,
+}
+OF_SOURCE = ("trainer", "dataset", "shots", "seed", "subsample_classes", "config")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below the folders.
+
+    Attributes:
+        runs: the finished and tested runs: results.json, and "folder", where it lies.
+        damaged: files that cannot be used, each with the reason.
+        untested: folders of finished runs that were not tested.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    damaged: dict[Path, str] = field(default_factory=dict)
+    untested: list[Path] = field(default_factory=list)
+
+
+def read_runs(folders: Sequence[Path]) -> Found:
+    """Read every results.json below the folders, each once.
+
+    Raises:
+        UserError: a folder is missing, or holds no finished and tested run.
+    """
+    found = Found()
+    files: dict[Path, Path] = {}  # the real file -> the path under which it was found
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; name folders that hold finished runs")
+        below = sorted(folder.rglob(RESULTS))
+        if not below:
+            raise UserError(
+                f"{folder} holds no finished run (no {RESULTS} in it or below); name folders "
+                "that train.py or a script wrote to"
+            )
+        for path in below:
+            files.setdefault(path.resolve(), path)
+    for path in files.values():
+        _add(path, found)
+    if not found.runs:
+        reason = "; ".join(f"{path} is damaged: {why}" for path, why in found.damaged.items())
+        raise UserError(
+            f"There is no finished and tested run in {', '.join(map(str, folders))}"
+            f"{f' ({reason})' if reason else ''}; train and test one first"
+        )
+    return found
+
+
+def _add(path: Path, found: Found) -> None:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        found.damaged[path] = f"it cannot be read ({error.strerror})"
+        return
+    except ValueError:
+        found.damaged[path] = "it is no JSON"
+        return
+    if why := _fault(run):
+        found.damaged[path] = why
+    elif run["status"] != "finished":
+        return
+    elif run["accuracy"] is None:
+        found.untested.append(path.parent)
+    else:
+        found.runs.append({**run, "folder": path.parent})
+
+
+def _fault(run: Any) -> str:
+    """Say what keeps a results.json from being used; empty when nothing does."""
+    if not isinstance(run, dict):
+        return "it is no JSON object"
+    if "status" not in run:
+        return "it has no status"
+    if run["status"] != "finished":
+        return ""
+    return _missing(run) or _unusable(run)
+
+
+def _missing(run: Mapping[str, Any]) -> str:
+    for name, kind in NEEDED.items():
+        if name not in run:
+            return f"it has no {name}"
+        if not isinstance(run[name], kind):
+            return f"its {name} is {run[name]!r:.60}"
+    return ""
+
+
+def _unusable(run: Mapping[str, Any]) -> str:
+    accuracy = run["accuracy"]
+    if accuracy is not None and not math.isfinite(accuracy):
+        return f"its accuracy is {accuracy}"
+    source = run.get("source_run") or run
+    if not isinstance(source, dict) or not all(
+        isinstance(source.get(name), NEEDED[name]) for name in OF_SOURCE
+    ):
+        return f"its source_run does not say {', '.join(OF_SOURCE)}"
+    if source["trainer"].endswith("Nemesis"):
+        beta = source["config"].get("TRAINER", {}).get("NEMESIS", {}).get("BETA")
+        if not isinstance(beta, int | float):
+            return f"its TRAINER.NEMESIS.BETA is {beta!r:.60}"
+    return ""

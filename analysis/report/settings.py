@@ -1,0 +1,197 @@
+"""Rows are named by what differs between the runs found: `CoOp+PAN (omega 10, tau 0.9)`."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.protocols import trained_on
+from analysis.results import method_of
+from analysis.scores import Run, is_zero_shot
+
+# Where a run lies and runs, what its cell is keyed by, and what `TRAITS` stands for.
+NO_SETTINGS = (
+    *("VERSION", "OUTPUT_DIR", "RESUME", "SEED", "DEVICE", "USE_CUDA", "VERBOSE"),
+    *("DATASET.ROOT", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES"),
+    *("DATASET.TARGET_DOMAINS", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB"),
+    *("DATALOADER.TEST", "TRAIN", "TEST", "TRAINER.NAME", "MODEL.COMPILE"),
+    *("MODEL.CLIP.TEXT_MEMORY", "MODEL.CLIP.DOWNLOAD_ROOT", "MODEL.BACKBONE.NAME"),
+    *("INPUT.TRAIN_VIEWS", "INPUT.SIZE"),
+)
+SETTINGS_ALL_THE_SAME = ("TEST.FINAL_MODEL",)  # below a prefix of NO_SETTINGS, and yet one
+NEMESIS = "TRAINER.NEMESIS."
+BETA = NEMESIS + "BETA"
+
+Settings = dict[str, Any]
+
+
+def trained(run: Run) -> Run:
+    """The run that learned the prompt which this run tests; itself unless it is an evaluation."""
+    return run.get("source_run") or run
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Settings:
+    """Every setting of a configuration by its dotted key."""
+    settings: Settings = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            settings |= flat(value, f"{prefix}{name}.")
+        else:
+            settings[prefix + name] = value
+    return settings
+
+
+def settings_of(run: Run) -> Settings:
+    """What the training of a run could have had otherwise, by dotted key."""
+    source = trained(run)
+    nemesis = source["trainer"].endswith("Nemesis")
+    return {
+        key: value
+        for key, value in flat(source["config"]).items()
+        if _is_setting(key) and (nemesis or not key.startswith(NEMESIS))
+    }
+
+
+def _is_setting(key: str) -> bool:
+    below = any(f"{key}.".startswith(f"{prefix}.") for prefix in NO_SETTINGS)
+    return not below or key in SETTINGS_ALL_THE_SAME
+
+
+def _views(run: Run) -> int | None:
+    source = trained(run)
+    if is_zero_shot(source):
+        return None  # it is trained on nothing
+    return source.get("train_views", source["config"].get("INPUT", {}).get("TRAIN_VIEWS"))
+
+
+def _size(run: Run) -> str | None:
+    size = run["config"].get("INPUT", {}).get("SIZE")
+    return "x".join(map(str, size)) if isinstance(size, list) else None
+
+
+def _torch(run: Run) -> str | None:
+    version = run.get("versions", {}).get("torch")
+    return str(version).partition(".")[0] if version else None
+
+
+# What runs of one row must share: a mean over different ones would stand for nothing.
+TRAITS = {
+    "backbone": lambda run: run.get("backbone"),
+    "weights": lambda run: (run.get("weights_sha256") or "")[:8] or None,
+    "train_views": _views,
+    "size": _size,
+    "split": lambda run: run["split"],
+    "torch": _torch,
+    "num_test": lambda run: run.get("num_test"),
+}
+TRAIT_NAMES = {
+    "weights": "weights (SHA-256)",
+    "size": "image size",
+    "torch": "major version of torch",
+    "num_test": "number of test images",
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The runs with the names of their rows.
+
+    Attributes:
+        runs: (name of the row, run).
+        keys: of each method, the settings that name its rows.
+        implied: of each method, settings that differ, too, but go with those.
+    """
+
+    runs: list[tuple[str, Run]]
+    keys: dict[str, list[str]]
+    implied: dict[str, list[str]]
+
+
+def name_rows(runs: Sequence[Run], by: Sequence[str] = ()) -> Rows:
+    """Name the row of each run: its method, and the settings that tell rows of a method apart.
+
+    A setting names rows where runs of one method with the same data differ in it. What differs only
+    between datasets or shots, such as the papers' epochs, names none.
+
+    Args:
+        runs: finished runs.
+        by: traits (of `TRAITS`) that name rows as well.
+    """
+    methods: defaultdict[str, list[tuple[Run, Settings]]] = defaultdict(list)
+    for run in runs:
+        methods[method_of(trained(run))].append((run, settings_of(run)))
+    keys: dict[str, list[str]] = {}
+    implied: dict[str, list[str]] = {}
+    labels: dict[int, str] = {}
+    for method, members in methods.items():
+        differing = sorted(_differing(members), key=_importance)
+        keys[method], implied[method] = _without_implied(differing, [s for _, s in members])
+        names = _short_names(keys[method])
+        for run, settings in members:
+            parts = [
+                f"{names[key]} {show(settings[key])}" for key in keys[method] if key in settings
+            ]
+            traits = [(name, TRAITS[name](run)) for name in by]
+            parts += [f"{name} {value}" for name, value in traits if value is not None]
+            labels[id(run)] = f"{method} ({', '.join(parts)})" if parts else method
+    return Rows([(labels[id(run)], run) for run in runs], keys, implied)
+
+
+def _differing(members: Iterable[tuple[Run, Settings]]) -> set[str]:
+    """Settings in which runs of one method with the same data differ.
+
+    A setting that one of them does not know (an older run's) is not known to differ.
+    """
+    seen: dict[Any, Any] = {}
+    found = set()
+    for run, settings in members:
+        place = (*trained_on(run), trained(run)["subsample_classes"])
+        for key, value in settings.items():
+            if seen.setdefault((place, key), value) != value:
+                found.add(key)
+    return found
+
+
+def _importance(key: str) -> tuple[int, str]:
+    """Nemesis' settings first, then the methods' own, then the others."""
+    return (0 if key.startswith(NEMESIS) else 1 if key.startswith("TRAINER.") else 2, key)
+
+
+def _without_implied(keys: list[str], all_settings: list[Settings]) -> tuple[list[str], list[str]]:
+    """Split off the keys whose value follows from those of keys before them."""
+    kept: list[str] = []
+    implied: list[str] = []
+    for key in keys:
+        values: dict[Any, Any] = {}
+        known = [settings for settings in all_settings if key in settings]
+        follows = kept and all(
+            values.setdefault(repr([settings.get(name) for name in kept]), settings[key])
+            == settings[key]
+            for settings in known
+        )
+        (implied if follows else kept).append(key)
+    return kept, implied
+
+
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The last part of each key, or as many as tell it from the others."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: _spelt(name) if last.count(name) == 1 else ".".join(key.split(".")[-2:]).lower()
+        for key, name in zip(keys, last, strict=True)
+    }
+
+
+def _spelt(name: str) -> str:
+    return name if len(name) == 1 else name.lower()
+
+
+def show(value: Any) -> str:
+    """A setting's value for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(show, value)) or "none"
+    return str(value) if value != "" else "none"
