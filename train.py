@@ -18,14 +18,12 @@ import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.config import load_config
-from dassl.engine import build_trainer, clear_run, finished_run
+from dassl.engine import clear_run, finished_run, start_trainer
 from dassl.utils import (
     Parser,
     UserError,
-    collect_env_info,
     exit_code,
     prepare_output_dir,
-    set_random_seed,
     setup_logger,
 )
 
@@ -97,10 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{output} already holds a finished run; choose another --output-dir or --overwrite it."
         )
     with setup_logger(output) or nullcontext():
-        if cfg.SEED >= 0:
-            set_random_seed(cfg.SEED)
-        print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
-        trainer = build_trainer(cfg)
+        trainer = start_trainer(cfg)
         trains = not (arguments.eval_only or arguments.no_train)
         if trains:
             trainer.check_train()

@@ -58,7 +58,7 @@ def test_equals_the_plain_pass(
     encoder = SoftPromptEncoder(tiny_clip("vit"), names, length, position, memory)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(text_encoding.STATES_AT_ONCE, "cpu", at_once)
+        patch.setitem(text_encoding.BYTES_AT_ONCE, "cpu", at_once * ctx.shape[-1] * 4)
         ours = encoder(ctx)
         (ours_gradient,) = torch.autograd.grad((ours * weights).sum(), ctx)
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """The training loop and its trainers."""
 
-from .build import TRAINER_REGISTRY, build_trainer
+from .build import TRAINER_REGISTRY, build_trainer, start_trainer
 from .run_record import CONFIG, RESULTS, clear_run, finished_run
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
 
@@ -14,4 +14,5 @@ __all__ = [
     "build_trainer",
     "clear_run",
     "finished_run",
+    "start_trainer",
 ]

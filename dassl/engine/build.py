@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..utils import Registry, UserError
+from ..utils import Registry, UserError, collect_env_info, set_random_seed
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -23,3 +23,15 @@ def build_trainer(cfg: Any) -> Any:
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
     return trainer_class(cfg)
+
+
+def start_trainer(cfg: Any) -> Any:
+    """Begin a run: seed all generators, print what is run where, and create the trainer.
+
+    Raises:
+        UserError: see `build_trainer`.
+    """
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
+    return build_trainer(cfg)
