@@ -36,6 +36,10 @@ from .prompted_clip import PromptedCLIP
 # In which order joint work is done where runs ask for different kinds: gradients last, when no run
 # can still ask for what belongs to the same step.
 IMAGES, TEXT, TEXT_AS_IT_IS, GRADIENTS = range(4)
+# More runs than this go one company after the other. What many prompts keep for their gradients
+# leaves a CPU's caches: with 35 of the bundled tower's at once a step takes half as long again per
+# prompt as with 5. A GPU has no such bound.
+RUNS_AT_ONCE = {"cpu": 5}
 IMAGES_AT_ONCE = 256  # enough to keep a GPU busy, without the activations of all runs' batches
 
 
@@ -102,10 +106,14 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
     """
     _check_agreement(cfgs)
     _check_folders(cfgs, overwrite)
-    together = Together(len(cfgs))
-    console = sys.stdout
-    jobs = [partial(_train, cfg, overwrite, together, console) for cfg in cfgs]
-    return together.lockstep.run(jobs)
+    at_once = RUNS_AT_ONCE.get(choose_device(cfgs[0]).type, len(cfgs)) if cfgs else 1
+    ends: list[Exception | None] = []
+    for start in range(0, len(cfgs), at_once):
+        company = cfgs[start : start + at_once]
+        together = Together(len(company))
+        jobs = [partial(_train, cfg, overwrite, together, sys.stdout) for cfg in company]
+        ends += together.lockstep.run(jobs)
+    return ends
 
 
 def _check_agreement(cfgs: Sequence[Any]) -> None:
