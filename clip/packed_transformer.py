@@ -61,6 +61,7 @@ class PackedPrompts:
     def __init__(self, trie: PromptTrie, layout: GroupLayout) -> None:
         self.ends = layout.ends.flatten()
         blocks, groups = trie.everywhere, len(layout.row)
+        self.in_common = (trie.seen[layout.node] == 0)[:, None] if groups > 1 else None
         # Nodes ask in the order of their numbers: node u stands in cell u of its group.
         cells = layout.group * blocks.asking.numel() + layout.node
         self.everywhere = Attention(
@@ -83,11 +84,22 @@ class PackedPrompts:
         """States at EOS behind the last block, of G x C prompts."""
         *blocks, last = transformer.blocks
         for block in blocks:
+            rows = self._apart(rows)
             normed = block.ln_1(rows)
             rows = _pass(block, rows, normed, normed, self.everywhere)
+        rows = self._apart(rows)
         normed = last.ln_1(rows)
         kept, asking = (states.index_select(0, self.ends) for states in (rows, normed))
         return _pass(last, kept, asking, normed, self.at_ends)
+
+    def _apart(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """Keep gradients from what groups have in common, which no prompt can change.
+
+        There a group whose numbers overflow would spoil the gradients of all others.
+        """
+        if self.in_common is None or not rows.requires_grad:
+            return rows
+        return torch.where(self.in_common, rows.detach(), rows)
 
 
 def _seen(blocks: Blocks, layout: GroupLayout) -> tuple[Tensor, Tensor]:

@@ -30,10 +30,11 @@ from .prompt_layout import (
     lay_out,
 )
 
-# How many states go through the tower together. More would not fit a CPU's caches (16 groups of
-# 100 classes at once took a third longer than one by one); a GPU wants more to be busy.
-STATES_AT_ONCE = {"cpu": 1024}
-STATES_AT_ONCE_ELSEWHERE = 65536
+# How many bytes of states go through the tower together: 1,024 states of width 512, 4,096 of 128.
+# More would not fit a CPU's caches (16 groups of 100 classes of width 512 at once took a third
+# longer than one by one); a GPU wants more to be busy.
+BYTES_AT_ONCE = {"cpu": 2 << 20}
+BYTES_AT_ONCE_ELSEWHERE = 128 << 20
 
 # Floats that a state's gradient needs in one block, in units of the width: the inputs of both norms
 # (2) and the activation's (4), queries and their mixture (2), keys and values as often as blocks
@@ -113,7 +114,7 @@ class SoftPromptEncoder(nn.Module):
         """
         specific = ctx.dim() == 4
         tracked = torch.is_grad_enabled() and ctx.requires_grad
-        at_once = STATES_AT_ONCE.get(ctx.device.type, STATES_AT_ONCE_ELSEWHERE)
+        at_once = self._states_at_once(ctx)
         spans = list(self._spans(specific, at_once))
         largest = max(self._states(specific, span) for span in spans)
         parts = ctx.split(max(1, at_once // largest))
@@ -132,6 +133,10 @@ class SoftPromptEncoder(nn.Module):
             for start in range(0, len(features), len(spans))
         ]
         return torch.cat(rows)
+
+    def _states_at_once(self, ctx: Tensor) -> int:
+        bound = BYTES_AT_ONCE.get(ctx.device.type, BYTES_AT_ONCE_ELSEWHERE)
+        return max(1, bound // (ctx.shape[-1] * self.clip_model.dtype.itemsize))
 
     def _encode(self, ctx: Tensor, span: tuple[int, int]) -> Float[Tensor, "groups classes embed"]:
         """Text features of the classes of a span, at once."""

@@ -58,7 +58,7 @@ def test_equals_the_plain_pass(
     encoder = SoftPromptEncoder(tiny_clip("vit"), names, length, position, memory)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(text_encoding.STATES_AT_ONCE, "cpu", at_once)
+        patch.setitem(text_encoding.BYTES_AT_ONCE, "cpu", at_once * ctx.shape[-1] * 4)
         ours = encoder(ctx)
         (ours_gradient,) = torch.autograd.grad((ours * weights).sum(), ctx)
         with torch.no_grad():
@@ -142,3 +142,16 @@ def test_a_prompt_that_does_not_fit_names_its_class() -> None:
 def test_an_unknown_position_lists_the_known_ones() -> None:
     with pytest.raises(PromptError, match=r"end, middle, front"):
         SoftPromptEncoder(tiny_clip("vit"), ["cat"], 4, "start")
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_group_that_overflows_spoils_no_other(position: str) -> None:
+    encoder = SoftPromptEncoder(tiny_clip("vit"), ["dog", "golden cat"], 4, position)
+    good = contexts(2, (), 4).requires_grad_()
+    bad = torch.full_like(good[:1], torch.inf)
+    together = encoder(torch.cat([good[:1], bad, good[1:]]))
+    (gradient,) = torch.autograd.grad(together[[0, 2]].square().sum(), good)
+    alone = encoder(good)
+    (expected,) = torch.autograd.grad(alone.square().sum(), good)
+    assert_equal(together[[0, 2]], alone)
+    assert_equal(gradient, expected)

@@ -77,6 +77,11 @@ class FeatureTrainer(TrainerX):
             )
         return self._feature_cache
 
+    @feature_cache.setter
+    def feature_cache(self, cache: FeatureCache) -> None:
+        """Take over that of another trainer with the same tower and the same folder."""
+        self._feature_cache = cache
+
     def predictions(
         self, loader: Any
     ) -> Iterator[tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]]:

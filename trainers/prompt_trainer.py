@@ -20,6 +20,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import PathLike, UserError, choose_device, load_pretrained_weights
 
 from .cached_features import kind_of, overrides
+from .company import Company
 from .feature_trainer import FeatureTrainer
 from .frozen_clip import autocast, check_precision, load_frozen_clip
 from .nemesis import vector_norms
@@ -35,6 +36,7 @@ class PromptTrainer(FeatureTrainer):
     node = "COOP"  # the configuration node: cfg.TRAINER.<node>
 
     model: PromptedCLIP
+    company: Company = Company()  # several runs that compute together have one in common
 
     @property
     def method_cfg(self) -> Any:
@@ -128,7 +130,7 @@ class PromptTrainer(FeatureTrainer):
             loss, summary = self.loss(*self.features_and_labels(batch))
         self.detect_anomaly(loss)
         self.model_zero_grad()
-        self.scaler.scale(loss).backward()
+        self.company.backward(self.scaler.scale(loss))
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
@@ -142,7 +144,7 @@ class PromptTrainer(FeatureTrainer):
         if "features" in batch:
             return batch["features"].to(self.device), batch["label"].to(self.device)
         images, labels = self.parse_batch_train(batch)
-        return self.model.image_features(images), labels
+        return self.company.image_features(self.model, images), labels
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images and labels of a batch, on the trainer's device."""
@@ -218,4 +220,5 @@ class PromptTrainer(FeatureTrainer):
         return {
             "weights_sha256": self.loaded_clip.sha256,
             "n_ctx": self.model.prompt_learner.length,
+            **self.company.result_entries(),
         }

@@ -24,6 +24,7 @@ from ..utils import PathLike, file_state, kept, write_atomic
 
 NAME = "features"
 BLOCK_BYTES = 2**23
+SMALL_BYTES = 2**23
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
 
@@ -58,6 +59,8 @@ class StoredRows:
 
     def take(self, indices: Iterable[int]) -> Tensor:
         """Return chosen rows, (len(indices), ...)."""
+        if not isinstance(self._rows, Tensor) and _size(self._rows) <= SMALL_BYTES:
+            self._rows = self._rows[:]  # row by row a file takes much longer than memory
         return torch.cat([self._rows[index : index + 1] for index in indices]).to(self._dtype)
 
 
@@ -156,6 +159,12 @@ class FeatureStore:
             yield
         finally:
             lock.release()
+
+
+def _size(rows: Any) -> int:
+    """Bytes of a safetensors slice."""
+    count = int(rows.get_shape()[0])
+    return count * len(_bytes(rows[0:1])) if count else 0
 
 
 def _bytes(rows: Tensor) -> memoryview:

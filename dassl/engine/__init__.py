@@ -1,6 +1,6 @@
 """The training loop and its trainers."""
 
-from .build import TRAINER_REGISTRY, build_trainer, check_trainer
+from .build import TRAINER_REGISTRY, build_trainer, check_trainer, start_trainer
 from .run_record import CONFIG, RESULTS, clear_run, finished_run
 from .single_run import carry_out
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
@@ -17,4 +17,5 @@ __all__ = [
     "check_trainer",
     "clear_run",
     "finished_run",
+    "start_trainer",
 ]

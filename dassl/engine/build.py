@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..utils import Registry, UserError
+from ..utils import Registry, UserError, collect_env_info, set_random_seed
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -46,3 +46,15 @@ def check_trainer(cfg: Any) -> None:
     if check is not None:
         # As in its construction, where nothing of it exists when its configuration is checked.
         check(trainer_class.__new__(trainer_class), cfg)
+
+
+def start_trainer(cfg: Any) -> Any:
+    """Begin a run: seed all generators, print what is run where, and create the trainer.
+
+    Raises:
+        UserError: see `build_trainer`.
+    """
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
+    return build_trainer(cfg)

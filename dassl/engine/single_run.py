@@ -3,14 +3,8 @@
 from contextlib import nullcontext
 from typing import Any
 
-from ..utils import (
-    UserError,
-    collect_env_info,
-    prepare_output_dir,
-    set_random_seed,
-    setup_logger,
-)
-from .build import build_trainer
+from ..utils import UserError, prepare_output_dir, setup_logger
+from .build import start_trainer
 from .run_record import clear_run, finished_run
 
 
@@ -42,10 +36,7 @@ def carry_out(
             f"{output} already holds a finished run; choose another --output-dir or --overwrite it."
         )
     with setup_logger(output) or nullcontext():
-        if cfg.SEED >= 0:
-            set_random_seed(cfg.SEED)
-        print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
-        trainer = build_trainer(cfg)
+        trainer = start_trainer(cfg)
         trains = train and model_dir is None
         if trains:
             trainer.check_train()

@@ -1,0 +1,206 @@
+"""How many runs a minute K of them come to together, beside one by one in the same process.
+
+    python -m scripts.vectorise_benchmark --k 1 5 35
+    python -m scripts.vectorise_benchmark --k 5 --settings mini_ctx16/CoOpNemesis --epochs 5
+
+The runs are seeds and Nemesis settings on the bundled benchmark, from nothing to results.json. Both
+ways are measured by turns, round by round, after a round that nobody counts: it renders images and
+keeps their features, which all runs share. What is reported is each way's fastest round, since
+other programs on the machine only ever make one slower. One by one, at most --alone of the K are
+run, those with the first seeds.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+import train
+from dassl.utils import Parser, UserError, exit_code, package_versions, write_json
+from trainers.vectorised import train_together
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = tuple(
+    f"{config}/{trainer}"
+    for config in ("mini_ctx16", "mini")
+    for trainer in ("CoOp", "CoOpNemesis")
+)
+# What the runs of CoOpNemesis differ in, beside their seeds: PUN, PAN and both.
+PENALTIES = (
+    {"BETA": 1.0, "OMEGA": 0.1},
+    {"BETA": 0.0, "N": 1, "TAU": 0.5},
+    {"BETA": 0.5, "N": 2, "TAU": 0.1},
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--k", nargs="+", type=int, default=[1, 5, 35], help="how many runs at once")
+    add("--settings", nargs="+", default=list(SETTINGS), help=f"some of: {' '.join(SETTINGS)}")
+    add("--views", nargs="+", type=int, default=[4, 0], help="INPUT.TRAIN_VIEWS; 0 augments anew")
+    add("--epochs", type=int, default=3, help="of each run (default 3)")
+    add("--shots", type=int, default=4, help="images of each class (default 4)")
+    add("--rounds", type=int, default=2, help="counted rounds (default 2)")
+    add("--alone", type=int, default=5, help="runs one by one in a round, at most (default 5)")
+    add("--root", default=str(ROOT / "data"), help="folder of the datasets (default: data)")
+    add("--output-dir", type=Path, default=Path("output/vectorise"), help="for the report")
+    return parser
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        UserError: an unknown setting, or a number below 1.
+    """
+    unknown = [name for name in arguments.settings if name not in SETTINGS]
+    if unknown:
+        raise UserError(f"--settings: {unknown[0]!r} is none of {', '.join(SETTINGS)}.")
+    numbers = [*arguments.k, arguments.epochs, arguments.shots, arguments.rounds, arguments.alone]
+    if min(numbers) < 1:
+        raise UserError("--k, --epochs, --shots, --rounds and --alone must be at least 1.")
+
+
+class Workload:
+    """K runs of one setting.
+
+    Args:
+        arguments: of the command.
+        setting: configuration file and trainer.
+        views: INPUT.TRAIN_VIEWS.
+        count: K.
+        folder: where the runs are; every round has its own in it.
+    """
+
+    def __init__(
+        self, arguments: argparse.Namespace, setting: str, views: int, count: int, folder: Path
+    ) -> None:
+        self.arguments = arguments
+        self.config, self.trainer = setting.split("/")
+        self.views = views
+        self.count = count
+        self.folder = folder
+        self.rounds = 0
+
+    def command(self, output: Path, number: int) -> list[str]:
+        """The arguments of `train.py` for one of the runs."""
+        options: dict[str, Any] = {
+            "DATASET.NUM_SHOTS": self.arguments.shots,
+            "OPTIM.MAX_EPOCH": self.arguments.epochs,
+            "INPUT.TRAIN_VIEWS": self.views,
+        }
+        if self.trainer == "CoOpNemesis":
+            penalty = PENALTIES[number % len(PENALTIES)]
+            options |= {f"TRAINER.NEMESIS.{key}": value for key, value in penalty.items()}
+        return [
+            *("--root", self.arguments.root, "--trainer", self.trainer),
+            *("--dataset-config-file", str(ROOT / "configs/datasets/emoji_activities.yaml")),
+            *("--config-file", str(ROOT / f"configs/trainers/{self.trainer}/{self.config}.yaml")),
+            *("--output-dir", str(output), "--seed", str(1 + number)),
+            *(str(item) for pair in options.items() for item in pair),
+        ]
+
+    def _commands(self, count: int) -> list[list[str]]:
+        self.rounds += 1
+        folder = self.folder / f"round{self.rounds}"
+        return [self.command(folder / f"run{number}", number) for number in range(count)]
+
+    def together(self) -> float:
+        """Seconds a run of K at once."""
+        parser = train.build_parser()
+        commands = self._commands(self.count)
+        start = time.perf_counter()
+        failed = train_together([train.make_config(parser.parse_args(c)) for c in commands])
+        if any(failed):
+            raise UserError(f"A run failed ({next(filter(None, failed))}).")
+        return (time.perf_counter() - start) / self.count
+
+    def alone(self) -> float:
+        """Seconds a run one by one."""
+        commands = self._commands(min(self.count, self.arguments.alone))
+        start = time.perf_counter()
+        for command in commands:
+            if train.main(command):
+                raise UserError("A run failed.")
+        return (time.perf_counter() - start) / len(commands)
+
+
+def measure(workload: Workload, rounds: int) -> dict[str, Any]:
+    """Seconds a run, both ways by turns, each way's fastest round."""
+    seconds: dict[str, list[float]] = {"together": [], "alone": []}
+    with contextlib.redirect_stdout(io.StringIO()):
+        workload.together()
+        for _ in range(rounds):
+            seconds["together"].append(workload.together())
+            seconds["alone"].append(workload.alone())
+    together, alone = min(seconds["together"]), min(seconds["alone"])
+    return {
+        "setting": f"{workload.config}/{workload.trainer}",
+        "views": workload.views,
+        "k": workload.count,
+        "runs_per_minute_together": 60 / together,
+        "runs_per_minute_alone": 60 / alone,
+        "ratio": alone / together,
+        "seconds_per_run": seconds,
+    }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure all workloads, print the table and write the JSON.
+
+    Raises:
+        UserError: see `check`; or a run fails.
+    """
+    check(arguments)
+    rows: list[dict[str, Any]] = []
+    report = arguments.output_dir / "vectorise.json"
+    load = os.getloadavg()[0]
+    for setting in arguments.settings:
+        for views in arguments.views:
+            for count in arguments.k:
+                with tempfile.TemporaryDirectory() as folder:
+                    workload = Workload(arguments, setting, views, count, Path(folder))
+                    rows.append(measure(workload, arguments.rounds))
+                print(table(rows[-1:]), flush=True)
+    print(f"\n{table(rows)}")
+    environment = {
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "load_after": os.getloadavg()[0],
+        "versions": package_versions(),
+    }
+    given = {key: str(value) for key, value in vars(arguments).items()}
+    write_json({"rows": rows, "arguments": given, "environment": environment}, report)
+    print(f"JSON: {report}")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The measurements in Markdown."""
+    names = ("setting", "views", "k", "runs_per_minute_together", "runs_per_minute_alone", "ratio")
+    return tabulate(
+        [[row[name] for name in names] for row in rows],
+        headers=["setting", "views", "K", "runs/min together", "runs/min alone", "ratio"],
+        tablefmt="github",
+        floatfmt=".2f",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    return exit_code(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
