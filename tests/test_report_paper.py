@@ -118,6 +118,7 @@ def test_tau_is_compared_by_the_mean_over_shots() -> None:
     listing = paper_listing(name_rows(runs).runs, [match])
     assert listing is not None
     assert "do not say their shots" in listing.caption
+    assert "instead of 5" not in listing.caption  # a mean over shots does not tell its seeds
 
 
 def test_domain_generalisation() -> None:
