@@ -7,7 +7,8 @@ The runs are seeds and Nemesis settings on the bundled benchmark, from nothing t
 ways are measured by turns, round by round, after a round that nobody counts: it renders images and
 keeps their features, which all runs share. What is reported is each way's fastest round, since
 other programs on the machine only ever make one slower. One by one, at most --alone of the K are
-run, those with the first seeds.
+run, those with the first seeds. The last column is the ratio of processor time: it says more where
+the machine is busy.
 """
 
 import argparse
@@ -72,6 +73,9 @@ def check(arguments: argparse.Namespace) -> None:
         raise UserError("--k, --epochs, --shots, --rounds and --alone must be at least 1.")
 
 
+Seconds = tuple[float, float]  # wall time and processor time
+
+
 class Workload:
     """K runs of one setting.
 
@@ -116,35 +120,45 @@ class Workload:
         folder = self.folder / f"round{self.rounds}"
         return [self.command(folder / f"run{number}", number) for number in range(count)]
 
-    def together(self) -> float:
+    def together(self) -> Seconds:
         """Seconds a run of K at once."""
         parser = train.build_parser()
         commands = self._commands(self.count)
-        start = time.perf_counter()
+        start = _now()
         failed = train_together([train.make_config(parser.parse_args(c)) for c in commands])
         if any(failed):
             raise UserError(f"A run failed ({next(filter(None, failed))}).")
-        return (time.perf_counter() - start) / self.count
+        return _since(start, self.count)
 
-    def alone(self) -> float:
+    def alone(self) -> Seconds:
         """Seconds a run one by one."""
         commands = self._commands(min(self.count, self.arguments.alone))
-        start = time.perf_counter()
+        start = _now()
         for command in commands:
             if train.main(command):
                 raise UserError("A run failed.")
-        return (time.perf_counter() - start) / len(commands)
+        return _since(start, len(commands))
+
+
+def _now() -> Seconds:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(start: Seconds, runs: int) -> Seconds:
+    wall, busy = _now()
+    return (wall - start[0]) / runs, (busy - start[1]) / runs
 
 
 def measure(workload: Workload, rounds: int) -> dict[str, Any]:
     """Seconds a run, both ways by turns, each way's fastest round."""
-    seconds: dict[str, list[float]] = {"together": [], "alone": []}
+    seconds: dict[str, list[Seconds]] = {"together": [], "alone": []}
     with contextlib.redirect_stdout(io.StringIO()):
         workload.together()
         for _ in range(rounds):
             seconds["together"].append(workload.together())
             seconds["alone"].append(workload.alone())
-    together, alone = min(seconds["together"]), min(seconds["alone"])
+    together, alone = (min(wall for wall, _ in seconds[way]) for way in ("together", "alone"))
+    busy = [min(cpu for _, cpu in seconds[way]) for way in ("together", "alone")]
     return {
         "setting": f"{workload.config}/{workload.trainer}",
         "views": workload.views,
@@ -152,7 +166,8 @@ def measure(workload: Workload, rounds: int) -> dict[str, Any]:
         "runs_per_minute_together": 60 / together,
         "runs_per_minute_alone": 60 / alone,
         "ratio": alone / together,
-        "seconds_per_run": seconds,
+        "cpu_ratio": busy[1] / busy[0],
+        "wall_and_cpu_seconds_per_run": seconds,
     }
 
 
@@ -188,10 +203,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The measurements in Markdown."""
-    names = ("setting", "views", "k", "runs_per_minute_together", "runs_per_minute_alone", "ratio")
+    names = (
+        *("setting", "views", "k", "runs_per_minute_together", "runs_per_minute_alone"),
+        *("ratio", "cpu_ratio"),
+    )
     return tabulate(
         [[row[name] for name in names] for row in rows],
-        headers=["setting", "views", "K", "runs/min together", "runs/min alone", "ratio"],
+        headers=["setting", "views", "K", "runs/min together", "alone", "ratio", "CPU ratio"],
         tablefmt="github",
         floatfmt=".2f",
     )
