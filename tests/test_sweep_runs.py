@@ -1,6 +1,7 @@
 """What a sweep does with its runs: once, in any order, whatever it finds in their folders."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,17 +93,24 @@ def test_what_is_recorded_identifies_the_run(finished: str) -> None:
 
 
 def test_the_dry_run_lists_and_estimates(
-    finished: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep.main([finished, "--dry-run", "--only", "*/CoOp/"]) == 0
-    assert capsys.readouterr().out.startswith("done       emoji_activities/CoOp/shots_1/seed1-")
-    more = ["--set", "OPTIM.LR", "0.1"]
-    assert sweep.main([finished, "--dry-run", *more]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("to do") for line in printed[:-1])
-    assert (
-        printed[-1].endswith("estimated time with 2 at a time: unknown") or "unknown" in printed[-1]
-    )
+    run = runs_in(finished)[0]
+
+    def shown(*arguments: str) -> list[str]:
+        assert sweep.main([*arguments, "--dry-run", "--workers", "1"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    line, total = shown(finished, "--only", "*/CoOp/")
+    assert line.startswith("done       emoji_activities/CoOp/shots_1/seed1-")
+    assert total == "1 runs: 1 done, 0 to resume, 0 to do; estimated time with 1 at a time: 0:00:00"
+    lines = shown(finished, "--set", "OPTIM.LR", "0.1")
+    assert all(line.startswith("to do") for line in lines[:-1])
+    assert lines[-1].endswith("estimated time with 1 at a time: unknown")
+    # Another seed takes as long as the one that is done.
+    more = write(tmp_path, data_root, shots=[1, 2], seeds=[1, 2], output=str(run.output))
+    estimate = r"1 at a time: 0:0\d:\d\d and 2 runs of unknown length"
+    assert re.search(estimate, shown(more)[-1])
 
 
 def test_an_interrupted_run_is_resumed(tmp_path: Path, data_root: Path) -> None:
