@@ -20,6 +20,9 @@ TRAIN_COMMANDS = [
 ]
 
 
+COMMANDS = ["bench", "corrupt", "download", "export", "interpret", "predict", "report", "sweep"]
+
+
 def test_there_are_commands() -> None:
     assert len(TRAIN_COMMANDS) >= 2
 
@@ -31,7 +34,7 @@ def test_every_command_resolves(arguments: list[str]) -> None:
     assert cfg.MODEL.BACKBONE.NAME in ("mini", "RN50")
 
 
-@pytest.mark.parametrize("name", ["bench", "corrupt", "download", "export", "interpret", "predict"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_other_command_is_one(name: str) -> None:
     found = re.findall(rf"python {name}\.py ([^`\n]*)", README.replace("\\\n", ""))
     parser = importlib.import_module(name).build_parser()
