@@ -1,6 +1,8 @@
 """Whole runs of train.py on the bundled benchmark, as a user types them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,20 @@ def results(output: Path) -> dict[str, Any]:
 def finish(arguments: list[str]) -> None:
     """Run and expect success."""
     assert train.main(arguments) == 0
+
+
+def finish_in(house: Path, arguments: list[str]) -> None:
+    """Run train.py of a copy of the house, in a process of its own, and expect success."""
+    # -c instead of the script: Python would look for the packages beside the link's target.
+    start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", start, *arguments],
+        cwd=house,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

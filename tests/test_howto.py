@@ -3,8 +3,6 @@
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import open_clip
@@ -14,7 +12,7 @@ from PIL import Image
 import train
 from clip.weights import MINI_PATH
 from datasets.emoji import concepts_of, write_scenes
-from tests.runs import ROOT, results
+from tests.runs import ROOT, finish_in, results
 from tests.test_folder import write_csv
 
 PAGE = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
@@ -111,16 +109,7 @@ def test_a_file_of_ones_own_runs(name: str, house: Path) -> None:
         arguments = [*COMMANDS[name], *SHORT]
         arguments[arguments.index("--trainer") + 1] = trainer
         arguments[arguments.index("--output-dir") + 1] = str(output)
-        # -c instead of the script: Python would look for the packages beside the link's target.
-        start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
-        result = subprocess.run(
-            [sys.executable, "-c", start, *arguments],
-            cwd=house,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
+        finish_in(house, arguments)
         assert results(output)["trainer"] == trainer
         assert name != "anchored" or '"distance": ' in (output / "history.jsonl").read_text()
 

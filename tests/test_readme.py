@@ -4,14 +4,12 @@ import importlib
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import train
-from tests.runs import ROOT, SHORT, command, results
+from tests.runs import ROOT, SHORT, command, finish_in, results
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAIN_COMMANDS = [
@@ -69,14 +67,5 @@ def test_a_method_is_one_file(name: str, tmp_path: Path, data_root: Path) -> Non
 
     arguments = command(tmp_path / "out", data_root, *SHORT, "TRAINER.SHRINK.FACTOR", "0.5")
     arguments[arguments.index("CoOp")] = name
-    # -c instead of the script: Python would look for the packages beside the link's target.
-    start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
-    result = subprocess.run(
-        [sys.executable, "-c", start, *arguments],
-        cwd=house,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    finish_in(house, arguments)
     assert results(tmp_path / "out")["trainer"] == name
