@@ -162,11 +162,7 @@ def predict_command(arguments: argparse.Namespace) -> int:
     trainer = open_classifier(arguments)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
-    try:
-        unreadable = _print_all(trainer, paths, arguments)
-    except BrokenPipeError:  # whoever reads has seen enough; nothing is left to be flushed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    unreadable = _print_all(trainer, paths, arguments)
     return int(bool(problems or unreadable))
 
 

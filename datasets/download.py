@@ -16,13 +16,12 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock, Timeout
 
 from clip.transport import DownloadError, check, download
-from dassl.data.datasets import Source
+from dassl.data.datasets import Source, page_of
 from dassl.utils import mkdir_if_missing, prepare_output_dir
 from dassl.utils.archives import ArchiveError, Budget, TooLargeError, extract
 
 # Sends files of any size directly, without the page that warns that they were not scanned.
 DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
-DRIVE_PAGE = "https://drive.google.com/uc?id="
 ATTEMPTS = 10  # a connection may be cut this often in one run
 
 
@@ -78,14 +77,15 @@ class Address:
     @classmethod
     def of(cls, url: str, source: Source, drive: str = DRIVE) -> "Address":
         """Read an address as `Source.urls` has them; `drive` comes before Google Drive's ids."""
+        page = page_of(url)
         url, _, fragment = url.partition("#")
         checksum = fragment.replace("=", ":") or source.checksum
         scheme, _, rest = url.partition(":")
         if scheme == "gdrive":
             number, _, name = rest.partition("/")
             name = name or Path(source.path).name
-            return cls(drive + number, DRIVE_PAGE + number, name, checksum)
-        return cls(url, url, unquote(urlsplit(url).path).split("/")[-1], checksum)
+            return cls(drive + number, page, name, checksum)
+        return cls(url, page, unquote(urlsplit(url).path).split("/")[-1], checksum)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ Positions count from 0, accuracies are in %, a norm is L2, the mean over classes
 """
 
 import contextlib
-import hashlib
 import io
 import math
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from analysis.results import method_of
+from clip.download import sha256_of
 from dassl.engine import finished_run
 from dassl.engine.keeper import choose_checkpoint
 from dassl.utils import PathLike, UserError, package_versions, read_json, write_json
@@ -191,7 +191,7 @@ class Subject:
         """
         wanted = plan.corruptions(self.length)
         checkpoint = choose_checkpoint(self.path / LEARNER, epoch)
-        identity = {"file": f"{LEARNER}/{checkpoint.name}", "sha256": _sha256(checkpoint)}
+        identity = {"file": f"{LEARNER}/{checkpoint.name}", "sha256": _digest_of(checkpoint)}
         study = Study(dict(self.facts), identity, plan.noise_seed)
         known = Study.read(self.file(epoch))
         if known is not None and known.belongs_to(study):
@@ -245,7 +245,7 @@ class Subject:
         return self._evaluator
 
 
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f'No checkpoint at "{path}"')
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest_of(checkpoint: Path) -> str:
+    if not checkpoint.is_file():
+        raise UserError(f'No checkpoint at "{checkpoint}"')
+    return sha256_of(checkpoint)

@@ -1,6 +1,7 @@
 """What the project's commands share: one sentence for a mistake, and the exit code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -44,13 +45,30 @@ def exit_code(
         mistakes: exceptions whose text is one sentence for the user.
 
     Returns:
-        What `run` returned, 2 after a mistake of the user, 1 when a training diverged.
+        What `run` returned, 2 after a mistake of the user, 1 when a training diverged; 0 when
+        whoever reads the output has seen enough (`| head`).
     """
     try:
-        return run(parser.parse_args(argv)) or 0
+        code = run(parser.parse_args(argv)) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 0
     except mistakes as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:  # the training diverged: no mistake in the command
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _reader_has_left() -> bool:
+    """Whether it is our own output that nobody reads any more, and no other pipe."""
+    try:
+        print(flush=True)  # a flush alone has nothing to write, and says nothing
+    except BrokenPipeError:
+        return True
+    return False

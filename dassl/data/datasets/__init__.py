@@ -5,7 +5,7 @@ from .base_dataset import DatasetBase, Datum
 from .build import DATASET_REGISTRY, build_dataset
 from .class_names import ClassNames
 from .listing import class_items, folder_items, list_images
-from .source import Source
+from .source import Source, page_of
 from .split_dataset import SplitDataset
 from .splits import Split, read_items, split_all, split_lists
 
@@ -22,6 +22,7 @@ __all__ = [
     "folder_items",
     "list_images",
     "lookup",
+    "page_of",
     "read_items",
     "read_mat",
     "read_rows",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ...utils import UserError
-from .source import Source
+from .source import Source, page_of
 
 
 def holds(source: Source, path: str) -> bool:
@@ -68,10 +68,4 @@ def _where(path: str, sources: Sequence[Source], directory: Path) -> str:
     source = next((source for source in sources if holds(source, path)), None)
     if source is None or source.instructions:
         return source.instructions.replace("{folder}", str(directory)) if source else ""
-    if not source.urls:
-        return ""
-    address = source.urls[0].partition("#")[0]
-    if address.startswith("gdrive:"):
-        file = address.removeprefix("gdrive:").partition("/")[0]
-        address = f"https://drive.google.com/uc?id={file}"
-    return f"from {address}"
+    return f"from {page_of(source.urls[0])}" if source.urls else ""

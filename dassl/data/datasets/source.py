@@ -42,5 +42,14 @@ class Source:
         return not replaced and not self.is_there(folder)
 
 
+def page_of(url: str) -> str:
+    """What a person opens in a browser, for an address as `Source.urls` has them."""
+    address, _, _ = url.partition("#")
+    if address.startswith("gdrive:"):
+        number, _, _ = address.removeprefix("gdrive:").partition("/")
+        return f"https://drive.google.com/uc?id={number}"
+    return address
+
+
 def _has_content(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
