@@ -39,10 +39,12 @@ class Murderer(Workers):
         """Kill before the outcome can come."""
         if self.victims:
             self.victims -= 1
+            (worker,) = filter(None, self._slots)
             if self.when:
-                (run,) = [r for worker in self._slots if worker for r in worker.task.values()]
+                (run,) = worker.task.values()
                 wait_for(run.folder / self.when, lambda: super(Murderer, self).collect(0))
             os.kill(self.pids[0], signal.SIGKILL)
+            worker.process.join(60)  # or the next victim might be the same
         return super().collect(seconds)
 
 
