@@ -81,6 +81,10 @@ class Run:
         return load_config(flag_overrides=lambda cfg: cfg.merge_tree(whole, source=self.name))
 
 
+# What is given to a worker at once: a run, or several to be trained together.
+Task = tuple[Run, ...]
+
+
 def recorded_digest(results: Mapping[str, Any]) -> str | None:
     """The identity of a finished run, from its results; None for one of an unknown model."""
     source = results.get("source_run")
@@ -204,3 +208,9 @@ def newest_log(folder: Path) -> Path | None:
     """The log of the latest attempt; None without any."""
     logs = sorted(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime_ns)
     return logs[-1] if logs else None
+
+
+def train_seconds(run: Run) -> float:
+    """How long a finished run was trained; its share, where several were trained together."""
+    results = finished_run(locate(run).folder) or {}
+    return float(results.get("train_seconds") or 0) / results.get("vectorised", 1)
