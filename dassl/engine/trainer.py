@@ -93,6 +93,7 @@ class SimpleTrainer(TrainerBase):
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, test and write the results."""
         self.check_train()
+        self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
         super().train(
             self.start_epoch if start_epoch is None else start_epoch,
@@ -111,6 +112,7 @@ class SimpleTrainer(TrainerBase):
             Accuracy in percent.
         """
         source = source_entries(model_dir)
+        self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
         accuracy = self.test()
         self.finish_run(**source)
@@ -281,6 +283,7 @@ class TrainerX(SimpleTrainer):
         end = time.time()
         for batch_idx, batch in enumerate(self.train_loader_x):
             self.batch_idx = batch_idx
+            self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
             data_time.update(time.time() - end)
             losses.update(self.forward_backward(batch))
             # What is printed is read from the device, so only now and then.
