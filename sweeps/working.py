@@ -20,7 +20,7 @@ import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.engine import carry_out
-from dassl.utils import UserError, keep_loaded, set_random_seed
+from dassl.utils import UserError, keep_loaded, refused_by_system, set_random_seed
 
 from .runs import Run, State, locate, locked, newest_log, state_of, tidy
 
@@ -111,7 +111,7 @@ def work(run: Run, state: CleanState) -> Outcome:
     except (UserError, ClipError, FloatingPointError) as error:
         return _failed(run, str(error), f"error: {error}")
     except Exception as error:
-        reason = _refused_by_system(error)
+        reason = refused_by_system(error)
         if reason:
             return _failed(run, reason, f"error: {reason}")
         said = " ".join(str(error).split())
@@ -136,18 +136,6 @@ def _do(run: Run) -> str:
     ):
         carry_out(run.cfg(), model_dir=model_dir)
     return DONE
-
-
-def _refused_by_system(error: BaseException | None) -> str:
-    """What the system would not do, such as writing to a full disk; "" if it is not to blame.
-
-    PyTorch raises an error of its own on top of the system's.
-    """
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def _failed(run: Run, reason: str, text: str, broken: bool = False) -> Outcome:

@@ -15,6 +15,7 @@ from ..data.data_manager import set_loader_epoch
 from ..evaluation import build_evaluator
 from ..utils import AverageMeter, MetricMeter, UserError, choose_device, prepare_output_dir
 from .base import TrainerBase
+from .provenance import provenance
 from .run_record import TENSORBOARD, RunRecord, source_entries
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
@@ -95,10 +96,13 @@ class SimpleTrainer(TrainerBase):
         self.check_train()
         self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
-        super().train(
-            self.start_epoch if start_epoch is None else start_epoch,
-            self.max_epoch if max_epoch is None else max_epoch,
-        )
+        try:
+            super().train(
+                self.start_epoch if start_epoch is None else start_epoch,
+                self.max_epoch if max_epoch is None else max_epoch,
+            )
+        finally:
+            self.close_writer()  # a process that does many runs would keep its thread and its file
         self.export_artifacts(self.output_dir)
         self.finish_run(epochs=self.max_epoch)
 
@@ -121,7 +125,9 @@ class SimpleTrainer(TrainerBase):
     def finish_run(self, epochs: int = 0, **entries: Any) -> dict[str, Any]:
         """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
         skipped = getattr(getattr(self, "dm", None), "skipped_images", 0)
+        origin = provenance(str(self.device), getattr(getattr(self, "dm", None), "dataset", None))
         entries = {"skipped_images": skipped, **entries, **self.result_entries()}
+        entries["provenance"] = origin
         return self.record.finish(self.cfg, self.last_results, str(self.device), epochs, entries)
 
     def enter_epoch(self) -> None:

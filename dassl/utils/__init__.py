@@ -8,7 +8,7 @@ from .checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
-from .command_line import Parser, exit_code
+from .command_line import Parser, exit_code, refused_by_system
 from .errors import UserError
 from .files import (
     PathLike,
@@ -91,6 +91,7 @@ __all__ = [
     "random_states",
     "read_json",
     "read_sealed",
+    "refused_by_system",
     "restore_random_states",
     "resume_from_checkpoint",
     "save_checkpoint",

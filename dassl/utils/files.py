@@ -11,6 +11,8 @@ from typing import Any
 
 from .errors import UserError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 PathLike = str | os.PathLike[str]
 
 
@@ -114,12 +116,22 @@ def _rename(temporary: Path, target: Path) -> None:
 
 
 def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`."""
+    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`.
+
+    Raises:
+        OSError: the system does not let it be written; names `path`.
+    """
     target = Path(path)
-    with _temporary_sibling(target) as temporary:
-        write(temporary)
-        _flush_to_disk(temporary)
-        _rename(temporary, target)
+    try:
+        with _temporary_sibling(target) as temporary:
+            write(temporary)
+            _flush_to_disk(temporary)
+            _rename(temporary, target)
+    except OSError as error:
+        if error.errno is None or (error.filename and error.errno not in _NO_ROOM):
+            raise
+        # What is written to an open file, or under its temporary name, fails without its own.
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def write_json(obj: Any, fpath: PathLike) -> None:
