@@ -107,7 +107,8 @@ def test_corrupt(
     with small_disk(tmp_path / "disk", "8k") as disk:
         sentence(corrupt.main, capsys, whole, *few, "--output", disk / "tables")
     with small_disk(tmp_path / "disk", "152k") as disk:
-        run = shutil.copytree(whole, disk / "run", ignore=shutil.ignore_patterns("model*-[12]", "corruption.json"))
+        less = shutil.ignore_patterns("model*-[12]", "corruption.json")
+        run = shutil.copytree(whole, disk / "run", ignore=less)
         _fill(disk)
         sentence(corrupt.main, capsys, run, *few, "--output", tmp_path / "tables")
         assert finished_run(run)
@@ -144,8 +145,8 @@ def test_predict_into_a_full_file(whole: Path, tmp_path: Path, data_root: Path) 
 def test_sweep(tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run that does not fit fails; those that do are done."""
     with small_disk(tmp_path / "disk", "116k") as disk:
-        only = {"config": "mini_ctx16", "output": str(disk / "runs")}
-        path = write_sweep(tmp_path, data_root, seeds=[1, 2], **only)
+        output = str(disk / "runs")
+        path = write_sweep(tmp_path, data_root, seeds=[1, 2], output=output, config="mini_ctx16")
         capsys.readouterr()
         assert sweep.main([path, "--workers", "0"]) == 1
         printed = capsys.readouterr()
