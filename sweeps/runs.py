@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from dassl.config import CfgNode, load_config
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG, clear_run, finished_run
-from dassl.utils import UserError, find_checkpoint, load_checkpoint
+from dassl.utils import UserError, load_last_common
 from dassl.utils.checkpoint import POINTER
 
 LOCKS = ".locks"
@@ -193,15 +193,12 @@ def tidy(run: Run, state: State) -> None:
 
 
 def _readable(folder: Path) -> bool:
-    """Whether all checkpoints to resume from can be read."""
+    """Whether there is an undamaged checkpoint of each model to resume from."""
+    models = {pointer.parent.name: pointer.parent for pointer in folder.glob(f"*/{POINTER}")}
     try:
-        for pointer in folder.glob(f"*/{POINTER}"):
-            path = find_checkpoint(pointer.parent)
-            if path is not None:
-                load_checkpoint(path)
+        return load_last_common(models) is not None
     except (UserError, OSError, ValueError):
         return False
-    return True
 
 
 def newest_log(folder: Path) -> Path | None:
