@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from dassl.config import CfgNode, load_config
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG, clear_run, finished_run
-from dassl.utils import UserError, find_checkpoint, load_checkpoint
+from dassl.utils import UserError, load_last_common
 from dassl.utils.checkpoint import POINTER
 
 LOCKS = ".locks"
@@ -57,6 +57,7 @@ class Run:
         config: its whole configuration, as plain values.
         digest: its identity.
         source: the run whose model this one tests; None for one that trains.
+        point: its method's grid: the value of each key here.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Run:
     config: dict[str, Any]
     digest: str
     source: "Run | None" = None
+    point: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -191,15 +193,12 @@ def tidy(run: Run, state: State) -> None:
 
 
 def _readable(folder: Path) -> bool:
-    """Whether all checkpoints to resume from can be read."""
+    """Whether there is an undamaged checkpoint of each model to resume from."""
+    models = {pointer.parent.name: pointer.parent for pointer in folder.glob(f"*/{POINTER}")}
     try:
-        for pointer in folder.glob(f"*/{POINTER}"):
-            path = find_checkpoint(pointer.parent)
-            if path is not None:
-                load_checkpoint(path)
+        return load_last_common(models) is not None
     except (UserError, OSError, ValueError):
         return False
-    return True
 
 
 def newest_log(folder: Path) -> Path | None:

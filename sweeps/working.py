@@ -21,7 +21,13 @@ import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.engine import carry_out
-from dassl.utils import UserError, keep_loaded, prepare_output_dir, set_random_seed
+from dassl.utils import (
+    UserError,
+    keep_loaded,
+    prepare_output_dir,
+    refused_by_system,
+    set_random_seed,
+)
 from trainers.vectorised import train_together
 
 from .runs import Run, State, Task, locate, locked, newest_log, state_of, tidy
@@ -164,25 +170,13 @@ def _do(runs: Sequence[Run]) -> list[Exception | None]:
             return [error] * len(runs)
 
 
-def _refused_by_system(error: BaseException | None) -> str:
-    """What the system would not do, such as writing to a full disk; "" if it is not to blame.
-
-    PyTorch raises an error of its own on top of the system's.
-    """
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        error = error.__cause__ or error.__context__
-    return ""
-
-
 def _failed(run: Run, error: Exception) -> Outcome:
     """Say at the end of the log, too, why the run failed."""
     broken = False
     if isinstance(error, (UserError, ClipError, FloatingPointError)):
         reason = str(error)
     else:
-        reason = _refused_by_system(error)
+        reason = refused_by_system(error)
         broken = not reason
     text = f"error: {reason}"
     if broken:

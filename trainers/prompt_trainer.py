@@ -131,6 +131,7 @@ class PromptTrainer(FeatureTrainer):
         self.detect_anomaly(loss)
         self.model_zero_grad()
         self.company.backward(self.scaler.scale(loss))
+        self.detect_bad_gradients()
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:

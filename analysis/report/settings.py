@@ -74,6 +74,22 @@ def _torch(run: Run) -> str | None:
     return str(version).partition(".")[0] if version else None
 
 
+def _precision(run: Run) -> str | None:
+    node = run["trainer"].removesuffix("Nemesis").upper()
+    return run["config"].get("TRAINER", {}).get(node, {}).get("PREC")
+
+
+def _data(run: Run, part: str) -> str | None:
+    """First digits of the hash of a part of the data; see dassl/engine/provenance.py."""
+    hashes = (run.get("provenance") or {}).get("data") or {}
+    return (hashes.get(part) or "")[:8] or None
+
+
+def _train_data(run: Run) -> str | None:
+    learned_here = run.get("epochs") and not is_zero_shot(run)
+    return _data(run, "train_x") if learned_here else None
+
+
 # What runs of one row must share: a mean over different ones would stand for nothing.
 TRAITS = {
     "backbone": lambda run: run.get("backbone"),
@@ -82,13 +98,18 @@ TRAITS = {
     "size": _size,
     "split": lambda run: run["split"],
     "torch": _torch,
+    "precision": _precision,
     "num_test": lambda run: run.get("num_test"),
+    "test_data": lambda run: _data(run, run["split"]),
+    "train_data": _train_data,
 }
 TRAIT_NAMES = {
     "weights": "weights (SHA-256)",
     "size": "image size",
     "torch": "major version of torch",
     "num_test": "number of test images",
+    "test_data": "test data (SHA-256)",
+    "train_data": "training data (SHA-256)",
 }
 
 
@@ -126,14 +147,12 @@ def name_rows(runs: Sequence[Run], by: Sequence[str] = ()) -> Rows:
     for method, members in methods.items():
         differing = sorted(_differing(members), key=_importance)
         keys[method], implied[method] = _without_implied(differing, [s for _, s in members])
-        names = _short_names(keys[method])
+        names = short_names(keys[method])
         for run, settings in members:
-            parts = [
-                f"{names[key]} {show(settings[key])}" for key in keys[method] if key in settings
-            ]
-            traits = [(name, TRAITS[name](run)) for name in by]
-            parts += [f"{name} {value}" for name, value in traits if value is not None]
-            labels[id(run)] = f"{method} ({', '.join(parts)})" if parts else method
+            named = {names[key]: settings[key] for key in keys[method] if key in settings}
+            traits = {name: TRAITS[name](run) for name in by}
+            known = {name: value for name, value in traits.items() if value is not None}
+            labels[id(run)] = row_name(method, {**named, **known})
     return Rows([(labels[id(run)], run) for run in runs], keys, implied)
 
 
@@ -173,7 +192,13 @@ def _without_implied(keys: list[str], all_settings: list[Settings]) -> tuple[lis
     return kept, implied
 
 
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
+def row_name(method: str, settings: Mapping[str, Any]) -> str:
+    """A method with the settings that name its row: `CoOp+PAN (omega 10, N 2)`."""
+    parts = [f"{name} {show(value)}" for name, value in settings.items()]
+    return f"{method} ({', '.join(parts)})" if parts else method
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
     """The last part of each key, or as many as tell it from the others."""
     last = [key.rpartition(".")[2] for key in keys]
     return {

@@ -39,9 +39,9 @@ class TrainerBase(ModelKeeper):
 
     def close_writer(self) -> None:
         """Close the writer."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def write_scalar(
         self, tag: str, scalar_value: float | int, global_step: int | None = None

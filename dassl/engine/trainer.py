@@ -15,6 +15,7 @@ from ..data.data_manager import set_loader_epoch
 from ..evaluation import build_evaluator
 from ..utils import AverageMeter, MetricMeter, UserError, choose_device, prepare_output_dir
 from .base import TrainerBase
+from .provenance import provenance
 from .run_record import TENSORBOARD, RunRecord, source_entries
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
@@ -93,11 +94,15 @@ class SimpleTrainer(TrainerBase):
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, test and write the results."""
         self.check_train()
+        self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
-        super().train(
-            self.start_epoch if start_epoch is None else start_epoch,
-            self.max_epoch if max_epoch is None else max_epoch,
-        )
+        try:
+            super().train(
+                self.start_epoch if start_epoch is None else start_epoch,
+                self.max_epoch if max_epoch is None else max_epoch,
+            )
+        finally:
+            self.close_writer()  # a process that does many runs would keep its thread and its file
         self.export_artifacts(self.output_dir)
         self.finish_run(epochs=self.max_epoch)
 
@@ -111,6 +116,7 @@ class SimpleTrainer(TrainerBase):
             Accuracy in percent.
         """
         source = source_entries(model_dir)
+        self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
         accuracy = self.test()
         self.finish_run(**source)
@@ -119,7 +125,9 @@ class SimpleTrainer(TrainerBase):
     def finish_run(self, epochs: int = 0, **entries: Any) -> dict[str, Any]:
         """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
         skipped = getattr(getattr(self, "dm", None), "skipped_images", 0)
+        origin = provenance(str(self.device), getattr(getattr(self, "dm", None), "dataset", None))
         entries = {"skipped_images": skipped, **entries, **self.result_entries()}
+        entries["provenance"] = origin
         return self.record.finish(self.cfg, self.last_results, str(self.device), epochs, entries)
 
     def enter_epoch(self) -> None:
@@ -281,6 +289,7 @@ class TrainerX(SimpleTrainer):
         end = time.time()
         for batch_idx, batch in enumerate(self.train_loader_x):
             self.batch_idx = batch_idx
+            self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
             data_time.update(time.time() - end)
             losses.update(self.forward_backward(batch))
             # What is printed is read from the device, so only now and then.
