@@ -15,6 +15,7 @@ import sweep
 from dassl.utils import UserError
 from sweeps.cluster import RayPool
 from sweeps.runs import State, state_of
+from tests.runs import results
 from tests.sweeps_small import learned, runs_in, wait_for, write
 
 needs_ray = pytest.mark.skipif(
@@ -72,6 +73,19 @@ def test_the_table_is_that_of_this_machine_though_a_worker_is_killed(
         assert one.digest == other.digest
         assert state_of(other) is State.DONE
         assert (learned(one)[0] == learned(other)[0]).all()
+        assert learned(one)[1] == learned(other)[1]
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_the_cluster_trains_runs_together(tmp_path: Path, data_root: Path, address: str) -> None:
+    here = write(tmp_path / "here", data_root, seeds=list(range(8)))
+    there = write(tmp_path / "there", data_root, seeds=list(range(8)))
+    assert sweep.main([here, "--workers", "0"]) == 0
+    assert sweep.main([there, "--cluster", address, "--vectorise", "2"]) == 0
+    for one, other in zip(runs_in(here), runs_in(there), strict=True):
+        assert results(other.folder)["vectorised"] == 2
+        assert (learned(one)[0] - learned(other)[0]).abs().max() <= 1e-5
         assert learned(one)[1] == learned(other)[1]
 
 
