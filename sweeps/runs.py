@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Run:
         config: its whole configuration, as plain values.
         digest: its identity.
         source: the run whose model this one tests; None for one that trains.
+        point: its method's grid: the value of each key here.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Run:
     config: dict[str, Any]
     digest: str
     source: "Run | None" = None
+    point: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -77,6 +79,10 @@ class Run:
         """The frozen configuration, with its folder."""
         whole = {**self.config, "OUTPUT_DIR": str(self.folder), "RESUME": ""}
         return load_config(flag_overrides=lambda cfg: cfg.merge_tree(whole, source=self.name))
+
+
+# What is given to a worker at once: a run, or several to be trained together.
+Task = tuple[Run, ...]
 
 
 def recorded_digest(results: Mapping[str, Any]) -> str | None:
@@ -199,3 +205,9 @@ def newest_log(folder: Path) -> Path | None:
     """The log of the latest attempt; None without any."""
     logs = sorted(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime_ns)
     return logs[-1] if logs else None
+
+
+def train_seconds(run: Run) -> float:
+    """How long a finished run was trained; its share, where several were trained together."""
+    results = finished_run(locate(run).folder) or {}
+    return float(results.get("train_seconds") or 0) / results.get("vectorised", 1)

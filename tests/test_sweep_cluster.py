@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ import sweep
 from dassl.utils import UserError
 from sweeps.cluster import RayPool
 from sweeps.runs import State, state_of
-from tests.sweeps_small import learned, runs_in, write
+from tests.sweeps_small import learned, runs_in, wait_for, write
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install '.[cluster]'"
@@ -54,19 +53,20 @@ def test_the_table_is_that_of_this_machine_though_a_worker_is_killed(
     there = write(tmp_path / "there", data_root, settings, seeds=[1, 2, 3])
     assert sweep.main([here, "--workers", "0"]) == 0
     killed: list[int] = []
+    codes: list[str] = []
 
     def kill() -> None:
         first = runs_in(there)[0]
-        while not (first.folder / "prompt_learner/checkpoint").exists():
-            time.sleep(0.01)
+        wait_for(first.folder / "prompt_learner/checkpoint", lambda: codes)
         killed.extend(ray_workers()[:1])
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
 
     murderer = threading.Thread(target=kill)
     murderer.start()
-    assert sweep.main([there, "--cluster", address]) == 0
-    murderer.join()
+    codes.append(f"exit code {sweep.main([there, '--cluster', address])}")
+    murderer.join(60)
+    assert codes == ["exit code 0"]
     assert killed
     for one, other in zip(runs_in(here), runs_in(there), strict=True):
         assert one.digest == other.digest

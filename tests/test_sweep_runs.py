@@ -42,7 +42,8 @@ def copied(finished: str, tmp_path: Path) -> Run:
 
 
 def do(run: Run, state: CleanState | None = None) -> Outcome:
-    return work(run, state or CleanState(torch.get_num_threads()))
+    (outcome,) = work((run,), state or CleanState(torch.get_num_threads()))
+    return outcome
 
 
 def same(one: Run, other: Run) -> bool:

@@ -9,7 +9,6 @@ batch, and the sum of the losses has each prompt's own gradient. See `dassl.engi
 
 import json
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -90,9 +89,9 @@ def vector_key(cfg: Any) -> str | None:
 def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Exception | None]:
     """Train and test several runs side by side; each leaves the folder of a run of its own.
 
-    A run that fails (its training diverges, say) ends alone, with the reason in its log. Its
-    checkpoints are ordinary ones: after an interruption, the same call goes on where each run has
-    left off, and so does `train.py` with one of them.
+    A run that fails (its training diverges, say) ends alone. Checkpoints are ordinary ones: after
+    an interruption, the same call goes on where each run has left off, and so does `train.py` with
+    one of them.
 
     Args:
         cfgs: the runs' configurations, of one `vector_key`, each with a folder of its own.
@@ -169,7 +168,6 @@ def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exc
             together.admit(trainer)
             trainer.train()
         except Exception as error:
-            traceback.print_exc(file=sys.stdout)
             print(f"{output}: {error}", file=console)
             return error
         print(f"Results are in {output}")
