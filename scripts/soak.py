@@ -98,7 +98,7 @@ def soak(runs: int, root: Path, folder: Path) -> Iterator[tuple[float, int, int]
     state = CleanState(torch.get_num_threads())
     with keep_loaded():
         for run in plan(str(sweep)).runs[:runs]:
-            outcome = work(run, state)
+            (outcome,) = work((run,), state)
             if outcome.status != DONE:
                 raise UserError(f"{run.name}: {outcome.status} {outcome.reason}")
             shutil.rmtree(run.folder)
