@@ -19,7 +19,7 @@ from tqdm import tqdm
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
-from dassl.engine import carry_out
+from dassl.engine import Interrupted, carry_out
 from dassl.utils import UserError, keep_loaded, set_random_seed
 
 from .runs import Run, State, locate, locked, newest_log, state_of, tidy
@@ -166,4 +166,8 @@ def serve(connection: Any, threads: int) -> None:
     tqdm.set_lock(threading.RLock())  # its own, between processes, would outlive a killed worker
     with keep_loaded(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(work(connection.recv(), state))
+            try:
+                outcome = work(connection.recv(), state)
+            except Interrupted as stop:  # its run is saved
+                sys.exit(stop.exit_code)
+            connection.send(outcome)

@@ -45,8 +45,8 @@ def exit_code(
         mistakes: exceptions whose text is one sentence for the user.
 
     Returns:
-        What `run` returned, 2 after a mistake of the user, 1 when a training diverged; 0 when
-        whoever reads the output has seen enough (`| head`).
+        What `run` returned, 2 after a mistake of the user, 1 when a training diverged, 130 after
+        Ctrl-C and 143 after SIGTERM; 0 when whoever reads the output has seen enough (`| head`).
     """
     try:
         code = run(parser.parse_args(argv)) or 0
@@ -63,6 +63,9 @@ def exit_code(
     except FloatingPointError as error:  # the training diverged: no mistake in the command
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
 
 
 def _reader_has_left() -> bool:
