@@ -1,7 +1,7 @@
 """Processes that die while they train: of themselves at a chosen file operation, or killed.
 
-    python tests/killing.py steps FOLDER ARGUMENTS...   dies before its 1st, 2nd, ... operation
-    python tests/killing.py often ARGUMENTS...          train.py that saves after every batch
+python tests/killing.py steps FOLDER ARGUMENTS...   dies before its 1st, 2nd, ... operation
+python tests/killing.py often ARGUMENTS...          train.py that saves after every batch
 """
 
 import json
@@ -27,7 +27,11 @@ WHOLE = "whole"
 
 def start(*arguments: str, often: bool = True) -> "subprocess.Popen[str]":
     """train.py in a process of its own, which saves after every batch or as it does by itself."""
-    code = (str(Path(__file__)), "often") if often else (str(Path(__file__).parent.parent / "train.py"),)
+    code = (
+        (str(Path(__file__)), "often")
+        if often
+        else (str(Path(__file__).parent.parent / "train.py"),)
+    )
     return subprocess.Popen(
         [sys.executable, *code, *arguments],
         env=ENVIRONMENT,
@@ -64,7 +68,7 @@ def _die_at(step: int, folder: Path) -> None:
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
         if event == "open":
-            path, mode, flags = arguments
+            path, _, flags = arguments
             if not isinstance(path, str | os.PathLike) or not flags & (os.O_WRONLY | os.O_RDWR):
                 return
         elif event in ("os.rename", "os.remove"):

@@ -9,7 +9,7 @@ from ..utils import UserError, prepare_output_dir, setup_logger
 from .build import start_trainer
 from .interruption import Interrupted, stopping_on_signals
 from .run_lock import run_folder
-from .run_record import clear_run, finished_run, same_run
+from .run_record import RESUME, clear_run, finished_run, same_run
 
 
 def carry_out(
@@ -41,6 +41,7 @@ def carry_out(
     output = prepare_output_dir(cfg.OUTPUT_DIR)
     with run_folder(output), stopping_on_signals():
         if _is_done(output, cfg, overwrite):
+            (output / RESUME).unlink(missing_ok=True)  # of one that was killed as it ended
             print(f"{output} holds this run, and it is finished")
             return
         with setup_logger(output) or nullcontext():

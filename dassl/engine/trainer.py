@@ -1,6 +1,7 @@
 """Trainers that build data, model and evaluator from a configuration and run to the end."""
 
 import datetime
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,10 @@ class SimpleTrainer(ResumableTrainer):
 
     def build_data_loader(self) -> None:
         """Create the `DataManager` and take over its loaders and numbers."""
+        # Lists are drawn once and kept. What a run draws must not depend on who drew them.
+        drawn = random.getstate()
         dm = DataManager(self.cfg)
+        random.setstate(drawn)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
         self.val_loader = dm.val_loader
