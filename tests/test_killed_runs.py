@@ -45,9 +45,13 @@ def _written(file: Path) -> int:
         return 0
 
 
-def assert_same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path, own_processes: bool = False) -> None:
     """The same prompts, checkpoint, history, results and names of files."""
     first, second = outcome(one), outcome(other)
+    if not own_processes:
+        # The checker of types and shapes, which runs within the tests, draws what it looks at.
+        for end in (first, second):
+            del end["checkpoint"]["random_states"]["python"]
     for part, content in first.items():
         assert same_state(content, second[part]), part
 
@@ -60,7 +64,7 @@ def end_of(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 def test_killed_at_ten_random_moments(tmp_path: Path, data_root: Path) -> None:
     """In the start, in the midst of epochs and of saves: each batch is saved here."""
-    options = (*VIEWS, "OPTIM.MAX_EPOCH", "60")
+    options = (*VIEWS, "OPTIM.MAX_EPOCH", "40")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(arguments(whole, data_root, *options))
     rng = random.Random(1)
@@ -100,7 +104,7 @@ def test_killed_before_every_single_operation_on_a_file(tmp_path: Path, data_roo
     killed = [folder for folder in base.iterdir() if folder.name != killing.WHOLE]
     assert len(killed) > 30
     for folder in killed:
-        assert_same(base / killing.WHOLE, folder)
+        assert_same(base / killing.WHOLE, folder, own_processes=True)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
