@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from dassl.config import CfgNode, load_config
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG, clear_run, finished_run
+from dassl.engine.run_record import NOT_IDENTITY, RESUME
 from dassl.utils import UserError, load_last_common
 from dassl.utils.checkpoint import POINTER
 
 LOCKS = ".locks"
-NOT_IDENTITY = ("OUTPUT_DIR", "RESUME")
 _RUN_FOLDER = re.compile(r"-([0-9a-f]{10})$")
 
 
@@ -107,7 +107,9 @@ def state_of(run: Run) -> State:
         raise _other_run(run.folder)
     if config is not None and digest_of(config) != digest_of(run.config):
         raise _other_run(run.folder)
-    begun = run.source is None and config is not None and any(run.folder.glob(f"*/{POINTER}"))
+    if run.source is not None or config is None:
+        return State.TODO
+    begun = (run.folder / RESUME).is_file() or any(run.folder.glob(f"*/{POINTER}"))
     return State.RESUME if begun else State.TODO
 
 
@@ -193,10 +195,10 @@ def tidy(run: Run, state: State) -> None:
 
 
 def _readable(folder: Path) -> bool:
-    """Whether there is an undamaged checkpoint of each model to resume from."""
+    """Whether there is an undamaged file of each model to resume from."""
     models = {pointer.parent.name: pointer.parent for pointer in folder.glob(f"*/{POINTER}")}
     try:
-        return load_last_common(models) is not None
+        return not models or load_last_common(models) is not None
     except (UserError, OSError, ValueError):
         return False
 

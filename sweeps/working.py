@@ -20,7 +20,7 @@ from tqdm import tqdm
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
-from dassl.engine import carry_out
+from dassl.engine import Interrupted, carry_out
 from dassl.utils import (
     UserError,
     keep_loaded,
@@ -196,5 +196,9 @@ def serve(connection: Any, threads: int) -> None:
     tqdm.set_lock(threading.RLock())  # its own, between processes, would outlive a killed worker
     with keep_loaded(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            for outcome in work(connection.recv(), state):
+            try:
+                outcomes = work(connection.recv(), state)
+            except Interrupted as stop:  # its runs are saved
+                sys.exit(stop.exit_code)
+            for outcome in outcomes:
                 connection.send(outcome)

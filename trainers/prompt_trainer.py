@@ -138,6 +138,10 @@ class PromptTrainer(FeatureTrainer):
             self.update_lr()
         return summary
 
+    def epoch_state(self) -> dict[str, Any]:
+        """Nothing is gathered from batch to batch."""
+        return {}
+
     def features_and_labels(
         self, batch: dict[str, Any]
     ) -> tuple[Float[Tensor, "batch *tokens embed"], Int[Tensor, " batch"]]:

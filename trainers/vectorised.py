@@ -10,6 +10,7 @@ batch, and the sum of the losses has each prompt's own gradient. See `dassl.engi
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from clip.text_encoding import SoftPromptEncoder
 from dassl.config import to_dict
 from dassl.engine import TRAINER_REGISTRY, clear_run, finished_run, start_trainer
+from dassl.engine.interruption import stopping_on_signals
 from dassl.engine.lockstep import Lockstep
+from dassl.engine.run_lock import run_folder
 from dassl.utils import UserError, choose_device, prepare_output_dir, setup_logger
 
 from .cached_features import FeatureCache, overrides
@@ -102,6 +105,7 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
 
     Raises:
         UserError: the runs cannot be trained together, or a folder is taken.
+        Interrupted: Ctrl-C or SIGTERM; every run is saved.
     """
     _check_agreement(cfgs)
     _check_folders(cfgs, overwrite)
@@ -111,7 +115,11 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
         company = cfgs[start : start + at_once]
         together = Together(len(company))
         jobs = [partial(_train, cfg, overwrite, together, sys.stdout) for cfg in company]
-        ends += together.lockstep.run(jobs)
+        with stopping_on_signals():
+            ends += together.lockstep.run(jobs)
+        for end in ends:
+            if isinstance(end, KeyboardInterrupt):
+                raise end
     return ends
 
 
@@ -157,10 +165,12 @@ def _check_folders(cfgs: Sequence[Any], overwrite: bool) -> None:
 def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exception | None:
     """One of the runs, from its configuration to its results."""
     output = cfg.OUTPUT_DIR
-    logger = setup_logger(output)
-    assert logger is not None
-    with logger:
+    with ExitStack() as stack:
         try:
+            stack.enter_context(run_folder(output))
+            logger = setup_logger(output)
+            assert logger is not None
+            stack.enter_context(logger)
             trainer = start_trainer(cfg)
             trainer.check_train()
             if overwrite:

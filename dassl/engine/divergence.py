@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..utils import find_checkpoint
+from .run_record import RESUME
 
 Names = str | Sequence[str] | None
 MOST_UNCHECKED = 200
@@ -130,6 +131,7 @@ class DivergenceWatch:
     def _last_good(self) -> str:
         directory = getattr(self, "output_dir", None)
         found = [find_checkpoint(Path(directory or "") / name) for name in self._models]
+        found.append(Path(directory or "") / RESUME)
         paths = [str(path) for path in found if path is not None and path.is_file()]
         if directory is None or not paths:
             return "no checkpoint was written before"

@@ -119,21 +119,33 @@ class ModelKeeper(DivergenceWatch):
         """
         self.check_losses()
         self.check_learned()
-        scaler = getattr(self, "scaler", None)
-        for name, model in self._models.items():
-            optim, sched = self._optims[name], self._scheds[name]
+        for name in self._models:
             state = {
-                "state_dict": model.state_dict(),
+                **self.model_state(name),
+                **self.run_state(),
                 "epoch": epoch + 1,
-                "optimizer": optim.state_dict() if optim is not None else None,
-                "scheduler": sched.state_dict() if sched is not None else None,
                 "val_result": float(val_result) if val_result is not None else None,
-                "best_result": float(self.best_result),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "random_states": random_states(),
             }
             folder = Path(directory) / name
             save_checkpoint(state, folder, is_best=is_best, model_name=model_name)
+
+    def model_state(self, name: str) -> dict[str, Any]:
+        """What a model and its optimiser and schedule have learned; tensors are not copied."""
+        optim, sched = self._optims[name], self._scheds[name]
+        return {
+            "state_dict": self._models[name].state_dict(),
+            "optimizer": optim.state_dict() if optim is not None else None,
+            "scheduler": sched.state_dict() if sched is not None else None,
+        }
+
+    def run_state(self) -> dict[str, Any]:
+        """What is there once for all models."""
+        scaler = getattr(self, "scaler", None)
+        return {
+            "best_result": float(self.best_result),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "random_states": random_states(),
+        }
 
     def resume_model_if_exist(self, directory: PathLike) -> int:
         """Continue from the newest checkpoint that all models have.
@@ -149,12 +161,26 @@ class ModelKeeper(DivergenceWatch):
         print(f"Found checkpoint at {directory} (will resume training)")
         for name, (path, state) in newest.items():
             epoch = int(state["epoch"])
-            load_state(path, state, self._models[name], self._optims[name], self._scheds[name])
+            self.restore_model_state(name, state, path)
             print(f'Loaded {name} from "{path}" (epoch {epoch})')
-        self._restore_run_state(state)
+        self.restore_run_state(state)
         return epoch
 
-    def _restore_run_state(self, state: dict[str, Any]) -> None:
+    def restore_model_state(self, name: str, state: dict[str, Any], path: Path | None) -> None:
+        """Put back what `model_state` returned.
+
+        Args:
+            name: of the model.
+            state: its state.
+            path: the file that it comes from.
+
+        Raises:
+            UserError: it belongs to another model.
+        """
+        load_state(path, state, self._models[name], self._optims[name], self._scheds[name])
+
+    def restore_run_state(self, state: dict[str, Any]) -> None:
+        """Put back what `run_state` returned, as far as it is there."""
         if state.get("best_result") is not None:
             self.best_result = state["best_result"]
         scaler = getattr(self, "scaler", None)

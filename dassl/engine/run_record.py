@@ -9,7 +9,8 @@ come to its end. Every line of the history and the whole of results.json have a 
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ HISTORY = "history.jsonl"
 RESULTS = "results.json"
 CONFIG = "config.yaml"
 TENSORBOARD = "tensorboard"
+RESUME = "resume.pth.tar"
+# Settings that say where a run is written, not what it is.
+NOT_IDENTITY = ("OUTPUT_DIR", "RESUME")
 
 
 def _plain(value: Any) -> Any:
@@ -109,6 +113,15 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def same_run(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two whole configurations, as plain dictionaries, are those of the same run."""
+    texts = [
+        json.dumps({k: v for k, v in c.items() if k not in NOT_IDENTITY}, sort_keys=True)
+        for c in (config, other)
+    ]
+    return texts[0] == texts[1]
+
+
 def source_entries(model_dir: PathLike) -> dict[str, Any]:
     """Say for results.json which run the tested model comes from.
 
@@ -141,13 +154,16 @@ def clear_run(directory: PathLike) -> None:
     known to be a run's.
     """
     root = Path(directory)
-    for name in (RESULTS, HISTORY, CONFIG):
-        (root / name).unlink(missing_ok=True)
+    # What could be gone on with goes first: one who is stopped here must not leave the old run's
+    # checkpoints to the new one.
+    (root / RESUME).unlink(missing_ok=True)
     for pattern in ("*/model*.pth.tar*", f"*/{POINTER}", "tensorboard/events.out.tfevents.*"):
         for path in [path for path in root.glob(pattern) if path.suffix != DAMAGED]:
             path.unlink()
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
+    for name in (HISTORY, CONFIG, RESULTS):
+        (root / name).unlink(missing_ok=True)
 
 
 def _line(entry: Mapping[str, Any]) -> str:
@@ -163,6 +179,7 @@ class RunRecord:
 
     def __init__(self, directory: PathLike) -> None:
         self.directory = Path(directory)
+        self.lines = 0  # of the history so far
 
     def set_aside_damaged(self) -> None:
         """Give damaged results of an earlier attempt another name, and say so."""
@@ -176,9 +193,25 @@ class RunRecord:
         text = cfg.dump()
         write_atomic(self.directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def begin(self, start_epoch: int) -> None:
-        """Drop what an earlier attempt wrote about this epoch and later ones."""
-        kept = [e for e in read_history(self.directory) if e.get("epoch", 0) < start_epoch]
+    def begin(self, start_epoch: int, lines: int | None = None) -> None:
+        """Drop what an earlier attempt wrote behind the point from which this one goes on.
+
+        Args:
+            start_epoch: lines about this epoch and later ones are dropped.
+            lines: how many there were at that point; None where that is not known.
+        """
+        entries = read_history(self.directory)
+        early = [entry for entry in entries if entry.get("epoch", 0) < start_epoch]
+        self._rewrite(early if lines is None else entries[:lines])
+
+    def begin_evaluation(self) -> None:
+        """Drop what an earlier attempt wrote that was stopped, unless a training is recorded."""
+        entries = read_history(self.directory)
+        trained = any(entry.get("event") == "train" for entry in entries)
+        self._rewrite(entries if trained else [])
+
+    def _rewrite(self, kept: Sequence[Mapping[str, Any]]) -> None:
+        self.lines = len(kept)
         text = "".join(_line(entry) for entry in kept)
         write_atomic(self.directory / HISTORY, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -187,6 +220,10 @@ class RunRecord:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / HISTORY).open("a", encoding="utf-8") as file:
             file.write(line)
+            # On the disk before a checkpoint that counts on it.
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines += 1
 
     def epoch(self, epoch: int, seconds: float, lr: float | None, means: Mapping[str, Any]) -> None:
         """Add a training epoch.

@@ -50,8 +50,8 @@ def exit_code(
 
     Returns:
         What `run` returned, 2 after a mistake of the user, 1 when a training diverged or the
-        system could not write or read a file (a full disk); 0 when whoever reads the output has
-        seen enough (`| head`).
+        system could not write or read a file (a full disk), 130 after Ctrl-C and 143 after SIGTERM;
+        0 when whoever reads the output has seen enough (`| head`).
     """
     try:
         code = run(parser.parse_args(argv)) or 0
@@ -68,6 +68,9 @@ def exit_code(
     except FloatingPointError as error:  # the training diverged: no mistake in the command
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
     except Exception as error:
         reason = refused_by_system(error, DISK_TROUBLE)
         if not reason:
