@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dassl.utils import UserError, write_atomic
+from dassl.utils.strangers import parse_json, sentence
 
 PROMPT_FILE = "prompt.safetensors"
 
@@ -37,6 +38,6 @@ def read_prompt_metadata(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, "pt") as file:
-            return {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            return {key: parse_json(text) for key, text in (file.metadata() or {}).items()}
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {sentence(error)}") from error

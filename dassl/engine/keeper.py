@@ -17,7 +17,8 @@ from ..utils import (
     restore_random_states,
     save_checkpoint,
 )
-from ..utils.checkpoint import load_state
+from ..utils.checkpoint import finished_epochs, load_state
+from ..utils.strangers import shown
 
 Names = str | Sequence[str] | None
 
@@ -147,7 +148,7 @@ class ModelKeeper:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        epoch = min(int(state["epoch"]) for state in states.values())
+        epoch = min(finished_epochs(newest[name], state) for name, state in states.items())
         for name, folder in folders.items():
             path, state = newest[name], states[name]
             if state["epoch"] != epoch:
@@ -160,8 +161,9 @@ class ModelKeeper:
         return epoch
 
     def _restore_run_state(self, state: dict[str, Any]) -> None:
-        if state.get("best_result") is not None:
-            self.best_result = state["best_result"]
+        best = state.get("best_result")
+        if isinstance(best, int | float):
+            self.best_result = best
         scaler = getattr(self, "scaler", None)
         if scaler is not None and state.get("scaler"):
             scaler.load_state_dict(state["scaler"])
@@ -185,7 +187,7 @@ class ModelKeeper:
             path = choose_checkpoint(Path(directory) / name, epoch)
             state = load_checkpoint(path)
             load_state(path, state, self._models[name], None, None)
-            print(f'Loaded {name} from "{path}" (epoch {state["epoch"]})')
+            print(f'Loaded {name} from "{path}" (epoch {shown(state.get("epoch"))})')
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Put models in training ("train") or evaluation mode ("test", "eval").

@@ -15,8 +15,9 @@ from typing import Any
 
 from ..config import to_dict
 from ..config.node import read_yaml_layers
-from ..utils import PathLike, package_versions, write_atomic, write_json
+from ..utils import PathLike, package_versions, read_json, write_atomic, write_json
 from ..utils.checkpoint import POINTER
+from ..utils.strangers import parse_json
 
 HISTORY = "history.jsonl"
 RESULTS = "results.json"
@@ -39,18 +40,21 @@ def read_history(directory: PathLike) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entries.append(json.loads(line))
+            entry = parse_json(line)
         except ValueError:
             break
+        if not isinstance(entry, dict):
+            break
+        entries.append(entry)
     return entries
 
 
 def finished_run(directory: PathLike) -> dict[str, Any] | None:
     """Return the results of a run that came to its end in this folder, or None."""
     try:
-        content = json.loads((Path(directory) / RESULTS).read_text(encoding="utf-8"))
+        content = read_json(Path(directory) / RESULTS)
     except (OSError, ValueError):
         return None
     if isinstance(content, dict) and content.get("status") == "finished":

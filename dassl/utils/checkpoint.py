@@ -18,6 +18,8 @@ from torch import nn
 
 from .errors import UserError
 from .files import PathLike, mkdir_if_missing, write_atomic
+from .pickles import check_file, check_tensors
+from .strangers import sentence, shown
 
 POINTER = "checkpoint"
 
@@ -80,8 +82,10 @@ def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f'No checkpoint at "{path}"')
     try:
+        check_file(path)
         with torch.serialization.safe_globals(_allowed_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(content)
     except Exception as error:  # a damaged file makes the reader fail in any way
         reason = "it is damaged or no checkpoint"
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
@@ -139,7 +143,7 @@ def find_checkpoint(directory: PathLike) -> Path | None:
     pointer = Path(directory) / POINTER
     if not pointer.is_file():
         return None
-    return Path(directory) / Path(pointer.read_text().strip()).name
+    return Path(directory) / Path(pointer.read_text(errors="replace").strip()).name
 
 
 def resume_from_checkpoint(
@@ -168,7 +172,19 @@ def resume_from_checkpoint(
     print(f'Loading checkpoint from "{path}"')
     state = load_checkpoint(path)
     load_state(path, state, model, optimizer, scheduler)
-    return int(state["epoch"])
+    return finished_epochs(path, state)
+
+
+def finished_epochs(path: PathLike | None, state: dict[str, Any]) -> int:
+    """The number of epochs after which a checkpoint was written.
+
+    Raises:
+        UserError: it does not say.
+    """
+    epoch = state.get("epoch")
+    if not isinstance(epoch, int) or epoch < 0:
+        raise UserError(f'"{path}" is refused: its epoch is {shown(epoch)}')
+    return epoch
 
 
 def load_state(
@@ -184,9 +200,8 @@ def load_state(
         for target, key in ((optimizer, "optimizer"), (scheduler, "scheduler")):
             if target is not None and state.get(key) is not None:
                 target.load_state_dict(state[key])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f'"{path}" does not fit this run: {reason}') from error
+    except Exception as error:  # a stranger's checkpoint can hold anything under these names
+        raise UserError(f'"{path}" does not fit this run: {sentence(error)}') from error
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
@@ -200,7 +215,12 @@ def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
         UserError: the file is no checkpoint.
     """
     checkpoint = load_checkpoint(weight_path)
-    state_dict = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
+    weights = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(weights, dict):
+        raise UserError(f'"{weight_path}" is refused: its state_dict is none')
+    state_dict = _without_module_prefix(
+        {str(name): value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    )
     own = model.state_dict()
     fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
     left_out = [name for name in state_dict if name not in fitting]
@@ -230,7 +250,20 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Put back what `random_states` returned, as far as this machine has the devices."""
+    """Put back what `random_states` returned, as far as this machine has the devices.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        _restore(states)
+    except Exception as error:  # from a stranger's checkpoint, as in `load_state`
+        raise UserError(
+            f"The checkpoint's random states are none that can be gone on with: {sentence(error)}"
+        ) from error
+
+
+def _restore(states: dict[str, Any]) -> None:
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
