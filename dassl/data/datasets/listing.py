@@ -28,7 +28,7 @@ _DAMAGES = (
     *(OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError),
     OverflowError,
 )
-LARGEST_LISTING = 1 << 28  # bytes; ImageNet's has 50 million
+LARGEST_LISTING = 1 << 27  # bytes; ImageNet's has 50 million
 
 Kept = dict[str, tuple[int, list[str]]]
 
