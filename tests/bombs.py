@@ -177,7 +177,8 @@ def _pickles() -> dict[str, bytes]:
     legacy = io.BytesIO()
     torch.save({"a": 1}, legacy, _use_new_zipfile_serialization=False)
     plain = pickle.dumps({"a": 1}, protocol=2)
-    sparse = torch.sparse_coo_tensor(size=(10**6, 10**6), check_invariants=True)
+    where, what = torch.zeros(2, 1, dtype=torch.long), torch.ones(1)
+    sparse = torch.sparse_coo_tensor(where, what, (10**6, 10**6), check_invariants=True)
     asks = b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\xe4\x0b\x54\x02\x85R."
     return {
         "a key that takes years to hash": with_pickle(archive, _nested_key()),

@@ -105,7 +105,7 @@ class _Touch:
     def __init__(self, command: str) -> None:
         self.command = command
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[object, ...]:
         return os.system, (self.command,)
 
 

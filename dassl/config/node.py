@@ -18,6 +18,7 @@ from .yaml_text import MAX_BYTES, parse_yaml
 BASE_KEY = "_BASE_"
 LONGEST_KEY = 200  # characters of a wrong one that are compared with the known
 MAX_BASES = 20
+LONGEST_NUMBER = 1 << 10  # bits; Python would refuse to print much longer ones
 LONGEST_LITERAL = 1 << 16  # characters; a longer text stays a text
 
 
@@ -148,7 +149,7 @@ def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
         return value
     # YAML reads 2e-3 and (224, 224) as text, and a shell has nothing but text.
     parsed = _parse(value) if isinstance(value, str) else value
-    if type(parsed) is int and abs(parsed) >= 2**63:
+    if type(parsed) is int and parsed.bit_length() > LONGEST_NUMBER:
         parsed = shown(parsed)  # no setting of any kind
     if type(parsed) is type(old) and not isinstance(old, tuple | list):
         return parsed

@@ -46,7 +46,8 @@ def is_broken_image(error: UserError) -> bool:
     A file that is missing or that the system does not let us read may be readable the next time.
     """
     cause = error.__cause__
-    return not (isinstance(cause, OSError) and cause.errno is not None)
+    systems = isinstance(cause, MemoryError)
+    return not (systems or (isinstance(cause, OSError) and cause.errno is not None))
 
 
 def without_broken(items: Sequence[Datum], what: str, folder: Path) -> list[Datum]:
