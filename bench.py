@@ -5,6 +5,7 @@ r"""What a step costs: the textbook way of tuning prompts beside ours, in one ru
     python bench.py --corruption                 # a corrupted prompt: three minutes
     python bench.py                              # everything, hours on two cores
     python bench.py --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
+    python bench.py --table a8                   # the paper's table of costs beside ours
     python bench.py --loading                    # does loading keep up with the tower: minutes
 
 Exit codes: 0 done, 2 a mistake in the command (one sentence says which).
@@ -14,6 +15,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +28,7 @@ from analysis.cost.parity import parity
 from analysis.cost.report import environment, write_report
 from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, target_plan
 from analysis.cost.synthetic import Backbone, class_names
+from analysis.cost.tables import BASELINE, TABLES, classes_of, write_cost_table
 from clip.errors import ClipError
 from dassl.config import load_config
 from dassl.utils import Parser, UserError, choose_device, exit_code, prepare_output_dir
@@ -55,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a process per corrupted prompt beside one pass: RN50, 100 classes, on the CPU",
     )
+    size.add_argument("--table", choices=TABLES, help="the paper's table of costs, measured")
     add("--backbones", nargs="+", metavar="NAME", help=f"default {' '.join(BACKBONES)}; also mini")
     add(
         "--classes",
@@ -95,6 +99,13 @@ def check(arguments: argparse.Namespace) -> None:
                 f"--cases: {case!r} is unknown; did you mean {near!r}? "
                 f"Choose from {', '.join(CASES)}."
             )
+    _check_selection(arguments)
+
+
+def _check_selection(arguments: argparse.Namespace) -> None:
+    """Refuse a selection beside a flag that makes it."""
+    if arguments.table and arguments.cases:
+        raise UserError("--table says which cases are measured; leave out --cases.")
     fixed = arguments.quick or arguments.targets
     if fixed and (arguments.backbones or arguments.classes or arguments.cases):
         raise UserError(
@@ -158,6 +169,28 @@ def run_cases(arguments: argparse.Namespace) -> None:
         print(f"Figure: {path} (with .pdf and .csv)")
 
 
+def run_table(arguments: argparse.Namespace) -> None:
+    """Measure the cases of one of the paper's tables, both sides, and write it.
+
+    Raises:
+        UserError: the device is not there.
+        ClipError: an unknown backbone.
+    """
+    key = arguments.table
+    device = choose_device(load_config(opts=["DEVICE", arguments.device]))
+    backbones = [Backbone.find(name) for name in arguments.backbones or BACKBONES[:1]]
+    folder = Path(prepare_output_dir(str(arguments.output_dir)))
+    torch.set_num_threads(arguments.threads)
+    repetitions, budget = EFFORT["full"]
+    effort = Effort(arguments.repetitions or repetitions, budget, arguments.threads)
+    classes = sorted(set(arguments.classes or classes_of(key)))
+    jobs = full_plan(classes, [BASELINE, *TABLES[key].columns])
+    plan = [replace(job, memory=False) for job in jobs]
+    measured = [entry for one in backbones for entry in run_plan(one, plan, device, effort)]
+    print(write_cost_table(key, Entries(measured), folder, environment(device, effort)))
+    print(f"Table: {folder / f'table_{key}.md'}  JSON: {folder / f'table_{key}.json'}")
+
+
 def run_corruption(arguments: argparse.Namespace) -> None:
     """Measure a corrupted prompt, report, and say where the report is.
 
@@ -188,6 +221,8 @@ def run(arguments: argparse.Namespace) -> None:
         run_loading(arguments)
     elif arguments.corruption:
         run_corruption(arguments)
+    elif arguments.table:
+        run_table(arguments)
     else:
         run_cases(arguments)
 

@@ -32,6 +32,7 @@ setup(
             "open_clip_torch>=2.26",
             "POT>=0.9",  # the oracle of our Sinkhorn
             "pytest>=8",
+            "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
             "torchmetrics>=1.4",  # the oracle of the calibration error

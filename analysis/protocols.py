@@ -19,6 +19,7 @@ from dassl.utils import Parser, UserError, exit_code, write_atomic, write_json
 from .results import Cells, accuracy_table
 from .scores import (
     AVERAGE,
+    Row,
     Run,
     Runs,
     Score,
@@ -91,15 +92,19 @@ def base_to_new(runs: Runs, seeds: int = 0) -> Table:
         for label, shots in dict.fromkeys((label, shots) for label, _, shots in rows):
             # The two averages are over the same datasets: those that have both.
             pairs = [rows.get((label, dataset, shots), {}) for dataset in datasets]
-            both = [row if len(row) == 2 else {} for row in pairs]
+            both = [row if _has_both(row) else {} for row in pairs]
             means = {half: average([row.get(half) for row in both]) for half in ("base", "new")}
             rows[label, AVERAGE, shots] = {half: mean for half, mean in means.items() if mean}
     for row in rows.values():
-        if len(row) == 2:
+        if _has_both(row):
             value = harmonic_mean(row["base"].mean, row["new"].mean)
             row["H"] = Score((value,), row["base"].lacks or row["new"].lacks)
     note = "H: harmonic mean of the averaged base and new accuracies."
     return make_table(f"{caption_of(used)} {note}", rows, ("base", "new", "H"))
+
+
+def _has_both(row: Row) -> bool:
+    return len(row) == 2 and all(score.accuracies for score in row.values())
 
 
 def half_of(run: Run) -> str:

@@ -33,7 +33,7 @@ Runs = Sequence[tuple[str, Run]]  # each with the name of its setting
 
 @dataclass(frozen=True)
 class Score(Cell):
-    """A number of a table, in %.
+    """A number of a table, in %; none of its runs may be there yet.
 
     Attributes:
         lacks: what is missing from it, such as "2 of 3 seeds"; empty when it is complete.
@@ -42,7 +42,8 @@ class Score(Cell):
     lacks: str = ""
 
     def __str__(self) -> str:
-        return f"{super().__str__()} ({self.lacks})" if self.lacks else super().__str__()
+        text = super().__str__() if self.accuracies else "-"
+        return f"{text} ({self.lacks})" if self.lacks else text
 
 
 Key = tuple[Any, ...]
@@ -73,10 +74,10 @@ def average(scores: Sequence[Score | None], what: str = "datasets") -> Score | N
     """Mean of the means of those that are there; None when none is.
 
     Args:
-        scores: numbers, None for one that is missing.
+        scores: numbers, None (or one without accuracies) for one that is missing.
         what: what they stand for, to say how many are missing.
     """
-    there = [score for score in scores if score is not None]
+    there = [score for score in scores if score is not None and score.accuracies]
     if not there:
         return None
     lacks = max((score.lacks for score in there), key=bool)
@@ -130,7 +131,7 @@ def gather(keyed: Iterable[tuple[Key, Run]], seeds: int) -> Scores:
     """The runs' accuracies over the seeds, by key.
 
     Args:
-        keyed: runs, each with the key of its cell.
+        keyed: runs, each with the key of its cell; one that is planned has no accuracy yet.
         seeds: how many a complete cell has, unless a cell has more. Zero-shot CLIP, which no seed
             changes, needs one.
 
@@ -153,9 +154,17 @@ def gather(keyed: Iterable[tuple[Key, Run]], seeds: int) -> Scores:
 
 
 def _score(runs: Mapping[int, Run], wanted: int) -> Score:
-    complete = len(runs) == wanted or all(map(is_zero_shot, runs.values()))
-    accuracies = tuple(runs[seed]["accuracy"] for seed in sorted(runs))
-    return Score(accuracies, "" if complete else f"{len(runs)} of {wanted} seeds")
+    every = (runs[seed]["accuracy"] for seed in sorted(runs))
+    accuracies = tuple(accuracy for accuracy in every if accuracy is not None)
+    if all(map(is_zero_shot, runs.values())):
+        wanted = max(1, len(accuracies))
+    lacks = "" if len(accuracies) == wanted else f"{len(accuracies)} of {seeds_name(wanted)}"
+    return Score(accuracies, lacks)
+
+
+def seeds_name(count: int) -> str:
+    """Such as "1 seed" or "5 seeds"."""
+    return f"{count} seed{'s' if count != 1 else ''}"
 
 
 def rows_of(scores: Scores) -> dict[Key, Row]:
@@ -193,8 +202,8 @@ def make_record(key: Key, column: str, score: Score) -> dict[str, Any]:
         "dataset": dataset,
         "shots": shots,
         "column": column,
-        "mean": score.mean,
-        "std": score.std,
+        "mean": score.mean if score.accuracies else None,
+        "std": score.std if score.accuracies else None,
         "accuracies": list(score.accuracies),
         "lacks": score.lacks,
     }

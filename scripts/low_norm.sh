@@ -11,7 +11,7 @@ defaults mini OUTPUT=output/mini/low_norm SHOTS="1 4" SEEDS="1 2" \
 list DATASETS
 list SHOTS
 list SEEDS
-OPTS=${OPTS:-}
+: "${OPTS=}"
 list OPTS
 if [[ $BENCH == mini ]]; then OPTS=(INPUT.TRAIN_VIEWS 4 "${OPTS[@]}"); fi
 [[ $OUTPUT == /* ]] || OUTPUT=$PWD/$OUTPUT

@@ -153,6 +153,7 @@ class _Grid:
             config=to_dict(cfg),
             digest=digest,
             source=test[2] if test else None,
+            point=point,
         )
 
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Run:
         config: its whole configuration, as plain values.
         digest: its identity.
         source: the run whose model this one tests; None for one that trains.
+        point: its method's grid: the value of each key here.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Run:
     config: dict[str, Any]
     digest: str
     source: "Run | None" = None
+    point: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

@@ -92,7 +92,8 @@ def read_sweep(path: PathLike, bench: str = PAPER) -> SweepFile:
     """Read a sweep file.
 
     Args:
-        path: the YAML file; its `_BASE_` names one whose keys it replaces.
+        path: the YAML file; its `_BASE_` names one whose keys it replaces, those of a bench
+            one by one.
         bench: `paper`, or a name under the file's `bench`, whose keys replace the file's.
 
     Raises:
@@ -100,18 +101,19 @@ def read_sweep(path: PathLike, bench: str = PAPER) -> SweepFile:
     """
     source = Path(path)
     content: dict[str, Any] = {}
-    benches: dict[str, Any] = {}
+    benches: dict[str, dict[str, Any]] = {}
     for layer_path, layer in read_yaml_layers(source):
         _known(layer, KEYS, str(layer_path))
-        benches.update(_mapping(layer.pop("bench", {}), f"{layer_path}: bench"))
+        for name, keys in _mapping(layer.pop("bench", {}), f"{layer_path}: bench").items():
+            where = f"{layer_path}: bench.{name}"
+            own = _mapping(keys, where)
+            _known(own, [key for key in KEYS if key != "bench"], where)
+            benches[name] = {**benches.get(name, {}), **own}
         content.update(layer)
     if bench != PAPER:
         if bench not in benches:
             raise UserError(f'{source} has no bench "{bench}"; it has {_names([PAPER, *benches])}')
-        where = f"{source}: bench.{bench}"
-        replaced = _mapping(benches[bench], where)
-        _known(replaced, [key for key in KEYS if key != "bench"], where)
-        content.update(replaced)
+        content.update(benches[bench])
     for key in REQUIRED:
         if key not in content:
             raise UserError(f'{source} lacks the key "{key}"; it needs {_names(REQUIRED)}')

@@ -79,6 +79,16 @@ def test_a_bench_replaces_keys_and_a_base_is_extended(tmp_path: Path) -> None:
     assert (paper.config["SEED"], mini.config["SEED"]) == (1, 7)
 
 
+def test_a_bench_extends_its_bases_key_by_key(tmp_path: Path) -> None:
+    base = {**SMALL, "bench": {"mini": {"seeds": [7], "config": "mini_generic"}}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    path = tmp_path / "child.yaml"
+    path.write_text("_BASE_: base.yaml\nbench: {mini: {seeds: [8]}}\n")
+    (mini,) = make_runs(read_sweep(path, "mini"))
+    assert mini.config["SEED"] == 8
+    assert mini.config["TRAINER"]["COOP"]["CSC"] is False  # mini_generic's
+
+
 def test_evaluations_follow_the_run_whose_model_they_test(tmp_path: Path) -> None:
     evaluate = [
         {"name": "new", "set": {"DATASET.SUBSAMPLE_CLASSES": "new"}},
@@ -129,6 +139,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "empty list": ({"shots": []}, "shots is empty: nothing to run"),
     "empty grid": ({"grid": {"OPTIM.LR": []}}, "OPTIM.LR takes a list of at least one value"),
     "bad seed": ({"seeds": [-1]}, "seeds takes whole numbers from 0 on, not -1"),
+    "unknown key of a bench": (
+        {"bench": {"mini": {"sedes": [1]}}},
+        'bench.mini: the key "sedes" is unknown; did you mean "seeds"?',
+    ),
     "no mapping": ({"methods": ["CoOp"]}, "methods takes a mapping"),
     "unknown dataset": ({"datasets": ["emoji_fod"]}, 'did you mean "emoji_food"?'),
     "unknown config": ({"config": "mimi"}, 'methods.CoOp: "mimi" is not available; did you mean'),

@@ -12,9 +12,9 @@ from dassl.utils import write_atomic
 
 from .cases import OURS, SIDES
 from .run import Entries
+from .tables import read_paper, relative
 
-PAPER = Path(__file__).parent.parent / "paper"
-OVER_N = {"pan1": 1, "pan4": 4, "pan16": 16}
+OVER_N = {f"pan{n}": n for n in (1, 2, 4, 8, 16)}
 OVER_CLASSES = {"pun": ("PUN", "PUN_x"), "pan1": ("PAN", "PAN_x"), "plot": ("PLOT", "PLOT_x")}
 
 
@@ -28,18 +28,6 @@ class Series:
     dashed: bool = False
 
 
-def _read(name: str) -> list[dict[str, str]]:
-    with (PAPER / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _relative(entries: Entries, backbone: str, classes: int, case: str, side: str) -> float | None:
-    """Seconds of a case over those of the same side's CoOp step."""
-    found = [entries.find(backbone, classes, key, side) for key in (case, "coop")]
-    top, bottom = (entry.seconds if entry else None for entry in found)
-    return top / bottom if top and bottom else None
-
-
 def _measured(values: dict[int, float | None]) -> dict[int, float]:
     return {x: value for x, value in values.items() if value is not None}
 
@@ -50,13 +38,13 @@ def cost_over_n(entries: Entries, backbone: str, classes: int) -> list[Series]:
         Series(
             f"{side}, {classes} classes",
             _measured(
-                {n: _relative(entries, backbone, classes, key, side) for key, n in OVER_N.items()}
+                {n: relative(entries, backbone, classes, key, side) for key, n in OVER_N.items()}
             ),
             index,
         )
         for index, side in enumerate(reversed(SIDES))
     ]
-    rows = {row["dataset"]: row for row in _read("table_a9_cost_n.csv")}
+    rows = {row["dataset"]: row for row in read_paper("a9")}
     for index, dataset in enumerate(("ImageNet", "Caltech101"), 2):
         row = rows[dataset]
         points = {int(key[2:]): float(value) for key, value in row.items() if key[:2] == "N="}
@@ -68,10 +56,10 @@ def cost_over_n(entries: Entries, backbone: str, classes: int) -> list[Series]:
 def cost_over_classes(entries: Entries, backbone: str) -> list[Series]:
     """PUN, PAN and PLOT steps / CoOp step for each number of classes: ours and Table A8."""
     counts = sorted({entry.classes for entry in entries.all})
-    rows = _read("table_a8_cost.csv")
+    rows = read_paper("a8")
     series = []
     for index, (key, (label, column)) in enumerate(OVER_CLASSES.items()):
-        ours = {count: _relative(entries, backbone, count, key, OURS) for count in counts}
+        ours = {count: relative(entries, backbone, count, key, OURS) for count in counts}
         paper = {int(row["classes"]): float(row[column]) for row in rows if row[column]}
         series.append(Series(f"{label}, ours", _measured(ours), index))
         series.append(Series(f"{label}, paper, its own GPU", paper, index, dashed=True))
@@ -88,7 +76,7 @@ def draw_all(entries: Entries, folder: Path) -> list[Path]:
         name = "".join(letter if letter.isalnum() else "_" for letter in backbone)
         counts = {e.classes for e in entries.all if e.backbone == backbone and e.case in OVER_N}
         timed = sorted(
-            count for count in counts if _relative(entries, backbone, count, "pan1", OURS)
+            count for count in counts if relative(entries, backbone, count, "pan1", OURS)
         )
         if not timed:
             continue

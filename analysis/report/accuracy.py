@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from analysis.protocols import base_to_new, few_shot, trained_on, transfer
@@ -10,6 +11,7 @@ from analysis.scores import (
     AVERAGE,
     BASELINE,
     Key,
+    Row,
     Runs,
     Score,
     Table,
@@ -21,6 +23,7 @@ from analysis.scores import (
 from .checks import members_of
 from .listing import DASH, Item, Listing, accuracy
 
+OVER_SHOTS = "mean over shots"
 BEST = " The best mean of a column and dataset is bold; that alone does not make it the better."
 
 
@@ -39,12 +42,13 @@ class Tables:
     other: dict[Key, Score]
 
 
-def make_tables(runs: Runs, seeds: int = 0) -> Tables:
+def make_tables(runs: Runs, seeds: int = 0, over_shots: bool = False) -> Tables:
     """Make the tables of the protocols that the runs belong to.
 
     Args:
-        runs: with the names of their rows.
+        runs: with the names of their rows; planned ones have no accuracy yet.
         seeds: how many a complete cell has, unless a cell has more.
+        over_shots: whether the few-shot table ends in the mean over the shots.
     """
     listings = []
     scores: dict[Key, Score] = {}
@@ -53,7 +57,7 @@ def make_tables(runs: Runs, seeds: int = 0) -> Tables:
     if used:
         table = _with_spread(few_shot(used, seeds), used)
         scores = {(r["method"], r["dataset"], r["shots"]): _score(r) for r in table.records}
-        listings.append(_few_shot_listing(table, scores))
+        listings.append(_few_shot_listing(table, scores, over_shots))
     used = members_of("base-to-new", runs)
     if used:
         table = base_to_new(used, seeds)
@@ -99,7 +103,7 @@ def _with_spread(table: Table, runs: Runs) -> Table:
     return replace(table, records=records)
 
 
-def _few_shot_listing(table: Table, scores: dict[Key, Score]) -> Listing:
+def _few_shot_listing(table: Table, scores: dict[Key, Score], over_shots: bool) -> Listing:
     """A row per dataset and method, a column per number of shots.
 
     Zero-shot CLIP learns from no shots: its one accuracy stands in every column.
@@ -113,6 +117,10 @@ def _few_shot_listing(table: Table, scores: dict[Key, Score]) -> Listing:
                 label, dataset, shots
             ]
     names = [shots_name(column) for column in columns]
+    if over_shots and len(names) > 1:
+        for row in rows.values():
+            row.update(_over_shots([row.get(name) for name in names]))
+        names.append(OVER_SHOTS)
     caption = table.markdown.partition("\n")[0] + BEST
     records = [_record(record) for record in table.records]
     return Listing(
@@ -123,6 +131,19 @@ def _few_shot_listing(table: Table, scores: dict[Key, Score]) -> Listing:
         _lines(rows, names),
         records,
     )
+
+
+def _over_shots(scores: Sequence[Score | None]) -> Row:
+    """The mean over the shots, where it has a number for each; its deviation over the seeds."""
+    there = [score for score in scores if score is not None and score.accuracies]
+    if len(there) < len(scores):
+        return {}
+    lacks = max((score.lacks for score in there), key=bool)
+    counts = {len(score.accuracies) for score in there}
+    if lacks or len(counts) > 1:
+        return {OVER_SHOTS: Score((fmean(score.mean for score in there),), lacks)}
+    columns = zip(*(score.accuracies for score in there), strict=True)
+    return {OVER_SHOTS: Score(tuple(fmean(column) for column in columns))}
 
 
 def shots_name(count: int) -> str:
@@ -188,7 +209,8 @@ def _seeds(dataset: str, cells: dict[str, Score], columns: Sequence[str]) -> Ite
 
     An average of means is one number, whatever the seeds.
     """
-    counted = [cells[name] for name in columns if name in cells and name not in (AVERAGE, "H")]
+    means = AVERAGE, "H", OVER_SHOTS
+    counted = [cells[name] for name in columns if name in cells and name not in means]
     counts = sorted(
         {len(score.accuracies) for score in counted} - ({1} if dataset == AVERAGE else set())
     )

@@ -70,7 +70,7 @@ def find_matches(runs: Runs, tables: Tables) -> list[Match]:
             if not concerned or not all(_fits(run, theirs) for run in concerned):
                 continue
             ours = _ours(label, theirs, tables)
-            if ours is not None:
+            if ours is not None and ours.accuracies:
                 matches.append(Match(label, theirs, ours))
     return matches
 
@@ -107,7 +107,7 @@ def _ours(label: str, theirs: PaperNumber, tables: Tables) -> Score | None:
     """Our number; an average only when it is over the paper's datasets."""
     if theirs.datasets:
         cells = tables.scores if theirs.column == "accuracy" else tables.other
-        found = {key[1] for key in cells if key[0] == label} - {AVERAGE}
+        found = {key[1] for key in cells if key[0] == label and cells[key].accuracies} - {AVERAGE}
         if found != set(theirs.datasets):
             return None
     if theirs.column != "accuracy":

@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.figures import Points, plot_accuracy_over_shots, write_points
 from analysis.protocols import COLUMNS
 from analysis.scores import AVERAGE, Runs
-from dassl.utils import prepare_output_dir, write_atomic
+from dassl.utils import UserError, prepare_output_dir, write_atomic
 
 from .accuracy import Tables, make_tables
 from .beside import find_matches, paper_listing, printed_tables, wanted_tables, why_none
@@ -16,6 +16,7 @@ from .checks import members_of, notes_on, refuse_mixed, refuse_repeated
 from .comparison import choose_baseline, compare
 from .listing import Listing, to_csv, to_latex, to_markdown
 from .page import Page, render
+from .planned import Planned, in_order
 from .provenance import (
     common_settings,
     example_commands,
@@ -44,6 +45,8 @@ class Options:
         by: traits that name rows.
         seeds: how many a complete cell has, unless a cell has more.
         allow_mixed: whether a row may hold runs that differ in a trait.
+        planned: what the report is of, instead of all that the folders hold.
+        over_shots: whether tables end in the mean over the shots.
     """
 
     folders: Sequence[Path]
@@ -55,6 +58,8 @@ class Options:
     by: Sequence[str] = ()
     seeds: int = 0
     allow_mixed: bool = False
+    planned: Planned | None = None
+    over_shots: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,15 +87,14 @@ def build(options: Options) -> Report:
             an unknown baseline or table.
     """
     printed = printed_tables(wanted_tables(options.paper))
-    found = read_runs(options.folders)
-    rows = name_rows(found.runs, options.by)
+    found, rows, missing = _read(options)
     runs, stray = _split(rows.runs)
     _check(runs, options.allow_mixed)
-    tables = make_tables(runs, options.seeds)
+    tables = make_tables([*runs, *missing], options.seeds, options.over_shots)
     baseline = choose_baseline(runs, options.baseline)
     compared = compare(runs, baseline, options.test) if baseline else []
     beside = paper_listing(runs, find_matches(runs, tables))
-    results = [*tables.listings, *compared, *([beside] if beside else []), *printed]
+    results = [*tables.listings, *compared, *([beside] if beside else [])]
     notes = [*_notes(found, rows, stray, tables), *notes_on(runs)]
     if not compared:
         notes.append(_why_no_comparison(baseline))
@@ -98,6 +102,11 @@ def build(options: Options) -> Report:
         notes.append(why_none(runs))
     output = _output(options)
     origin = [settings_listing(runs), runs_listing(runs, output), versions_listing(runs)]
+    if options.planned:
+        notes.insert(0, options.planned.state)
+        results = [in_order(listing, options.planned.rows) for listing in results]
+        origin = [in_order(listing, options.planned.rows) for listing in origin]
+    results += printed
     page = Page(
         options.title,
         summary(runs),
@@ -107,10 +116,23 @@ def build(options: Options) -> Report:
         _drawn(tables),
         example_commands(runs),
         common_settings(runs),
-        ", ".join(map(str, options.folders)),
+        options.planned.name if options.planned else ", ".join(map(str, options.folders)),
     )
     _write(output, page)
     return Report(results, notes, found.damaged, output)
+
+
+def _read(options: Options) -> tuple[Found, Rows, Runs]:
+    """What there is, with the names of its rows, and what is planned but missing."""
+    planned = options.planned
+    if planned is None:
+        found = read_runs(options.folders)
+        return found, name_rows(found.runs, options.by), []
+    if not planned.done:
+        raise UserError(f"{planned.state} Do them first: python sweep.py {planned.name}")
+    found = read_runs(list(planned.done))
+    named = [(planned.done[run["folder"]], run) for run in found.runs]
+    return found, Rows(named, {}, {}), planned.missing
 
 
 def _split(runs: Runs) -> tuple[Runs, list[Path]]:
@@ -161,7 +183,7 @@ def _drawn(tables: Tables) -> Points:
     return {
         key: score
         for key, score in tables.scores.items()
-        if key[1] != AVERAGE or not score.lacks.endswith("datasets")
+        if score.accuracies and (key[1] != AVERAGE or not score.lacks.endswith("datasets"))
     }
 
 

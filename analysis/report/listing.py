@@ -94,6 +94,8 @@ def accuracy(score: Score | None, best: bool = False) -> Item:
     """Mean ± standard deviation in %, and what is missing from it."""
     if score is None:
         return Item(DASH)
+    if not score.accuracies:
+        return Item(DASH, None, score.lacks)
     text = str(Score(score.accuracies))
     return Item(text, score.mean, score.lacks, best)
 

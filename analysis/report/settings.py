@@ -126,14 +126,12 @@ def name_rows(runs: Sequence[Run], by: Sequence[str] = ()) -> Rows:
     for method, members in methods.items():
         differing = sorted(_differing(members), key=_importance)
         keys[method], implied[method] = _without_implied(differing, [s for _, s in members])
-        names = _short_names(keys[method])
+        names = short_names(keys[method])
         for run, settings in members:
-            parts = [
-                f"{names[key]} {show(settings[key])}" for key in keys[method] if key in settings
-            ]
-            traits = [(name, TRAITS[name](run)) for name in by]
-            parts += [f"{name} {value}" for name, value in traits if value is not None]
-            labels[id(run)] = f"{method} ({', '.join(parts)})" if parts else method
+            named = {names[key]: settings[key] for key in keys[method] if key in settings}
+            traits = {name: TRAITS[name](run) for name in by}
+            known = {name: value for name, value in traits.items() if value is not None}
+            labels[id(run)] = row_name(method, {**named, **known})
     return Rows([(labels[id(run)], run) for run in runs], keys, implied)
 
 
@@ -173,7 +171,13 @@ def _without_implied(keys: list[str], all_settings: list[Settings]) -> tuple[lis
     return kept, implied
 
 
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
+def row_name(method: str, settings: Mapping[str, Any]) -> str:
+    """A method with the settings that name its row: `CoOp+PAN (omega 10, N 2)`."""
+    parts = [f"{name} {show(value)}" for name, value in settings.items()]
+    return f"{method} ({', '.join(parts)})" if parts else method
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
     """The last part of each key, or as many as tell it from the others."""
     last = [key.rpartition(".")[2] for key in keys]
     return {

@@ -1,7 +1,7 @@
 """The training loop and its trainers."""
 
 from .build import TRAINER_REGISTRY, build_trainer, check_trainer, start_trainer
-from .run_record import CONFIG, RESULTS, clear_run, finished_run
+from .run_record import CONFIG, RESULTS, clear_run, finished_run, identity
 from .single_run import carry_out
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
 
@@ -17,5 +17,6 @@ __all__ = [
     "check_trainer",
     "clear_run",
     "finished_run",
+    "identity",
     "start_trainer",
 ]

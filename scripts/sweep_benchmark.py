@@ -1,0 +1,170 @@
+"""What a run costs from a worker of `sweep.py`, beside launching `train.py` for each.
+
+    python -m scripts.sweep_benchmark
+    python -m scripts.sweep_benchmark --runs 30 --epochs 14
+
+The runs are seeds of CoOp and its Nemesis variants on the bundled benchmark, one process and one
+thread at a time both ways, from the command line to the last results.json. Images and features are
+made before, in runs that nobody counts. The start-up of a run in a worker is its time from taking a
+configuration to where the first step would be (`--no-train`), CLIP and data being loaded.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dassl.engine import carry_out
+from dassl.utils import Parser, UserError, exit_code, keep_loaded, package_versions, write_json
+from sweeps.command import plan
+from sweeps.runs import Run
+
+HOUSE = Path(__file__).parent.parent
+NEMESIS = "CoOpNemesis"
+METHODS: dict[str, Any] = {
+    "CoOp": None,
+    "CoOp+PUN": {"trainer": NEMESIS, "set": {"TRAINER.NEMESIS.BETA": 1.0}},
+    "CoOp+PAN": {"trainer": NEMESIS, "set": {"TRAINER.NEMESIS.BETA": 0.0}},
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--runs", type=int, default=12, help="how many runs (default 12)")
+    add("--epochs", type=int, default=1, help="of each run (default 1)")
+    add("--root", type=Path, default=HOUSE / "data", help="folder of the datasets (default: data)")
+    add("--output-dir", type=Path, default=Path("output/sweep_benchmark"), help="for the report")
+    return parser
+
+
+def sweep_file(folder: Path, arguments: argparse.Namespace) -> Path:
+    """Write the sweep file of the runs into a folder."""
+    content = {
+        "output": str(folder / "sweep"),
+        "datasets": ["emoji_activities"],
+        "shots": [1],
+        "seeds": list(range(1, 1 + -(-arguments.runs // len(METHODS)))),
+        "config": "mini",
+        "methods": METHODS,
+        "set": {
+            "OPTIM.MAX_EPOCH": arguments.epochs,
+            "INPUT.TRAIN_VIEWS": 4,
+            "DATASET.ROOT": str(arguments.root),
+        },
+    }
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def launch(*command: object) -> None:
+    """Run one of the house's commands in a process of its own.
+
+    Raises:
+        UserError: it fails.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole = [sys.executable, *map(str, command)]
+    done = subprocess.run(whole, cwd=HOUSE, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise UserError(f"{command[0]} failed: {last[0]}")
+
+
+def one_by_one(runs: Sequence[Run], folder: Path) -> float:
+    """Seconds of `train.py` for each run."""
+    files = []
+    for number, run in enumerate(runs):
+        files.append(folder / f"run{number}.yaml")
+        files[-1].write_text(yaml.safe_dump(run.config))
+    start = time.perf_counter()
+    for file in files:
+        launch("train.py", "--config-file", file, "--output-dir", folder / file.stem)
+    return time.perf_counter() - start
+
+
+def swept(file: Path, count: int) -> float:
+    """Seconds of `sweep.py` for all runs."""
+    start = time.perf_counter()
+    launch("sweep.py", file, "--workers", 1, "--limit", count)
+    return time.perf_counter() - start
+
+
+def start_ups(runs: Sequence[Run]) -> list[float]:
+    """Seconds from a run's configuration to its first step, in a process that has begun before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = []
+    with keep_loaded(), contextlib.redirect_stdout(io.StringIO()):
+        for number, run in enumerate([runs[0], *runs]):
+            start = time.perf_counter()
+            cfg = run.cfg().clone()
+            cfg.defrost()
+            cfg.OUTPUT_DIR = f"{run.folder}-{number}-not-trained"
+            cfg.freeze()
+            carry_out(cfg, train=False)
+            seconds.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return seconds[1:]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure both ways, print what came out, and write it as JSON.
+
+    Raises:
+        UserError: a number below 1; or a run fails.
+    """
+    if min(arguments.runs, arguments.epochs) < 1:
+        raise UserError("--runs and --epochs must be at least 1")
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        arguments.root = arguments.root.resolve()
+        file = sweep_file(folder, arguments)
+        runs = plan(file).runs[: arguments.runs]
+        (folder / "before").mkdir()
+        one_by_one(runs[:1], folder / "before")
+        alone, together = one_by_one(runs, folder), swept(file, len(runs))
+        seconds = start_ups(runs)
+    found = {
+        "runs": len(runs),
+        "epochs": arguments.epochs,
+        "train_py_seconds": alone,
+        "sweep_py_seconds": together,
+        "ratio": alone / together,
+        "start_up_seconds": {"median": statistics.median(seconds), "max": max(seconds)},
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "versions": package_versions(),
+    }
+    print(f"{len(runs)} runs of {arguments.epochs} epochs, one thread, load {load:.1f} before:")
+    print(f"train.py for each run        {alone:8.1f} s")
+    print(f"sweep.py --workers 1         {together:8.1f} s")
+    print(f"ratio                        {alone / together:8.2f}")
+    print(f"start-up in a worker, median {statistics.median(seconds):8.3f} s")
+    print(f"start-up in a worker, most   {max(seconds):8.3f} s")
+    report = arguments.output_dir / "sweep_benchmark.json"
+    write_json(found, report)
+    print(f"JSON: {report}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    return exit_code(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
