@@ -9,6 +9,7 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
+ATHERIS = "atheris>=2.3; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 setup(
     name="nemesis-prompts",
@@ -23,6 +24,7 @@ setup(
     install_requires=(HERE / "requirements.txt").read_text(encoding="utf-8").split(),
     extras_require={
         "dev": [
+            ATHERIS,
             "beartype>=0.18",
             "datasets>=2.19",  # only to test that it still imports beside us
             "hypothesis>=6.100",
@@ -39,6 +41,8 @@ setup(
             "types-tabulate",
             "types-tqdm",
         ],
+        # Coverage-guided fuzzing, scripts/fuzz; its wheels are for Linux on x86-64 only.
+        "fuzz": [ATHERIS],
         "cluster": ["ray>=2.9"],  # sweep.py --cluster
         "open_clip": ["open_clip_torch>=2.26"],
         "mini": ["resvg-py>=0.1.5"],  # to make the bundled benchmark again

@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from dassl.utils import write_atomic
+from dassl.utils.strangers import spreadsheet_text
 
 from .results import Cell
 from .scores import BASELINE, Score, natural_order, paper_order
@@ -171,6 +172,7 @@ def write_points(cells: Points, path: Path) -> None:
                 cell = cells[method, dataset, shots]
                 lacks = cell.lacks if isinstance(cell, Score) else ""
                 numbers = (f"{cell.mean:.4f}", f"{cell.std:.4f}", len(cell.accuracies))
-                writer.writerow([dataset, method, shots, *numbers, lacks])
+                names = (spreadsheet_text(dataset), spreadsheet_text(method))
+                writer.writerow([*names, shots, *numbers, lacks])
 
     write_atomic(path, write)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from .config import CLIPConfig, is_weight
 from .errors import WeightsError
+from .pickles import check_file, check_tensors
 from .torchscript import is_torchscript, read_torchscript
 
 # The normalisation of OpenAI's training images, which most of open_clip's models share.
@@ -26,6 +27,7 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 PACKED_ROWS = "token_embedding.weight.rows"
 PACKED_INDEX = "token_embedding.weight.index"
 DEFAULT_VOCABULARY = 49408
+LARGEST_VOCABULARY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if is_torchscript(path):
         return Checkpoint(openai_names(read_torchscript(path)))
     try:
+        check_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(content)
     except Exception:
         # torch.load fails in many ways on what is no state dict, and then advises to run it.
         raise WeightsError(
@@ -86,8 +90,11 @@ def openai_names(content: Any) -> dict[str, Tensor]:
     named = {key: value for key, value in named.items() if is_weight(key)}
     strange = [key for key, value in named.items() if not isinstance(value, Tensor)]
     if strange:
-        raise WeightsError(f"It is not the state dict of a CLIP: {strange[0]!r} is no tensor.")
-    if "text_projection.weight" in named:  # open_clip can hold it as a linear layer
+        raise WeightsError(
+            f"It is not the state dict of a CLIP: {strange[0][:100]!r} is no tensor."
+        )
+    projection = named.get("text_projection.weight")
+    if projection is not None and projection.dim() == 2:  # open_clip can hold it as a linear layer
         named["text_projection"] = named.pop("text_projection.weight").t()
     if named.get("logit_scale", torch.empty(0)).numel() == 1:
         named["logit_scale"] = named["logit_scale"].reshape(())
@@ -101,19 +108,27 @@ def _read_safetensors(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
         config = json.loads(metadata.get("config", "{}"))
         described = CLIPConfig.from_dict(config) if config else None
-        mean = tuple(map(float, json.loads(metadata.get("pixel_mean", json.dumps(PIXEL_MEAN)))))
-        std = tuple(map(float, json.loads(metadata.get("pixel_std", json.dumps(PIXEL_STD)))))
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        mean = _channels(metadata.get("pixel_mean", json.dumps(PIXEL_MEAN)))
+        std = _channels(metadata.get("pixel_std", json.dumps(PIXEL_STD)))
+        vocabulary = int(described.vocab_size if described else DEFAULT_VOCABULARY)
+    except OSError:
+        raise
+    except Exception as error:  # bytes from anywhere can fail in any way
+        reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} is no usable safetensors file ({error}); get it again."
+            f"{path} is no usable safetensors file ({reason}); get it again."
         ) from None
-    vocabulary = described.vocab_size if described else DEFAULT_VOCABULARY
     hints = {
         key: getattr(described, key)
         for key in ("transformer_heads", "vision_heads", "activation")
         if described
     }
     return Checkpoint(openai_names(_unpack(tensors, vocabulary)), hints, mean, std)
+
+
+def _channels(text: str) -> tuple[float, ...]:
+    red, green, blue = json.loads(text)
+    return float(red), float(green), float(blue)
 
 
 def _unpack(tensors: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
@@ -125,7 +140,9 @@ def _unpack(tensors: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
     if PACKED_ROWS not in tensors or PACKED_INDEX not in tensors:
         return tensors
     rows, index = tensors.pop(PACKED_ROWS), tensors.pop(PACKED_INDEX).long()
-    if index.shape != rows.shape[:1] or not 0 <= int(index.min()) <= int(index.max()) < vocabulary:
+    fits = rows.dim() == 2 and index.shape == rows.shape[:1] and index.numel() > 0
+    fits = fits and 0 <= int(index.min()) <= int(index.max()) < vocabulary <= LARGEST_VOCABULARY
+    if not fits:
         raise WeightsError(
             f"The packed token embedding does not fit a vocabulary of {vocabulary} tokens."
         )

@@ -188,7 +188,7 @@ def config_from_state_dict(
         )
     except KeyError as error:
         raise WeightsError(f"This state dict is not that of a CLIP: it lacks {error}.") from None
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, TypeError):
         raise WeightsError("The shapes of this state dict are not those of a CLIP.") from None
     if not 3 <= config["context_length"] <= positions:
         raise WeightsError(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .errors import WeightsError
+from .pickles import check_file, check_tensors
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -31,6 +32,7 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+MOST_MODULES = 100_000  # RN50x64 has 453
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _ALLOWED = {_TENSOR, "collections.OrderedDict", *(f"torch.{name}" for name in _DTYPES)}
 _ALLOWED_MODULES = r"(__torch__(\..*)?|torch\.jit\._pickle)\Z"
@@ -67,10 +69,11 @@ class _Unpickler(pickle.Unpickler):
 
 def is_torchscript(path: Path) -> bool:
     """Whether the file is a zip archive with TorchScript's `constants.pkl`."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # damaged, or no zip at all
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -80,14 +83,17 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         WeightsError: the archive is damaged or is no plain archive of modules and tensors.
     """
     try:
+        check_file(path)
         with zipfile.ZipFile(path) as archive:
             prefix = next(
                 name for name in archive.namelist() if name.endswith("/constants.pkl")
             ).removesuffix("constants.pkl")
             root = _Unpickler(io.BytesIO(archive.read(f"{prefix}data.pkl"))).load()
-            return _Tensors(archive, f"{prefix}data/").collect(root)
+            tensors = _Tensors(archive, f"{prefix}data/").collect(root)
+        check_tensors(tensors)
+        return tensors
     except Exception as error:  # bytes from anywhere can fail in any way
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0][:200]
         raise WeightsError(
             f"{path} is no usable TorchScript archive ({type(error).__name__}: {reason}); "
             "get the published file again."
@@ -101,10 +107,14 @@ class _Tensors:
         self.archive = archive
         self.folder = folder
         self.storages: dict[str, Tensor] = {}
+        self.modules = 0
 
     def collect(self, module: Any, prefix: str = "") -> dict[str, Tensor]:
         """Tensors among the attributes of a module and of the modules in it."""
         found: dict[str, Tensor] = {}
+        self.modules += 1
+        if self.modules > MOST_MODULES:
+            raise ValueError("its modules hold each other again and again")
         attributes = module.state if isinstance(module.state, dict) else {}
         for name, value in attributes.items():
             if not isinstance(value, _Record):

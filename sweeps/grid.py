@@ -1,6 +1,7 @@
 """From a sweep file to runs, each with its whole configuration, all checked before any starts."""
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from dassl.utils import UserError, check_availability
 from .runs import Run, digest_of
 from .sweep_file import RESERVED, Evaluation, Method, Settings, SweepFile
 
+MOST_RUNS = 20_000
 HOUSE = Path(__file__).parent.parent
 
 
@@ -47,11 +49,27 @@ def make_runs(
         for label in case.methods:
             check_availability(label, [method.label for method in sweep.methods])
     grid = _Grid(sweep, output or sweep.output, last)
+    _refuse_endless(sweep)
     groups = [group for method in sweep.methods for group in grid.of_method(method)]
     groups.sort(key=lambda group: (group[0].shots > 0, -group[0].shots))
     runs = [run for group in groups for run in group]
     _refuse_twice(runs)
     return runs
+
+
+def _refuse_endless(sweep: SweepFile) -> None:
+    """Lists of a few lines multiply to more runs than anybody wants, or memory holds."""
+    count = 0
+    for method in sweep.methods:
+        points = math.prod(len(values) for values in method.grid.values())
+        tests = sum(len(item.datasets) or 1 for item in sweep.evaluations)
+        trainings = len(method.datasets) * len(method.shots) * len(method.seeds) * points
+        count += trainings * (1 + tests)
+    if count > MOST_RUNS:
+        raise UserError(
+            f"{sweep.path} describes {count:,} runs, but a sweep has at most {MOST_RUNS:,}; split "
+            "it into several"
+        )
 
 
 def _refuse_twice(runs: Sequence[Run]) -> None:

@@ -90,7 +90,10 @@ def recorded_digest(results: Mapping[str, Any]) -> str | None:
     source = results.get("source_run")
     if results.get("model_dir") and source is None:
         return None
-    return digest_of(results["config"], digest_of(source["config"]) if source else None)
+    try:
+        return digest_of(results["config"], digest_of(source["config"]) if source else None)
+    except (KeyError, TypeError, AttributeError):  # no results.json of ours
+        return None
 
 
 def state_of(run: Run) -> State:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dassl.config.node import read_yaml_layers
 from dassl.utils import PathLike, UserError
+from dassl.utils.strangers import sentence, shown
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 
 PAPER = "paper"
@@ -129,7 +130,7 @@ class _Reader:
     def read(self) -> SweepFile:
         content, path = self.content, self.path
         if not isinstance(content["output"], str) or not content["output"]:
-            raise UserError(f"{path}: output takes a folder, not {content['output']!r}")
+            raise UserError(f"{path}: output takes a folder, not {shown(content['output'])}")
         methods = _mapping(content["methods"], f"{path}: methods")
         if not methods:
             raise UserError(f"{path}: methods is empty, so there is nothing to run")
@@ -145,7 +146,7 @@ class _Reader:
     def _entries(self, key: str) -> list[tuple[str, Any]]:
         entries = self.content.get(key) or []
         if not isinstance(entries, list):
-            raise UserError(f"{self.path}: {key} takes a list, not {entries!r}")
+            raise UserError(f"{self.path}: {key} takes a list, not {shown(entries)}")
         return [(f"{self.path}: {key}[{number}]", entry) for number, entry in enumerate(entries)]
 
     def _method(self, label: str, entry: Any) -> Method:
@@ -198,14 +199,14 @@ def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
         if key not in keys:
             nearest = get_most_similar_str_to_a_from_b(str(key), keys)
             raise UserError(
-                f'{where}: the key "{key}" is unknown; did you mean "{nearest}"? '
+                f'{where}: the key "{sentence(str(key))}" is unknown; did you mean "{nearest}"? '
                 f"Known keys: {_names(keys)}"
             )
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where} takes a mapping of keys to values, not {value!r}")
+        raise UserError(f"{where} takes a mapping of keys to values, not {shown(value)}")
     return dict(value)
 
 
@@ -221,7 +222,9 @@ def _grid(value: Any, where: str) -> dict[str, tuple[Any, ...]]:
     axes = _settings(value, where)
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
-            raise UserError(f"{where}: {key} takes a list of at least one value, not {values!r}")
+            raise UserError(
+                f"{where}: {key} takes a list of at least one value, not {shown(values)}"
+            )
     return {key: tuple(values) for key, values in axes.items()}
 
 
@@ -240,5 +243,5 @@ def _numbers(value: Any, where: str) -> tuple[int, ...]:
     values = _list(value, where, "[1, 2, 3]")
     for item in values:
         if type(item) is not int or item < 0:
-            raise UserError(f"{where} takes whole numbers from 0 on, not {item!r}")
+            raise UserError(f"{where} takes whole numbers from 0 on, not {shown(item)}")
     return tuple(values)

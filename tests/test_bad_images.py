@@ -129,7 +129,7 @@ def test_the_systems_trouble_is_no_bad_image(
     path = tmp_path / "photo.png"
     Image.new("RGB", (4, 4)).save(path)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Image, "open", fail)

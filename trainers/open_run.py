@@ -8,6 +8,7 @@ from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import CONFIG, TRAINER_REGISTRY, build_trainer
 from dassl.utils import PathLike, UserError
+from dassl.utils.strangers import is_printable
 
 from .feature_trainer import FeatureTrainer
 from .prompt_file import PROMPT_FILE, read_prompt_metadata
@@ -116,7 +117,9 @@ def trained_classnames(run_dir: PathLike) -> list[str]:
             f"{path} is missing, so the classes are not known: the run has not finished, or its "
             "method learns no prompts; name the classes yourself"
         )
-    try:
-        return list(read_prompt_metadata(path)["classnames"])
-    except KeyError:
-        raise UserError(f"{path} does not name its classes; name them yourself") from None
+    names = read_prompt_metadata(path).get("classnames")
+    if not isinstance(names, list) or not all(
+        isinstance(n, str) and is_printable(n) for n in names
+    ):
+        raise UserError(f"{path} does not name its classes; name them yourself")
+    return names

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dassl.utils import DamagedFile, write_atomic
+from dassl.utils.strangers import parse_json, sentence
 
 PROMPT_FILE = "prompt.safetensors"
 VERSION = 2
@@ -59,12 +60,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
             strings = file.metadata() or {}
-        metadata = {key: json.loads(text) for key, text in strings.items()}
+        metadata = {key: parse_json(text) for key, text in strings.items()}
         version, checksum = metadata.pop(_VERSION, None), metadata.pop(_CHECKSUM, None)
         if (version or checksum) and checksum != _digest(tensors, strings):
             raise ValueError("it does not match its checksum")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DamagedFile(f"{path} is damaged: {error}") from error
+        raise DamagedFile(f"{path} is damaged: {sentence(error)}") from error
     return tensors, metadata
 
 

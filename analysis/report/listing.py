@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from analysis.scores import Score
+from dassl.utils.strangers import spreadsheet_text
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -123,8 +124,8 @@ def _markdown_cell(text: str) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    """Markdown lets HTML through; a name that looks like a tag must stay a name."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    """Markdown lets HTML through; a name that looks like a tag or a link must stay a name."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
 def to_csv(listing: Listing) -> str:
@@ -141,6 +142,8 @@ def to_csv(listing: Listing) -> str:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return " ".join(str(_csv_cell(item)) for item in value)
+    if isinstance(value, str):
+        return spreadsheet_text(value)
     return round(value, 6) if isinstance(value, float) else value
 
 

@@ -1,6 +1,5 @@
 """The finished runs below some folders; a damaged results.json is named, the others still count."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from analysis.scores import Run
 from dassl.engine import RESULTS
 from dassl.utils import DamagedFile, UserError, read_sealed
+from dassl.utils.strangers import harmless, shown
 
 # What every table needs of a run, with the types that it must have.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {
@@ -24,6 +24,19 @@ NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "train_views": int,
     "config": dict,
 }
+# What it need not say, but must say in these types.
+OPTIONAL: Mapping[str, type | tuple[type, ...]] = {
+    "backbone": (str, NoneType),
+    "device": (str, NoneType),
+    "epochs": (int, NoneType),
+    "num_test": (int, NoneType),
+    "train_seconds": (int, float, NoneType),
+    "versions": dict,
+    "weights_sha256": (str, NoneType),
+    "model_dir": (str, NoneType),
+}
+LARGEST_NUMBER = 1e15
+LARGEST = 1 << 26  # bytes of a results.json
 OF_SOURCE = ("trainer", "dataset", "shots", "seed", "subsample_classes", "config")
 
 
@@ -74,11 +87,11 @@ def read_runs(folders: Sequence[Path]) -> Found:
 
 def _add(path: Path, found: Found) -> None:
     try:
-        run = read_sealed(path)
+        run = harmless(read_sealed(path, LARGEST))
     except OSError as error:
         found.damaged[path] = f"it cannot be read ({error.strerror})"
         return
-    except DamagedFile as error:
+    except (DamagedFile, ValueError) as error:
         found.damaged[path] = str(error).removeprefix(f"{path} is damaged: ")
         return
     if why := _fault(run):
@@ -107,21 +120,26 @@ def _missing(run: Mapping[str, Any]) -> str:
         if name not in run:
             return f"it has no {name}"
         if not isinstance(run[name], kind):
-            return f"its {name} is {run[name]!r:.60}"
+            return f"its {name} is {shown(run[name])}"
+    for name, kind in OPTIONAL.items():
+        if name in run and not isinstance(run[name], kind):
+            return f"its {name} is {shown(run[name])}"
+    for name, value in run.items():
+        if isinstance(value, int | float) and not -LARGEST_NUMBER < value < LARGEST_NUMBER:
+            return f"its {name} is {shown(value)}"
     return ""
 
 
 def _unusable(run: Mapping[str, Any]) -> str:
-    accuracy = run["accuracy"]
-    if accuracy is not None and not math.isfinite(accuracy):
-        return f"its accuracy is {accuracy}"
     source = run.get("source_run") or run
     if not isinstance(source, dict) or not all(
         isinstance(source.get(name), NEEDED[name]) for name in OF_SOURCE
     ):
         return f"its source_run does not say {', '.join(OF_SOURCE)}"
     if source["trainer"].endswith("Nemesis"):
-        beta = source["config"].get("TRAINER", {}).get("NEMESIS", {}).get("BETA")
+        beta: Any = source["config"]
+        for name in ("TRAINER", "NEMESIS", "BETA"):
+            beta = beta.get(name) if isinstance(beta, dict) else None
         if not isinstance(beta, int | float):
-            return f"its TRAINER.NEMESIS.BETA is {beta!r:.60}"
+            return f"its TRAINER.NEMESIS.BETA is {shown(beta)}"
     return ""

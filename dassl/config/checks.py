@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..utils.errors import UserError
+from ..utils.strangers import shown
 from ..utils.tools import check_availability
 
 _MINIMUM = {
@@ -42,7 +43,7 @@ def check_values(cfg: Any) -> None:
     for path, minimum in _MINIMUM.items():
         value = _get(cfg, path)
         if not value >= minimum:  # NaN, too
-            raise UserError(f"{path} is {value!r}, but must be at least {minimum}")
+            raise UserError(f"{path} is {shown(value)}, but must be at least {minimum}")
     for path, accepted in _CHOICES.items():
         try:
             check_availability(_get(cfg, path), accepted)
@@ -50,6 +51,6 @@ def check_values(cfg: Any) -> None:
             raise UserError(f"{path}: {error}") from error
     size = cfg.INPUT.SIZE
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f"INPUT.SIZE takes height and width in pixels, not {size}")
+        raise UserError(f"INPUT.SIZE takes height and width in pixels, not {shown(size)}")
     if not -(2**63) <= cfg.SEED < 2**63:
         raise UserError(f"SEED {cfg.SEED} does not fit into 64 bits")

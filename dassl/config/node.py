@@ -2,7 +2,9 @@
 
 import ast
 import difflib
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,14 @@ import yaml
 from yacs.config import CfgNode as YacsNode
 
 from ..utils.errors import UserError
+from ..utils.strangers import read_bounded, sentence, shown
+from .yaml_text import MAX_BYTES, parse_yaml
 
 BASE_KEY = "_BASE_"
+LONGEST_KEY = 200  # characters of a wrong one that are compared with the known
+MAX_BASES = 20
+LONGEST_NUMBER = 1 << 10  # bits; Python would refuse to print much longer ones
+LONGEST_LITERAL = 1 << 16  # characters; a longer text stays a text
 
 
 class CfgNode(YacsNode):
@@ -40,7 +48,7 @@ class CfgNode(YacsNode):
         if len(cfg_list) % 2:
             raise UserError(
                 f"Overrides come in pairs KEY VALUE, but {len(cfg_list)} items were given: "
-                + " ".join(str(item) for item in cfg_list)
+                + sentence(" ".join(str(item) for item in cfg_list))
             )
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             self.set_value(str(key), value, source="the command line")
@@ -65,11 +73,13 @@ class CfgNode(YacsNode):
         old = self._find(path)
         if old is _MISSING:
             nearest = self._nearest(path)
-            raise UserError(f'{source}: the key "{path}" is unknown; did you mean "{nearest}"?')
+            raise UserError(
+                f'{source}: the key "{sentence(path)}" is unknown; did you mean "{nearest}"?'
+            )
         if isinstance(old, YacsNode):
             raise UserError(
                 f'{source}: "{path}" is a group of keys ({", ".join(list(old)[:4])}, ...), '
-                f"it cannot be set to {value!r}"
+                f"it cannot be set to {shown(value)}"
             )
         *parents, last = path.split(".")
         node: Any = self
@@ -87,6 +97,7 @@ class CfgNode(YacsNode):
 
     def _nearest(self, path: str) -> str:
         """Return the known path most like `path`, as a whole, in its group and in its last name."""
+        path = path[:LONGEST_KEY]
         group, _, name = path.lower().rpartition(".")
 
         def likeness(known: str) -> float:
@@ -114,8 +125,12 @@ def _parse(text: str) -> Any:
     """Read a value typed as text: a Python literal, true/false, or the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if len(text) > LONGEST_LITERAL:
+        return text
     try:
-        return ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what would be doubtful in a program
+            return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return text
 
@@ -134,15 +149,18 @@ def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
         return value
     # YAML reads 2e-3 and (224, 224) as text, and a shell has nothing but text.
     parsed = _parse(value) if isinstance(value, str) else value
+    if type(parsed) is int and parsed.bit_length() > LONGEST_NUMBER:
+        parsed = shown(parsed)  # no setting of any kind
     if type(parsed) is type(old) and not isinstance(old, tuple | list):
         return parsed
     if isinstance(old, float) and type(parsed) is int:
-        return float(parsed)
+        with suppress(OverflowError):
+            return float(parsed)
     if isinstance(old, tuple | list) and _alike(parsed, old):
         return type(old)(parsed)
     raise UserError(
         f'{source}: "{path}" takes a value of type {type(old).__name__} such as {old!r}, '
-        f"not {value!r}"
+        f"not {shown(value)}"
     )
 
 
@@ -159,27 +177,39 @@ def read_yaml_layers(path: Path, inner: tuple[Path, ...] = ()) -> list[tuple[Pat
     Raises:
         UserError: a file is missing, is not a YAML mapping, or is its own base.
     """
-    path = path.expanduser()
+    path = _usable(path)
     if path.resolve() in inner:
         raise UserError(f"{path}: the {BASE_KEY} entries go round in a circle")
+    if len(inner) >= MAX_BASES:
+        raise UserError(f"{path}: more than {MAX_BASES} files follow each other by {BASE_KEY}")
     content = _read_yaml(path)
     base = content.pop(BASE_KEY, None)
     if base is None:
         return [(path, content)]
     if not isinstance(base, str):
-        raise UserError(f"{path}: {BASE_KEY} takes the path of one file, not {base!r}")
+        raise UserError(f"{path}: {BASE_KEY} takes the path of one file, not {shown(base)}")
     return [*read_yaml_layers(path.parent / base, (*inner, path.resolve())), (path, content)]
+
+
+def _usable(path: Path) -> Path:
+    """A path that the system may be asked about: names of other files come from files."""
+    try:
+        path = path.expanduser()
+        path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f'The config file "{sentence(str(path))}" cannot be: {error}') from error
+    return path
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(read_bounded(path, MAX_BYTES).decode())
     except FileNotFoundError as error:
         raise UserError(f"The config file {path} does not exist") from error
     except OSError as error:
         raise UserError(f"The config file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not a YAML file: {sentence(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

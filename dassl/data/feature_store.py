@@ -135,14 +135,16 @@ class FeatureStore:
             file = safe_open(path, "pt")
             rows, shape = file.get_slice(NAME), file.get_slice(NAME).get_shape()
             meta = file.metadata() or {}
+            if not shape or shape[0] != count:
+                return None, "damaged"  # before as many rows as it says are looked for
             if meta.get("checksum") != _checksum(meta, shape, _blocks(rows, shape)):
                 return None, "damaged"
-            if meta["key"] != path.stem or shape[0] != count:
+            if meta["key"] != path.stem:
                 return None, "damaged"
             if meta["stamp"] != stamp:
                 return None, "stale"
             return StoredRows(rows, count, _BY_NAME[meta["dtype"]]), ""
-        except (SafetensorError, KeyError, ValueError, RuntimeError):
+        except (SafetensorError, LookupError, ValueError, TypeError, RuntimeError):
             return None, "damaged"
 
     @contextmanager

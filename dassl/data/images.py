@@ -12,7 +12,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils import DamagedFile, UserError, read_sealed, write_sealed
+from ..utils.strangers import sentence
 from .datasets import Datum
+
+# What a file holds decides, not its suffix, and Pillow knows kinds that no dataset has: for an EPS
+# file it starts Ghostscript, which runs the program in it.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 2**26  # 67 million, which take 1 GB while they are decoded
 
 
 def read_image(path: str) -> Image.Image:
@@ -22,12 +28,16 @@ def read_image(path: str) -> Image.Image:
         UserError: the file is missing or no readable image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width} x {height} are more than {MAX_PIXELS:,} pixels")
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise UserError(f"The image {path} does not exist") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"The image {path} cannot be read: {error}") from error
+    except Exception as error:  # bytes from anywhere make Pillow's many readers fail in any way
+        reason = sentence(error) or type(error).__name__
+        raise UserError(f"The image {path} cannot be read: {reason}") from error
 
 
 def is_broken_image(error: UserError) -> bool:
@@ -36,7 +46,8 @@ def is_broken_image(error: UserError) -> bool:
     A file that is missing or that the system does not let us read may be readable the next time.
     """
     cause = error.__cause__
-    return not (isinstance(cause, OSError) and cause.errno is not None)
+    systems = isinstance(cause, MemoryError)
+    return not (systems or (isinstance(cause, OSError) and cause.errno is not None))
 
 
 def without_broken(items: Sequence[Datum], what: str, folder: Path) -> list[Datum]:
@@ -118,7 +129,7 @@ def _what_is_wrong(path: str) -> str:
     except UserError as error:
         if not is_broken_image(error):
             raise
-        return str(error.__cause__)
+        return sentence(str(error.__cause__))
     return ""
 
 

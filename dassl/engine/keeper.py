@@ -18,7 +18,8 @@ from ..utils import (
     restore_random_states,
     save_checkpoint,
 )
-from ..utils.checkpoint import load_state
+from ..utils.checkpoint import finished_epochs, load_state
+from ..utils.strangers import shown
 from .divergence import DivergenceWatch
 
 Names = str | Sequence[str] | None
@@ -160,7 +161,7 @@ class ModelKeeper(DivergenceWatch):
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
         for name, (path, state) in newest.items():
-            epoch = int(state["epoch"])
+            epoch = finished_epochs(path, state)
             self.restore_model_state(name, state, path)
             print(f'Loaded {name} from "{path}" (epoch {epoch})')
         self.restore_run_state(state)
@@ -181,8 +182,9 @@ class ModelKeeper(DivergenceWatch):
 
     def restore_run_state(self, state: dict[str, Any]) -> None:
         """Put back what `run_state` returned, as far as it is there."""
-        if state.get("best_result") is not None:
-            self.best_result = state["best_result"]
+        best = state.get("best_result")
+        if isinstance(best, int | float):
+            self.best_result = best
         scaler = getattr(self, "scaler", None)
         if scaler is not None and state.get("scaler"):
             scaler.load_state_dict(state["scaler"])
@@ -206,7 +208,7 @@ class ModelKeeper(DivergenceWatch):
             path = choose_checkpoint(Path(directory) / name, epoch)
             state = load_checkpoint(path)
             load_state(path, state, self._models[name], None, None)
-            print(f'Loaded {name} from "{path}" (epoch {state["epoch"]})')
+            print(f'Loaded {name} from "{path}" (epoch {shown(state.get("epoch"))})')
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Put models in training ("train") or evaluation mode ("test", "eval").

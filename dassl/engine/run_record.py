@@ -29,6 +29,7 @@ from ..utils import (
 )
 from ..utils.checkpoint import POINTER
 from ..utils.last_good import DAMAGED
+from ..utils.strangers import parse_json
 
 HISTORY = "history.jsonl"
 RESULTS = "results.json"
@@ -61,11 +62,11 @@ def read_history(directory: PathLike) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            entry = unsealed(json.loads(line.decode("utf-8")))
+            entry = unsealed(parse_json(line))
             if not isinstance(entry, dict):
                 raise ValueError("it is no JSON object")
             entries.append(entry)
-        except (ValueError, RecursionError):
+        except ValueError:
             print(f"Warning: line {number} of {path} is damaged and left out")
     return entries
 

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..utils import write_atomic
+from ..utils.strangers import spreadsheet_text
 from .measures import ClassCounts
 
 
@@ -31,8 +32,10 @@ def save_class_table(counts: ClassCounts, names: Sequence[str], path: Path) -> N
 
 
 def _save(rows: Iterable[Sequence[Any]], path: Path) -> None:
+    safe = [[spreadsheet_text(v) if isinstance(v, str) else v for v in row] for row in rows]
+
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+            csv.writer(file, lineterminator="\n").writerows(safe)
 
     write_atomic(path, write)

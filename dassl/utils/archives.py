@@ -13,6 +13,7 @@ What a refused archive has left in the folder stays there: unpack into a tempora
 """
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -45,6 +46,7 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,  # a zip's compression that zipfile does not know
     UnicodeError,
+    IndexError,  # a zip's entry without a name
 )
 _UNSAFE = re.compile(r"^/|^[A-Za-z]:|\\|\0|(^|/)\.\.(/|$)")
 _OPENERS: dict[bytes, Callable[[Any], Any]] = {
@@ -141,9 +143,9 @@ def extract(archive: Path, folder: Path, budget: Budget | None = None) -> None:
         except _DAMAGE as error:
             raise ArchiveError(f"it is damaged or cut off ({error})") from None
         except OSError as error:
-            if error.errno is not None:
+            if error.errno not in (None, errno.EINVAL):
                 raise
-            # gzip and bz2 say so of damaged data
+            # gzip and bz2 say so of damaged data, the system of a place that no file has
             raise ArchiveError(f"it is damaged ({error})") from None
 
 

@@ -23,7 +23,9 @@ from torch import nn
 
 from .errors import UserError
 from .files import PathLike, mkdir_if_missing, write_atomic
+from .pickles import check_file, check_tensors
 from .sealing import DamagedFile, archive_fault, seal_archive
+from .strangers import sentence, shown
 
 POINTER = "checkpoint"
 
@@ -89,10 +91,12 @@ def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
     if why := archive_fault(path):
         raise DamagedFile(f'"{path}" is refused: it is damaged ({why})')
     try:
+        check_file(path)
         with torch.serialization.safe_globals(_allowed_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or _spoilt_member(path):
             raise ValueError("no checkpoint")
+        check_tensors(content)
     except Exception as error:  # a damaged file makes the reader fail in any way
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise UserError(
@@ -160,7 +164,19 @@ def find_checkpoint(directory: PathLike) -> Path | None:
     pointer = Path(directory) / POINTER
     if not pointer.is_file():
         return None
-    return Path(directory) / Path(pointer.read_text().strip()).name
+    return Path(directory) / Path(pointer.read_text(errors="replace").strip()).name
+
+
+def finished_epochs(path: PathLike | None, state: dict[str, Any]) -> int:
+    """The number of epochs after which a checkpoint was written.
+
+    Raises:
+        UserError: it does not say.
+    """
+    epoch = state.get("epoch")
+    if not isinstance(epoch, int) or epoch < 0:
+        raise UserError(f'"{path}" is refused: its epoch is {shown(epoch)}')
+    return epoch
 
 
 def load_state(
@@ -176,9 +192,8 @@ def load_state(
         for target, key in ((optimizer, "optimizer"), (scheduler, "scheduler")):
             if target is not None and state.get(key) is not None:
                 target.load_state_dict(state[key])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f'"{path}" does not fit this run: {reason}') from error
+    except Exception as error:  # a stranger's checkpoint can hold anything under these names
+        raise UserError(f'"{path}" does not fit this run: {sentence(error)}') from error
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
@@ -192,7 +207,12 @@ def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
         UserError: the file is no checkpoint.
     """
     checkpoint = load_checkpoint(weight_path)
-    state_dict = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
+    weights = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(weights, dict):
+        raise UserError(f'"{weight_path}" is refused: its state_dict is none')
+    state_dict = _without_module_prefix(
+        {str(name): value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    )
     own = model.state_dict()
     fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
     left_out = [name for name in state_dict if name not in fitting]
@@ -222,7 +242,20 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Put back what `random_states` returned, as far as this machine has the devices."""
+    """Put back what `random_states` returned, as far as this machine has the devices.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        _restore(states)
+    except Exception as error:  # from a stranger's checkpoint, as in `load_state`
+        raise UserError(
+            f"The checkpoint's random states are none that can be gone on with: {sentence(error)}"
+        ) from error
+
+
+def _restore(states: dict[str, Any]) -> None:
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

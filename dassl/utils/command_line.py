@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
 from .errors import UserError
+from .strangers import printable
 
 # What no mistake in our code causes: the disk is full, over quota, read-only, failing.
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -63,10 +64,10 @@ def exit_code(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 0
     except mistakes as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except FloatingPointError as error:  # the training diverged: no mistake in the command
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)

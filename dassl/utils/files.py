@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .strangers import parse_json
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -71,8 +72,13 @@ def listdir_nohidden(path: PathLike, sort: bool = False) -> list[str]:
 
 
 def read_json(fpath: PathLike) -> Any:
-    """Read a JSON file (UTF-8)."""
-    return json.loads(Path(fpath).read_text(encoding="utf-8"))
+    """Read a JSON file (UTF-8).
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON.
+    """
+    return parse_json(Path(fpath).read_text(encoding="utf-8"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checkpoint import find_checkpoint, load_checkpoint, load_state
+from .checkpoint import find_checkpoint, finished_epochs, load_checkpoint, load_state
 from .errors import UserError
 from .files import PathLike
 from .sealing import DamagedFile
@@ -100,7 +100,7 @@ def load_last_common(folders: Mapping[str, Path]) -> dict[str, tuple[Path, dict[
         there = {name: value for name, value in found.items() if value is not None}
         if not there or len(there) < len(found):
             return None
-        epochs = {int(state["epoch"]) for _, state in there.values()}
+        epochs = {finished_epochs(path, state) for path, state in there.values()}
         if len(epochs) == 1:
             return there
         limit = min(epochs)
@@ -132,4 +132,4 @@ def resume_from_checkpoint(
     path, state = found
     print(f'Loading checkpoint from "{path}"')
     load_state(path, state, model, optimizer, scheduler)
-    return int(state["epoch"])
+    return finished_epochs(path, state)

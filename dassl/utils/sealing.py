@@ -15,8 +15,10 @@ from typing import Any, BinaryIO
 
 from .errors import UserError
 from .files import PathLike, write_json
+from .strangers import parse_json, read_bounded
 
 CHECKSUM = "checksum"
+LARGEST = 1 << 28  # bytes of a JSON file
 _KINDS: dict[str, Callable[[bytes], str]] = {
     "sha256": lambda data: hashlib.sha256(data).hexdigest(),
     "crc32": lambda data: f"{zlib.crc32(data):08x}",
@@ -78,16 +80,20 @@ def write_sealed(content: Mapping[str, Any], path: PathLike) -> None:
     write_json(sealed(content), path)
 
 
-def read_sealed(path: PathLike) -> Any:
+def read_sealed(path: PathLike, limit: int = LARGEST) -> Any:
     """Read a JSON file and check it.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have.
 
     Raises:
         DamagedFile: it is no JSON, or not what was written.
         OSError: it cannot be read.
     """
     try:
-        return unsealed(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
+        return unsealed(parse_json(read_bounded(Path(path), limit)))
+    except ValueError as error:
         why = str(error) if type(error) is ValueError else "it is no JSON"
         raise DamagedFile(f"{path} is damaged: {why}") from error
 

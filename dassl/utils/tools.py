@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .errors import UserError
+from .strangers import sentence
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "yacs", "safetensors")
 
@@ -100,7 +101,8 @@ def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
     Raises:
         ValueError: `b` is empty.
     """
-    return max(b, key=lambda s: difflib.SequenceMatcher(None, a.lower(), s.lower()).ratio())
+    a = a[:200].lower()  # what is longer is like nothing, and takes long to compare
+    return max(b, key=lambda s: difflib.SequenceMatcher(None, a, s.lower()).ratio())
 
 
 def check_availability(requested: str, available: Sequence[str]) -> None:
@@ -112,7 +114,7 @@ def check_availability(requested: str, available: Sequence[str]) -> None:
     if requested not in available:
         nearest = get_most_similar_str_to_a_from_b(requested, available)
         raise UserError(
-            f'"{requested}" is not available; did you mean "{nearest}"? '
+            f'"{sentence(requested)}" is not available; did you mean "{nearest}"? '
             f"Available: {', '.join(available)}"
         )
 

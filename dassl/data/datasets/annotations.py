@@ -1,16 +1,15 @@
 """Reading the lists of images and class names that datasets come with."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...utils import UserError
+from ...utils.strangers import sentence, shown
+from .matlab import read_vector
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-# What scipy raises for other files, HDF5 and damage, and NumPy for values of another form.
-_MAT_FAULTS = (OSError, ValueError, TypeError, LookupError, NotImplementedError, zlib.error)
 
 
 def read_rows(path: Path, columns: int = 1) -> list[list[str]]:
@@ -33,13 +32,15 @@ def read_rows(path: Path, columns: int = 1) -> list[list[str]]:
         if not row or row[0].startswith("#"):
             continue
         if len(row) < columns:
-            raise UserError(f'{path}, line {number}: expected are {columns} words, not "{line}"')
+            raise UserError(
+                f"{path}, line {number}: expected are {columns} words, not {shown(line)}"
+            )
         rows.append(row)
     return rows
 
 
 def read_mat(path: Path, key: str, fields: Sequence[str] = ()) -> list[Any]:
-    """Read a vector of a MATLAB file (up to version 7.2); nothing in it is executed.
+    """Read a vector of a MATLAB file (version 5 to 7.2); nothing in it is executed.
 
     Args:
         path: the file.
@@ -52,19 +53,22 @@ def read_mat(path: Path, key: str, fields: Sequence[str] = ()) -> list[Any]:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    from scipy.io import loadmat  # only two datasets need it
-    from scipy.io.matlab import MatReadError
-
     try:
-        entries = loadmat(path, variable_names=[key])[key].flat
+        entries = read_vector(path, key)
         if fields:
-            return [tuple(entry[field].item() for field in fields) for entry in entries]
-        return [entry.item() for entry in entries]
-    except (MatReadError, *_MAT_FAULTS) as error:
+            return [tuple(_plain(entry[field]) for field in fields) for entry in entries]
+        return [_plain(entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         wanted = f"{key} ({', '.join(fields)})" if fields else key
         raise UserError(
-            f'{path} is no MATLAB file with the variable "{wanted}": {error}'
+            f'{path} is no MATLAB file with the variable "{wanted}": {sentence(error)}'
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, int | float | str):
+        raise ValueError("a value in it is no number and no text")
+    return value
 
 
 def lookup(known: Mapping[Key, Value], name: Key, where: Path, source: object) -> Value:

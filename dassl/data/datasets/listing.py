@@ -17,13 +17,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...utils import UserError, write_atomic
+from ...utils.strangers import parse_json
 from .base_dataset import Datum
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
 VERSION = 1
 # A folder that changed this recently may change again without a new time of change.
 _UNSETTLED_NS = 2 * 10**9
-_DAMAGES = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError)
+_DAMAGES = (
+    *(OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError),
+    OverflowError,
+)
+LARGEST_LISTING = 1 << 27  # bytes; ImageNet's has 50 million
 
 Kept = dict[str, tuple[int, list[str]]]
 
@@ -164,7 +169,7 @@ def _read(path: Path) -> Kept:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(gzip.decompress(path.read_bytes()))
+        content = parse_json(_unpacked(path))
         folders = content["folders"] if content["version"] == VERSION else {}
         kept = {folder: (int(stamp), names) for folder, (stamp, names) in folders.items()}
         if any("/" in "".join(names) for _, names in kept.values()):
@@ -173,6 +178,14 @@ def _read(path: Path) -> Kept:
         print(f"{path} is damaged: listing the images again")
         return {}
     return kept
+
+
+def _unpacked(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        data = file.read(LARGEST_LISTING + 1)
+    if len(data) > LARGEST_LISTING:
+        raise ValueError("it is too large")
+    return data
 
 
 def write_listing(entries: Kept, path: Path) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ...utils import UserError, publish_json, read_json
+from ...utils.strangers import is_printable, sentence, shown
 from .base_dataset import Datum
 
 _SEPARATOR = os.sep
+LONGEST_PATH = 4096
 PARTS = ("train", "val", "test")
 Split = dict[str, list[Datum]]
 
@@ -28,8 +30,10 @@ def safe_join(directory: Path, relative: str) -> str:
     # Plain string work: a split of ImageNet has over a million paths.
     path = relative.replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts or path.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in path:
-        raise UserError(f'The path "{relative}" leads out of {directory} and is refused')
+    if not parts or path.startswith("/") or ".." in parts or ":" in parts[0]:
+        raise UserError(f'The path "{sentence(relative)}" leads out of {directory} and is refused')
+    if "\0" in path or len(path) > LONGEST_PATH:
+        raise UserError(f'The path "{sentence(relative)}" is none that a file can have')
     return _SEPARATOR.join([str(directory), *parts])
 
 
@@ -53,9 +57,9 @@ def read_items(
             relative, label, classname = entry
             path = safe_join(directory, relative)
             items.append(Datum(path, int(label) - first_label, classname=classname))
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{source}: an entry is not [relative path, label, class name]: {entry!r}"
+                f"{source}: an entry is not [relative path, label, class name]: {shown(entry)}"
             ) from error
     return items
 
@@ -205,7 +209,7 @@ def split_all(
 
 
 def check_classes(split: Split, source: object) -> list[str]:
-    """Make sure that labels and class names belong together.
+    """Make sure that labels and class names belong together, and that the names are words.
 
     Args:
         split: all images of a dataset.
@@ -216,11 +220,12 @@ def check_classes(split: Split, source: object) -> list[str]:
         apart, but papers count them as they are.
 
     Raises:
-        UserError: a label has two names, labels are not 0, 1, 2, ... without a gap, or a class has
-            no training images while others do.
+        UserError: a name holds line breaks or control codes, a label has two names, labels are not
+            0, 1, 2, ... without a gap, or a class has no training images while others do.
     """
     known = {part: {(d.label, d.classname) for d in items} for part, items in split.items()}
     pairs = sorted(set[tuple[int, str]]().union(*known.values()))
+    _refuse_unprintable(source, [name for _, name in pairs])
     for (label, name), (following, other) in itertools.pairwise(pairs):
         if label == following:
             raise UserError(f'{source}: the label {label} is called both "{name}" and "{other}"')
@@ -237,6 +242,16 @@ def check_classes(split: Split, source: object) -> list[str]:
         )
     names = Counter(name for _, name in pairs)
     return [name for name, count in names.items() if count > 1]
+
+
+def _refuse_unprintable(source: object, names: Iterable[str]) -> None:
+    """Names go into prompts, logs, tables and terminals; none shall be able to act there."""
+    for name in names:
+        if not is_printable(name):
+            raise UserError(
+                f'{source}: the class name "{sentence(ascii(name)[1:-1])}" holds line breaks or '
+                "control codes; a class name is a text of one line"
+            )
 
 
 def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list[list[Datum]]:

@@ -1,0 +1,222 @@
+"""Every reader of files that may come from strangers, as a function of the file's bytes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import datasets  # noqa: F401  (registers the datasets)
+import trainers  # noqa: F401  (registers the methods)
+from analysis.report.accuracy import make_tables
+from analysis.report.checks import notes_on, refuse_mixed
+from analysis.report.listing import to_csv, to_latex, to_markdown
+from analysis.report.provenance import (
+    common_settings,
+    example_commands,
+    runs_listing,
+    settings_listing,
+    versions_listing,
+)
+from analysis.report.reading import read_runs
+from analysis.report.settings import name_rows
+from clip.errors import ClipError
+from clip.weights import load_clip
+from dassl.config import load_config
+from dassl.config.node import CfgNode
+from dassl.data.datasets.annotations import read_mat, read_rows
+from dassl.data.datasets.listing import list_images
+from dassl.data.datasets.splits import check_classes, read_split
+from dassl.data.feature_store import FeatureStore
+from dassl.data.images import read_image
+from dassl.engine import finished_run
+from dassl.engine.run_record import read_history
+from dassl.utils import UserError, load_checkpoint, restore_random_states
+from dassl.utils.archives import ArchiveError, Budget, extract
+from dassl.utils.checkpoint import load_state
+from datasets.own_images import read_table
+from sweeps.grid import make_runs
+from sweeps.runs import recorded_digest
+from sweeps.sweep_file import read_sweep
+from trainers.open_run import trained_classnames
+
+from . import seeds
+
+# What a reader may answer: exceptions whose text is one sentence for the user.
+CLEAN = (UserError, ClipError, ArchiveError)
+LONGEST_SENTENCE = 4000
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of file.
+
+    Attributes:
+        file: the name under which it is read; may begin with folders.
+        seeds: makes valid files of this kind, given an empty folder to work in.
+        read: reads the file as the project does; its own folder is empty but for it.
+    """
+
+    file: str
+    seeds: Callable[[Path], list[bytes]]
+    read: Callable[[Path], object]
+
+
+def answer(reader: Reader, data: bytes, folder: Path) -> str | None:
+    """Let a reader read some bytes.
+
+    Args:
+        reader: which.
+        data: content of the file.
+        folder: where the file is written.
+
+    Returns:
+        None where the file was accepted, or the sentence why it was not.
+
+    Raises:
+        Exception: anything that is no clean refusal, which is a defect.
+    """
+    path = folder / reader.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    try:
+        reader.read(path)
+    except CLEAN as error:
+        sentence = str(error)
+        if not sentence or len(sentence) > LONGEST_SENTENCE:
+            raise ValueError(f"no sentence, but {len(sentence)} characters") from error
+        return sentence
+    return None
+
+
+def _overrides(path: Path) -> None:
+    words = path.read_bytes().decode(errors="replace").split("\n")
+    cfg = load_config(opts=words)
+    assert isinstance(cfg, CfgNode)
+    cfg.dump()
+
+
+def _config(path: Path) -> None:
+    cfg = load_config(config_file=str(path))
+    cfg.dump()
+
+
+def _sweep(path: Path) -> None:
+    make_runs(read_sweep(path))
+
+
+def _split(path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (path.parent / name).touch()
+    check_classes(read_split(path, path.parent), path)
+
+
+def _checkpoint(path: Path) -> None:
+    state = load_checkpoint(path)
+    load_state(path, state, *seeds.checkpoint_model())
+    if state.get("random_states"):
+        restore_random_states(state["random_states"])
+
+
+def _weights(path: Path) -> None:
+    load_clip(str(path), transformer_heads=2, vision_heads=2)
+
+
+def _features(path: Path) -> None:
+    store = FeatureStore(path.parent)
+    shape = seeds.FEATURE_SHAPE
+    key, stamp = seeds.FEATURE_KEY, seeds.FEATURE_STAMP
+    rows = store.get(key, stamp, shape[0], lambda: [torch.ones(shape)])
+    assert rows is not None and len(rows.read(0, shape[0])) == shape[0]
+
+
+def _prompt(path: Path) -> None:
+    trained_classnames(path.parent)
+
+
+def _results(path: Path) -> None:
+    results = finished_run(path.parent)
+    if results is not None:
+        recorded_digest(results)
+    runs = name_rows(read_runs([path.parent.parent]).runs).runs
+    notes_on(runs)
+    common_settings(runs)
+    example_commands(runs)
+    refuse_mixed(runs)
+    origin = (settings_listing(runs), runs_listing(runs, path.parent), versions_listing(runs))
+    for listing in (*make_tables(runs, 0).listings, *origin):
+        to_csv(listing), to_latex(listing), to_markdown(listing)
+
+
+def _history(path: Path) -> None:
+    read_history(path.parent)
+
+
+def _listing(path: Path) -> None:
+    images = path.parent / "images" / "cat"
+    images.mkdir(parents=True, exist_ok=True)
+    (images / "a.png").touch()
+    list_images(images.parent, keep=path)
+
+
+def _mat(path: Path) -> None:
+    read_mat(path, "labels")
+    read_mat(path, "annotations", ("fname", "class"))
+
+
+def _rows(path: Path) -> None:
+    read_rows(path, columns=2)
+
+
+def _table(path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (path.parent / name).touch()
+    read_table(path)
+
+
+def _archive(path: Path) -> None:
+    extract(path, path.parent / "unpacked", Budget(1 << 20, "a megabyte"))
+
+
+def _constant(*contents: bytes) -> Callable[[Path], list[bytes]]:
+    return lambda folder: list(contents)
+
+
+def _without_folder(make: Callable[[], list[bytes]]) -> Callable[[Path], list[bytes]]:
+    return lambda folder: make()
+
+
+def _readers() -> Iterator[tuple[str, Reader]]:
+    fixed = _without_folder
+    configs = ("configs/datasets/*.yaml", "configs/trainers/backbones/recipe.yaml")
+    overrides = b"OPTIM.LR\n2e-3\nINPUT.SIZE\n(32, 32)\nTRAINER.COOP.CTX_INIT\na photo"
+    csv = b'path,label,split\na.png,cat,train\n"b.png","dog",test\n'
+    yield "config", Reader("c.yaml", fixed(lambda: seeds.texts(*configs)), _config)
+    yield "overrides", Reader("words.txt", _constant(overrides), _overrides)
+    yield "sweep", Reader("s.yaml", fixed(lambda: seeds.texts("configs/sweeps/*.yaml")), _sweep)
+    yield "split", Reader("split.json", _constant(seeds.as_json(seeds.SPLIT)), _split)
+    yield "checkpoint", Reader("model.pth.tar-1", seeds.checkpoints, _checkpoint)
+    yield "state_dict", Reader("weights.pt", fixed(seeds.state_dicts), _weights)
+    yield "torchscript", Reader("openai.pt", fixed(seeds.torchscripts), _weights)
+    yield "safetensors", Reader("weights.safetensors", fixed(seeds.safetensors), _weights)
+    yield "prompt", Reader("prompt.safetensors", fixed(seeds.prompts), _prompt)
+    yield "features", Reader(f"{seeds.FEATURE_KEY}.safetensors", seeds.features, _features)
+    yield "image", Reader("image", fixed(seeds.images), lambda path: read_image(str(path)))
+    yield "results", Reader("runs/1/results.json", fixed(seeds.results), _results)
+    yield "history", Reader("history.jsonl", fixed(seeds.histories), _history)
+    yield "listing", Reader("listing.json.gz", fixed(seeds.listings), _listing)
+    yield "mat", Reader("labels.mat", fixed(seeds.mats), _mat)
+    yield "rows", Reader("rows.txt", _constant(b"a.png cat\n# note\nb.png dog house\n"), _rows)
+    yield "table", Reader("table.csv", _constant(csv), _table)
+    yield "archive", Reader("archive", fixed(seeds.archives), _archive)
+
+
+READERS: dict[str, Reader] = dict(_readers())
+
+
+def seeds_of(reader: Reader, folder: Path) -> list[bytes]:
+    """Valid files for a reader, each of which it accepts."""
+    work: Any = folder / "seeds"
+    work.mkdir(parents=True, exist_ok=True)
+    return reader.seeds(work)
