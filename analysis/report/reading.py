@@ -1,6 +1,5 @@
 """The finished runs below some folders; a damaged results.json is named, the others still count."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 
 from analysis.scores import Run
 from dassl.engine import RESULTS
-from dassl.utils import UserError
+from dassl.utils import DamagedFile, UserError, read_sealed
 
 # What every table needs of a run, with the types that it must have.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {
@@ -75,12 +74,12 @@ def read_runs(folders: Sequence[Path]) -> Found:
 
 def _add(path: Path, found: Found) -> None:
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_sealed(path)
     except OSError as error:
         found.damaged[path] = f"it cannot be read ({error.strerror})"
         return
-    except ValueError:
-        found.damaged[path] = "it is no JSON"
+    except DamagedFile as error:
+        found.damaged[path] = str(error).removeprefix(f"{path} is damaged: ")
         return
     if why := _fault(run):
         found.damaged[path] = why
