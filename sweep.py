@@ -39,6 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="runs at a time (default: one per GPU, or per core without); 0 for no other process",
     )
+    add(
+        "--vectorise",
+        type=int,
+        default=1,
+        metavar="K",
+        help="train up to K runs of one dataset and method family together (default: 1)",
+    )
     add("--cluster", metavar="ADDRESS", help="do the runs on a Ray cluster, such as auto")
     add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
     add(
@@ -58,10 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: see `sweeps.command.plan`.
     """
-    for flag in ("limit", "workers", "gpus_per_run"):
+    for flag, least in (("limit", 0), ("workers", 0), ("gpus_per_run", 0), ("vectorise", 1)):
         value = getattr(arguments, flag)
-        if value is not None and value < 0:
-            raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least 0")
+        if value is not None and value < least:
+            raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least {least}")
     sweep = plan(
         arguments.sweep,
         arguments.bench,
@@ -76,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     cluster = None
     if arguments.cluster is not None:
         cluster = partial(RayPool, arguments.cluster, gpus=arguments.gpus_per_run)
-    return carry_on(sweep, arguments.workers, arguments.limit, cluster)
+    return carry_on(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

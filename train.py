@@ -5,19 +5,24 @@ r"""One run: train a method on a dataset and test it, or test what was trained.
         --config-file configs/trainers/CoOp/mini.yaml \
         --output-dir output/food --seed 1 DATASET.NUM_SHOTS 16
 
-Exit codes: 0 done, 2 a mistake in the command or its files (one sentence says which), 1 otherwise.
+Ctrl-C and SIGTERM save the run and stop it; with --resume, or started again, it goes on.
+
+Exit codes: 0 done, 2 a mistake in the command or its files (one sentence says which), 130 stopped
+by Ctrl-C, 143 by SIGTERM, 1 otherwise.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.config import load_config
-from dassl.engine import carry_out
+from dassl.engine import Interrupted, carry_out
 from dassl.utils import Parser, UserError, exit_code
 
 # Flags that stand for a configuration key; they win over the files and lose to KEY VALUE pairs.
@@ -80,14 +85,41 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: a setting that cannot be, or a finished run in the way.
         ClipError: the backbone's weights cannot be used.
+        Interrupted: Ctrl-C or SIGTERM.
     """
-    carry_out(
-        make_config(arguments),
-        train=not arguments.no_train,
-        model_dir=arguments.model_dir if arguments.eval_only else None,
-        load_epoch=arguments.load_epoch,
-        overwrite=arguments.overwrite,
-    )
+    cfg = make_config(arguments)
+    try:
+        carry_out(
+            cfg,
+            train=not arguments.no_train,
+            model_dir=arguments.model_dir if arguments.eval_only else None,
+            load_epoch=arguments.load_epoch,
+            overwrite=arguments.overwrite,
+        )
+    except Interrupted as stop:
+        resume = "" if arguments.eval_only or arguments.no_train else cfg.OUTPUT_DIR
+        stop.command = command_line(arguments, resume)
+        raise
+
+
+def command_line(arguments: argparse.Namespace, resume: str = "") -> str:
+    """The command that does the same again.
+
+    Args:
+        arguments: of `build_parser`.
+        resume: a folder to go on in.
+    """
+    flags = {name: value for name, value in vars(arguments).items() if name != "opts"}
+    if resume:
+        flags.update(resume=resume, overwrite=False)
+    words = ["python", Path(__file__).name]
+    # Flags of several values first, which must not take the KEY VALUE pairs for more of them.
+    for name, value in sorted(flags.items(), key=lambda flag: not isinstance(flag[1], list)):
+        if value is None or value is False or value in ("", []):
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join([*words, *arguments.opts])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,5 @@
 """Finished runs, and their means over seeds."""
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
+
+from dassl.utils import read_sealed
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,12 @@ Cells = dict[tuple[str, str, int], Cell]
 
 
 def collect_runs(folder: Path) -> list[dict[str, Any]]:
-    """Every finished run under the folder, in the order of their paths."""
-    runs = (json.loads(path.read_text()) for path in sorted(folder.rglob("results.json")))
+    """Every finished run under the folder, in the order of their paths.
+
+    Raises:
+        DamagedFile: a results.json is damaged.
+    """
+    runs = (read_sealed(path) for path in sorted(folder.rglob("results.json")))
     return [run for run in runs if run["status"] == "finished"]
 
 

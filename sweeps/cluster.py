@@ -12,19 +12,19 @@ from typing import Any
 from dassl.utils import UserError, keep_loaded
 
 from .grid import HOUSE
-from .runs import Run
+from .runs import Task
 from .working import LOST, CleanState, Outcome, work
 
 AHEAD = 2  # tasks for every one that can run: a node never waits for its next
 
 
 class RayPool:
-    """Gives runs to a Ray cluster.
+    """Gives tasks to a Ray cluster.
 
     Args:
         address: of the cluster, such as `auto` or `ray://host:10001`.
-        cpus: cores of a run; its PyTorch threads, too.
-        gpus: GPUs of a run, such as 0.25; 0 for the CPU.
+        cpus: cores of a task; its PyTorch threads, too.
+        gpus: GPUs of a task, such as 0.25; 0 for the CPU.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster.
@@ -47,11 +47,12 @@ class RayPool:
             num_cpus=cpus, num_gpus=gpus, max_retries=3, scheduling_strategy="SPREAD"
         )(_do)
         self._cpus, self._gpus = cpus, gpus
-        self._given: dict[Any, Run] = {}
+        self._given: dict[Any, Task] = {}
+        self.device = "cuda" if gpus else "cpu"
 
     @property
     def width(self) -> int:
-        """How many runs the cluster can do at a time, now that it is as large as it is."""
+        """How many tasks the cluster can do at a time, now that it is as large as it is."""
         resources = self._ray.cluster_resources()
         slots = resources.get("CPU", 0) / self._cpus
         if self._gpus:
@@ -59,25 +60,25 @@ class RayPool:
         return int(slots)
 
     def free(self) -> int:
-        """How many more runs the cluster can take; one waits even without a machine for it."""
+        """How many more tasks the cluster can take; one waits even without a machine for it."""
         return max(0, max(1, AHEAD * self.width) - len(self._given))
 
-    def submit(self, run: Run) -> None:
-        """Give out a run."""
-        self._given[self._task.remote(run, self._cpus, str(Path.cwd()))] = run
+    def submit(self, task: Task) -> None:
+        """Give out a task."""
+        self._given[self._task.remote(task, self._cpus, str(Path.cwd()))] = task
 
     def collect(self, seconds: float) -> list[Outcome]:
         """Wait for outcomes, so long at most."""
         ready, _ = self._ray.wait(list(self._given), timeout=seconds)
-        return [self._outcome(task) for task in ready]
+        return [outcome for reference in ready for outcome in self._outcomes(reference)]
 
-    def _outcome(self, task: Any) -> Outcome:
-        run = self._given.pop(task)
+    def _outcomes(self, reference: Any) -> list[Outcome]:
+        task = self._given.pop(reference)
         try:
-            outcome: Outcome = self._ray.get(task)
-            return outcome
+            outcomes: list[Outcome] = self._ray.get(reference)
+            return outcomes
         except self._ray.exceptions.RayError as error:
-            return Outcome(run, LOST, " ".join(str(error).split())[:200])
+            return [Outcome(run, LOST, " ".join(str(error).split())[:200]) for run in task]
 
     def close(self) -> None:
         """Cancel what is running, and leave the cluster."""
@@ -108,8 +109,8 @@ def _keep_loaded() -> None:
     keep_loaded().__enter__()
 
 
-def _do(run: Run, threads: int, folder: str) -> Outcome:
-    """A task: a run whose paths are relative to the folder of whoever gave it out."""
+def _do(task: Task, threads: int, folder: str) -> list[Outcome]:
+    """Runs whose paths are relative to the folder of whoever gave them out."""
     os.chdir(folder)
     _keep_loaded()
-    return work(run, CleanState(threads))
+    return work(task, CleanState(threads))

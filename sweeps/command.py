@@ -87,6 +87,7 @@ def carry_on(
     workers: int | None = None,
     limit: int | None = None,
     cluster: Callable[[], Pool] | None = None,
+    together: int = 1,
 ) -> int:
     """Do what is left of a sweep.
 
@@ -95,6 +96,7 @@ def carry_on(
         workers: see `open_pool`.
         limit: at most so many runs.
         cluster: opens a pool elsewhere, which takes the workers' place.
+        together: see `execute`.
 
     Returns:
         The exit code: 0, 1 when a run failed, 130 when it was stopped.
@@ -114,7 +116,7 @@ def carry_on(
     stopped = False
     try:
         with _stopping_on_signals():
-            execute(left, finished, pool, progress.take)
+            execute(left, finished, pool, progress.take, together)
     except KeyboardInterrupt:
         stopped = True
     finally:

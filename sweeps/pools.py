@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -13,28 +13,31 @@ import torch
 
 from dassl.utils import UserError, choose_device, keep_loaded
 
-from .runs import Run
+from .runs import Run, Task
 from .working import LOST, CleanState, Outcome, serve, work
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Pool(Protocol):
-    """Takes runs and says what became of them.
+    """Takes tasks and says what became of their runs.
 
     Attributes:
-        width: how many it does at a time.
+        width: how many tasks it does at a time.
+        device: the type of device on which runs compute, such as cpu or cuda.
     """
+
+    device: str
 
     @property
     def width(self) -> int:
         """See the class."""
 
     def free(self) -> int:
-        """How many runs can be given to it now."""
+        """How many tasks can be given to it now."""
 
-    def submit(self, run: Run) -> None:
-        """Give it a run; it has to be free."""
+    def submit(self, task: Task) -> None:
+        """Give it a task; it has to be free."""
 
     def collect(self, seconds: float) -> list[Outcome]:
         """Wait for outcomes, so long at most."""
@@ -44,17 +47,19 @@ class Pool(Protocol):
 
 
 class ThisProcess:
-    """Does each run when its outcome is asked for.
+    """Does each task when its outcomes are asked for.
 
     Args:
         threads: of PyTorch on the CPU.
+        device: see `Pool`.
     """
 
     width = 1
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, device: str = "cpu") -> None:
+        self.device = device
         self._state = CleanState(threads)
-        self._given: list[Run] = []
+        self._given: list[Task] = []
         self._keeping = keep_loaded()
         self._keeping.__enter__()
 
@@ -62,15 +67,15 @@ class ThisProcess:
         """One at a time."""
         return 1 - len(self._given)
 
-    def submit(self, run: Run) -> None:
-        """Take a run."""
-        self._given.append(run)
+    def submit(self, task: Task) -> None:
+        """Take a task."""
+        self._given.append(task)
 
     def collect(self, seconds: float) -> list[Outcome]:
         """Do it."""
         del seconds
         given, self._given = self._given, []
-        return [work(run, self._state) for run in given]
+        return [outcome for task in given for outcome in work(task, self._state)]
 
     def close(self) -> None:
         """Forget what was kept."""
@@ -79,23 +84,30 @@ class ThisProcess:
 
 @dataclass
 class _Worker:
+    """A process; `task` are the runs that it has, by digest."""
+
     process: Any
     connection: Connection
-    run: Run | None = None
+    task: dict[str, Run] = field(default_factory=dict)
+    broken: bool = False
 
 
 class Workers:
-    """Processes that take run after run and keep CLIP and data loaded between them.
+    """Processes that take task after task and keep CLIP and data loaded between them.
 
-    A worker that dies is replaced; its run is LOST.
+    A worker that dies is replaced; the runs that it had are LOST.
 
     Args:
-        count: how many at most; each is started when there is a run for it.
+        count: how many at most; each is started when there is a task for it.
         threads: PyTorch threads of each.
         devices: the numbers of the GPUs to spread them over; empty leaves them all of them.
+        device: see `Pool`.
     """
 
-    def __init__(self, count: int, threads: int, devices: Sequence[str] = ()) -> None:
+    def __init__(
+        self, count: int, threads: int, devices: Sequence[str] = (), device: str = "cpu"
+    ) -> None:
+        self.device = device
         self.threads = threads
         self.width = count
         self._slots: list[_Worker | None] = [None] * count
@@ -109,40 +121,51 @@ class Workers:
 
     def free(self) -> int:
         """Idle workers, those that are not started yet included."""
-        return sum(worker is None or worker.run is None for worker in self._slots)
+        return sum(worker is None or not worker.task for worker in self._slots)
 
-    def submit(self, run: Run) -> None:
-        """Give the run to an idle worker, or to a new one."""
+    def submit(self, task: Task) -> None:
+        """Give the task to an idle worker, or to a new one."""
         slots = range(len(self._slots))
-        idle = [i for i in slots if (w := self._slots[i]) is not None and w.run is None]
+        idle = [i for i in slots if (w := self._slots[i]) is not None and not w.task]
         number = idle[0] if idle else next(i for i in slots if self._slots[i] is None)
         worker = self._slots[number] or self._start(number)
-        worker.run = run
+        worker.task = {run.digest: run for run in task}
         # A worker that died while it was idle is noticed when the outcome is collected.
         with suppress(BrokenPipeError, ConnectionResetError):
-            worker.connection.send(run)
+            worker.connection.send(task)
 
     def collect(self, seconds: float) -> list[Outcome]:
         """Wait for outcomes, so long at most."""
-        slots = enumerate(self._slots)
-        at_work = [(number, w.connection) for number, w in slots if w is not None and w.run]
-        ready = wait([connection for _, connection in at_work], seconds)
-        return [self._outcome(number) for number, connection in at_work if connection in ready]
+        at_work = [worker for worker in self._slots if worker and worker.task]
+        # A dead worker's end of the pipe stays open as long as a process that it has started.
+        ends = {end: w for w in at_work for end in (w.connection, w.process.sentinel)}
+        ready = {id(ends[end]) for end in wait(list(ends), seconds)}
+        found = [out for w in at_work if id(w) in ready for out in self._outcomes(w)]
+        for worker in at_work:
+            if worker.broken and not worker.task:
+                self._slots[self._slots.index(worker)] = None
+                _end([worker])
+        return found
 
-    def _outcome(self, number: int) -> Outcome:
-        worker = self._slots[number]
-        assert worker is not None and worker.run is not None
+    def _outcomes(self, worker: _Worker) -> Iterator[Outcome]:
+        """What a worker has said, and what it will never say."""
+        # In this order: what it has sent before its end is there when its end is seen.
+        alive = worker.process.is_alive()
         try:
-            outcome: Outcome = worker.connection.recv()
+            while worker.task and worker.connection.poll():
+                outcome: Outcome = worker.connection.recv()
+                del worker.task[outcome.run.digest]
+                worker.broken |= outcome.broken
+                yield outcome
         except (EOFError, ConnectionResetError):
-            worker.process.join()
-            code = worker.process.exitcode
-            outcome = Outcome(worker.run, LOST, f"its worker ended with code {code}", broken=True)
-        worker.run = None
-        if outcome.broken:
-            _end([worker])
-            self._slots[number] = None
-        return outcome
+            alive = False
+        if alive or not worker.task:
+            return
+        worker.process.join()
+        reason = f"its worker ended with code {worker.process.exitcode}"
+        lost, worker.task, worker.broken = worker.task, {}, True
+        for run in lost.values():
+            yield Outcome(run, LOST, reason)
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -167,7 +190,7 @@ def _end(workers: Sequence[_Worker]) -> None:
     """End workers: an idle one goes when its connection closes, the others are told to."""
     for worker in workers:
         worker.connection.close()
-        if worker.run is not None:
+        if worker.task:
             worker.process.terminate()
     for worker in workers:
         worker.process.join(10)
@@ -213,8 +236,8 @@ def open_pool(runs: Sequence[Run], workers: int | None) -> Pool:
         UserError: a negative number.
     """
     cores = os.cpu_count() or 1
-    kinds = {choose_device(run.cfg()) for run in runs[:1]}
-    on_gpu = any(device.type == "cuda" for device in kinds)
+    device = choose_device(runs[0].cfg()).type if runs else "cpu"
+    on_gpu = device == "cuda"
     # A GPU that a run names by its number has to keep that number.
     chosen = any(":" in str(run.config["DEVICE"]) for run in runs)
     devices = gpus() if on_gpu and not chosen else []
@@ -225,5 +248,5 @@ def open_pool(runs: Sequence[Run], workers: int | None) -> Pool:
     workers = min(workers, max(1, len(runs)))
     threads = max(1, cores // max(1, workers))
     if workers == 0:
-        return ThisProcess(threads)
-    return Workers(workers, threads, devices)
+        return ThisProcess(threads, device)
+    return Workers(workers, threads, devices, device)

@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from dassl.config import CfgNode, load_config
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG, clear_run, finished_run
-from dassl.utils import UserError, find_checkpoint, load_checkpoint
+from dassl.engine.run_record import NOT_IDENTITY, RESUME
+from dassl.utils import UserError, load_last_common
 from dassl.utils.checkpoint import POINTER
 
 LOCKS = ".locks"
-NOT_IDENTITY = ("OUTPUT_DIR", "RESUME")
 _RUN_FOLDER = re.compile(r"-([0-9a-f]{10})$")
 
 
@@ -81,6 +81,10 @@ class Run:
         return load_config(flag_overrides=lambda cfg: cfg.merge_tree(whole, source=self.name))
 
 
+# What is given to a worker at once: a run, or several to be trained together.
+Task = tuple[Run, ...]
+
+
 def recorded_digest(results: Mapping[str, Any]) -> str | None:
     """The identity of a finished run, from its results; None for one of an unknown model."""
     source = results.get("source_run")
@@ -106,7 +110,9 @@ def state_of(run: Run) -> State:
         raise _other_run(run.folder)
     if config is not None and digest_of(config) != digest_of(run.config):
         raise _other_run(run.folder)
-    begun = run.source is None and config is not None and any(run.folder.glob(f"*/{POINTER}"))
+    if run.source is not None or config is None:
+        return State.TODO
+    begun = (run.folder / RESUME).is_file() or any(run.folder.glob(f"*/{POINTER}"))
     return State.RESUME if begun else State.TODO
 
 
@@ -192,18 +198,21 @@ def tidy(run: Run, state: State) -> None:
 
 
 def _readable(folder: Path) -> bool:
-    """Whether all checkpoints to resume from can be read."""
+    """Whether there is an undamaged file of each model to resume from."""
+    models = {pointer.parent.name: pointer.parent for pointer in folder.glob(f"*/{POINTER}")}
     try:
-        for pointer in folder.glob(f"*/{POINTER}"):
-            path = find_checkpoint(pointer.parent)
-            if path is not None:
-                load_checkpoint(path)
+        return not models or load_last_common(models) is not None
     except (UserError, OSError, ValueError):
         return False
-    return True
 
 
 def newest_log(folder: Path) -> Path | None:
     """The log of the latest attempt; None without any."""
     logs = sorted(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime_ns)
     return logs[-1] if logs else None
+
+
+def train_seconds(run: Run) -> float:
+    """How long a finished run was trained; its share, where several were trained together."""
+    results = finished_run(locate(run).folder) or {}
+    return float(results.get("train_seconds") or 0) / results.get("vectorised", 1)

@@ -1,12 +1,16 @@
 """Giving out runs until all are done or have failed."""
 
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from dassl.utils import UserError
+from trainers.vectorised import RUNS_AT_ONCE, vector_key
+
 from .pools import Pool
-from .runs import Run
+from .runs import Run, State, Task, locate, state_of, train_seconds
 from .working import BUSY, DONE, FAILED, KNOWN, LOST, Outcome
 
 ATTEMPTS = 2  # of a run whose worker dies
@@ -15,24 +19,28 @@ LOOK_AGAIN = 1.0  # seconds until a run that another process has is asked for ag
 Listener = Callable[[Outcome], None]
 
 
-def execute(runs: Sequence[Run], finished: set[str], pool: Pool, tell: Listener) -> None:
+def execute(
+    runs: Sequence[Run], finished: set[str], pool: Pool, tell: Listener, together: int = 1
+) -> None:
     """Do runs in their order, an evaluation as soon as its model is trained.
 
-    A failed run does not stop the others. One whose worker dies is tried a second time, one that
-    another process is doing is waited for.
+    A failed run does not stop the others. One whose worker dies is tried a second time, by itself;
+    one that another process is doing is waited for.
 
     Args:
         runs: what is to be done.
         finished: digests of runs that are done already.
         pool: does them.
         tell: called once for each run, with its last outcome.
+        together: so many runs at most are trained together, where they can be.
     """
+    together = min(together, RUNS_AT_ONCE.get(pool.device, together))
     schedule = _Schedule(runs, finished, tell)
     while schedule.left():
-        while pool.free() and schedule.ready:
-            run = schedule.ready.popleft()
-            schedule.at_work.add(run.digest)
-            pool.submit(run)
+        while schedule.ready and (free := pool.free()):
+            # No more than leaves something to do for everybody.
+            share = -(-len(schedule.ready) // free)
+            pool.submit(schedule.next_task(min(together, share)))
         if not schedule.at_work:
             time.sleep(LOOK_AGAIN)
             schedule.ready.extend(schedule.elsewhere)
@@ -52,6 +60,7 @@ class _Schedule:
         self.at_work: set[str] = set()
         self.elsewhere: list[Run] = []
         self.losses: Counter[str] = Counter()
+        self._keys: dict[str, str | None] = {}
         for run in runs:
             if run.source is None or run.source.digest in finished:
                 self.ready.append(run)
@@ -62,10 +71,36 @@ class _Schedule:
         """Whether anything is to be done or waited for."""
         return bool(self.ready or self.at_work or self.elsewhere)
 
+    def next_task(self, size: int) -> Task:
+        """Give out the next run, with those behind it that can be trained together with it."""
+        task = [self.ready.popleft()]
+        key = self._key(task[0]) if size > 1 else None
+        if key is not None:
+            alike = (run for run in self.ready if self._key(run) == key)
+            task += itertools.islice(alike, size - 1)
+        chosen = {run.digest for run in task}
+        self.ready = deque(run for run in self.ready if run.digest not in chosen)
+        self.at_work |= chosen
+        return tuple(task)
+
+    def _key(self, run: Run) -> str | None:
+        """What runs that are trained together have in common; None for one that goes alone."""
+        # What killed a worker once must not take others with it again.
+        if run.source is not None or self.losses[run.digest]:
+            return None
+        if run.digest not in self._keys:
+            try:
+                self._keys[run.digest] = vector_key(run.cfg())
+            except UserError:  # it will say so when it is done
+                self._keys[run.digest] = None
+        return self._keys[run.digest]
+
     def take(self, outcome: Outcome) -> None:
         """Draw the conclusions from an outcome."""
         run = outcome.run
         self.at_work.discard(run.digest)
+        if outcome.status == LOST and _is_done(run):  # in a company whose others were not
+            outcome = Outcome(run, DONE, seconds=train_seconds(run))
         if outcome.status == BUSY:
             self.elsewhere.append(run)
         elif outcome.status == LOST and self._try_again(run):
@@ -84,3 +119,10 @@ class _Schedule:
     def _try_again(self, run: Run) -> bool:
         self.losses[run.digest] += 1
         return self.losses[run.digest] < ATTEMPTS
+
+
+def _is_done(run: Run) -> bool:
+    try:
+        return state_of(locate(run)) is State.DONE
+    except UserError:  # another run's folder: the next attempt will say so
+        return False

@@ -9,9 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dassl.engine import finished_run
-
-from .runs import Run, State, locate, newest_log
+from .runs import Run, State, locate, newest_log, train_seconds
 from .working import DONE, FAILED, KNOWN, Outcome
 
 LOG_LINES = 5
@@ -30,10 +28,9 @@ class Estimate:
 
     def add_finished(self, run: Run) -> None:
         """Learn from the results of a run that was done earlier."""
-        results = finished_run(run.folder) or {}
-        seconds = results.get("train_seconds")
+        seconds = train_seconds(run)
         if seconds:
-            self.add(run, float(seconds))
+            self.add(run, seconds)
 
     def of(self, run: Run) -> float | None:
         """Seconds that a run takes; None where nothing is known."""

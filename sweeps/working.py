@@ -1,4 +1,4 @@
-"""Doing one run, in a process that does many."""
+"""Doing runs, one or several together, in a process that does many."""
 
 import contextlib
 import io
@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,17 @@ from tqdm import tqdm
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
-from dassl.engine import carry_out
-from dassl.utils import UserError, keep_loaded, set_random_seed
+from dassl.engine import Interrupted, carry_out
+from dassl.utils import (
+    UserError,
+    keep_loaded,
+    prepare_output_dir,
+    refused_by_system,
+    set_random_seed,
+)
+from trainers.vectorised import train_together
 
-from .runs import Run, State, locate, locked, newest_log, state_of, tidy
+from .runs import Run, State, Task, locate, locked, newest_log, state_of, tidy
 
 DONE, KNOWN, BUSY, FAILED, LOST = "done", "known", "busy", "failed", "lost"
 
@@ -36,7 +44,7 @@ class Outcome:
         status: DONE now, KNOWN to be done by somebody else, BUSY in another process, FAILED, or
             LOST with the worker that had it.
         reason: one sentence about a failure.
-        seconds: wall time.
+        seconds: wall time; of runs that were trained together, each one's share.
         broken: something unexpected happened, so that the process should be replaced.
     """
 
@@ -92,66 +100,88 @@ class CleanState:
             pyplot.close("all")
 
 
-def work(run: Run, state: CleanState) -> Outcome:
-    """Do a run, unless it is done or another process is at it.
+def work(task: Task, state: CleanState) -> list[Outcome]:
+    """Do runs, together if there are several, but none that is done or that another process has.
 
-    What it prints goes to its log alone. Nothing but a signal is raised.
+    What they print goes to their logs alone. Nothing but a signal is raised.
 
     Args:
-        run: which.
-        state: of the process, put back before the run and after it.
+        task: one run, or several that can be trained together.
+        state: of the process, put back before the runs and after them.
+
+    Returns:
+        What became of each, in no particular order.
     """
     start = time.perf_counter()
     generators = random.getstate(), torch.get_rng_state()
     state.restore()
     try:
-        with locked(run) as free:
-            status = _do(locate(run)) if free else BUSY
-        return Outcome(run, status, seconds=time.perf_counter() - start)
-    except (UserError, ClipError, FloatingPointError) as error:
-        return _failed(run, str(error), f"error: {error}")
-    except Exception as error:
-        reason = _refused_by_system(error)
-        if reason:
-            return _failed(run, reason, f"error: {reason}")
-        said = " ".join(str(error).split())
-        return _failed(run, f"{type(error).__name__}: {said}", traceback.format_exc(), broken=True)
+        with contextlib.ExitStack() as locks:
+            outcomes, ready = _open(task, locks)
+            ends = _do(ready)
+            share = (time.perf_counter() - start) / max(1, len(ready))
+            for run, end in zip(ready, ends, strict=True):
+                outcomes.append(_failed(run, end) if end else Outcome(run, DONE, seconds=share))
+            return outcomes
     finally:
         state.restore()
         random.setstate(generators[0])
         torch.set_rng_state(generators[1])
 
 
-def _do(run: Run) -> str:
-    state = state_of(run)
-    if state is State.DONE:
-        return KNOWN
-    tidy(run, state)
-    model_dir = str(locate(run.source).folder) if run.source is not None else None
+def _open(task: Task, locks: contextlib.ExitStack) -> tuple[list[Outcome], list[Run]]:
+    """Lock runs and prepare their folders; returns what can be said already, and what is to do."""
+    outcomes: list[Outcome] = []
+    ready: list[Run] = []
+    for run in task:
+        try:
+            if not locks.enter_context(locked(run)):
+                outcomes.append(Outcome(run, BUSY))
+                continue
+            there = locate(run)
+            found = state_of(there)
+            if found is State.DONE:
+                outcomes.append(Outcome(run, KNOWN))
+                continue
+            tidy(there, found)
+            prepare_output_dir(there.folder)
+            ready.append(there)
+        except Exception as error:
+            outcomes.append(_failed(run, error))
+    return outcomes, ready
+
+
+def _do(runs: Sequence[Run]) -> list[Exception | None]:
+    """Do runs and say what ended each: None, or an exception."""
     with (
         Path(os.devnull).open("w") as sink,
         contextlib.redirect_stdout(sink),
         contextlib.redirect_stderr(_ToLog()),
         warnings.catch_warnings(),
     ):
-        carry_out(run.cfg(), model_dir=model_dir)
-    return DONE
+        try:
+            if len(runs) > 1:
+                return train_together([run.cfg() for run in runs])
+            for run in runs:
+                model_dir = str(locate(run.source).folder) if run.source is not None else None
+                carry_out(run.cfg(), model_dir=model_dir)
+            return [None] * len(runs)
+        except Exception as error:
+            return [error] * len(runs)
 
 
-def _refused_by_system(error: BaseException | None) -> str:
-    """What the system would not do, such as writing to a full disk; "" if it is not to blame.
-
-    PyTorch raises an error of its own on top of the system's.
-    """
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        error = error.__cause__ or error.__context__
-    return ""
-
-
-def _failed(run: Run, reason: str, text: str, broken: bool = False) -> Outcome:
+def _failed(run: Run, error: Exception) -> Outcome:
     """Say at the end of the log, too, why the run failed."""
+    broken = False
+    if isinstance(error, (UserError, ClipError, FloatingPointError)):
+        reason = str(error)
+    else:
+        reason = refused_by_system(error)
+        broken = not reason
+    text = f"error: {reason}"
+    if broken:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        text = "".join(traceback.format_exception(error))
     with contextlib.suppress(OSError):
         log = newest_log(locate(run).folder)
         if log is not None:
@@ -161,9 +191,14 @@ def _failed(run: Run, reason: str, text: str, broken: bool = False) -> Outcome:
 
 
 def serve(connection: Any, threads: int) -> None:
-    """A worker's life: take a run, do it, say what became of it, until the other end closes."""
+    """A worker's life: take a task, do it, say what became of its runs, until the pipe closes."""
     state = CleanState(threads)
     tqdm.set_lock(threading.RLock())  # its own, between processes, would outlive a killed worker
     with keep_loaded(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(work(connection.recv(), state))
+            try:
+                outcomes = work(connection.recv(), state)
+            except Interrupted as stop:  # its runs are saved
+                sys.exit(stop.exit_code)
+            for outcome in outcomes:
+                connection.send(outcome)

@@ -1,6 +1,5 @@
 """Whole runs of train.py on the bundled benchmark, as a user types them."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 import train
+from dassl.utils import read_sealed
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")
@@ -39,8 +39,8 @@ def command(
 
 
 def results(output: Path) -> dict[str, Any]:
-    """The run's results.json."""
-    return json.loads((output / "results.json").read_text())
+    """The run's results.json, which is what was written."""
+    return read_sealed(output / "results.json")
 
 
 def finish(arguments: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Tiny sweeps on the bundled benchmark: one epoch, one shot, one kept view."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,23 @@ def write(
 def runs_in(path: str) -> list[Run]:
     """The runs of a sweep file, with the folders that they have."""
     return plan(path).runs
+
+
+def wait_for(path: Path, ended: Callable[[], object], seconds: float = 240) -> None:
+    """Wait until a file is there.
+
+    Args:
+        path: the file.
+        ended: says what has become of that which makes the file; something false as long as it is
+            at it.
+        seconds: how long to wait.
+    """
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        end = ended()
+        assert not end, f"It ended without {path}: {end}"
+        assert time.monotonic() < deadline, f"There is no {path} after {seconds} s"
+        time.sleep(0.01)
 
 
 def learned(run: Run) -> tuple[Tensor, float]:

@@ -1,6 +1,5 @@
 """Images that cannot be decoded: an error that names them, or left out, counted and named."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import train
 from dassl.data import DataManager
 from dassl.data.images import find_broken, read_image
 from dassl.engine import build_trainer
-from dassl.utils import UserError
+from dassl.utils import UserError, read_sealed
 from tests.dassl_toy import CLASSES, make_images, registered, toy_config
 from tests.feature_runs import OFF, scores
 from tests.runs import ROOT, command, finish, refuse, results
@@ -145,7 +144,7 @@ def test_the_systems_trouble_is_no_bad_image(
     (record,) = (tmp_path / "checks").iterdir()
     record.write_text("[1]")
     assert find_broken([str(path)], tmp_path / "checks") == {}
-    assert json.loads(record.read_text()) == {}
+    assert read_sealed(record) == {"broken": {}}
 
 
 def test_an_unknown_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

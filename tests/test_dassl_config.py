@@ -8,7 +8,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dassl.config import CfgNode, clean_cfg, declare_config, get_cfg_default, load_config, to_dict
+from dassl.config import (
+    CfgNode,
+    clean_cfg,
+    declare_config,
+    defaults,
+    get_cfg_default,
+    load_config,
+    to_dict,
+)
 from dassl.utils import UserError
 
 
@@ -125,7 +133,9 @@ def test_missing_file() -> None:
         load_config(config_file="/no/such.yaml")
 
 
-def test_declared_groups() -> None:
+def test_declared_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only here: the processes that other tests start would not know a run with this group.
+    monkeypatch.setattr(defaults, "_declared", dict(defaults._declared))
     declare_config("TRAINER.TOYCONFIG", {"N": 16, "DEEP": {"NAME": "x"}})
     declare_config("TRAINER.TOYCONFIG", {"N": 16, "DEEP": {"NAME": "x"}})
     cfg = load_config(opts=["TRAINER.TOYCONFIG.N", "4", "TRAINER.TOYCONFIG.DEEP.NAME", "1"])

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @pytest.fixture(scope="module", autouse=True)
 def toys() -> Iterator[None]:
-    with registered(Diverging, Careless):
+    with registered(Diverging, Careless, Reckless):
         yield
 
 
@@ -181,7 +181,7 @@ class Diverging(ToyTrainer):
 
 
 class Careless(Diverging):
-    """As above, and it does not check its loss."""
+    """As above, and it does not check its loss: its gradients tell."""
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         if loss.requires_grad:
@@ -189,11 +189,35 @@ class Careless(Diverging):
         super().detect_anomaly(loss)
 
 
-@pytest.mark.parametrize(("name", "batch"), [("Diverging", 3), ("Careless", 4)])
-def test_a_loss_that_is_no_number(root: Path, tmp_path: Path, name: str, batch: int) -> None:
+class Reckless(Careless):
+    """Checks nothing on the way and shows nothing; still no such checkpoint is written."""
+
+    def detect_bad_gradients(self, names: Any = None) -> None:
+        pass
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        super().forward_backward(batch)
+        return {"acc": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Diverging", r"The loss is nan in epoch 2, batch 3 on .*\.png, .*\.png and others: "),
+        ("Careless", r"The norm of the gradients is nan in epoch 2, batch 3 on .*\.png"),
+        ("Reckless", r"toy\.head\.weight holds numbers that are not finite after epoch 2"),
+    ],
+)
+def test_a_training_that_diverges(
+    root: Path, tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     opts = ("TRAINER.NAME", name, "TRAIN.CHECKPOINT_FREQ", "1")
-    with pytest.raises(FloatingPointError, match=f"nan in epoch 2, batch {batch}"):
+    with pytest.raises(FloatingPointError, match=said) as raised:
         run(root, tmp_path, *opts)
+    good = tmp_path / "toy" / "model.pth.tar-1"
+    assert str(raised.value).endswith(f"the last good checkpoint is {good}")
+    assert list((tmp_path / "toy").glob("model*")) == [good]
+    assert capsys.readouterr().out.count("In the batch: ") == (0 if name == "Reckless" else 4)
     assert (tmp_path / "toy" / "checkpoint").read_text() == "model.pth.tar-1\n"
     assert finished_run(tmp_path) is None
 

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,8 @@ import sweep
 from dassl.utils import UserError
 from sweeps.cluster import RayPool
 from sweeps.runs import State, state_of
-from tests.sweeps_small import learned, runs_in, write
+from tests.runs import results
+from tests.sweeps_small import learned, runs_in, wait_for, write
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install '.[cluster]'"
@@ -54,24 +54,38 @@ def test_the_table_is_that_of_this_machine_though_a_worker_is_killed(
     there = write(tmp_path / "there", data_root, settings, seeds=[1, 2, 3])
     assert sweep.main([here, "--workers", "0"]) == 0
     killed: list[int] = []
+    codes: list[str] = []
 
     def kill() -> None:
         first = runs_in(there)[0]
-        while not (first.folder / "prompt_learner/checkpoint").exists():
-            time.sleep(0.01)
+        wait_for(first.folder / "prompt_learner/checkpoint", lambda: codes)
         killed.extend(ray_workers()[:1])
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
 
     murderer = threading.Thread(target=kill)
     murderer.start()
-    assert sweep.main([there, "--cluster", address]) == 0
-    murderer.join()
+    codes.append(f"exit code {sweep.main([there, '--cluster', address])}")
+    murderer.join(60)
+    assert codes == ["exit code 0"]
     assert killed
     for one, other in zip(runs_in(here), runs_in(there), strict=True):
         assert one.digest == other.digest
         assert state_of(other) is State.DONE
         assert (learned(one)[0] == learned(other)[0]).all()
+        assert learned(one)[1] == learned(other)[1]
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_the_cluster_trains_runs_together(tmp_path: Path, data_root: Path, address: str) -> None:
+    here = write(tmp_path / "here", data_root, seeds=list(range(8)))
+    there = write(tmp_path / "there", data_root, seeds=list(range(8)))
+    assert sweep.main([here, "--workers", "0"]) == 0
+    assert sweep.main([there, "--cluster", address, "--vectorise", "2"]) == 0
+    for one, other in zip(runs_in(here), runs_in(there), strict=True):
+        assert results(other.folder)["vectorised"] == 2
+        assert (learned(one)[0] - learned(other)[0]).abs().max() <= 1e-5
         assert learned(one)[1] == learned(other)[1]
 
 

@@ -18,6 +18,7 @@ from dassl.utils import keep_loaded
 from sweeps.runs import LOCKS, Run, State, digest_of, recorded_digest, state_of
 from sweeps.working import KNOWN, CleanState, Outcome, work
 from tests.runs import command, results
+from tests.small_disk import small_disk
 from tests.sweeps_small import PUN, learned, runs_in, write
 
 HERE = ("--workers", "0")
@@ -41,7 +42,8 @@ def copied(finished: str, tmp_path: Path) -> Run:
 
 
 def do(run: Run, state: CleanState | None = None) -> Outcome:
-    return work(run, state or CleanState(torch.get_num_threads()))
+    (outcome,) = work((run,), state or CleanState(torch.get_num_threads()))
+    return outcome
 
 
 def same(one: Run, other: Run) -> bool:
@@ -238,22 +240,13 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(
 
 
 def test_a_full_disk_fails_the_run_in_one_sentence(finished: str, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("no small disk can be mounted here: that takes more rights")
-    try:
+    with small_disk(tmp_path / "disk", "32k") as disk:
         run = Run(**{**runs_in(finished)[0].__dict__, "output": disk})
         outcome = do(run)
         assert outcome.status == "failed"
         assert "No space left on device" in outcome.reason
         assert "\n" not in outcome.reason
         assert state_of(run) is not State.DONE
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_limit_leaves_the_rest(

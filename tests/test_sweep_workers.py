@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from sweeps.schedule import execute
 from sweeps.telling import last_lines
 from sweeps.working import DONE, FAILED, Outcome
 from tests.runs import results
-from tests.sweeps_small import PUN, learned, runs_in, write
+from tests.sweeps_small import PUN, learned, runs_in, wait_for, write
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -40,10 +39,12 @@ class Murderer(Workers):
         """Kill before the outcome can come."""
         if self.victims:
             self.victims -= 1
-            (run,) = [worker.run for worker in self._slots if worker and worker.run]
-            while self.when and not (run.folder / self.when).exists():
-                time.sleep(0.01)
+            (worker,) = filter(None, self._slots)
+            if self.when:
+                (run,) = worker.task.values()
+                wait_for(run.folder / self.when, lambda: super(Murderer, self).collect(0))
             os.kill(self.pids[0], signal.SIGKILL)
+            worker.process.join(60)  # or the next victim might be the same
         return super().collect(seconds)
 
 
@@ -121,9 +122,10 @@ def test_ctrl_c_stops_and_the_next_start_goes_on(
     path = write(tmp_path, data_root, settings, seeds=[1, 2])
     first, _ = runs_in(path)
     process = start(path)
-    while not (first.folder / "prompt_learner/checkpoint").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for(
+        first.folder / "prompt_learner/checkpoint",
+        lambda: process.poll() is not None and process.communicate(),
+    )
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -28,6 +28,15 @@ class NemesisMixin(PromptTrainer):
         super().before_epoch()
         self._selections = torch.zeros(self.model.prompt_learner.length, device=self.device)
 
+    def epoch_state(self) -> dict[str, Any]:
+        """Also PAN's selections so far."""
+        return {**super().epoch_state(), "selections": self._selections}
+
+    def restore_epoch_state(self, state: dict[str, Any]) -> None:
+        """Go on counting."""
+        super().restore_epoch_state(state)
+        self._selections = state["selections"].to(self.device)
+
     def draw_positions(self) -> Int[Tensor, " drawn"]:
         """N distinct positions, uniformly; drawn on the CPU so that every device sees the same."""
         order = torch.randperm(self.model.prompt_learner.length)

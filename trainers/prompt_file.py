@@ -1,18 +1,26 @@
-"""`prompt.safetensors`: learned prompts in a file that anybody may open without running code."""
+"""`prompt.safetensors`: learned prompts in a file that anybody may open without running code.
 
+A SHA-256 over the tensors and all other metadata stands in the metadata, beside the version of this
+form; files without a version are from before and have none.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dassl.utils import UserError, write_atomic
+from dassl.utils import DamagedFile, write_atomic
 from dassl.utils.strangers import parse_json, sentence
 
 PROMPT_FILE = "prompt.safetensors"
+VERSION = 2
+_CHECKSUM, _VERSION = "checksum", "version"
 
 
 def save_prompt(path: Path, learner: nn.Module, metadata: Mapping[str, Any]) -> None:
@@ -26,18 +34,45 @@ def save_prompt(path: Path, learner: nn.Module, metadata: Mapping[str, Any]) -> 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors in fp32 and metadata as JSON strings, under the name only when complete."""
     plain = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
-    strings = {key: json.dumps(value) for key, value in metadata.items()}
-    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata=strings))
+    strings = {key: json.dumps(value) for key, value in {**metadata, _VERSION: VERSION}.items()}
+    strings[_CHECKSUM] = json.dumps(_digest(plain, strings))
+    content = save(plain, metadata=strings)  # safetensors' own writer hides what the system says
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _digest(tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> str:
+    """SHA-256 of the tensors, their names and shapes, and the metadata but the checksum."""
+    described = {key: text for key, text in strings.items() if key != _CHECKSUM}
+    shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
+    digest = hashlib.sha256(json.dumps([described, shapes], sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote: the tensors and the metadata.
+
+    Raises:
+        DamagedFile: the file is damaged, or not of this kind.
+    """
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            strings = file.metadata() or {}
+        metadata = {key: parse_json(text) for key, text in strings.items()}
+        version, checksum = metadata.pop(_VERSION, None), metadata.pop(_CHECKSUM, None)
+        if (version or checksum) and checksum != _digest(tensors, strings):
+            raise ValueError("it does not match its checksum")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DamagedFile(f"{path} is damaged: {sentence(error)}") from error
+    return tensors, metadata
 
 
 def read_prompt_metadata(path: Path) -> dict[str, Any]:
     """What `save_prompt` was told about the prompts.
 
     Raises:
-        UserError: the file is damaged, or not of this kind.
+        DamagedFile: the file is damaged, or not of this kind.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            return {key: parse_json(text) for key, text in (file.metadata() or {}).items()}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged: {sentence(error)}") from error
+    return read_tensors(path)[1]

@@ -131,11 +131,16 @@ class PromptTrainer(FeatureTrainer):
         self.detect_anomaly(loss)
         self.model_zero_grad()
         self.company.backward(self.scaler.scale(loss))
+        self.detect_bad_gradients()
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return summary
+
+    def epoch_state(self) -> dict[str, Any]:
+        """Nothing is gathered from batch to batch."""
+        return {}
 
     def features_and_labels(
         self, batch: dict[str, Any]

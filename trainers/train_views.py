@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from dassl.data import DatasetWrapper
 from dassl.data.data_manager import read_image
 from dassl.data.feature_store import StoredRows
+from dassl.data.loader_process import outlive_signals
 from dassl.data.samplers import EpochSampler
 from dassl.utils import UserError, isolated_rng
 
@@ -147,6 +148,7 @@ def _kept_view(trainer: FeatureTrainer, loader: Any, kind: str, view: int) -> St
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
             generator=torch.Generator(),
+            worker_init_fn=outlive_signals,
         )
         return trainer.compute_features(images)
 

@@ -9,8 +9,8 @@ batch, and the sum of the losses has each prompt's own gradient. See `dassl.engi
 
 import json
 import sys
-import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from clip.text_encoding import SoftPromptEncoder
 from dassl.config import to_dict
 from dassl.engine import TRAINER_REGISTRY, clear_run, finished_run, start_trainer
+from dassl.engine.interruption import stopping_on_signals
 from dassl.engine.lockstep import Lockstep
+from dassl.engine.run_lock import run_folder
 from dassl.utils import UserError, choose_device, prepare_output_dir, setup_logger
 
 from .cached_features import FeatureCache, overrides
@@ -90,9 +92,9 @@ def vector_key(cfg: Any) -> str | None:
 def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Exception | None]:
     """Train and test several runs side by side; each leaves the folder of a run of its own.
 
-    A run that fails (its training diverges, say) ends alone, with the reason in its log. Its
-    checkpoints are ordinary ones: after an interruption, the same call goes on where each run has
-    left off, and so does `train.py` with one of them.
+    A run that fails (its training diverges, say) ends alone. Checkpoints are ordinary ones: after
+    an interruption, the same call goes on where each run has left off, and so does `train.py` with
+    one of them.
 
     Args:
         cfgs: the runs' configurations, of one `vector_key`, each with a folder of its own.
@@ -103,6 +105,7 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
 
     Raises:
         UserError: the runs cannot be trained together, or a folder is taken.
+        Interrupted: Ctrl-C or SIGTERM; every run is saved.
     """
     _check_agreement(cfgs)
     _check_folders(cfgs, overwrite)
@@ -112,7 +115,11 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
         company = cfgs[start : start + at_once]
         together = Together(len(company))
         jobs = [partial(_train, cfg, overwrite, together, sys.stdout) for cfg in company]
-        ends += together.lockstep.run(jobs)
+        with stopping_on_signals():
+            ends += together.lockstep.run(jobs)
+        for end in ends:
+            if isinstance(end, KeyboardInterrupt):
+                raise end
     return ends
 
 
@@ -158,10 +165,12 @@ def _check_folders(cfgs: Sequence[Any], overwrite: bool) -> None:
 def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exception | None:
     """One of the runs, from its configuration to its results."""
     output = cfg.OUTPUT_DIR
-    logger = setup_logger(output)
-    assert logger is not None
-    with logger:
+    with ExitStack() as stack:
         try:
+            stack.enter_context(run_folder(output))
+            logger = setup_logger(output)
+            assert logger is not None
+            stack.enter_context(logger)
             trainer = start_trainer(cfg)
             trainer.check_train()
             if overwrite:
@@ -169,7 +178,6 @@ def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exc
             together.admit(trainer)
             trainer.train()
         except Exception as error:
-            traceback.print_exc(file=sys.stdout)
             print(f"{output}: {error}", file=console)
             return error
         print(f"Results are in {output}")

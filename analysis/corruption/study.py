@@ -14,6 +14,7 @@ Positions count from 0, accuracies are in %, a norm is L2, the mean over classes
 import contextlib
 import io
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -27,7 +28,14 @@ from analysis.results import method_of
 from clip.download import sha256_of
 from dassl.engine import finished_run
 from dassl.engine.keeper import choose_checkpoint
-from dassl.utils import PathLike, UserError, package_versions, read_json, write_json
+from dassl.utils import (
+    DamagedFile,
+    PathLike,
+    UserError,
+    package_versions,
+    read_sealed,
+    write_sealed,
+)
 from trainers.corruption import REPLACE, RESCALE, Corruption, corrupt, unit_noise
 from trainers.nemesis import vector_norms
 from trainers.open_run import open_run
@@ -105,15 +113,19 @@ class Study:
 
     @classmethod
     def read(cls, path: Path) -> "Study | None":
-        """A study from its file; None if there is none or it cannot be read."""
+        """A study from its file; None if there is none, or, after a warning, if it is damaged."""
+        if not path.is_file():
+            return None
         try:
-            content = read_json(path)
+            content = read_sealed(path)
             rows = content.pop("corruptions")
             content.pop("versions")
             study = cls(**content)
             for row in rows:
                 study.entries[Corruption(row["kind"], row["value"], row["position"])] = row
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, DamagedFile, KeyError, TypeError, AttributeError) as error:
+            why = error if isinstance(error, DamagedFile) else f"{path} cannot be read"
+            print(f"Warning: {why}; its prompts are tested again", file=sys.stderr)
             return None
         return study
 
@@ -122,7 +134,7 @@ class Study:
         content = {key: value for key, value in vars(self).items() if key != "entries"}
         order = sorted(self.entries, key=lambda c: (c.kind, c.value, c.position))
         content["corruptions"] = [self.entries[corruption] for corruption in order]
-        write_json({**content, "versions": package_versions()}, path)
+        write_sealed({**content, "versions": package_versions()}, path)
 
     def belongs_to(self, other: "Study") -> bool:
         """Whether both are of the same prompts and the same noise."""

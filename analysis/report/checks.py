@@ -24,11 +24,20 @@ def test_set(run: Run) -> tuple[Any, ...]:
     return run["dataset"], run["subsample_classes"], tuple(run["target_domains"]), run["split"]
 
 
+def training_set(run: Run) -> tuple[Any, ...]:
+    """What a run drew its training images with."""
+    return (*trained_on(run), run["subsample_classes"], run["seed"])
+
+
+# Traits that are compared between runs of the same images alone.
+PLACES = {"num_test": test_set, "test_data": test_set, "train_data": training_set}
+
+
 def differences(runs: Sequence[Run]) -> Iterator[Pair]:
     """For every trait in which runs differ, two that do.
 
-    The number of test images is compared between runs that were tested on the same images; a trait
-    that a run does not know is not known to differ.
+    The data and its amount are compared between runs of the same dataset, classes and (for
+    training) shots and seed; a trait that a run does not know is not known to differ.
     """
     for trait, value_of in TRAITS.items():
         first: dict[Any, tuple[Any, Run]] = {}
@@ -36,7 +45,7 @@ def differences(runs: Sequence[Run]) -> Iterator[Pair]:
             value = value_of(run)
             if value is None:
                 continue
-            place = test_set(run) if trait == "num_test" else None
+            place = PLACES[trait](run) if trait in PLACES else None
             other, other_run = first.setdefault(place, (value, run))
             if other != value:
                 yield trait, other, other_run, value, run
@@ -70,7 +79,7 @@ def refuse_mixed(runs: Runs) -> None:
     for label, members in by_label(runs).items():
         for trait, value, run, other, other_run in differences(members):
             name = TRAIT_NAMES.get(trait, trait)
-            how = f"name rows by it with --by {trait}, " if trait != "num_test" else ""
+            how = f"name rows by it with --by {trait}, " if trait not in PLACES else ""
             raise UserError(
                 f"Runs of {label} differ in {name}: {value} in {run['folder']}, {other} in "
                 f"{other_run['folder']}; {how}report them apart, or mix them with --allow-mixed"
@@ -104,4 +113,17 @@ def notes_on(runs: Runs) -> list[str]:
                 f"Not all rows are comparable: {TRAIT_NAMES.get(trait, trait)} is {value} for "
                 f"{labels[id(run)]} and {other} for {labels[id(other_run)]}."
             )
+    return notes + code_notes([run for _, run in runs])
+
+
+def code_notes(runs: Sequence[Run]) -> list[str]:
+    """Say where runs come from different states of the code, or from one that no commit has."""
+    origins = [run.get("provenance") or {} for run in runs]
+    commits = {origin["commit"] for origin in origins if origin.get("commit")}
+    notes = []
+    if len(commits) > 1:
+        notes.append(f"The runs come from {len(commits)} commits of the code; see Versions.")
+    if dirty := sum(bool(origin.get("dirty")) for origin in origins):
+        have = "runs come" if dirty > 1 else "run comes"
+        notes.append(f"{dirty} {have} from code with changes that are in no commit.")
     return notes

@@ -155,7 +155,10 @@ def versions_listing(runs: Runs) -> Listing:
     """Versions of the packages and devices of the runs, with how many runs had each."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _, run in runs:
-        for name, version in {"device": run.get("device"), **run.get("versions", {})}.items():
+        origin = run.get("provenance") or {}
+        facts = {"device": run.get("device"), **run.get("versions", {})}
+        facts |= {name: origin[name] for name in ("commit", "platform") if origin.get(name)}
+        for name, version in facts.items():
             counts[name][str(version)] += 1
     rows = [[Item(name), Item(_counted(found, len(runs)))] for name, found in counts.items()]
     records = [

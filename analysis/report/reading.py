@@ -8,8 +8,8 @@ from typing import Any
 
 from analysis.scores import Run
 from dassl.engine import RESULTS
-from dassl.utils import UserError
-from dassl.utils.strangers import harmless, parse_json, read_bounded, shown
+from dassl.utils import DamagedFile, UserError, read_sealed
+from dassl.utils.strangers import harmless, shown
 
 # What every table needs of a run, with the types that it must have.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {
@@ -87,12 +87,12 @@ def read_runs(folders: Sequence[Path]) -> Found:
 
 def _add(path: Path, found: Found) -> None:
     try:
-        run = harmless(parse_json(read_bounded(path, LARGEST)))
+        run = harmless(read_sealed(path, LARGEST))
     except OSError as error:
         found.damaged[path] = f"it cannot be read ({error.strerror})"
         return
-    except ValueError:
-        found.damaged[path] = "it is no JSON"
+    except (DamagedFile, ValueError) as error:
+        found.damaged[path] = str(error).removeprefix(f"{path} is damaged: ")
         return
     if why := _fault(run):
         found.damaged[path] = why

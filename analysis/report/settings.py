@@ -74,6 +74,22 @@ def _torch(run: Run) -> str | None:
     return str(version).partition(".")[0] if version else None
 
 
+def _precision(run: Run) -> str | None:
+    node = run["trainer"].removesuffix("Nemesis").upper()
+    return run["config"].get("TRAINER", {}).get(node, {}).get("PREC")
+
+
+def _data(run: Run, part: str) -> str | None:
+    """First digits of the hash of a part of the data; see dassl/engine/provenance.py."""
+    hashes = (run.get("provenance") or {}).get("data") or {}
+    return (hashes.get(part) or "")[:8] or None
+
+
+def _train_data(run: Run) -> str | None:
+    learned_here = run.get("epochs") and not is_zero_shot(run)
+    return _data(run, "train_x") if learned_here else None
+
+
 # What runs of one row must share: a mean over different ones would stand for nothing.
 TRAITS = {
     "backbone": lambda run: run.get("backbone"),
@@ -82,13 +98,18 @@ TRAITS = {
     "size": _size,
     "split": lambda run: run["split"],
     "torch": _torch,
+    "precision": _precision,
     "num_test": lambda run: run.get("num_test"),
+    "test_data": lambda run: _data(run, run["split"]),
+    "train_data": _train_data,
 }
 TRAIT_NAMES = {
     "weights": "weights (SHA-256)",
     "size": "image size",
     "torch": "major version of torch",
     "num_test": "number of test images",
+    "test_data": "test data (SHA-256)",
+    "train_data": "training data (SHA-256)",
 }
 
 

@@ -15,6 +15,7 @@ from torchvision import transforms as T
 from ..utils import UserError, choose_device, isolated_rng
 from .datasets import Datum, build_dataset
 from .images import check_classes_left, is_broken_image, read_image, without_broken
+from .loader_process import outlive_signals
 from .samplers import EpochSampler, build_sampler
 from .transforms import build_transform
 from .transforms.transforms import interpolation_mode, to_tensor
@@ -175,7 +176,21 @@ def build_data_loader(
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=choose_device(cfg).type == "cuda",
         generator=generator,
+        worker_init_fn=outlive_signals,
     )
+
+
+def skip_batches(loader: Any, count: int) -> bool:
+    """Let a loader's next pass begin behind so many batches, without loading those.
+
+    Returns:
+        Whether it can; with a sampler of another kind it cannot.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, EpochSampler) or loader.batch_size is None:
+        return False
+    sampler.skip(count * loader.batch_size)
+    return True
 
 
 def set_loader_epoch(loader: Any, epoch: int) -> None:

@@ -11,7 +11,7 @@ import PIL
 from PIL import Image
 from tqdm import tqdm
 
-from ..utils import UserError, read_json, write_json
+from ..utils import DamagedFile, UserError, read_sealed, write_sealed
 from ..utils.strangers import sentence
 from .datasets import Datum
 
@@ -109,15 +109,15 @@ def find_broken(paths: Sequence[str], folder: Path) -> dict[str, str]:
     unique = list(dict.fromkeys(paths))
     record = folder / f"{_digest(unique)}.json"
     try:
-        return dict(read_json(record))
-    except (OSError, ValueError, TypeError):
+        return dict(read_sealed(record)["broken"])
+    except (OSError, DamagedFile, KeyError, TypeError, ValueError):
         print(f"Checking that {len(unique):,} images can be read")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         reasons = pool.map(_what_is_wrong, unique)
         bar = tqdm(reasons, total=len(unique), disable=None, leave=False)
         broken = {path: why for path, why in zip(unique, bar, strict=True) if why}
     try:
-        write_json(broken, record)
+        write_sealed({"broken": broken}, record)
     except OSError as error:
         print(f"What was found cannot be kept in {folder}: {error.strerror}")
     return broken

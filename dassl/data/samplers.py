@@ -53,6 +53,11 @@ class EpochSampler(Sampler[int]):
         """Make the next passes those of this epoch."""
         self.epoch = epoch
         self._passes = 0
+        self._skip = 0
+
+    def skip(self, count: int) -> None:
+        """Begin the next pass, and that alone, behind its first `count` indices."""
+        self._skip = count
 
     def order(self, rng: Random) -> Sequence[int]:
         """Return the indices of one pass."""
@@ -67,8 +72,11 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rng = self.next_rng()
         self._passes += 1
-        for index in self.order(rng):
-            yield SeededIndex(index, rng.getrandbits(63))
+        skip, self._skip = self._skip, 0
+        for place, index in enumerate(self.order(rng)):
+            seeded = SeededIndex(index, rng.getrandbits(63))
+            if place >= skip:
+                yield seeded
 
     def __len__(self) -> int:
         return len(self.data_source)

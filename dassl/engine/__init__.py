@@ -1,6 +1,7 @@
 """The training loop and its trainers."""
 
 from .build import TRAINER_REGISTRY, build_trainer, check_trainer, start_trainer
+from .interruption import Interrupted
 from .run_record import CONFIG, RESULTS, clear_run, finished_run, identity
 from .single_run import carry_out
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
@@ -9,6 +10,7 @@ __all__ = [
     "CONFIG",
     "RESULTS",
     "TRAINER_REGISTRY",
+    "Interrupted",
     "SimpleTrainer",
     "TrainerBase",
     "TrainerX",

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from ..utils import PathLike, mkdir_if_missing
+from . import interruption
 from .keeper import ModelKeeper
 
 
@@ -13,10 +14,12 @@ class TrainerBase(ModelKeeper):
     Attributes:
         start_epoch: first epoch of this run, later than 0 after a resume.
         max_epoch: number of epochs in all.
+        epoch_began: when the present epoch began, by time.perf_counter().
     """
 
     start_epoch = 0
     max_epoch = 0
+    epoch_began = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,9 +42,9 @@ class TrainerBase(ModelKeeper):
 
     def close_writer(self) -> None:
         """Close the writer."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def write_scalar(
         self, tag: str, scalar_value: float | int, global_step: int | None = None
@@ -55,17 +58,23 @@ class TrainerBase(ModelKeeper):
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
         self.before_train()
-        self.epoch = self.start_epoch
+        # After the last epoch of an earlier attempt, the test is that of the last epoch.
+        self.epoch = max(0, min(self.start_epoch, self.max_epoch - 1))
         for epoch in range(self.start_epoch, self.max_epoch):
             self.epoch = epoch
             self.enter_epoch()
-            start = time.perf_counter()
+            self.epoch_began = time.perf_counter()
             self.before_epoch()
-            self.run_epoch()
-            self.check_losses()
-            self.leave_epoch(time.perf_counter() - start)
-            self.after_epoch()
+            with interruption.deferred():
+                self.run_epoch()
+                self.check_losses()
+                self.leave_epoch(time.perf_counter() - self.epoch_began)
+                self.after_epoch()
+                self.reach(epoch + 1)
         self.after_train()
+
+    def reach(self, epoch: int) -> None:
+        """Engine's hook when everything about the epochs before this one is done."""
 
     def enter_epoch(self) -> None:
         """Engine's hook before an epoch; trainers override `before_epoch` instead."""

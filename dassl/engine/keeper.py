@@ -13,12 +13,14 @@ from ..utils import (
     UserError,
     find_checkpoint,
     load_checkpoint,
+    load_last_common,
     random_states,
     restore_random_states,
     save_checkpoint,
 )
 from ..utils.checkpoint import finished_epochs, load_state
 from ..utils.strangers import shown
+from .divergence import DivergenceWatch
 
 Names = str | Sequence[str] | None
 
@@ -42,24 +44,18 @@ def choose_checkpoint(folder: Path, epoch: int | None = None) -> Path:
     return path
 
 
-class ModelKeeper:
+class ModelKeeper(DivergenceWatch):
     """Keeps named models with their optimisers and schedules.
 
     Attributes:
-        epoch: the present epoch, from 0.
-        batch_idx: the present batch, from 0, where the subclass counts it.
         best_result: best result on the validation set so far.
     """
 
-    epoch = 0
-    batch_idx = 0
     best_result = float("-inf")
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, Any] = OrderedDict()
-        self._optims: OrderedDict[str, Any] = OrderedDict()
+        super().__init__()
         self._scheds: OrderedDict[str, Any] = OrderedDict()
-        self._unchecked: list[tuple[int, Tensor]] = []
 
     def register_model(
         self,
@@ -118,22 +114,39 @@ class ModelKeeper:
             is_best: also keep it as model-best.pth.tar.
             val_result: result on the validation set.
             model_name: file name instead of model.pth.tar-<epoch + 1>.
+
+        Raises:
+            FloatingPointError: the training has diverged; nothing is written.
         """
-        scaler = getattr(self, "scaler", None)
-        for name, model in self._models.items():
-            optim, sched = self._optims[name], self._scheds[name]
+        self.check_losses()
+        self.check_learned()
+        for name in self._models:
             state = {
-                "state_dict": model.state_dict(),
+                **self.model_state(name),
+                **self.run_state(),
                 "epoch": epoch + 1,
-                "optimizer": optim.state_dict() if optim is not None else None,
-                "scheduler": sched.state_dict() if sched is not None else None,
                 "val_result": float(val_result) if val_result is not None else None,
-                "best_result": float(self.best_result),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "random_states": random_states(),
             }
             folder = Path(directory) / name
             save_checkpoint(state, folder, is_best=is_best, model_name=model_name)
+
+    def model_state(self, name: str) -> dict[str, Any]:
+        """What a model and its optimiser and schedule have learned; tensors are not copied."""
+        optim, sched = self._optims[name], self._scheds[name]
+        return {
+            "state_dict": self._models[name].state_dict(),
+            "optimizer": optim.state_dict() if optim is not None else None,
+            "scheduler": sched.state_dict() if sched is not None else None,
+        }
+
+    def run_state(self) -> dict[str, Any]:
+        """What is there once for all models."""
+        scaler = getattr(self, "scaler", None)
+        return {
+            "best_result": float(self.best_result),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "random_states": random_states(),
+        }
 
     def resume_model_if_exist(self, directory: PathLike) -> int:
         """Continue from the newest checkpoint that all models have.
@@ -142,25 +155,33 @@ class ModelKeeper:
             The epoch to go on with; 0 when there is none.
         """
         folders = {name: Path(directory) / name for name in self.get_model_names()}
-        newest = {name: find_checkpoint(folder) for name, folder in folders.items()}
-        states = {name: load_checkpoint(path) for name, path in newest.items() if path is not None}
-        if not states or len(states) < len(folders):
+        newest = load_last_common(folders)
+        if not newest:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        epoch = min(finished_epochs(newest[name], state) for name, state in states.items())
-        for name, folder in folders.items():
-            path, state = newest[name], states[name]
-            if state["epoch"] != epoch:
-                # A crash between two models' files left the other one an epoch behind.
-                path = folder / f"model.pth.tar-{epoch}"
-                state = load_checkpoint(path)
-            load_state(path, state, self._models[name], self._optims[name], self._scheds[name])
+        for name, (path, state) in newest.items():
+            epoch = finished_epochs(path, state)
+            self.restore_model_state(name, state, path)
             print(f'Loaded {name} from "{path}" (epoch {epoch})')
-        self._restore_run_state(state)
+        self.restore_run_state(state)
         return epoch
 
-    def _restore_run_state(self, state: dict[str, Any]) -> None:
+    def restore_model_state(self, name: str, state: dict[str, Any], path: Path | None) -> None:
+        """Put back what `model_state` returned.
+
+        Args:
+            name: of the model.
+            state: its state.
+            path: the file that it comes from.
+
+        Raises:
+            UserError: it belongs to another model.
+        """
+        load_state(path, state, self._models[name], self._optims[name], self._scheds[name])
+
+    def restore_run_state(self, state: dict[str, Any]) -> None:
+        """Put back what `run_state` returned, as far as it is there."""
         best = state.get("best_result")
         if isinstance(best, int | float):
             self.best_result = best
@@ -217,36 +238,6 @@ class ModelKeeper:
                 return float(self._optims[name].param_groups[0]["lr"])
         raise ValueError("No model has an optimiser")
 
-    def detect_anomaly(self, loss: Tensor) -> None:
-        """Stop when a loss is infinite or not a number.
-
-        On the CPU at once; on an accelerator reading a number stalls the queue, so losses are
-        collected and checked together, at the latest before the epoch's checkpoint.
-
-        Raises:
-            FloatingPointError: says in which epoch and batch.
-        """
-        self._unchecked.append((self.batch_idx, loss.detach()))
-        if loss.device.type == "cpu" or len(self._unchecked) >= 100:
-            self.check_losses()
-
-    def check_losses(self) -> None:
-        """Check all losses that `detect_anomaly` has collected.
-
-        Raises:
-            FloatingPointError: says in which epoch and batch.
-        """
-        unchecked, self._unchecked = self._unchecked, []
-        if not unchecked:
-            return
-        finite = torch.stack([torch.isfinite(loss).all() for _, loss in unchecked]).tolist()
-        for (batch, loss), good in zip(unchecked, finite, strict=True):
-            if not good:
-                raise FloatingPointError(
-                    f"The loss is {loss.flatten()[0].item()} in epoch {self.epoch + 1}, batch "
-                    f"{batch + 1}: the training has diverged; a smaller OPTIM.LR may help"
-                )
-
     def model_zero_grad(self, names: Names = None) -> None:
         """Clear the gradients."""
         for name in self.get_model_names(names):
@@ -259,7 +250,8 @@ class ModelKeeper:
         loss.backward()
 
     def model_update(self, names: Names = None) -> None:
-        """Step the optimisers."""
+        """Check the gradients and step the optimisers."""
+        self.detect_bad_gradients(names)
         for name in self.get_model_names(names):
             if self._optims[name] is not None:
                 self._optims[name].step()

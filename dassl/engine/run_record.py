@@ -3,26 +3,41 @@
 history.jsonl has one JSON object a line. Every epoch gives {"event": "train", "epoch", "seconds",
 "lr", and the mean of the loss and of all other metrics}; every evaluation gives {"event": "test",
 "epoch", "split", and the results}. Epochs count from 0. results.json exists only when a run has
-come to its end.
+come to its end. Every line of the history and the whole of results.json have a checksum inside
+(`dassl.utils.sealing`).
 """
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..config import to_dict
 from ..config.node import read_yaml_layers
-from ..utils import PathLike, package_versions, read_json, write_atomic, write_json
+from ..utils import (
+    DamagedFile,
+    PathLike,
+    package_versions,
+    read_sealed,
+    sealed,
+    unsealed,
+    write_atomic,
+    write_sealed,
+)
 from ..utils.checkpoint import POINTER
+from ..utils.last_good import DAMAGED
 from ..utils.strangers import parse_json
 
 HISTORY = "history.jsonl"
 RESULTS = "results.json"
 CONFIG = "config.yaml"
 TENSORBOARD = "tensorboard"
+RESUME = "resume.pth.tar"
+# Settings that say where a run is written, not what it is.
+NOT_IDENTITY = ("OUTPUT_DIR", "RESUME")
 
 
 def _plain(value: Any) -> Any:
@@ -35,31 +50,50 @@ def _plain(value: Any) -> Any:
 
 
 def read_history(directory: PathLike) -> list[dict[str, Any]]:
-    """Read a run's history; a last line that a crash cut off is left out."""
+    """Read a run's history.
+
+    A line that is damaged, or that a crash has cut off, is named in a printed warning and left out.
+    """
     path = Path(directory) / HISTORY
     if not path.is_file():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
         try:
-            entry = parse_json(line)
+            entry = unsealed(parse_json(line))
+            if not isinstance(entry, dict):
+                raise ValueError("it is no JSON object")
+            entries.append(entry)
         except ValueError:
-            break
-        if not isinstance(entry, dict):
-            break
-        entries.append(entry)
+            print(f"Warning: line {number} of {path} is damaged and left out")
     return entries
 
 
 def finished_run(directory: PathLike) -> dict[str, Any] | None:
-    """Return the results of a run that came to its end in this folder, or None."""
+    """Return the results of a run that came to its end in this folder, or None.
+
+    Results that are damaged do not count; `results_fault` says what is wrong with them.
+    """
     try:
-        content = read_json(Path(directory) / RESULTS)
-    except (OSError, ValueError):
+        content = read_sealed(Path(directory) / RESULTS)
+    except (OSError, DamagedFile):
         return None
     if isinstance(content, dict) and content.get("status") == "finished":
         return content
     return None
+
+
+def results_fault(directory: PathLike) -> str:
+    """Name a damaged results.json and what is wrong with it; empty where there is none."""
+    try:
+        read_sealed(Path(directory) / RESULTS)
+    except OSError:
+        return ""
+    except DamagedFile as error:
+        return str(error)
+    return ""
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +112,15 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "subsample_classes": dataset["SUBSAMPLE_CLASSES"],
         "target_domains": list(dataset["TARGET_DOMAINS"]),
     }
+
+
+def same_run(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two whole configurations, as plain dictionaries, are those of the same run."""
+    texts = [
+        json.dumps({k: v for k, v in c.items() if k not in NOT_IDENTITY}, sort_keys=True)
+        for c in (config, other)
+    ]
+    return texts[0] == texts[1]
 
 
 def source_entries(model_dir: PathLike) -> dict[str, Any]:
@@ -108,16 +151,24 @@ def source_entries(model_dir: PathLike) -> dict[str, Any]:
 def clear_run(directory: PathLike) -> None:
     """Remove an earlier run's records and checkpoints, which the next run would resume from.
 
-    Its logs stay, and so does every file that is not known to be a run's.
+    Its logs stay, and so do damaged checkpoints that were set aside, and every file that is not
+    known to be a run's.
     """
     root = Path(directory)
-    for name in (RESULTS, HISTORY, CONFIG):
-        (root / name).unlink(missing_ok=True)
+    # What could be gone on with goes first: one who is stopped here must not leave the old run's
+    # checkpoints to the new one.
+    (root / RESUME).unlink(missing_ok=True)
     for pattern in ("*/model*.pth.tar*", f"*/{POINTER}", "tensorboard/events.out.tfevents.*"):
-        for path in list(root.glob(pattern)):
+        for path in [path for path in root.glob(pattern) if path.suffix != DAMAGED]:
             path.unlink()
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
+    for name in (HISTORY, CONFIG, RESULTS):
+        (root / name).unlink(missing_ok=True)
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(sealed(entry, "crc32")) + "\n"
 
 
 class RunRecord:
@@ -129,23 +180,51 @@ class RunRecord:
 
     def __init__(self, directory: PathLike) -> None:
         self.directory = Path(directory)
+        self.lines = 0  # of the history so far
+
+    def set_aside_damaged(self) -> None:
+        """Give damaged results of an earlier attempt another name, and say so."""
+        if fault := results_fault(self.directory):
+            aside = RESULTS + DAMAGED
+            (self.directory / RESULTS).replace(self.directory / aside)
+            print(f"Warning: {fault}; it is now {aside}, and this run writes it anew")
 
     def save_config(self, cfg: Any) -> None:
         """Write the resolved configuration."""
         text = cfg.dump()
         write_atomic(self.directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def begin(self, start_epoch: int) -> None:
-        """Drop what an earlier attempt wrote about this epoch and later ones."""
-        kept = [e for e in read_history(self.directory) if e.get("epoch", 0) < start_epoch]
-        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+    def begin(self, start_epoch: int, lines: int | None = None) -> None:
+        """Drop what an earlier attempt wrote behind the point from which this one goes on.
+
+        Args:
+            start_epoch: lines about this epoch and later ones are dropped.
+            lines: how many there were at that point; None where that is not known.
+        """
+        entries = read_history(self.directory)
+        early = [entry for entry in entries if entry.get("epoch", 0) < start_epoch]
+        self._rewrite(early if lines is None else entries[:lines])
+
+    def begin_evaluation(self) -> None:
+        """Drop what an earlier attempt wrote that was stopped, unless a training is recorded."""
+        entries = read_history(self.directory)
+        trained = any(entry.get("event") == "train" for entry in entries)
+        self._rewrite(entries if trained else [])
+
+    def _rewrite(self, kept: Sequence[Mapping[str, Any]]) -> None:
+        self.lines = len(kept)
+        text = "".join(_line(entry) for entry in kept)
         write_atomic(self.directory / HISTORY, lambda path: path.write_text(text, encoding="utf-8"))
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        line = json.dumps({key: _plain(value) for key, value in entry.items()})
+        line = _line({key: _plain(value) for key, value in entry.items()})
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(line)
+            # On the disk before a checkpoint that counts on it.
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines += 1
 
     def epoch(self, epoch: int, seconds: float, lr: float | None, means: Mapping[str, Any]) -> None:
         """Add a training epoch.
@@ -206,5 +285,5 @@ class RunRecord:
         content = {key: _plain(value) for key, value in entries.items()}
         content["config"] = to_dict(cfg)
         content["versions"] = package_versions()
-        write_json(content, self.directory / RESULTS)
+        write_sealed(content, self.directory / RESULTS)
         return content

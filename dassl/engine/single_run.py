@@ -1,11 +1,15 @@
 """One run from its configuration to its results, with its log."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
+from ..config import to_dict
 from ..utils import UserError, prepare_output_dir, setup_logger
 from .build import start_trainer
-from .run_record import clear_run, finished_run
+from .interruption import Interrupted, stopping_on_signals
+from .run_lock import run_folder
+from .run_record import RESUME, clear_run, finished_run, same_run
 
 
 def carry_out(
@@ -25,26 +29,57 @@ def carry_out(
         load_epoch: which of its checkpoints; None takes the best, or else the newest.
         overwrite: replace a finished run.
 
+    Ctrl-C and SIGTERM stop it where it can go on from. With cfg.RESUME naming cfg.OUTPUT_DIR, a
+    run that is finished there already is left alone.
+
     Raises:
-        UserError: a setting that cannot be, or a finished run in the way.
+        UserError: a setting that cannot be, a finished run in the way, or a process at work there.
         clip.errors.ClipError: the backbone's weights cannot be used.
         FloatingPointError: the training diverged.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     output = prepare_output_dir(cfg.OUTPUT_DIR)
-    if finished_run(output) and not overwrite:
-        raise UserError(
-            f"{output} already holds a finished run; choose another --output-dir or --overwrite it."
-        )
-    with setup_logger(output) or nullcontext():
-        trainer = start_trainer(cfg)
-        trains = train and model_dir is None
-        if trains:
-            trainer.check_train()
-        if overwrite:  # only now: a mistake in the command costs nothing
-            clear_run(output)
-        if model_dir is not None:
-            trainer.load_model(model_dir, epoch=load_epoch)
-            trainer.evaluate(model_dir)
-        elif trains:
-            trainer.train()
-        print(f"Results are in {output}")
+    with run_folder(output), stopping_on_signals():
+        if _is_done(output, cfg, overwrite):
+            (output / RESUME).unlink(missing_ok=True)  # of one that was killed as it ended
+            print(f"{output} holds this run, and it is finished")
+            return
+        with setup_logger(output) or nullcontext():
+            try:
+                _carry_out(cfg, train, model_dir, load_epoch, overwrite and not _goes_on(cfg))
+            except Interrupted as stop:
+                print(f"Interrupted: {stop}")
+                raise
+            print(f"Results are in {output}")
+
+
+def _goes_on(cfg: Any) -> bool:
+    """Whether the run is to go on with what its own folder holds."""
+    return bool(cfg.RESUME) and Path(cfg.RESUME).resolve() == Path(cfg.OUTPUT_DIR).resolve()
+
+
+def _is_done(output: Path, cfg: Any, overwrite: bool) -> bool:
+    results = finished_run(output)
+    if results is None or (overwrite and not _goes_on(cfg)):
+        return False
+    if _goes_on(cfg) and same_run(results.get("config", {}), to_dict(cfg)):
+        return True
+    raise UserError(
+        f"{output} already holds a finished run; choose another --output-dir or --overwrite it."
+    )
+
+
+def _carry_out(
+    cfg: Any, train: bool, model_dir: str | None, load_epoch: int | None, overwrite: bool
+) -> None:
+    trainer = start_trainer(cfg)
+    trains = train and model_dir is None
+    if trains:
+        trainer.check_train()
+    if overwrite:  # only now: a mistake in the command costs nothing
+        clear_run(Path(cfg.OUTPUT_DIR))
+    if model_dir is not None:
+        trainer.load_model(model_dir, epoch=load_epoch)
+        trainer.evaluate(model_dir)
+    elif trains:
+        trainer.train()

@@ -1,6 +1,7 @@
 """Trainers that build data, model and evaluator from a configuration and run to the end."""
 
 import datetime
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,16 @@ from ..data import DataManager
 from ..data.data_manager import set_loader_epoch
 from ..evaluation import build_evaluator
 from ..utils import AverageMeter, MetricMeter, UserError, choose_device, prepare_output_dir
+from . import interruption
 from .base import TrainerBase
+from .provenance import provenance
+from .resumable import ResumableTrainer
 from .run_record import TENSORBOARD, RunRecord, source_entries
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
 
 
-class SimpleTrainer(TrainerBase):
+class SimpleTrainer(ResumableTrainer):
     """Everything around the training of one model on one dataset.
 
     A subclass gives `build_model` (which sets `self.model` and calls `register_model`) and
@@ -57,7 +61,10 @@ class SimpleTrainer(TrainerBase):
 
     def build_data_loader(self) -> None:
         """Create the `DataManager` and take over its loaders and numbers."""
+        # Lists are drawn once and kept. What a run draws must not depend on who drew them.
+        drawn = random.getstate()
         dm = DataManager(self.cfg)
+        random.setstate(drawn)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
         self.val_loader = dm.val_loader
@@ -91,15 +98,30 @@ class SimpleTrainer(TrainerBase):
         """Hook: save what others may want to use, such as learned prompts, after training."""
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Train, test and write the results."""
+        """Train, test and write the results.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM, where `stopping_on_signals`; what can be is saved.
+        """
         self.check_train()
+        self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
-        super().train(
-            self.start_epoch if start_epoch is None else start_epoch,
-            self.max_epoch if max_epoch is None else max_epoch,
-        )
-        self.export_artifacts(self.output_dir)
-        self.finish_run(epochs=self.max_epoch)
+        try:
+            super().train(
+                self.start_epoch if start_epoch is None else start_epoch,
+                self.max_epoch if max_epoch is None else max_epoch,
+            )
+            self.export_artifacts(self.output_dir)
+            self.finish_run(epochs=self.max_epoch)
+        except interruption.Interrupted as stop:
+            if not stop.hurry:
+                with interruption.deferred():
+                    self.save_point()
+            stop.point = self.saved_point
+            raise
+        finally:
+            self.close_writer()  # a process that does many runs would keep its thread and its file
+        self.forget_points()
 
     def evaluate(self, model_dir: str = "") -> float:
         """Test the model as it is, without training, and write the results.
@@ -111,7 +133,9 @@ class SimpleTrainer(TrainerBase):
             Accuracy in percent.
         """
         source = source_entries(model_dir)
+        self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
+        self.record.begin_evaluation()
         accuracy = self.test()
         self.finish_run(**source)
         return accuracy
@@ -119,7 +143,9 @@ class SimpleTrainer(TrainerBase):
     def finish_run(self, epochs: int = 0, **entries: Any) -> dict[str, Any]:
         """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
         skipped = getattr(getattr(self, "dm", None), "skipped_images", 0)
+        origin = provenance(str(self.device), getattr(getattr(self, "dm", None), "dataset", None))
         entries = {"skipped_images": skipped, **entries, **self.result_entries()}
+        entries["provenance"] = origin
         return self.record.finish(self.cfg, self.last_results, str(self.device), epochs, entries)
 
     def enter_epoch(self) -> None:
@@ -149,12 +175,12 @@ class SimpleTrainer(TrainerBase):
         """
         if self.cfg.RESUME and not Path(self.cfg.RESUME).is_dir():
             raise UserError(f'The folder to resume from, "{self.cfg.RESUME}", does not exist')
-        self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
-        self.record.begin(self.start_epoch)
+        self.start_epoch = self.resume(self.cfg.RESUME or self.output_dir)
         steps = len(self.train_loader_x) if self.train_loader_x is not None else 0
+        board = Path(self.output_dir) / TENSORBOARD
         self.init_writer(
-            Path(self.output_dir) / TENSORBOARD,
-            purge_step=self.start_epoch * steps if self.start_epoch else None,
+            board,
+            purge_step=self.start_epoch * steps + self.batches_behind() if board.is_dir() else None,
         )
         self.time_start = time.time()
 
@@ -237,6 +263,7 @@ class SimpleTrainer(TrainerBase):
     def predictions(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield scores (batch, classes) and labels (batch,) of all images of a loader."""
         for batch in tqdm(loader, disable=None, leave=False):
+            interruption.check()
             inputs, label = self.parse_batch_test(batch)
             yield self.model_inference(inputs), label
 
@@ -278,9 +305,11 @@ class TrainerX(SimpleTrainer):
         batch_time, data_time = AverageMeter(), AverageMeter()
         self.num_batches = len(self.train_loader_x)
         frequency = self.cfg.TRAIN.PRINT_FREQ
+        behind = self.enter_batches(losses)
         end = time.time()
-        for batch_idx, batch in enumerate(self.train_loader_x):
+        for batch_idx, batch in self.batches_from(self.train_loader_x, behind):
             self.batch_idx = batch_idx
+            self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
             data_time.update(time.time() - end)
             losses.update(self.forward_backward(batch))
             # What is printed is read from the device, so only now and then.
@@ -293,6 +322,7 @@ class TrainerX(SimpleTrainer):
                 self._print_progress(losses, batch_time, data_time)
             if shown or last:
                 self._write_progress(losses)
+            self.reach(self.epoch, batch_idx + 1, losses)
             end = time.time()
         self.epoch_means = losses.averages()
 

@@ -6,10 +6,9 @@ from .checkpoint import (
     load_pretrained_weights,
     random_states,
     restore_random_states,
-    resume_from_checkpoint,
     save_checkpoint,
 )
-from .command_line import Parser, exit_code
+from .command_line import Parser, exit_code, refused_by_system
 from .errors import UserError
 from .files import (
     PathLike,
@@ -23,6 +22,7 @@ from .files import (
     write_json,
 )
 from .keeping import file_state, keep_loaded, kept
+from .last_good import load_last_common, load_last_good, resume_from_checkpoint
 from .logger import (
     Logger,
     setup_logger,
@@ -32,6 +32,7 @@ from .meters import (
     MetricMeter,
 )
 from .registry import Registry
+from .sealing import DamagedFile, read_sealed, sealed, unsealed, write_sealed
 from .tools import (
     check_availability,
     choose_device,
@@ -54,6 +55,7 @@ from .torchtools import (
 
 __all__ = [
     "AverageMeter",
+    "DamagedFile",
     "Logger",
     "MetricMeter",
     "Parser",
@@ -77,6 +79,8 @@ __all__ = [
     "kept",
     "listdir_nohidden",
     "load_checkpoint",
+    "load_last_common",
+    "load_last_good",
     "load_pretrained_weights",
     "mkdir_if_missing",
     "open_all_layers",
@@ -86,13 +90,18 @@ __all__ = [
     "publish_json",
     "random_states",
     "read_json",
+    "read_sealed",
+    "refused_by_system",
     "restore_random_states",
     "resume_from_checkpoint",
     "save_checkpoint",
+    "sealed",
     "set_generator_states",
     "set_random_seed",
     "setup_logger",
     "tolist_if_not",
+    "unsealed",
     "write_atomic",
     "write_json",
+    "write_sealed",
 ]

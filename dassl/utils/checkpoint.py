@@ -3,12 +3,17 @@
 A folder holds model.pth.tar-<epoch> files, a text file `checkpoint` that names the newest, and
 perhaps model-best.pth.tar. Each is a dictionary with state_dict, epoch, optimizer, scheduler and
 val_result, plus what resuming needs to go on bit for bit (the random generators' states).
+
+Behind the archive that `torch.save` makes stands its SHA-256, in the archive's comment, so that
+`torch.load` and Dassl read the file as any other. PyTorch itself does not notice a changed number:
+it passes over the CRC-32 of the archive's members. We check these where a file has no SHA-256.
 """
 
 import io
 import pickle
 import random
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from torch import nn
 from .errors import UserError
 from .files import PathLike, mkdir_if_missing, write_atomic
 from .pickles import check_file, check_tensors
+from .sealing import DamagedFile, archive_fault, seal_archive
 from .strangers import sentence, shown
 
 POINTER = "checkpoint"
@@ -76,24 +82,37 @@ def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
         fpath: a file written by `save_checkpoint`, or by Dassl.
 
     Raises:
-        UserError: the file is missing, is no checkpoint, or asks for code to be run.
+        DamagedFile: the file is damaged or no checkpoint.
+        UserError: the file is missing, or asks for code to be run.
     """
     path = Path(fpath)
     if not path.is_file():
         raise UserError(f'No checkpoint at "{path}"')
+    if why := archive_fault(path):
+        raise DamagedFile(f'"{path}" is refused: it is damaged ({why})')
     try:
         check_file(path)
         with torch.serialization.safe_globals(_allowed_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or _spoilt_member(path):
+            raise ValueError("no checkpoint")
         check_tensors(content)
     except Exception as error:  # a damaged file makes the reader fail in any way
-        reason = "it is damaged or no checkpoint"
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            reason = "it holds more than tensors and plain values, and reading it could run code"
-        raise UserError(f'"{path}" is refused: {reason}') from error
-    if not isinstance(content, dict):
-        raise UserError(f'"{path}" is refused: it is damaged or no checkpoint')
+            raise UserError(
+                f'"{path}" is refused: it holds more than tensors and plain values, and reading it '
+                "could run code"
+            ) from error
+        raise DamagedFile(f'"{path}" is refused: it is damaged or no checkpoint') from error
     return content
+
+
+def _spoilt_member(path: Path) -> str | None:
+    """A member of an archive without our SHA-256 whose CRC-32 is wrong."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return None if archive.comment else archive.testzip()
 
 
 def save_checkpoint(
@@ -122,7 +141,9 @@ def save_checkpoint(
     path = directory / (model_name or f"model.pth.tar-{state['epoch']}")
     content = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
     torch.save(state, content)
-    write_atomic(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+    archive = bytearray(content.getbuffer())
+    seal_archive(archive)
+    write_atomic(path, lambda temporary: temporary.write_bytes(archive))
     print(f"Checkpoint saved to {path}")
     # A best-so-far model is no point to resume from: only numbered checkpoints move the pointer.
     if not model_name:
@@ -144,35 +165,6 @@ def find_checkpoint(directory: PathLike) -> Path | None:
     if not pointer.is_file():
         return None
     return Path(directory) / Path(pointer.read_text(errors="replace").strip()).name
-
-
-def resume_from_checkpoint(
-    fdir: PathLike,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer | None = None,
-    scheduler: Any = None,
-) -> int:
-    """Put a model, its optimiser and its scheduler back to where the newest checkpoint left them.
-
-    Args:
-        fdir: folder of one model.
-        model: filled with the saved state_dict.
-        optimizer: filled when given and saved.
-        scheduler: filled when given and saved.
-
-    Returns:
-        The number of finished epochs, which is the epoch to go on with.
-
-    Raises:
-        UserError: there is no usable checkpoint in the folder.
-    """
-    path = find_checkpoint(fdir)
-    if path is None:
-        raise UserError(f'Nothing to resume from in "{fdir}"')
-    print(f'Loading checkpoint from "{path}"')
-    state = load_checkpoint(path)
-    load_state(path, state, model, optimizer, scheduler)
-    return finished_epochs(path, state)
 
 
 def finished_epochs(path: PathLike | None, state: dict[str, Any]) -> int:

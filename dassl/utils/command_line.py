@@ -1,13 +1,17 @@
 """What the project's commands share: one sentence for a mistake, and the exit code."""
 
 import argparse
+import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
 from .errors import UserError
 from .strangers import printable
+
+# What no mistake in our code causes: the disk is full, over quota, read-only, failing.
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,8 +50,9 @@ def exit_code(
         mistakes: exceptions whose text is one sentence for the user.
 
     Returns:
-        What `run` returned, 2 after a mistake of the user, 1 when a training diverged; 0 when
-        whoever reads the output has seen enough (`| head`).
+        What `run` returned, 2 after a mistake of the user, 1 when a training diverged or the
+        system could not write or read a file (a full disk), 130 after Ctrl-C and 143 after SIGTERM;
+        0 when whoever reads the output has seen enough (`| head`).
     """
     try:
         code = run(parser.parse_args(argv)) or 0
@@ -64,6 +69,41 @@ def exit_code(
     except FloatingPointError as error:  # the training diverged: no mistake in the command
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
+    except Exception as error:
+        reason = refused_by_system(error, DISK_TROUBLE)
+        if not reason:
+            raise
+        _drop_unwritten_output()
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
+
+
+def refused_by_system(error: BaseException | None, kinds: Collection[int] = ()) -> str:
+    """What the system would not do, such as writing to a full disk; "" if it is not to blame.
+
+    Args:
+        error: that, or what a library raised on top of it.
+        kinds: numbers of `errno` that count; all, where none is given.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror and (not kinds or error.errno in kinds):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "; what was written before is whole, so free some space and start again"
+            named = f": {error.filename}" if error.filename else ""
+            return f"{error.strerror}{named}{advice * full}"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _drop_unwritten_output() -> None:
+    """Where standard output itself went to the full disk, the flush at exit would fail, too."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_has_left() -> bool:

@@ -1,15 +1,18 @@
 """Reading and writing files so that a crash or a second process never leaves half of one."""
 
+import errno
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 from .strangers import parse_json
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 PathLike = str | os.PathLike[str]
 
@@ -96,17 +99,45 @@ def _temporary_sibling(path: Path) -> Iterator[Path]:
 
 
 def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file, suppress(OSError):
-        os.fsync(file.fileno())
+    """Wait until a file's or a folder's content is on the disk, where the system can tell."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EISDIR):  # a folder, where these are not opened
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise  # such as a full disk, which some systems notice only now
+    finally:
+        os.close(handle)
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    """Give a file its name for good: the folder's new entry, too, is on the disk afterwards."""
+    temporary.replace(target)
+    _flush_to_disk(target.parent)
 
 
 def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`."""
+    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`.
+
+    Raises:
+        OSError: the system does not let it be written; names `path`.
+    """
     target = Path(path)
-    with _temporary_sibling(target) as temporary:
-        write(temporary)
-        _flush_to_disk(temporary)
-        temporary.replace(target)
+    try:
+        with _temporary_sibling(target) as temporary:
+            write(temporary)
+            _flush_to_disk(temporary)
+            _rename(temporary, target)
+    except OSError as error:
+        if error.errno is None or (error.filename and error.errno not in _NO_ROOM):
+            raise
+        # What is written to an open file, or under its temporary name, fails without its own.
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def write_json(obj: Any, fpath: PathLike) -> None:
@@ -131,5 +162,7 @@ def publish_json(obj: Any, fpath: PathLike) -> Any:
         except FileExistsError:
             return read_json(target)
         except OSError:  # a file system without hard links
-            temporary.replace(target)
+            _rename(temporary, target)
+        else:
+            _flush_to_disk(target.parent)
     return json.loads(text)

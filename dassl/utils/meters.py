@@ -1,7 +1,7 @@
 """Running averages of what a training loop measures."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,17 @@ class AverageMeter:
     def update(self, val: Scalar, n: int = 1) -> None:
         """Add a value that stands for `n` samples."""
         self._pending.append((val.detach() if isinstance(val, torch.Tensor) else val, n))
+
+    def state(self) -> list[float]:
+        """What `set_state` needs to go on with this average, as plain numbers."""
+        self._fold()
+        return [self._val, self._avg, self._sum, self.count]
+
+    def set_state(self, state: Sequence[float]) -> None:
+        """Go on where another meter was."""
+        self.reset()
+        self._val, self._avg, self._sum = state[:3]
+        self.count = int(state[3])
 
     def _fold(self) -> None:
         if not self._pending:
@@ -98,6 +109,16 @@ class MetricMeter:
             raise TypeError("MetricMeter.update() takes a dictionary of numbers or tensors")
         for name, value in input_dict.items():
             self.meters[name].update(value)
+
+    def state(self) -> dict[str, list[float]]:
+        """The state of every meter."""
+        return {name: meter.state() for name, meter in self.meters.items()}
+
+    def set_state(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Go on where another set of meters was."""
+        self.meters.clear()
+        for name, values in state.items():
+            self.meters[name].set_state(values)
 
     def averages(self) -> dict[str, float]:
         """Return the average of every meter."""

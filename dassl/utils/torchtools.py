@@ -8,9 +8,9 @@ from torch import nn
 from .checkpoint import (
     load_checkpoint,
     load_pretrained_weights,
-    resume_from_checkpoint,
     save_checkpoint,
 )
+from .last_good import resume_from_checkpoint
 
 __all__ = [
     "count_num_param",

@@ -5,7 +5,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ...utils import UserError, file_state, isolated_rng, kept, read_json, write_json
+from ...utils import (
+    DamagedFile,
+    UserError,
+    file_state,
+    isolated_rng,
+    kept,
+    read_sealed,
+    write_sealed,
+)
 from .base_dataset import DatasetBase, Datum
 from .missing import needed_paths, refuse_missing
 from .source import Source
@@ -169,7 +177,7 @@ class SplitDataset(DatasetBase):
         }
         try:
             # Two runs that draw at once write the same content, so either may come last.
-            write_json(record, path)
+            write_sealed(record, path)
         except OSError as error:
             print(f"The few-shot items could not be saved to {path}: {error.strerror}")
         return few_train, few_val
@@ -199,8 +207,11 @@ class SplitDataset(DatasetBase):
 
 def _read_kept(path: Path) -> dict[str, Any] | None:
     try:
-        content = read_json(path)
-    except (OSError, ValueError):
+        content = read_sealed(path)
+    except OSError:
+        return None
+    except DamagedFile as error:
+        print(f"Warning: {error}: drawing again")
         return None
     complete = isinstance(content, dict) and {"train", "val", "split_sha256"} <= set(content)
     return content if complete else None

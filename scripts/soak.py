@@ -1,0 +1,146 @@
+r"""Many runs in one process: does its memory grow, do its files stay open?
+
+    python -m scripts.soak --runs 200
+
+does tiny runs on the bundled benchmark, one after the other, as a worker of a sweep does them, and
+prints how much memory and how many open files the process has after each. The slope is that of a
+straight line through the runs after the warm-up (a quarter of them, at least five).
+
+Exit codes: 0 done, 1 a run failed, 2 a mistake in the command.
+"""
+
+import argparse
+import gc
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dassl.utils import Parser, UserError, exit_code, keep_loaded, write_json
+from sweeps.command import plan
+from sweeps.working import DONE, CleanState, work
+
+SWEEP = """
+output: {output}
+datasets: [emoji_activities]
+shots: [1]
+seeds: {seeds}
+config: mini_ctx16
+methods: {{CoOp: null, CoOp+PAN: {{trainer: CoOpNemesis, set: {{TRAINER.NEMESIS.BETA: 0.0}}}}}}
+set: {{DATASET.ROOT: {root}, OPTIM.MAX_EPOCH: 1, INPUT.TRAIN_VIEWS: 1}}
+"""
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What was measured after each run.
+
+    Attributes:
+        memory: resident memory of the process, in MiB.
+        handles: open files of the process.
+        threads: threads of the process that Python knows.
+    """
+
+    memory: list[float]
+    handles: list[int]
+    threads: list[int]
+
+    @property
+    def warm_up(self) -> int:
+        """How many runs do not count."""
+        return max(5, len(self.memory) // 4)
+
+    @property
+    def slope(self) -> float:
+        """MiB that a run adds after the warm-up."""
+        values = self.memory[self.warm_up :]
+        return statistics.linear_regression(range(len(values)), values).slope
+
+    @property
+    def handles_grown(self) -> int:
+        """Open files after the last run, beyond those after the warm-up."""
+        return self.handles[-1] - self.handles[self.warm_up - 1]
+
+
+def resident() -> float:
+    """Memory of this process, in MiB (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    raise UserError("this system does not say how much memory a process has; Linux does")
+
+
+def open_files() -> int:
+    """Open files of this process (Linux)."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def soak(runs: int, root: Path, folder: Path) -> Iterator[tuple[float, int, int]]:
+    """Do runs as a worker does; yields memory, open files and threads after each.
+
+    Args:
+        runs: how many.
+        root: folder of the datasets.
+        folder: for the runs, which are removed again.
+
+    Raises:
+        UserError: a run failed.
+    """
+    seeds = list(range(1, (runs + 1) // 2 + 1))
+    sweep = folder / "soak.yaml"
+    sweep.write_text(SWEEP.format(output=folder / "runs", seeds=seeds, root=root.absolute()))
+    state = CleanState(torch.get_num_threads())
+    with keep_loaded():
+        for run in plan(str(sweep)).runs[:runs]:
+            (outcome,) = work((run,), state)
+            if outcome.status != DONE:
+                raise UserError(f"{run.name}: {outcome.status} {outcome.reason}")
+            shutil.rmtree(run.folder)
+            gc.collect()
+            yield resident(), open_files(), threading.active_count()
+
+
+def measure(runs: int, root: Path, folder: Path) -> Soak:
+    """Do all runs; see `soak`."""
+    memory, handles, threads = zip(*soak(runs, root, folder), strict=True)
+    return Soak(list(memory), list(handles), list(threads))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and tell.
+
+    Raises:
+        UserError: too few runs, or one of them failed.
+    """
+    if arguments.runs < 10:
+        raise UserError(f"--runs is {arguments.runs}, but a slope takes at least 10")
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(arguments.runs, arguments.root, Path(folder))
+    first, last = found.warm_up - 1, len(found.memory) - 1
+    print(f"{arguments.runs} runs in one process, {found.warm_up} of them to warm up")
+    for name, values in (("memory, MiB", found.memory), ("open files", found.handles)):
+        print(f"{name}: {values[first]:.0f} after run {first + 1}, {values[last]:.0f} at the end")
+    print(f"threads: {found.threads[first]}, {found.threads[last]} at the end")
+    print(f"slope: {1024 * found.slope:+.1f} KiB a run")
+    if arguments.json:
+        write_json({**vars(found), "slope_mib": found.slope}, arguments.json)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from a command line; returns the exit code."""
+    parser = Parser(__doc__)
+    parser.add_argument("--runs", type=int, default=200, help="default 200")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of the datasets")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement")
+    return exit_code(run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
