@@ -45,7 +45,7 @@ def start(*arguments: str, often: bool = True) -> "subprocess.Popen[str]":
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a finished run has come to, without times and without where it is."""
     results = json.loads((folder / "results.json").read_text())
-    results.pop("train_seconds")
+    del results["train_seconds"], results["checksum"]
     for key in ("OUTPUT_DIR", "RESUME"):
         results["config"].pop(key)
     history = read_history(folder)
