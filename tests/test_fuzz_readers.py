@@ -11,10 +11,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clip import pickles as clip_pickles
+from dassl.engine import resumable
 from dassl.utils import pickles as dassl_pickles
 from scripts.fuzz.readers import READERS, answer, seeds_of
 
@@ -102,3 +104,27 @@ def test_the_long_fuzzer_runs(name: str, tmp_path: Path) -> None:
 def test_both_copies_of_the_check_of_pickles_are_the_same() -> None:
     first, second = Path(clip_pickles.__file__), Path(dassl_pickles.__file__)
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("models", []), ("epoch", "1"), ("losses", {"loss": [1]}), ("lr", torch.ones(1)), ("own", 1)],
+)
+def test_a_point_to_resume_from_of_another_form_is_passed_over(
+    key: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point: dict[str, object] = {
+        "epoch": 1,
+        "batches": 2,
+        "seconds": 0.5,
+        "lr": None,
+        "own": {},
+        "models": {},
+    }
+    whole = {**point, "losses": {"loss": [1.0, 1.0, 2.0, 2]}}
+    path = tmp_path / "resume.pth.tar"
+    torch.save(whole, path)
+    assert resumable._readable(path) == whole
+    torch.save({**whole, key: value}, path)
+    assert resumable._readable(path) is None
+    assert "no point to resume from" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ..data.data_manager import skip_batches
@@ -215,13 +216,32 @@ class ResumableTrainer(TrainerBase):
         return f"batch {batches} of epoch {epoch + 1} of {self.max_epoch}"
 
 
+_ENTRIES: dict[str, type | tuple[type, ...]] = {
+    **{"epoch": int, "batches": int, "seconds": (int, float), "lr": (int, float, NoneType)},
+    **{"losses": dict, "own": dict, "models": dict},
+}
+
+
+def _is_point(state: dict[str, Any]) -> bool:
+    """Whether a checkpoint has the form of ours, whoever it is from."""
+    if not all(isinstance(state.get(key), kinds) for key, kinds in _ENTRIES.items()):
+        return False
+    meters = state["losses"].values()
+    return all(
+        isinstance(meter, list | tuple)
+        and len(meter) == 4
+        and all(isinstance(number, int | float) for number in meter)
+        for meter in meters
+    )
+
+
 def _readable(path: Path) -> dict[str, Any] | None:
     """The state in a file; None without one, or where it is damaged, which is said."""
     if not path.is_file():
         return None
     try:
         state = load_checkpoint(path)
-        if {"epoch", "batches", "seconds", "lr", "losses", "own", "models"} <= set(state):
+        if _is_point(state):
             return state
         error = UserError(f'"{path}" is refused: it is no point to resume from')
     except UserError as refusal:
