@@ -4,7 +4,9 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from .errors import UserError
@@ -55,7 +57,8 @@ def exit_code(
         0 when whoever reads the output has seen enough (`| head`).
     """
     try:
-        code = run(parser.parse_args(argv)) or 0
+        with _threads_leave_disks_to_us():
+            code = run(parser.parse_args(argv)) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -96,6 +99,25 @@ def refused_by_system(error: BaseException | None, kinds: Collection[int] = ()) 
             return f"{error.strerror}{named}{advice * full}"
         error = error.__cause__ or error.__context__
     return ""
+
+
+@contextmanager
+def _threads_leave_disks_to_us() -> Iterator[None]:
+    """Keep threads that write, such as TensorBoard's, from showing a stack trace for a full disk.
+
+    Whoever gave them something to write is told as well, and that is what ends the command.
+    """
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not refused_by_system(arguments.exc_value, DISK_TROUBLE):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _drop_unwritten_output() -> None:
