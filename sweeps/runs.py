@@ -12,10 +12,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dassl.config import CfgNode, load_config
+from dassl.config import CfgNode, identifying_settings, load_config
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG, clear_run, finished_run
-from dassl.engine.run_record import NOT_IDENTITY, RESUME
+from dassl.engine.run_record import RESUME
 from dassl.utils import UserError, load_last_common
 from dassl.utils.checkpoint import POINTER
 
@@ -32,13 +32,13 @@ class State(Enum):
 
 
 def digest_of(config: Mapping[str, Any], source: str | None = None) -> str:
-    """Return a run's identity: the SHA-256 of its whole configuration but where it is written.
+    """Return a run's identity: the SHA-256 of the settings that make it what it is.
 
     Args:
         config: plain dictionaries, as in results.json.
         source: for an evaluation, the identity of the run whose model is tested.
     """
-    decides = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    decides = identifying_settings(config)
     content: Any = decides if source is None else {"config": decides, "source": source}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

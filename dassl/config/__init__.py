@@ -1,14 +1,17 @@
 """Configuration: YACS nodes, defaults, and the layering of files, flags and overrides."""
 
 from .defaults import clean_cfg, declare_config, get_cfg_default
+from .identity import NOT_IDENTITY, identifying_settings
 from .loading import load_config
 from .node import CfgNode, to_dict
 
 __all__ = [
+    "NOT_IDENTITY",
     "CfgNode",
     "clean_cfg",
     "declare_config",
     "get_cfg_default",
+    "identifying_settings",
     "load_config",
     "to_dict",
 ]

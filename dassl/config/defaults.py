@@ -1,8 +1,9 @@
 """All keys of the engine with their defaults; trainers and datasets declare theirs beside them."""
 
+from functools import lru_cache
 from typing import Any
 
-from .node import CfgNode
+from .node import CfgNode, to_dict
 
 _GENERAL: dict[str, Any] = {
     "VERSION": 1,
@@ -147,6 +148,7 @@ def declare_config(path: str, defaults: dict[str, Any]) -> None:
     if node is None or not isinstance(node, dict) or set(node) & set(defaults):
         raise ValueError(f"{path} is declared by the engine already")
     _declared[path] = defaults
+    plain_defaults.cache_clear()
 
 
 def get_cfg_default() -> CfgNode:
@@ -160,6 +162,12 @@ def get_cfg_default() -> CfgNode:
             node = node[name]
         node.update(CfgNode(defaults).clone())
     return cfg
+
+
+@lru_cache(maxsize=1)
+def plain_defaults() -> dict[str, Any]:
+    """Return all defaults as nested plain dictionaries, to be read only."""
+    return to_dict(get_cfg_default())
 
 
 def clean_cfg(cfg: Any, trainer: str) -> None:

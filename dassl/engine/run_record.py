@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..config import to_dict
+from ..config import identifying_settings, to_dict
 from ..config.node import read_yaml_layers
 from ..utils import (
     DamagedFile,
@@ -36,8 +36,6 @@ RESULTS = "results.json"
 CONFIG = "config.yaml"
 TENSORBOARD = "tensorboard"
 RESUME = "resume.pth.tar"
-# Settings that say where a run is written, not what it is.
-NOT_IDENTITY = ("OUTPUT_DIR", "RESUME")
 
 
 def _plain(value: Any) -> Any:
@@ -116,11 +114,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def same_run(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two whole configurations, as plain dictionaries, are those of the same run."""
-    texts = [
-        json.dumps({k: v for k, v in c.items() if k not in NOT_IDENTITY}, sort_keys=True)
-        for c in (config, other)
-    ]
-    return texts[0] == texts[1]
+    return identifying_settings(config) == identifying_settings(other)
 
 
 def source_entries(model_dir: PathLike) -> dict[str, Any]:
