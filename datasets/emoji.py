@@ -7,12 +7,14 @@ the data root at first use, as ordinary image folders.
 Training, validation and test scenes never coincide, but the default test shows drawings that the
 training shows too.  The stricter test is another design team's: `DATASET.TARGET_DOMAINS` names
 styles (`emojione-v1`, `openmoji-black`, `fxemoji`) whose scenes then replace the test part.
+`DATASET.SOURCE_DOMAINS` names the styles to train on, `noto` and `openmoji`; without it, both.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -27,7 +29,7 @@ from filelock import FileLock
 from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
-from dassl.utils import UserError
+from dassl.utils import UserError, check_availability
 from datasets.scenes import Atlas, Chance, compose, scene_key
 
 DRAWINGS = Path(__file__).parent / "emoji"
@@ -153,6 +155,20 @@ class EmojiDataset(SplitDataset):
             part: [item for style in SOURCE_STYLES for item in self._items(style, numbers, 0)]
             for part, numbers in PARTS.items()
         }
+
+    def source_items(
+        self, domains: Sequence[str], train: list[Datum], val: list[Datum]
+    ) -> tuple[list[Datum], list[Datum]]:
+        """The training and validation scenes of the named styles.
+
+        Raises:
+            UserError: one is no style to train on.
+        """
+        for style in domains:
+            check_availability(style, SOURCE_STYLES)
+        folders = tuple(f"{self.images / style}{os.sep}" for style in domains)
+        kept = ([i for i in items if i.impath.startswith(folders)] for items in (train, val))
+        return next(kept), next(kept)
 
     def target_test(self, domains: Sequence[str]) -> list[Datum]:
         """Test scenes of the named styles, for the classes that they draw.

@@ -17,10 +17,12 @@ from typing import Any
 from clip.prompt_layout import clean_classname
 from dassl.config import declare_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
+from dassl.data.datasets.class_checks import in_order
 from dassl.data.datasets.splits import PARTS, Split, split_all
 from dassl.utils import UserError
 
-from .own_images import ALL, SUFFIXES, Table, read_folders, read_table
+from .own_images import ALL, Table, read_folders, read_table
+from .part_folders import SUFFIXES
 
 declare_config("DATASET.FOLDER", {"PATH": ""})  # absolute, or relative to DATASET.ROOT
 
@@ -73,13 +75,30 @@ class Folder(SplitDataset):
             UserError: what is wrong with the folders, the names or the CSV.
         """
         source = self.directory / self.csv
-        table = read_table(source) if self.csv else read_folders(source)
+        if self.csv:
+            meant, table = self.directory, read_table(source)
+        else:
+            meant, table = read_folders(source)
         self._check_parts(table, source)
-        self.listed = to_items(table, source)
+        files = (meant / NAMES_FILE, self.directory / NAMES_FILE)
+        names_file = next(filter(Path.is_file, files), None)
+        self.listed = to_items(table, source, names_file)
+        self.naming_advice = (
+            f"; write what they are into {meant / NAMES_FILE}, a line for each with the number, a "
+            'space and the name, such as "0 cat"'
+        )
         if ALL not in table:
-            return {part: self.listed.get(part, []) for part in PARTS}
+            split = {part: self.listed.get(part, []) for part in PARTS}
+            self.check_labels(split, source)
+            return split
         self.split_file = f"split_{source.stem if self.csv else type(self).__name__}.json"
-        split = super().load_split()
+        path = self.directory / self.split_file
+        was_there = path.is_file()
+        try:
+            split = super().load_split()
+        except UserError as error:
+            advice = f"; delete {path} to split the images anew" if was_there else ""
+            raise UserError(f"{error}{advice}") from error
         self._say_what_changed([item for part in PARTS for item in split[part]])
         return split
 
@@ -110,12 +129,16 @@ class Folder(SplitDataset):
         if "train" not in here or not tested:
             raise UserError(
                 f"{source} has images for {', '.join(here) or 'no part'}, but needs train and test "
-                "(val is optional); without test, set TEST.NO_TEST True"
+                "(val is optional), each with one folder of images a class; without test, set "
+                "TEST.NO_TEST True"
             )
 
     def _say_what_changed(self, kept: Sequence[Datum]) -> None:
         """Compare the kept split with what is listed now."""
-        before, now = set(kept), set(self.listed[ALL])
+        # The labels of a split are its own: what counts is which class an image is in.
+        before, now = (
+            {(item.impath, item.classname) for item in items} for items in (kept, self.listed[ALL])
+        )
         if before != now:
             print(
                 f"{self.directory / self.split_file} is used as it is, although "
@@ -125,19 +148,23 @@ class Folder(SplitDataset):
             )
 
 
-def to_items(table: Table, source: Path) -> Split:
-    """Turn paths and class names into labelled images, labels by the sorted keys of the classes.
+def to_items(table: Table, source: Path, names_file: Path | None) -> Split:
+    """Turn paths and class names into labelled images, labels in the order of the classes' keys.
 
     Args:
         table: part -> class -> paths; the first part has all classes.
-        source: a folder, whose `classnames.txt` may rename classes, or a CSV.
+        source: a folder or a CSV.
+        names_file: gives the classes their names; None takes the keys.
 
     Raises:
         UserError: no classes, one without images, one that training does not know, or two that
             read alike.
     """
     first = next(iter(table), ALL)
-    classes = sorted(table.get(first, {}))
+    try:
+        classes = in_order(table.get(first, {}))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     if not classes:
         raise UserError(f"{source} holds no classes: no folders of images, or no rows of a CSV")
     for part, groups in table.items():
@@ -149,7 +176,7 @@ def to_items(table: Table, source: Path) -> Split:
                     f'{source}: the class "{name}" has no images; give it some or remove it '
                     f"(accepted: {' '.join(SUFFIXES)})"
                 )
-    names = read_classnames(source / NAMES_FILE, classes)
+    names = read_classnames(names_file, classes) if names_file else {key: key for key in classes}
     check_distinct(names, source)
     return {
         part: [
@@ -179,23 +206,21 @@ def check_distinct(names: dict[str, str], source: Path) -> None:
 
 
 def read_classnames(path: Path, classes: Sequence[str]) -> dict[str, str]:
-    """Class folder -> class name; without the file (a CSV has none), the folders' own names.
+    """Class folder, or label of a CSV -> class name.
 
-    A line is a folder's name, a tab or the first space, and the class name; every class folder has
-    one line. Blank lines do not count.
+    A line is a folder's name (a label), a tab or the first space, and the class name; each folder
+    has one line. Blank lines do not count.
 
     Raises:
         UserError: a line of another form, twice for one folder, without its folder, or missing.
     """
-    if not path.is_file():
-        return {name: name for name in classes}
     names: dict[str, str] = {}
     for line in filter(None, map(str.strip, _read_lines(path))):
         folder, _, name = line.partition("\t" if "\t" in line else " ")
         if not name.strip() or folder in names or folder not in classes:
             raise UserError(
-                f'{path}: the line "{line}" is not a class folder, a space or tab, and its class '
-                "name, once for each folder"
+                f'{path}: the line "{line}" is not a class folder (or a label of the CSV), a space '
+                "or tab, and its class name, once for each"
             )
         names[folder] = name.strip()
     missing = [name for name in classes if name not in names]

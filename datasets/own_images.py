@@ -1,19 +1,18 @@
 """Lists of the user's own images by part and class: from class folders, or from a CSV."""
 
 import csv
-import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from dassl.data.datasets.splits import PARTS, safe_join
+from dassl.data.datasets.paths import safe_join
+from dassl.data.datasets.splits import PARTS
 from dassl.utils import UserError
+
+from .part_folders import SUFFIXES, files_below, find_parts, folders_in, is_image, part_of
 
 ALL = "all"  # the part of images that are still to be split
 COLUMNS = ("path", "label")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-# Folders that are no classes: ours, and what macOS leaves in archives.
-NO_CLASS = ("split_fewshot", "__MACOSX")
 # part -> class -> paths of its images
 Table = dict[str, dict[str, list[str]]]
 
@@ -21,8 +20,8 @@ Table = dict[str, dict[str, list[str]]]
 def read_table(path: Path) -> Table:
     """List the images of a CSV by part and class.
 
-    Paths are relative to the CSV's folder and stay inside it; labels are class names. Other
-    columns may stand beside these, in any order.
+    Paths stay in the CSV's folder, to which they are relative (or they are absolute); labels are
+    class names. Other columns may stand beside these, in any order.
 
     Args:
         path: the CSV, UTF-8.
@@ -38,12 +37,18 @@ def read_table(path: Path) -> Table:
     seen: dict[str, int] = {}
     for line, row in _rows(path):
         where = f"{path}, line {line}"
-        part, label = row.get("split", ALL), unicodedata.normalize("NFC", row["label"])
+        label = unicodedata.normalize("NFC", row["label"])
         if not row["path"] or not label:
             raise UserError(f"{where}: the path or the label is empty")
-        if part not in (*PARTS, ALL) or (part == ALL and "split" in row):
-            raise UserError(f'{where}: the split is "{part}", but must be train, val or test')
-        image = safe_join(path.parent, row["path"])
+        part = part_of(row["split"]) if "split" in row else ALL
+        if part is None:
+            raise UserError(
+                f'{where}: the split is "{row["split"]}", but must be train, val or test'
+            )
+        try:
+            image = safe_join(path.parent, row["path"])
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
         if image in seen:
             raise UserError(f"{where}: {row['path']} stands in line {seen[image]} already")
         if not Path(image).is_file():
@@ -64,7 +69,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     f'{path}: the first line is "{",".join(header)}", but must name the columns: '
                     "path,label or path,label,split"
                 )
-            for row in filter(None, reader):
+            for row in reader:
+                if not any(map(str.strip, row)):
+                    continue  # spreadsheets leave such lines at the end
                 if len(row) != len(header):
                     raise UserError(
                         f"{path}, line {reader.line_num}: {len(row)} values stand under "
@@ -76,32 +83,29 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise UserError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
 
 
-def read_folders(folder: Path) -> Table:
-    """List class folders: those in train/, val/ and test/, or all of them as one part.
+def read_folders(folder: Path) -> tuple[Path, Table]:
+    """List class folders: those in the folders of parts, or all of them as one part.
 
-    Parts are given where there is a train/ that holds folders and no images of its own: otherwise
-    it is a class.
+    Returns:
+        The folder of the parts or classes, see `find_parts`, and the list.
+
+    Raises:
+        UserError: it cannot be told which folders are classes, or two have the same name.
     """
-    if _holds_class_folders(folder / "train"):
-        parts = {part: folder / part for part in PARTS if (folder / part).is_dir()}
-        aside = [name for name in _folders_in(folder) if name not in parts]
-        if aside:
-            print(f"Not used beside {', '.join(parts)} in {folder}: {', '.join(aside)}")
-    else:
-        parts = {ALL: folder}
-    return {part: _read_classes(path) for part, path in parts.items()}
+    meant, parts = find_parts(folder)
+    return meant, {part: _read_classes(path) for part, path in (parts or {ALL: meant}).items()}
 
 
 def _read_classes(folder: Path) -> dict[str, list[str]]:
     classes: dict[str, list[str]] = {}
-    others = sum(_is_image(path.name) and path.is_file() for path in folder.iterdir())
-    for name in _folders_in(folder):
+    others = sum(is_image(path.name) and path.is_file() for path in folder.iterdir())
+    for name in folders_in(folder):
         # macOS writes accented letters in another way than others do.
         key = unicodedata.normalize("NFC", name)
         if key in classes:
             raise UserError(f'{folder}: two class folders have the same name "{key}"; rename one')
         files = list(files_below(folder / name))
-        classes[key] = [path for path in files if _is_image(path)]
+        classes[key] = [path for path in files if is_image(path)]
         others += len(files) - len(classes[key])
     if others:
         print(
@@ -109,43 +113,3 @@ def _read_classes(folder: Path) -> dict[str, list[str]]:
             + " ".join(SUFFIXES)
         )
     return classes
-
-
-def _holds_class_folders(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    images = (path for path in folder.iterdir() if _is_image(path.name))
-    return bool(_folders_in(folder)) and not any(path.is_file() for path in images)
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(SUFFIXES)
-
-
-def _folders_in(folder: Path) -> list[str]:
-    entries = (path for path in folder.iterdir() if path.is_dir())
-    names = (path.name for path in entries if not path.name.startswith("."))
-    return sorted(name for name in names if name not in NO_CLASS)
-
-
-def files_below(folder: Path) -> Iterator[str]:
-    """Paths of all files below a folder that are not hidden, in a fixed order.
-
-    Links are followed, but no folder is entered twice, so that links in a circle come to an end.
-
-    Raises:
-        UserError: a name is not UTF-8, which no split file could hold.
-    """
-    entered: set[Path] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        real = Path(where).resolve()
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            path = f"{where}{os.sep}{name}"
-            if any("\ud800" <= letter <= "\udfff" for letter in path):
-                raise UserError(f"The file name {path!a} is not UTF-8; rename the file")
-            yield path

@@ -185,9 +185,11 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_folders_beside_the_parts_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = fill_parts(tmp_path / "pets", "train", "test", "valid")
+    folder = fill_parts(tmp_path / "pets", "train", "test")
+    (folder / "labels").mkdir()
+    (folder / "labels" / "cat.xml").touch()
     assert sizes(load(folder)) == [6, 0, 6]
-    assert "Not used beside train, test" in (said := capsys.readouterr().out) and "valid" in said
+    assert "Not used beside train, test" in (said := capsys.readouterr().out) and "labels" in said
 
 
 # Names

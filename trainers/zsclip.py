@@ -114,7 +114,12 @@ class ZeroshotCLIP(FeatureTrainer):
         return self.text_features
 
     def check_train(self) -> None:
-        """It needs no training images."""
+        """It needs no training images.
+
+        Raises:
+            UserError: see `check_evaluation`.
+        """
+        self.check_evaluation()
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Nothing to train: test."""

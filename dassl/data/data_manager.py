@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
 from ..utils import UserError, choose_device, isolated_rng
-from .datasets import Datum, build_dataset
+from .datasets import Datum, build_dataset, refuse_one_class
+from .datasets.overlaps import Overlaps
+from .image_files import check_files
 from .images import check_classes_left, is_broken_image, read_image, without_broken
 from .loader_process import outlive_signals
 from .samplers import EpochSampler, build_sampler
@@ -213,6 +215,7 @@ class DataManager:
         dataset: the dataset, with all its images.
         items: the images of train_x, train_u, val and test that are loaded; None without.
         skipped_images: how many of the dataset's are not, DATALOADER.ON_BAD_IMAGE.
+        split_check: images that its lists hold twice or share, see `find_overlaps`.
         num_classes: number of classes.
         num_source_domains: number of source domains.
         lab2cname: label -> class name.
@@ -234,10 +237,13 @@ class DataManager:
         self.num_classes: int = self.dataset.num_classes
         self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
         self.lab2cname: dict[int, str] = self.dataset.lab2cname
+        refuse_one_class(cfg.DATASET.NAME, self.lab2cname)
         loaders = cfg.DATALOADER
         unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
         self._wrapper = dataset_wrapper
         self.items = {part: getattr(self.dataset, part) for part in _PARTS}
+        self._found: set[str] = set()  # parts whose images are known to be there
+        self.split_check: Overlaps = dict(getattr(self.dataset, "split_check", {}))
         self.skipped_images = self._leave_out() if loaders.ON_BAD_IMAGE == "skip" else 0
         self.train_loader_x = self._loader(self.items["train_x"], loaders.TRAIN_X, True)
         self.train_loader_u = self._loader(self.items["train_u"], unlabelled, True)
@@ -246,8 +252,23 @@ class DataManager:
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
+    def check_images(self, *parts: str) -> None:
+        """Make sure that the images of parts (all by default) are there, and warn of doubles.
+
+        Raises:
+            UserError: some are missing.
+        """
+        wanted = set(parts or _PARTS)
+        if self._wrapper is None and not wanted <= self._found:  # somebody's own may read anything
+            lists = {
+                what: self.items[part] or () for part, what in _PARTS.items() if part in wanted
+            }
+            self.split_check |= check_files(self.cfg.DATASET.NAME, lists, self.split_check)
+            self._found |= wanted
+
     def _leave_out(self) -> int:
         """Take what cannot be read out of `items`, before anything counts them."""
+        self.check_images()
         folder = Path(self.cfg.DATASET.ROOT).expanduser().absolute() / "image_checks"
         skipped = 0
         for part, what in _PARTS.items():

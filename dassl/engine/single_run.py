@@ -74,8 +74,10 @@ def _carry_out(
 ) -> None:
     trainer = start_trainer(cfg)
     trains = train and model_dir is None
-    if trains:
+    if model_dir is None:
         trainer.check_train()
+    else:
+        trainer.check_evaluation()
     if overwrite:  # only now: a mistake in the command costs nothing
         clear_run(Path(cfg.OUTPUT_DIR))
     if model_dir is not None:

@@ -36,6 +36,7 @@ class SimpleTrainer(ResumableTrainer):
         dm: the `DataManager`, whose loaders and numbers are attributes here, too.
         record: writes history.jsonl and results.json.
         last_results: results of the latest test on cfg.TEST.SPLIT, empty before.
+        tested_split: which images that were, "test" where there are no validation images.
         epoch_means: means of the present epoch's metrics.
     """
 
@@ -50,6 +51,7 @@ class SimpleTrainer(ResumableTrainer):
         self.output_dir = cfg.OUTPUT_DIR
         self.record = RunRecord(self.output_dir)
         self.last_results: dict[str, float] = {}
+        self.tested_split = ""
         self.epoch_means: dict[str, float] = {}
         self.model: Any = None
         self.build_data_loader()
@@ -84,7 +86,34 @@ class SimpleTrainer(ResumableTrainer):
         return False
 
     def check_train(self) -> None:
-        """Hook: refuse to train what cannot be trained, before anything is written over."""
+        """Hook: refuse to train what cannot be trained, before anything is written over.
+
+        Raises:
+            UserError: images are missing, there are none to test on, or none to select on.
+        """
+        test = self.cfg.TEST
+        if not test.NO_TEST and test.FINAL_MODEL == "best_val" and self.val_loader is None:
+            raise UserError(
+                f"TEST.FINAL_MODEL best_val needs validation images, and {self.cfg.DATASET.NAME} "
+                "has none; give it a validation part or set TEST.FINAL_MODEL last_step, because "
+                "the test images must not choose the model"
+            )
+        if not test.NO_TEST and type(self).test is SimpleTrainer.test:
+            self.evaluation_set()
+        self._check_images("train_x", "train_u", *(() if test.NO_TEST else ("val", "test")))
+
+    def check_evaluation(self) -> None:
+        """Refuse to test on images that are not there, before anything is written over.
+
+        Raises:
+            UserError: images are missing, or there are none.
+        """
+        split, _ = self.evaluation_set()
+        self._check_images(split)
+
+    def _check_images(self, *parts: str) -> None:
+        if isinstance(dm := getattr(self, "dm", None), DataManager):
+            dm.check_images(*parts)
 
     def result_entries(self) -> dict[str, Any]:
         """Hook: further entries for results.json."""
@@ -132,6 +161,7 @@ class SimpleTrainer(ResumableTrainer):
         Returns:
             Accuracy in percent.
         """
+        self.check_evaluation()
         source = source_entries(model_dir)
         self.record.set_aside_damaged()
         self.record.save_config(self.cfg)
@@ -142,9 +172,15 @@ class SimpleTrainer(ResumableTrainer):
 
     def finish_run(self, epochs: int = 0, **entries: Any) -> dict[str, Any]:
         """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
-        skipped = getattr(getattr(self, "dm", None), "skipped_images", 0)
-        origin = provenance(str(self.device), getattr(getattr(self, "dm", None), "dataset", None))
-        entries = {"skipped_images": skipped, **entries, **self.result_entries()}
+        dm = getattr(self, "dm", None)
+        origin = provenance(str(self.device), getattr(dm, "dataset", None))
+        found = {
+            "skipped_images": getattr(dm, "skipped_images", 0),
+            "split_check": getattr(dm, "split_check", {}),
+        }
+        if self.tested_split:
+            found["split"] = self.tested_split
+        entries = {**found, **entries, **self.result_entries()}
         entries["provenance"] = origin
         return self.record.finish(self.cfg, self.last_results, str(self.device), epochs, entries)
 
@@ -243,6 +279,7 @@ class SimpleTrainer(ResumableTrainer):
         self.record.evaluation(self.epoch, split, results)
         if wanted == self.cfg.TEST.SPLIT:
             self.last_results = dict(results)
+            self.tested_split = split
         return float(next(iter(results.values())))
 
     def evaluation_set(self, split: str | None = None) -> tuple[str, Any]:
@@ -284,8 +321,12 @@ class TrainerX(SimpleTrainer):
         """Make sure that there is something to train on.
 
         Raises:
-            UserError: the dataset is for testing alone.
+            UserError: the dataset is for testing alone, or see `SimpleTrainer.check_train`.
         """
+        self._check_loader()
+        super().check_train()
+
+    def _check_loader(self) -> None:
         if self.train_loader_x is None:
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has no training images; test a model that was trained on "
@@ -299,7 +340,7 @@ class TrainerX(SimpleTrainer):
             UserError: there are no training images.
             FloatingPointError: the loss is not finite.
         """
-        self.check_train()
+        self._check_loader()
         self.set_model_mode("train")
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()

@@ -72,13 +72,13 @@ def listdir_nohidden(path: PathLike, sort: bool = False) -> list[str]:
 
 
 def read_json(fpath: PathLike) -> Any:
-    """Read a JSON file (UTF-8).
+    """Read a JSON file (UTF-8, with or without a byte order mark).
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no JSON.
     """
-    return parse_json(Path(fpath).read_text(encoding="utf-8"))
+    return parse_json(Path(fpath).read_text(encoding="utf-8-sig"))
 
 
 @contextmanager

@@ -26,8 +26,9 @@ from clip.weights import load_clip
 from dassl.config import load_config
 from dassl.config.node import CfgNode
 from dassl.data.datasets.annotations import read_mat, read_rows
+from dassl.data.datasets.class_checks import check_classes
 from dassl.data.datasets.listing import list_images
-from dassl.data.datasets.splits import check_classes, read_split
+from dassl.data.datasets.splits import read_split
 from dassl.data.feature_store import FeatureStore
 from dassl.data.images import read_image
 from dassl.engine import finished_run

@@ -3,6 +3,7 @@
 from .annotations import lookup, read_mat, read_rows
 from .base_dataset import DatasetBase, Datum
 from .build import DATASET_REGISTRY, build_dataset
+from .class_checks import refuse_one_class
 from .class_names import ClassNames
 from .listing import class_items, folder_items, list_images
 from .source import Source, page_of
@@ -26,6 +27,7 @@ __all__ = [
     "read_items",
     "read_mat",
     "read_rows",
+    "refuse_one_class",
     "split_all",
     "split_lists",
 ]

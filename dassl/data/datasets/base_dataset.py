@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from ...utils import UserError
+from ...utils.strangers import sentence
 from ...utils.tools import check_availability
 
 
@@ -59,6 +61,19 @@ class Datum:
     def classname(self) -> str:
         """The class in words."""
         return self._classname
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes under Dassl's names, whose `Datum` can read what ours has written."""
+        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over the attributes of Dassl's `Datum` or of ours.
+
+        Raises:
+            TypeError: an attribute is of the wrong type.
+            ValueError: an empty path or a negative index.
+        """
+        self.__init__(**{name.removeprefix("_"): value for name, value in state.items()})  # type: ignore[misc]
 
     def _key(self) -> tuple[str, int, int, str]:
         return self._impath, self._label, self._domain, self._classname
@@ -156,9 +171,24 @@ class DatasetBase:
         """Make sure that all domains exist.
 
         Raises:
-            UserError: an unknown domain; names the nearest.
+            UserError: see `is_input_domain_valid`.
         """
-        for domain in (*source_domains, *target_domains):
+        self.is_input_domain_valid(source_domains)
+        self.is_input_domain_valid(target_domains)
+
+    def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
+        """Make sure that domains exist.
+
+        Raises:
+            UserError: an unknown one, or the dataset has none; names those that it has.
+        """
+        for domain in input_domains:
+            if not self.domains:
+                raise UserError(
+                    f'{type(self).__name__} has no domains, but "{sentence(domain)}" is given as '
+                    "one; leave DATASET.SOURCE_DOMAINS and DATASET.TARGET_DOMAINS "
+                    "(--source-domains, --target-domains) empty"
+                )
             check_availability(domain, list(self.domains))
 
     def generate_fewshot_dataset(

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ...utils import UserError, write_atomic
 from ...utils.strangers import parse_json
 from .base_dataset import Datum
+from .class_checks import in_order
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
 VERSION = 1
@@ -103,7 +104,7 @@ def class_items(
 def folder_items(
     directory: Path, renamed: Mapping[str, str] | None = None, ignored: Collection[str] = ()
 ) -> list[Datum]:
-    """Label the images of a folder whose sub-folders, sorted, are the classes.
+    """Label the images of a folder whose sub-folders, sorted (numbers as such), are the classes.
 
     Args:
         directory: holds one folder a class.
@@ -116,7 +117,7 @@ def folder_items(
     listing = list_images(directory, ignored=ignored)
     names = renamed or {}
     return class_items(
-        directory, listing, {folder: names.get(folder, folder) for folder in listing}
+        directory, listing, {folder: names.get(folder, folder) for folder in in_order(listing)}
     )
 
 

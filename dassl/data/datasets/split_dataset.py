@@ -1,5 +1,6 @@
 """The few-shot protocol of CoOp over any folder of images with a split file."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -14,12 +15,15 @@ from ...utils import (
     read_sealed,
     write_sealed,
 )
+from ...utils.strangers import sentence, shown
 from .base_dataset import DatasetBase, Datum
+from .class_checks import check_classes, warn_of_numbers
+from .coop_fewshot import compare_draw
 from .missing import needed_paths, refuse_missing
+from .overlaps import Overlaps, describe, find_overlaps, path_keys
 from .source import Source
 from .splits import (
     Split,
-    check_classes,
     entries_digest,
     read_items,
     read_split,
@@ -45,10 +49,13 @@ class SplitDataset(DatasetBase):
         split_sources: files in dataset_dir that `make_split` reads, needed without a split file.
         sources: all that has to be in dataset_dir, and where it can be had.
         templates: hand-written prompts for zero-shot use.
+        naming_advice: ends the warning that class names are numbers.
         max_val_shots: validation images a class never exceed this number.
         root, directory, images: the absolute paths of data root, dataset folder and image folder.
+        split_check: images that stand twice in a list of the split or in two, `find_overlaps`.
     """
 
+    naming_advice = "; give them names"
     image_dir = "images"
     split_file = ""
     split_sources: tuple[str, ...] = ()
@@ -65,10 +72,15 @@ class SplitDataset(DatasetBase):
         self.root = Path(cfg.DATASET.ROOT).expanduser().absolute()
         self.directory = self.root / self.dataset_dir
         self.images = self.directory / self.image_dir
+        if self.domains:
+            self.check_input_domains(cfg.DATASET.SOURCE_DOMAINS, cfg.DATASET.TARGET_DOMAINS)
         self.prepare()
         self.check_folders()
         split = self.load_split()
+        self.split_check = self.check_overlaps(split)
         train, val, test = split["train"], split["val"], split["test"]
+        if cfg.DATASET.SOURCE_DOMAINS:
+            train, val = self.source_items(cfg.DATASET.SOURCE_DOMAINS, train, val)
         if cfg.DATASET.NUM_SHOTS >= 1 and train:
             self.report_small_classes(train)
             train, val = self.draw_fewshot(train, val)
@@ -92,6 +104,19 @@ class SplitDataset(DatasetBase):
             f"{self.directory / self.split_file} is missing; {type(self).__name__} needs it"
         )
 
+    def source_items(
+        self, domains: Sequence[str], train: list[Datum], val: list[Datum]
+    ) -> tuple[list[Datum], list[Datum]]:
+        """Hook: keep the training and validation images of cfg.DATASET.SOURCE_DOMAINS.
+
+        Raises:
+            UserError: this dataset has no source domains.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no source domains, but DATASET.SOURCE_DOMAINS is "
+            f"{', '.join(map(sentence, domains))}; leave it (--source-domains) empty"
+        )
+
     def target_test(self, domains: Sequence[str]) -> list[Datum]:
         """Hook: return the test images of other domains (cfg.DATASET.TARGET_DOMAINS).
 
@@ -100,7 +125,7 @@ class SplitDataset(DatasetBase):
         """
         raise UserError(
             f"{type(self).__name__} has no target domains, but DATASET.TARGET_DOMAINS is "
-            + ", ".join(domains)
+            f"{', '.join(map(sentence, domains))}; leave it (--target-domains) empty"
         )
 
     def check_folders(self) -> None:
@@ -147,6 +172,21 @@ class SplitDataset(DatasetBase):
         """Make sure that labels and class names belong together; see `check_classes`."""
         for name in check_classes(split, source):
             print(f'Several classes are called "{name}": their prompts are the same')
+        classes, names = self.get_lab2cname(split["train"] or split["test"])
+        warn_of_numbers(source, names, self.naming_advice)
+        tested = {item.label for item in split["test"]}
+        if tested and len(tested) < len(classes):
+            untested = [name for label, name in classes.items() if label not in tested]
+            print(f"{source} has no test images of {len(untested)} classes: {shown(untested)}")
+
+    def check_overlaps(self, split: Split) -> Overlaps:
+        """Count the images that stand twice, and print a warning where there are such."""
+        keys = path_keys({part: [item.impath for item in split[part]] for part in split})
+        found = find_overlaps(keys)
+        if found:
+            source = self.directory / self.split_file if self.split_file else type(self).__name__
+            print(f"Warning: {source}: the same image stands more than once: {describe(found)}")
+        return found
 
     def draw_fewshot(self, train: list[Datum], val: list[Datum]) -> tuple[list[Datum], list[Datum]]:
         """Return NUM_SHOTS training and at most `max_val_shots` validation images a class.
@@ -157,30 +197,40 @@ class SplitDataset(DatasetBase):
         shots, seed = self.cfg.DATASET.NUM_SHOTS, self.cfg.SEED
         if seed < 0:
             return self._sample(train, val, Random())
-        name = f"shot_{shots}-seed_{seed}{'-repeat' * self.cfg.DATASET.REPEAT_SHOTS}.json"
-        path = self.directory / "split_fewshot" / name
+        name = f"shot_{shots}-seed_{seed}"
+        options = ["repeat"] * self.cfg.DATASET.REPEAT_SHOTS + [*self.cfg.DATASET.SOURCE_DOMAINS]
+        file = re.sub(r"[^\w.-]", "_", "-".join([name, *options])) + ".json"
+        path = self.directory / "split_fewshot" / file
         digest = entries_digest({"train": train, "val": val}, self.images)
+        few = self._kept_draw(path, digest)
+        if few is None:
+            few = self._sample(train, val, Random(seed))
+            self._keep_draw(path, digest, few)
+        drawn = dict(zip(("train", "val"), few, strict=True))
+        ours = {p: [e[0] for e in to_entries(d, self.images)] for p, d in drawn.items()}
+        if said := compare_draw(path.with_name(f"{name}.pkl"), shots, seed, ours):
+            print(f"Warning: {said}")
+        return few
+
+    def _kept_draw(self, path: Path, digest: str) -> tuple[list[Datum], list[Datum]] | None:
         kept = _read_kept(path)
-        if kept is not None and kept.get("split_sha256") == digest:
-            print(f"Loading the {shots}-shot items of seed {seed} from {path}")
-            return (
-                read_items(kept["train"], self.images, path),
-                read_items(kept["val"], self.images, path),
-            )
-        if kept is not None:
+        if kept is None:
+            return None
+        if kept["split_sha256"] != digest:
             print(f"{path} was drawn from another split: drawing again")
-        few_train, few_val = self._sample(train, val, Random(seed))
-        record = {
-            "split_sha256": digest,
-            "train": to_entries(few_train, self.images),
-            "val": to_entries(few_val, self.images),
-        }
+            return None
+        shots, seed = self.cfg.DATASET.NUM_SHOTS, self.cfg.SEED
+        print(f"Loading the {shots}-shot items of seed {seed} from {path}")
+        train, val = (read_items(kept[part], self.images, path) for part in ("train", "val"))
+        return train, val
+
+    def _keep_draw(self, path: Path, digest: str, few: tuple[list[Datum], list[Datum]]) -> None:
+        train, val = (to_entries(items, self.images) for items in few)
         try:
             # Two runs that draw at once write the same content, so either may come last.
-            write_sealed(record, path)
+            write_sealed({"split_sha256": digest, "train": train, "val": val}, path)
         except OSError as error:
             print(f"The few-shot items could not be saved to {path}: {error.strerror}")
-        return few_train, few_val
 
     def report_small_classes(self, train: Sequence[Datum]) -> None:
         """Say which classes have fewer images than shots, and what becomes of them."""

@@ -1,40 +1,23 @@
 """Pure operations on lists of images: split files, random splits, halves of the classes."""
 
 import hashlib
-import itertools
 import json
 import math
 import os
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...utils import UserError, publish_json, read_json
-from ...utils.strangers import is_printable, sentence, shown
+from ...utils.strangers import shown
 from .base_dataset import Datum
+from .paths import safe_join
 
 _SEPARATOR = os.sep
-LONGEST_PATH = 4096
 PARTS = ("train", "val", "test")
 Split = dict[str, list[Datum]]
-
-
-def safe_join(directory: Path, relative: str) -> str:
-    """Join a relative path of a split file to its folder.
-
-    Raises:
-        UserError: the path is absolute or leads out of the folder.
-    """
-    # Plain string work: a split of ImageNet has over a million paths.
-    path = relative.replace("\\", "/")
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts or path.startswith("/") or ".." in parts or ":" in parts[0]:
-        raise UserError(f'The path "{sentence(relative)}" leads out of {directory} and is refused')
-    if "\0" in path or len(path) > LONGEST_PATH:
-        raise UserError(f'The path "{sentence(relative)}" is none that a file can have')
-    return _SEPARATOR.join([str(directory), *parts])
 
 
 def read_items(
@@ -52,16 +35,32 @@ def read_items(
         UserError: an entry of another form; names `source`.
     """
     items = []
-    for entry in entries:
+    for number, entry in enumerate(entries, 1):
         try:
             relative, label, classname = entry
             path = safe_join(directory, relative)
-            items.append(Datum(path, int(label) - first_label, classname=classname))
+            items.append(Datum(path, _whole(label) - first_label, classname=classname))
+        except UserError as error:
+            raise UserError(f"{source}, entry {number}: {error}") from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{source}: an entry is not [relative path, label, class name]: {shown(entry)}"
+                f"{source}: entry {number} is not [relative path, label, class name] with a whole "
+                f"number from {first_label} on as label: {shown(entry)}"
             ) from error
     return items
+
+
+def _whole(label: Any) -> int:
+    """A label as the number that it is; text of digits counts, too.
+
+    Raises:
+        ValueError: it is none, such as 0.5 or true.
+        TypeError: it is of another kind.
+    """
+    number = int(label)
+    if isinstance(label, bool) or (not isinstance(label, str) and number != label):
+        raise ValueError("a label is a whole number")
+    return number
 
 
 def to_entries(items: Sequence[Datum], directory: Path) -> list[list[Any]]:
@@ -112,13 +111,13 @@ def read_split(filepath: Path, directory: Path) -> Split:
             f"{filepath} is not a split file with the lists train, val and test"
         ) from error
     split = {part: read_items(entries, directory, filepath) for part, entries in parts.items()}
-    for items in split.values():
-        # One look for each part tells images in a wrong place; all of them would take minutes.
-        if items and not Path(items[0].impath).exists():
-            raise UserError(
-                f"The image {items[0].impath} does not exist, but {filepath} names it; the images "
-                f"have to be in {directory}"
-            )
+    # One look for each part tells images in a wrong place; a run looks for all that it will open.
+    first = [items[0].impath for items in split.values() if items]
+    if first and not any(Path(path).exists() for path in first):
+        raise UserError(
+            f"The image {first[0]} does not exist, but {filepath} names it; the images have to be "
+            f"in {directory}"
+        )
     return split
 
 
@@ -127,8 +126,13 @@ def save_split(split: Split, filepath: Path, directory: Path) -> Split:
 
     Returns:
         The split that the file now holds.
+
+    Raises:
+        UserError: the file could not be read back; it is not written.
     """
     entries = {part: to_entries(split[part], directory) for part in PARTS}
+    for part in PARTS:
+        read_items(entries[part], directory, filepath)  # what cannot be read is not written
     kept = publish_json(entries, filepath)
     return {part: read_items(kept[part], directory, filepath) for part in PARTS}
 
@@ -206,52 +210,6 @@ def split_all(
         split["val"] += order[n_train : n_train + n_val]
         split["test"] += order[n_train + n_val :]
     return split
-
-
-def check_classes(split: Split, source: object) -> list[str]:
-    """Make sure that labels and class names belong together, and that the names are words.
-
-    Args:
-        split: all images of a dataset.
-        source: where it comes from, for the messages.
-
-    Returns:
-        The names that several classes have, such as two of ImageNet's: no prompt can tell them
-        apart, but papers count them as they are.
-
-    Raises:
-        UserError: a name holds line breaks or control codes, a label has two names, labels are not
-            0, 1, 2, ... without a gap, or a class has no training images while others do.
-    """
-    known = {part: {(d.label, d.classname) for d in items} for part, items in split.items()}
-    pairs = sorted(set[tuple[int, str]]().union(*known.values()))
-    _refuse_unprintable(source, [name for _, name in pairs])
-    for (label, name), (following, other) in itertools.pairwise(pairs):
-        if label == following:
-            raise UserError(f'{source}: the label {label} is called both "{name}" and "{other}"')
-    for expected, (label, _) in enumerate(pairs):
-        if label != expected:
-            raise UserError(
-                f"{source}: no image has the label {expected}, but others have {label}; labels "
-                "have to be 0, 1, 2, ... without a gap"
-            )
-    untrained = [name for label, name in pairs if (label, name) not in known["train"]]
-    if known["train"] and untrained:
-        raise UserError(
-            f'{source}: the class "{untrained[0]}" has no training images, but others do'
-        )
-    names = Counter(name for _, name in pairs)
-    return [name for name, count in names.items() if count > 1]
-
-
-def _refuse_unprintable(source: object, names: Iterable[str]) -> None:
-    """Names go into prompts, logs, tables and terminals; none shall be able to act there."""
-    for name in names:
-        if not is_printable(name):
-            raise UserError(
-                f'{source}: the class name "{sentence(ascii(name)[1:-1])}" holds line breaks or '
-                "control codes; a class name is a text of one line"
-            )
 
 
 def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list[list[Datum]]:

@@ -1,0 +1,57 @@
+"""Paths of lists of images, joined to the folder that they have to stay in."""
+
+import functools
+import os
+import re
+from pathlib import Path
+
+from ...utils import UserError
+from ...utils.strangers import sentence
+
+_SEPARATOR = os.sep
+_DRIVE = re.compile("[A-Za-z]:/" if _SEPARATOR == "/" else "[^/]*:")
+LONGEST_PATH = 4096
+
+
+def safe_join(directory: Path, relative: str) -> str:
+    r"""Join a path of a split file or a CSV to its folder.
+
+    A backslash separates folders, as in lists that were made on Windows, unless it is a letter of
+    a name that exists. An absolute path is accepted when it lies in the folder.
+
+    Raises:
+        UserError: the path leads out of the folder, or is none that a file can have.
+    """
+    if "\0" in relative or len(relative) > LONGEST_PATH:
+        raise UserError(f'The path "{sentence(relative)}" is none that a file can have')
+    # Plain string work: a split of ImageNet has over a million paths.
+    path = relative if _SEPARATOR == "/" else relative.replace("\\", "/")
+    if "\\" in path and not _exists_as_it_is(directory, path):
+        path = path.replace("\\", "/")
+    if path.startswith("/") or _DRIVE.match(path):
+        path = _below(directory, path)
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or path.startswith("/") or ".." in parts:
+        raise UserError(f'The path "{sentence(relative)}" leads out of {directory} and is refused')
+    return _SEPARATOR.join([str(directory), *parts])
+
+
+def _exists_as_it_is(directory: Path, path: str) -> bool:
+    whole = directory / path
+    return ".." not in path.split("/") and (whole.exists() or whole.is_symlink())
+
+
+def _below(directory: Path, path: str) -> str:
+    """An absolute path as one below `directory`, where it is that; else as an absolute one."""
+    for folder in (directory, _real(directory)):
+        prefix = folder.as_posix().rstrip("/") + "/"
+        if path.startswith(prefix):
+            return path[len(prefix) :]
+    # "C:" may be the name of a folder, though not on Windows.
+    named = _DRIVE.match(path) and _SEPARATOR == "/" and _exists_as_it_is(directory, path)
+    return path if named or path.startswith("/") else f"/{path}"
+
+
+@functools.lru_cache(maxsize=64)
+def _real(directory: Path) -> Path:
+    return directory.resolve()
