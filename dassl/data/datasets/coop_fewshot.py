@@ -101,7 +101,13 @@ def compare_draw(path: Path, shots: int, seed: int, ours: Mapping[str, Sequence[
         return ""
     try:
         draw = read_draw(path)
-    except (OSError, ValueError, IndexError, KeyError):  # whatever a damaged pickle leads to
+    except (
+        OSError,
+        ValueError,
+        IndexError,
+        KeyError,
+        OverflowError,
+    ):  # all that a damaged pickle leads to
         return f"{path} cannot be read as a few-shot draw of CoOp, and is not used"
     counts = []
     for part, own in ours.items():
