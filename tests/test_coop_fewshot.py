@@ -49,9 +49,7 @@ def pickled(content: object, protocol: int) -> bytes:
 
     def converted(value: Any) -> Any:
         if isinstance(value, Datum):
-            item = kind.__new__(kind)
-            DasslDatum.__init__(item, value.impath, value.label, value.classname)
-            return item
+            return kind(value.impath, value.label, value.classname)
         if isinstance(value, dict):
             return {key: converted(entry) for key, entry in value.items()}
         return [converted(entry) for entry in value]

@@ -410,7 +410,6 @@ def test_source_domains_of_the_benchmark(tmp_path: Path, data_root: Path) -> Non
 def test_datasets_of_other_people_with_domains(root: Path) -> None:
     """They may not look at the domains themselves, or know them without listing them."""
     images = [Datum(f"{n}.png", n % 2, n // 2, str(n % 2)) for n in range(4)]
-    cfg = toy_config(root, root, "DATASET.SOURCE_DOMAINS", "['day']", "DATASET.NAME", "Foreign")
 
     class Foreign(DatasetBase):
         def __init__(self, cfg: Any) -> None:
@@ -423,19 +422,17 @@ def test_datasets_of_other_people_with_domains(root: Path) -> None:
         def __init__(self, cfg: Any) -> None:
             DatasetBase.__init__(self, train_x=images[:2], test=images[:2])
 
-    for number, (kind, opts, wrong) in enumerate(
-        [
-            (Foreign, (), ""),
-            (Listed, (), ""),
-            (Listed, ("DATASET.TARGET_DOMAINS", "['nigth']"), 'did you mean "night"'),
-            (Blind, (), "Blind has no domains"),
-        ]
-    ):
+    kinds: list[tuple[type[DatasetBase], tuple[str, ...], str]] = [
+        (Foreign, (), ""),
+        (Listed, (), ""),
+        (Listed, ("DATASET.TARGET_DOMAINS", "['nigth']"), 'did you mean "night"'),
+        (Blind, (), "Blind has no domains"),
+    ]
+    given = ("DATASET.SOURCE_DOMAINS", "['day']")
+    for number, (kind, opts, wrong) in enumerate(kinds):
         name = f"Foreign{number}"
         DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), name: kind}
-        cfg = toy_config(
-            *(root, root, "DATASET.SOURCE_DOMAINS", "['day']", "DATASET.NAME", name, *opts)
-        )
+        cfg = toy_config(root, root, *given, "DATASET.NAME", name, *opts)
         if wrong:
             with pytest.raises(UserError, match=wrong):
                 build_dataset(cfg)

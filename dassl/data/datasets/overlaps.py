@@ -4,8 +4,10 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 
 Overlaps = dict[str, int]
+MOST_PATHS = 200_000
 
 
 def find_overlaps(parts: Mapping[str, Sequence[Hashable]]) -> Overlaps:
@@ -25,38 +27,51 @@ def find_overlaps(parts: Mapping[str, Sequence[Hashable]]) -> Overlaps:
     return {name: count for name, count in found.items() if count}
 
 
-def path_keys(parts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def path_keys(parts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
     """Paths as one spelling for each file, as far as a look at few files tells.
 
     Folders are followed to where their links lead, and paths that differ in case alone are the same
-    where the file system says so.
+    where the file system says so. Of more than `MOST_PATHS`, which would take seconds, the spelling
+    is what it is.
     """
-    folders: dict[str, str] = {}
-    keys: dict[str, list[str]] = {}
-    for part, paths in parts.items():
-        keys[part] = []
-        for path in paths:
-            folder, _, name = path.rpartition(os.sep)
-            if folder not in folders:
-                folders[folder] = os.path.realpath(folder)
-            keys[part].append(f"{folders[folder]}{os.sep}{name}")
-    spelled = _spellings(set(itertools.chain.from_iterable(keys.values())))
-    return {part: [spelled.get(key, key) for key in own] for part, own in keys.items()}
+    if sum(map(len, parts.values())) > MOST_PATHS:
+        return parts
+    paths = set[str]().union(*parts.values())
+    folders = {path.rpartition(os.sep)[0] for path in paths}
+    real = {folder: os.path.realpath(folder) for folder in folders}
+    if all(folder == target for folder, target in real.items()):
+        spelled = _spellings(paths)
+        return _spelled(parts, spelled) if spelled else parts
+    keys = {}
+    for part, own in parts.items():
+        cut = (path.rpartition(os.sep) for path in own)
+        keys[part] = [f"{real[folder]}{os.sep}{name}" for folder, _, name in cut]
+    return _spelled(keys, _spellings(set[str]().union(*keys.values())))
+
+
+def _spelled(
+    parts: Mapping[str, Sequence[str]], spelled: Mapping[str, str]
+) -> dict[str, list[str]]:
+    return {part: [spelled.get(path, path) for path in own] for part, own in parts.items()}
 
 
 def _spellings(paths: set[str]) -> dict[str, str]:
     """Path -> the first spelling of the same file, for those with several that differ in case."""
-    groups: defaultdict[str, list[str]] = defaultdict(list)
     if len({path.lower() for path in paths}) == len(paths):
         return {}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(paths):
         groups[path.lower()].append(path)
     return {
         path: group[0]
         for group in groups.values()
         for path in group[1:]
-        if os.path.exists(path) and os.path.samefile(path, group[0])  # noqa: PTH110, PTH121
+        if _same_file(Path(path), Path(group[0]))
     }
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def describe(overlaps: Overlaps) -> str:
