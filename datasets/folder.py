@@ -5,8 +5,10 @@
     PATH.csv with path,label             split for you, kept in split_<its name>.json beside it
     PATH.csv with path,label,split       split is train, val or test
 
-A class folder's images may lie in further folders inside; its name is the class name, unless
-PATH/classnames.txt says otherwise. Few-shot items are kept in split_fewshot/ beside the split.
+Parts may be spelled in another way, and all of it may lie in one more folder or several
+(`part_folders`). A class folder's images may lie in further folders inside; its name is the class
+name, unless a classnames.txt beside the classes, the parts or the CSV says otherwise. Few-shot
+items are kept in split_fewshot/ beside the split.
 """
 
 import unicodedata
@@ -32,6 +34,8 @@ NAMES_FILE = "classnames.txt"
 @DATASET_REGISTRY.register()
 class Folder(SplitDataset):
     """Images in the layouts above; classes are in the order of their folders' (or labels') names.
+
+    Names that are all numbers are in the order of their values.
 
     A split that was made for you never changes: later images are not in it until its file is
     deleted. Images that were given with their part are listed anew in every run.
@@ -92,6 +96,7 @@ class Folder(SplitDataset):
             self.check_labels(split, source)
             return split
         self.split_file = f"split_{source.stem if self.csv else type(self).__name__}.json"
+        self.naming_advice += f", and delete {self.split_file}, which keeps the numbers"
         path = self.directory / self.split_file
         was_there = path.is_file()
         try:

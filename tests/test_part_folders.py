@@ -234,6 +234,7 @@ def test_numbers_are_in_their_order(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert names(load(folder)["test"]) == ordered
     said = capsys.readouterr().out
     assert 'prompts read "a photo of a 0."' in said and str(folder / "classnames.txt") in said
+    assert "delete split_Folder.json, which keeps the numbers" in said
     # A split of before keeps the labels that it has.
     split = folder / "split_Folder.json"
     text = split.read_text()

@@ -182,19 +182,6 @@ def build_data_loader(
     )
 
 
-def skip_batches(loader: Any, count: int) -> bool:
-    """Let a loader's next pass begin behind so many batches, without loading those.
-
-    Returns:
-        Whether it can; with a sampler of another kind it cannot.
-    """
-    sampler = getattr(loader, "sampler", None)
-    if not isinstance(sampler, EpochSampler) or loader.batch_size is None:
-        return False
-    sampler.skip(count * loader.batch_size)
-    return True
-
-
 def set_loader_epoch(loader: Any, epoch: int) -> None:
     """Tell a loader's sampler which epoch comes, if it wants to know."""
     sampler = getattr(loader, "sampler", None)

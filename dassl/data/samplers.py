@@ -210,3 +210,16 @@ def build_sampler(
         f'The sampler "{sampler_type}" is unknown; accepted: RandomSampler, SequentialSampler, '
         "RandomDomainSampler, SeqDomainSampler, RandomClassSampler"
     )
+
+
+def skip_batches(loader: Any, count: int) -> bool:
+    """Let a loader's next pass begin behind so many batches, without loading those.
+
+    Returns:
+        Whether it can; with a sampler of another kind it cannot.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, EpochSampler) or loader.batch_size is None:
+        return False
+    sampler.skip(count * loader.batch_size)
+    return True

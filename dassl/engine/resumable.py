@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from ..data.data_manager import skip_batches
+from ..data.samplers import skip_batches
 from ..utils import MetricMeter, UserError, find_checkpoint, load_checkpoint, save_checkpoint
 from . import interruption
 from .base import TrainerBase
