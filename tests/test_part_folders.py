@@ -196,7 +196,7 @@ def test_test_classes_that_training_lacks_and_the_reverse(
     fill(folder / "Train", count=2)
     fill(folder / "Test", ("cat", "dog"), count=2)
     load(folder)
-    assert "has no test images of 1 classes: ['owl']" in capsys.readouterr().out
+    assert "has no test images of 1 of its 3 classes: ['owl']" in capsys.readouterr().out
     paint(folder / "Test" / "emu" / "a.png")
     assert 'the class "emu" of test is not in train' in message(folder)
 

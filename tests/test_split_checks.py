@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -440,3 +440,22 @@ def test_datasets_of_other_people_with_domains(root: Path) -> None:
             assert build_dataset(cfg).train_x == images
     Listed(cfg).is_input_domain_valid(["day"])
     Listed(cfg).check_input_domains(["day"], ["night"])
+
+
+def test_names_alone_may_be_of_one_class(root: Path) -> None:
+    """For pictures from elsewhere there is no accuracy that would be 100%."""
+    opts = ("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", "['cat']")
+    assert DataManager(toy_config(root, root, *opts)).num_classes == 1
+
+
+def test_other_peoples_datasets_of_one_class_or_none(root: Path) -> None:
+    class Lists(DatasetBase):
+        images: ClassVar[list[Datum]] = []
+
+        def __init__(self, cfg: Any) -> None:
+            super().__init__(train_x=self.images, test=self.images)
+
+    DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), "Lists": Lists}
+    assert "Lists has no images" in said(root, "DATASET.NAME", "Lists")
+    Lists.images = [Datum("a.png", 0, classname="red")]
+    assert 'Lists has a single class, "red"' in said(root, "DATASET.NAME", "Lists")

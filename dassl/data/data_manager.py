@@ -224,11 +224,12 @@ class DataManager:
         self.num_classes: int = self.dataset.num_classes
         self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
         self.lab2cname: dict[int, str] = self.dataset.lab2cname
-        refuse_one_class(cfg.DATASET.NAME, self.lab2cname)
         loaders = cfg.DATALOADER
         unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
         self._wrapper = dataset_wrapper
         self.items = {part: getattr(self.dataset, part) for part in _PARTS}
+        if any(items is not None for items in self.items.values()):
+            refuse_one_class(cfg.DATASET.NAME, self.lab2cname)
         self._found: set[str] = set()  # parts whose images are known to be there
         self.split_check: Overlaps = dict(getattr(self.dataset, "split_check", {}))
         self.skipped_images = self._leave_out() if loaders.ON_BAD_IMAGE == "skip" else 0

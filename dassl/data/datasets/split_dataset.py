@@ -177,7 +177,8 @@ class SplitDataset(DatasetBase):
         tested = {item.label for item in split["test"]}
         if tested and len(tested) < len(classes):
             untested = [name for label, name in classes.items() if label not in tested]
-            print(f"{source} has no test images of {len(untested)} classes: {shown(untested)}")
+            count = f"{len(untested)} of its {len(classes)} classes"
+            print(f"{source} has no test images of {count}: {shown(untested)}")
 
     def check_overlaps(self, split: Split) -> Overlaps:
         """Count the images that stand twice, and print a warning where there are such."""
