@@ -18,9 +18,10 @@ from clip.prompt_layout import clean_classname
 from dassl.config import declare_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.data.datasets.splits import PARTS, Split, split_all
+from dassl.data.image_kinds import SUFFIXES
 from dassl.utils import UserError
 
-from .own_images import ALL, SUFFIXES, Table, read_folders, read_table
+from .own_images import ALL, Table, read_folders, read_table
 
 declare_config("DATASET.FOLDER", {"PATH": ""})  # absolute, or relative to DATASET.ROOT
 
@@ -36,6 +37,7 @@ class Folder(SplitDataset):
     """
 
     image_dir = "."
+    decode = "as_viewed"
 
     def __init__(self, cfg: Any) -> None:
         """Load the images.

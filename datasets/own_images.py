@@ -3,15 +3,16 @@
 import csv
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dassl.data.datasets.splits import PARTS, safe_join
+from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, lacks_reader
 from dassl.utils import UserError
+from dassl.utils.strangers import printable
 
 ALL = "all"  # the part of images that are still to be split
 COLUMNS = ("path", "label")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # Folders that are no classes: ours, and what macOS leaves in archives.
 NO_CLASS = ("split_fewshot", "__MACOSX")
 # part -> class -> paths of its images
@@ -50,7 +51,14 @@ def read_table(path: Path) -> Table:
             raise UserError(f"{where}: the image {image} does not exist")
         seen[image] = line
         table.setdefault(part, {}).setdefault(label, []).append(image)
+    _say_what_lacks_a_reader(seen, path, "Listed")
     return {part: table[part] for part in (*PARTS, ALL) if part in table} or {ALL: {}}
+
+
+def _say_what_lacks_a_reader(paths: Iterable[str], source: Path, what: str) -> None:
+    count = sum(map(lacks_reader, paths))
+    if count:
+        print(f"Warning: {what} in {source}: {count:,} HEIC images; {HEIF_ADVICE}")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -86,7 +94,7 @@ def read_folders(folder: Path) -> Table:
         parts = {part: folder / part for part in PARTS if (folder / part).is_dir()}
         aside = [name for name in _folders_in(folder) if name not in parts]
         if aside:
-            print(f"Not used beside {', '.join(parts)} in {folder}: {', '.join(aside)}")
+            print(f"Not used beside {', '.join(parts)} in {folder}: {printable(', '.join(aside))}")
     else:
         parts = {ALL: folder}
     return {part: _read_classes(path) for part, path in parts.items()}
@@ -94,15 +102,19 @@ def read_folders(folder: Path) -> Table:
 
 def _read_classes(folder: Path) -> dict[str, list[str]]:
     classes: dict[str, list[str]] = {}
-    others = sum(_is_image(path.name) and path.is_file() for path in folder.iterdir())
+    unread: list[str] = []
+    others = sum(is_image(path.name) and path.is_file() for path in folder.iterdir())
     for name in _folders_in(folder):
         # macOS writes accented letters in another way than others do.
         key = unicodedata.normalize("NFC", name)
         if key in classes:
             raise UserError(f'{folder}: two class folders have the same name "{key}"; rename one')
         files = list(files_below(folder / name))
-        classes[key] = [path for path in files if _is_image(path)]
-        others += len(files) - len(classes[key])
+        classes[key] = [path for path in files if is_image(path) and not lacks_reader(path)]
+        here = list(filter(lacks_reader, files))
+        unread += here
+        others += len(files) - len(classes[key]) - len(here)
+    _say_what_lacks_a_reader(unread, folder, "Not used")
     if others:
         print(
             f"Not used in {folder}: {others} files outside of class folders or of other kinds than "
@@ -114,12 +126,8 @@ def _read_classes(folder: Path) -> dict[str, list[str]]:
 def _holds_class_folders(folder: Path) -> bool:
     if not folder.is_dir():
         return False
-    images = (path for path in folder.iterdir() if _is_image(path.name))
+    images = (path for path in folder.iterdir() if is_image(path.name))
     return bool(_folders_in(folder)) and not any(path.is_file() for path in images)
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(SUFFIXES)
 
 
 def _folders_in(folder: Path) -> list[str]:
