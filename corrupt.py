@@ -25,6 +25,7 @@ from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject, check
 from analysis.corruption.tables import write_tables
 from clip.errors import ClipError
 from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
+from dassl.utils.strangers import printable
 
 DEFAULT_OUTPUT = Path("output/low_norm")
 
@@ -78,7 +79,7 @@ def study_runs(arguments: argparse.Namespace, plan: Plan) -> tuple[list[Study], 
             study = Subject(run_dir, arguments.root).study(plan, arguments.epoch)
         except (UserError, ClipError) as error:
             failed += 1
-            print(f"error: {run_dir}: {error}", file=sys.stderr)
+            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
             continue
         studies.append(study)
         better = sum(entry["accuracy_change"] > 0 for entry in study.entries.values())

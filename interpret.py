@@ -25,6 +25,7 @@ from analysis.corruption.runs import run_folders
 from analysis.words import interpret, word_table
 from clip.errors import ClipError
 from dassl.utils import Parser, UserError, exit_code, write_json
+from dassl.utils.strangers import printable
 from trainers.open_run import open_run
 from trainers.prompt_trainer import PromptTrainer
 
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found[str(run_dir)] = words_of_run(run_dir, arguments)
         except (UserError, ClipError) as error:
-            print(f"error: {run_dir}: {error}", file=sys.stderr)
+            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
             continue
         print(f"{run_dir}\n\n{word_table(found[str(run_dir)])}\n")
     if arguments.json and found:

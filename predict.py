@@ -5,8 +5,11 @@ r"""What a trained run says about any images.
     python predict.py output/food pizza.jpg --classes pizza burger salad
     python predict.py output/food pizza.jpg --opts DEVICE cpu
 
-Folders are searched with the folders in them; the run's dataset need not be there. --json prints a
-line for each image: {"path": ..., "predictions": [{"class": ..., "probability": ...}, ...]}.
+Folders are searched with the folders in them; the run's dataset need not be there. Images are
+turned upright by their EXIF orientation, with white behind transparent pixels; --opts INPUT.DECODE
+as_stored does neither. The environment variable NEMESIS_MAX_PIXELS sets how large they may be.
+--json prints a line for each image:
+{"path": ..., "predictions": [{"class": ..., "probability": ...}, ...]}.
 A probability is the softmax over all classes of the run, or of --classes.
 
 Exit codes: 0 done, 1 some images could not be read (stderr says which; the others are done), 2 a

@@ -27,6 +27,7 @@ from analysis.report.listing import to_markdown
 from analysis.report.planned import Planned, as_run
 from analysis.report.settings import TRAITS, row_name, short_names
 from dassl.utils import Parser, UserError, exit_code
+from dassl.utils.strangers import printable
 from sweeps.command import plan
 from sweeps.runs import Run, State
 from sweeps.sweep_file import PAPER
@@ -147,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"- {note}")
     print(f"\nReport: {report.output / 'report.html'}")
     for path, why in report.damaged.items():
-        print(f"error: {path} is damaged: {why}", file=sys.stderr)
+        print(printable(f"error: {path} is damaged: {why}"), file=sys.stderr)
     return 1 if report.damaged else 0
 
 

@@ -44,6 +44,7 @@ setup(
         # Coverage-guided fuzzing, scripts/fuzz; its wheels are for Linux on x86-64 only.
         "fuzz": [ATHERIS],
         "cluster": ["ray>=2.9"],  # sweep.py --cluster
+        "heic": ["pillow-heif>=0.18"],  # to read HEIC images
         "open_clip": ["open_clip_torch>=2.26"],
         "mini": ["resvg-py>=0.1.5"],  # to make the bundled benchmark again
     },

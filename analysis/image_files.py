@@ -2,12 +2,11 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
-SUFFIXES = (*IMG_EXTENSIONS, ".gif")
+from dassl.data.image_kinds import SUFFIXES, is_image
 
 
 def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -48,17 +47,28 @@ def _files_of(argument: str) -> Iterator[str]:
 
 
 def _files_in(folder: str) -> Iterator[str]:
-    found = []
+    yield from sorted(filter(is_image, _all_files_in(folder)))
+
+
+def _all_files_in(folder: str) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [str(Path(parent, name)) for name in names if is_image(name)]
-    yield from sorted(found)
+        yield from (str(Path(parent, name)) for name in names if not name.startswith("."))
 
 
-def is_image(path: str) -> bool:
-    """Whether a file's name is an image's."""
-    name = Path(path).name.lower()
-    return name.endswith(SUFFIXES) and not name.startswith(".")
+def unused_files(arguments: Iterable[str]) -> list[str]:
+    """A sentence for each folder with files that `find_images` passes over, hidden ones aside."""
+    found = []
+    for argument in filter(os.path.isdir, arguments):
+        names = [path for path in _all_files_in(argument) if not is_image(path)]
+        kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+        if names:
+            more = ", ..." * (len(kinds) > 5)
+            found.append(
+                f"Not used in {argument}: {len(names):,} files of other kinds ({counts}{more})"
+            )
+    return found
 
 
 def _problem(argument: str) -> str:

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
+from dassl.data.images import decoding, max_pixels, read_image
 from dassl.utils import UserError
+from dassl.utils.strangers import printable
 from trainers.feature_trainer import FeatureTrainer
 
-from .image_files import find_images
+from .image_files import find_images, unused_files
 from .opening import open_classifier
 
 
@@ -39,7 +42,18 @@ class Prediction:
 
 
 class ImageFiles(DatasetWrapper):
-    """Images as a run sees them in its tests; one that cannot be read is an item, too."""
+    """Images as a run sees them in its tests; one that cannot be read is an item, too.
+
+    Whatever the run was trained on, they are somebody's own: decoded as they are viewed, unless
+    the run's INPUT.DECODE says otherwise.
+    """
+
+    def __init__(self, cfg: Any, paths: Sequence[str], transform: Any) -> None:
+        super().__init__(cfg, [Datum(path) for path in paths], transform)
+        self.decode = decoding(cfg, own=True)
+
+    def _read(self, index: int, path: str) -> Image.Image:
+        return read_image(path, self.decode)
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         try:
@@ -88,7 +102,7 @@ def predict(
 
 
 def _loader(trainer: FeatureTrainer, paths: Sequence[str], batch_size: int) -> DataLoader[Any]:
-    files = ImageFiles(trainer.cfg, [Datum(path) for path in paths], trainer.dm.tfm_test)
+    files = ImageFiles(trainer.cfg, paths, trainer.dm.tfm_test)
     loader = trainer.cfg.DATALOADER
     # Starting a process costs more than reading a few images.
     workers = min(loader.NUM_WORKERS, os.cpu_count() or 1, len(paths) // (4 * batch_size))
@@ -128,7 +142,10 @@ class Table:
     """
 
     def __init__(self, paths: Sequence[str], classnames: Sequence[str]) -> None:
-        self._widths = [max(map(len, column)) for column in (("image", *paths), classnames)]
+        shown = map(printable, paths)
+        self._widths = [
+            max(map(len, column)) for column in (("image", *shown), ("class", *classnames))
+        ]
 
     def header(self) -> str:
         """The columns' names, underlined."""
@@ -137,10 +154,9 @@ class Table:
 
     def rows(self, prediction: Prediction) -> str:
         """The rows of one image."""
-        path = prediction.path.encode(errors="backslashreplace").decode()
-        images = (path, *[""] * len(prediction.classes))
+        images = (printable(prediction.path), *[""] * len(prediction.classes))
         columns = zip(images, prediction.classes, prediction.probabilities, strict=False)
-        return "\n".join(self._row(path, name, f"{value:.1%}") for path, name, value in columns)
+        return "\n".join(self._row(image, name, f"{value:.1%}") for image, name, value in columns)
 
     def _row(self, path: str, name: str, value: str) -> str:
         return f"{path:{self._widths[0]}}  {name:{self._widths[1]}}  {value:>11}"
@@ -153,15 +169,18 @@ def predict_command(arguments: argparse.Namespace) -> int:
         The exit code: 0, or 1 when an argument stands for no image or an image cannot be read.
 
     Raises:
-        UserError: there are no images at all, or see `open_classifier`.
+        UserError: there are no images at all, or see `open_classifier` and `max_pixels`.
         clip.errors.ClipError: the backbone's weights cannot be had.
     """
+    max_pixels()  # refuses a wrong limit before anything is printed
     paths, problems = find_images(arguments.images)
     if not paths:
         raise UserError("There is nothing to classify: " + "; ".join(problems))
     trainer = open_classifier(arguments)
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {printable(problem)}", file=sys.stderr)
+    for note in unused_files(arguments.images):
+        print(f"note: {printable(note)}", file=sys.stderr)
     unreadable = _print_all(trainer, paths, arguments)
     return int(bool(problems or unreadable))
 
@@ -176,7 +195,7 @@ def _print_all(
     def show(prediction: Prediction) -> None:
         if prediction.error:
             unreadable.append(prediction)
-            tqdm.write(f"error: {prediction.error}", file=sys.stderr)
+            tqdm.write(f"error: {printable(prediction.error)}", file=sys.stderr)
         else:
             tqdm.write(as_json(prediction) if arguments.json else table.rows(prediction))
             sys.stdout.flush()

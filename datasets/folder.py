@@ -21,10 +21,10 @@ from dassl.config import declare_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.data.datasets.class_checks import in_order
 from dassl.data.datasets.splits import PARTS, Split, split_all
+from dassl.data.image_kinds import SUFFIXES
 from dassl.utils import UserError
 
 from .own_images import ALL, Table, read_folders, read_table
-from .part_folders import SUFFIXES
 
 declare_config("DATASET.FOLDER", {"PATH": ""})  # absolute, or relative to DATASET.ROOT
 
@@ -42,6 +42,7 @@ class Folder(SplitDataset):
     """
 
     image_dir = "."
+    decode = "as_viewed"
 
     def __init__(self, cfg: Any) -> None:
         """Load the images.

@@ -2,14 +2,15 @@
 
 import csv
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dassl.data.datasets.paths import safe_join
 from dassl.data.datasets.splits import PARTS
+from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, lacks_reader
 from dassl.utils import UserError
 
-from .part_folders import SUFFIXES, files_below, find_parts, folders_in, is_image, part_of
+from .part_folders import files_below, find_parts, folders_in, part_of
 
 ALL = "all"  # the part of images that are still to be split
 COLUMNS = ("path", "label")
@@ -55,7 +56,14 @@ def read_table(path: Path) -> Table:
             raise UserError(f"{where}: the image {image} does not exist")
         seen[image] = line
         table.setdefault(part, {}).setdefault(label, []).append(image)
+    _say_what_lacks_a_reader(seen, path, "Listed")
     return {part: table[part] for part in (*PARTS, ALL) if part in table} or {ALL: {}}
+
+
+def _say_what_lacks_a_reader(paths: Iterable[str], source: Path, what: str) -> None:
+    count = sum(map(lacks_reader, paths))
+    if count:
+        print(f"Warning: {what} in {source}: {count:,} HEIC images; {HEIF_ADVICE}")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -98,6 +106,7 @@ def read_folders(folder: Path) -> tuple[Path, Table]:
 
 def _read_classes(folder: Path) -> dict[str, list[str]]:
     classes: dict[str, list[str]] = {}
+    unread: list[str] = []
     others = sum(is_image(path.name) and path.is_file() for path in folder.iterdir())
     for name in folders_in(folder):
         # macOS writes accented letters in another way than others do.
@@ -105,8 +114,11 @@ def _read_classes(folder: Path) -> dict[str, list[str]]:
         if key in classes:
             raise UserError(f'{folder}: two class folders have the same name "{key}"; rename one')
         files = list(files_below(folder / name))
-        classes[key] = [path for path in files if is_image(path)]
-        others += len(files) - len(classes[key])
+        classes[key] = [path for path in files if is_image(path) and not lacks_reader(path)]
+        here = list(filter(lacks_reader, files))
+        unread += here
+        others += len(files) - len(classes[key]) - len(here)
+    _say_what_lacks_a_reader(unread, folder, "Not used")
     if others:
         print(
             f"Not used in {folder}: {others} files outside of class folders or of other kinds than "

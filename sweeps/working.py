@@ -28,6 +28,7 @@ from dassl.utils import (
     refused_by_system,
     set_random_seed,
 )
+from dassl.utils.strangers import printable
 from trainers.vectorised import train_together
 
 from .runs import Run, State, Task, locate, locked, newest_log, state_of, tidy
@@ -174,13 +175,13 @@ def _failed(run: Run, error: Exception) -> Outcome:
     """Say at the end of the log, too, why the run failed."""
     broken = False
     if isinstance(error, (UserError, ClipError, FloatingPointError)):
-        reason = str(error)
+        reason = printable(str(error))
     else:
-        reason = refused_by_system(error)
+        reason = printable(refused_by_system(error))
         broken = not reason
     text = f"error: {reason}"
     if broken:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {printable(' '.join(str(error).split()))}"
         text = "".join(traceback.format_exception(error))
     with contextlib.suppress(OSError):
         log = newest_log(locate(run).folder)

@@ -40,7 +40,7 @@ KEPT_AS = {"pooled": None, "local": torch.float16}
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # To be raised when the code computes other features from the same weights and images.
-VERSION = 2
+VERSION = 3
 _COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
 
 
@@ -134,7 +134,10 @@ class FeatureCache:
         if transform is None:
             return None
         paths = [_absolute(item.impath) for item in source.data_source]
-        parts = {"kind": kind, "view": view, "transform": transform, "paths": paths}
+        parts = {
+            **{"kind": kind, "view": view, "paths": paths},
+            **{"transform": transform, "decode": source.decode},
+        }
         return digest_of({**self._computed_by, **parts})
 
     def get(

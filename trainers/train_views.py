@@ -42,7 +42,7 @@ class ViewImages(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.source.data_source[index].impath
-        image = read_image(path)
+        image = read_image(path, self.source.decode)
         transform: Any = self.source.transform or self.source.to_tensor
         with isolated_rng(view_seed(path, self.view)):
             return {"img": transform(image)}

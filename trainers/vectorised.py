@@ -26,6 +26,7 @@ from dassl.engine.interruption import stopping_on_signals
 from dassl.engine.lockstep import Lockstep
 from dassl.engine.run_lock import run_folder
 from dassl.utils import UserError, choose_device, prepare_output_dir, setup_logger
+from dassl.utils.strangers import printable
 
 from .cached_features import FeatureCache, overrides
 from .company import Company
@@ -178,7 +179,7 @@ def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exc
             together.admit(trainer)
             trainer.train()
         except Exception as error:
-            print(f"{output}: {error}", file=console)
+            print(printable(f"{output}: {error}"), file=console)
             return error
         print(f"Results are in {output}")
     print(f"Results are in {output}", file=console)

@@ -20,6 +20,7 @@ import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
+from dassl.utils.strangers import printable
 
 from .history import Training, read_training
 from .runs import run_folders
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found.append(read_training(run_dir, plan, arguments.every, arguments.root))
         except (UserError, ClipError) as error:
-            print(f"error: {run_dir}: {error}", file=sys.stderr)
+            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
     wanted = arguments.figures
     paths = [draw_process(training, output) for training in found if "a2" in wanted]
     if found and "3" in wanted:

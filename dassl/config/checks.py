@@ -21,6 +21,7 @@ _MINIMUM = {
 }
 
 _CHOICES = {
+    "INPUT.DECODE": ("auto", "as_viewed", "as_stored"),
     "DATALOADER.ON_BAD_IMAGE": ("error", "skip"),
     "TEST.SPLIT": ("test", "val"),
     "TEST.FINAL_MODEL": ("last_step", "best_val"),

@@ -21,6 +21,9 @@ _INPUT: dict[str, Any] = {
     "TRANSFORMS": (),
     "TRAIN_VIEWS": 0,  # 0: new augmentation each time; K: draw from K kept views of each image
     "NO_TRANSFORM": False,
+    # as_viewed: turned upright by the EXIF orientation, white behind transparent pixels. as_stored:
+    # neither, as CoOp does. auto: as the dataset's class says, own images as_viewed.
+    "DECODE": "auto",
     "PIXEL_MEAN": [0.485, 0.456, 0.406],
     "PIXEL_STD": [0.229, 0.224, 0.225],
     "CROP_PADDING": 4,

@@ -16,10 +16,18 @@ from ..utils import UserError, choose_device, isolated_rng
 from .datasets import Datum, build_dataset, refuse_one_class
 from .datasets.overlaps import Overlaps
 from .image_files import check_files
-from .images import check_classes_left, is_broken_image, read_image, without_broken
+from .images import (
+    check_classes_left,
+    decoding,
+    is_broken_image,
+    max_pixels,
+    read_image,
+    without_broken,
+)
 from .loader_process import outlive_signals
 from .samplers import EpochSampler, build_sampler
 from .transforms import build_transform
+from .transforms.bounded import Resize
 from .transforms.transforms import interpolation_mode, to_tensor
 
 Transform = Callable[[Any], Any]
@@ -37,8 +45,8 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         is_train: augmentation may be repeated (K_TRANSFORMS), and decoded images are kept in memory
             up to DATALOADER.CACHE_MB, which makes epochs over few small images cheap.
 
-    With K_TRANSFORMS above 1 the item has img, img2, ... With RETURN_IMG0 it also has img0, the
-    image without augmentation.
+    `decode` says how files are decoded, see `read_image`. With K_TRANSFORMS above 1 the item has
+    img, img2, ... With RETURN_IMG0 it also has img0, the image without augmentation.
     """
 
     def __init__(
@@ -58,7 +66,9 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
             raise UserError(
                 f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to repeat"
             )
-        resize = T.Resize(tuple(cfg.INPUT.SIZE), interpolation=interpolation_mode(cfg))
+        max_pixels()  # refuses a wrong limit once, not image by image
+        self.decode = decoding(cfg)
+        resize = Resize(tuple(cfg.INPUT.SIZE), interpolation=interpolation_mode(cfg))
         self.to_tensor = T.Compose([resize, to_tensor(cfg, cfg.INPUT.TRANSFORMS)])
         self._cache: dict[int, Image.Image] = {}
         self._cache_left = cfg.DATALOADER.CACHE_MB * 2**20 if is_train else 0
@@ -96,7 +106,7 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         if cached is not None:
             return cached
         try:
-            image = read_image(path)
+            image = read_image(path, self.decode)
         except UserError as error:
             if not is_broken_image(error):
                 raise

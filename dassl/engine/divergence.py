@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..utils import find_checkpoint
+from ..utils.strangers import printable
 from .run_record import RESUME
 
 Names = str | Sequence[str] | None
@@ -120,7 +121,7 @@ class DivergenceWatch:
     def _diverged(self, one: "_Unchecked") -> FloatingPointError:
         """The error that says where; the batch's images are printed, for the log."""
         for path in one.files:
-            print(f"In the batch: {path}")
+            print(f"In the batch: {printable(path)}")
         files = f" on {', '.join(one.files[:3])}{' and others' * (len(one.files) > 3)}"
         return FloatingPointError(
             f"The {one.what} is {one.number.flatten()[0].item()} in epoch {self.epoch + 1}, batch "

@@ -80,7 +80,7 @@ def exit_code(
         if not reason:
             raise
         _drop_unwritten_output()
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {printable(reason)}", file=sys.stderr)
         return 1
 
 

@@ -22,7 +22,7 @@ from dassl.data.feature_store import FeatureStore
 from dassl.utils import random_states, save_checkpoint
 
 HOUSE = Path(__file__).parents[2]
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SPLIT = {part: [["a.png", 0, "cat"], ["b.png", 1, "dog"]] for part in PARTS}
 FEATURE_KEY, FEATURE_STAMP, FEATURE_SHAPE = "ab12", "cd34", (3, 4)
 
@@ -164,7 +164,7 @@ def images() -> list[bytes]:
     exif[0x0112] = 6
     found = []
     for kind in FORMATS:
-        modes = ("RGB", "RGBA", "P", "L", "1", "I;16", "CMYK", "LA")
+        modes = ("RGB", "RGBA", "P", "L", "1", "I;16", "CMYK", "LA", "I")
         for mode in modes:
             file = io.BytesIO()
             try:
@@ -182,7 +182,7 @@ def images() -> list[bytes]:
 
 def listings() -> list[bytes]:
     """A kept listing of class folders."""
-    return [gzip.compress(as_json({"version": 1, "folders": {"cat": [5, ["a.png"]]}}))]
+    return [gzip.compress(as_json({"version": 2, "folders": {"cat": [5, ["a.png"]]}}))]
 
 
 def mats() -> list[bytes]:

@@ -93,6 +93,7 @@ class DatasetBase:
 
     Attributes:
         dataset_dir: the dataset's folder below the data root.
+        decode: how its images are decoded, as_stored (as CoOp) or as_viewed; INPUT.DECODE wins.
         domains: names of all domains.
         num_classes: largest training label + 1.
         lab2cname: label -> class name.
@@ -100,6 +101,7 @@ class DatasetBase:
     """
 
     dataset_dir = ""
+    decode = "as_stored"
     domains: Sequence[str] = ()
     # How a hand-written prompt names a class of this dataset.
     templates: Sequence[str] = ("a photo of a {}.",)

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from ...utils import UserError, write_atomic
 from ...utils.strangers import parse_json
+from ..image_kinds import is_image
 from .base_dataset import Datum
 from .class_checks import in_order
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif")
-VERSION = 1
+VERSION = 2
 # A folder that changed this recently may change again without a new time of change.
 _UNSETTLED_NS = 2 * 10**9
 _DAMAGES = (
@@ -45,8 +45,7 @@ def list_images(
         ignored: class folders to leave out.
 
     Returns:
-        Folder name -> names of its images, both sorted. Hidden entries, and files whose suffix is
-        none of `SUFFIXES`, are left out.
+        Folder name -> names of its images (`is_image`), both sorted. Hidden folders are left out.
 
     Raises:
         UserError: a folder is missing, cannot be read or holds no images, or a file's name is not
@@ -142,7 +141,7 @@ def _image_names(folder: Path) -> list[str]:
         found = os.listdir(folder)  # noqa: PTH208 (names are wanted, not a million Path objects)
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be listed: {error.strerror}") from error
-    names = sorted(n for n in found if n.lower().endswith(SUFFIXES) and not n.startswith("."))
+    names = sorted(filter(is_image, found))
     try:
         "".join((folder.name, *names)).encode()
     except UnicodeEncodeError as error:

@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from ...utils import UserError
+from .bounded import resize
 
 
 class Random2DTranslation:
@@ -43,9 +44,9 @@ class Random2DTranslation:
     def __call__(self, img: Image.Image) -> Image.Image:
         """Transform one image."""
         if random.random() > self.p:
-            return F.resize(img, [self.height, self.width], interpolation=self.interpolation)
+            return resize(img, (self.height, self.width), self.interpolation)
         height, width = round(self.height * 1.125), round(self.width * 1.125)
-        img = F.resize(img, [height, width], interpolation=self.interpolation)
+        img = resize(img, (height, width), self.interpolation)
         left = random.randint(0, width - self.width)
         top = random.randint(0, height - self.height)
         return F.crop(img, top, left, self.height, self.width)

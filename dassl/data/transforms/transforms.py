@@ -7,6 +7,7 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
 from ...utils import UserError, check_availability
+from .bounded import CentreOfStrip, RandomCrop, Resize
 from .custom import (
     Cutout,
     GaussianNoise,
@@ -101,6 +102,7 @@ def to_tensor(cfg: Any, names: Sequence[str]) -> Callable[[Any], Any]:
 def _test_steps(cfg: Any) -> list[Any]:
     size = tuple(cfg.INPUT.SIZE)
     return [
+        CentreOfStrip(max(size)),
         T.Resize(max(size), interpolation=interpolation_mode(cfg)),
         T.CenterCrop(size),
     ]
@@ -113,12 +115,12 @@ def _geometry_steps(cfg: Any, names: Sequence[str]) -> list[Any]:
     if "random_resized_crop" in names:
         return [T.RandomResizedCrop(size, scale=tuple(cfg.INPUT.RRCROP_SCALE), interpolation=mode)]
     if "random_crop" in names:
-        return [T.RandomCrop(size, padding=cfg.INPUT.CROP_PADDING, pad_if_needed=True)]
+        return [RandomCrop(size, cfg.INPUT.CROP_PADDING)]
     if "random_translation" in names:
         return [Random2DTranslation(size[0], size[1], interpolation=mode)]
     if "center_crop" in names:
-        return [T.Resize(max(size), interpolation=mode), T.CenterCrop(size)]
-    return [T.Resize(size, interpolation=mode)]
+        return _test_steps(cfg)
+    return [Resize(size, interpolation=mode)]
 
 
 def _train_steps(cfg: Any, names: Sequence[str]) -> list[Any]:

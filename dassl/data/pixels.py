@@ -1,0 +1,129 @@
+"""From every kind of pixels that Pillow reads to red, green and blue of 8 bits each."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+_WIDE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of more than 8 bits
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+
+
+def to_rgb(image: Image.Image, as_viewed: bool = False) -> Image.Image:
+    """Convert to mode RGB.
+
+    Integers of 16 bits are scaled to 8, floats are taken as 0 (black) to 1 (white). Integers of
+    32 bits are taken as 8 bits where none exceeds 255, and else as 16.
+
+    Args:
+        image: of any mode.
+        as_viewed: turn the image upright by its EXIF orientation, and show white behind
+            transparent pixels, as programs that show images do. Otherwise pixels are taken as they
+            are stored, as `convert("RGB")` does.
+
+    Raises:
+        ValueError: the pixels' range does not say what is black and white; the text names it.
+    """
+    image.load()
+    orientation = _orientation(image) if as_viewed else 1
+    if image.mode in _WIDE:
+        image = _to_8_bits(image)
+    if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+        image = image.convert(image.mode.upper())
+    if as_viewed:
+        rgb = _on_white(image)
+    else:
+        image.info.pop("transparency", None)  # of which Pillow warns for some palettes
+        rgb = image.convert("RGB")
+    turn = _TURNS.get(orientation)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow fails in many ways for damaged metadata, which says nothing then
+        return 1
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, tuple) and max(transparent) > 255:
+        # One colour of a PNG with 16 bits a channel, of which Pillow keeps the upper 8.
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale one channel of more than 8 bits; L, or LA where one of its values is transparent."""
+    pixels = np.asarray(image)
+    if _tag(image, _BITS) == 32 and image.mode == "I" and _tag(image, _SAMPLE_FORMAT) != _SIGNED:
+        pixels = pixels.view(np.uint32)
+    lowest, highest = pixels.min().item(), pixels.max().item()
+    white = _white(image, lowest, highest)
+    grey = np.rint(pixels.astype(np.float32) * np.float32(255 / white)).astype(np.uint8)
+    if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        opacity: NDArray[Any] = np.where(pixels == transparent, 0, 255).astype(np.uint8)
+        return Image.fromarray(np.stack([grey, opacity], axis=-1))
+    return Image.fromarray(grey)
+
+
+def _white(image: Image.Image, lowest: float, highest: float) -> int:
+    """The value that stands for white, black being 0."""
+    if image.mode == "F":
+        if lowest >= 0 and highest <= 1:  # False for NaN
+            return 1
+        raise _unclear(image, lowest, highest, "floats from 0 to 1")
+    bits = _bits(image)
+    if bits is None:
+        bits = 8 if lowest >= 0 and highest < 2**8 else 16
+    white = 2**bits - 1
+    if lowest >= 0 and highest <= white:
+        return white
+    raise _unclear(image, lowest, highest, f"integers from 0 to {white}")
+
+
+def _unclear(image: Image.Image, lowest: float, highest: float, accepted: str) -> ValueError:
+    nan = math.isnan(lowest)
+    found = "are not all numbers (NaN)" if nan else f"lie between {lowest:.7g} and {highest:.7g}"
+    return ValueError(
+        f"its pixels (mode {image.mode}) {found}, but {accepted} are accepted; convert it to a PNG "
+        "of 8 or 16 bits"
+    )
+
+
+def _bits(image: Image.Image) -> int | None:
+    """How many bits a positive value of the file has at most; None for 32, whose use varies."""
+    if image.mode != "I":
+        return _tag(image, _BITS) or 16
+    if image.format in ("PNG", "PPM"):  # older versions of Pillow read 16 bits as this mode
+        return 16
+    bits = _tag(image, _BITS)
+    if bits is None or bits > 16:
+        return None
+    return bits - (_tag(image, _SAMPLE_FORMAT) == _SIGNED)
+
+
+def _tag(image: Image.Image, number: int) -> int | None:
+    """A TIFF's tag; None for other files and without it."""
+    value = getattr(image, "tag_v2", {}).get(number)
+    return value[0] if isinstance(value, tuple) else value

@@ -1,0 +1,87 @@
+"""Resizing and cropping whose memory is bounded, whatever the image's shape.
+
+A file of a few hundred bytes may be 400,000 pixels wide and one high. Scaled until its short side
+has 224 pixels it would take a terabyte, of which the crop uses a strip. What is here gives
+torchvision's very bits for every image whose intermediate steps stay within `LARGEST`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torchvision import transforms as T
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+LARGEST = 2**24  # pixels of an intermediate image, 64 MB; 224 x 224 to 224 x 74,898
+
+_FILTERS = {
+    InterpolationMode.NEAREST: Image.Resampling.NEAREST,
+    InterpolationMode.BILINEAR: Image.Resampling.BILINEAR,
+    InterpolationMode.BICUBIC: Image.Resampling.BICUBIC,
+}
+
+
+def resize(img: Image.Image, size: Sequence[int], interpolation: InterpolationMode) -> Image.Image:
+    """Resize an image to (height, width) pixels.
+
+    An image with a very long side is first averaged down to a few times the wanted size.
+    """
+    if max(img.size) * max(size) <= LARGEST:
+        return F.resize(img, list(size), interpolation=interpolation)
+    height, width = size
+    return img.resize((width, height), _FILTERS[interpolation], reducing_gap=3.0)
+
+
+class Resize(T.Resize):
+    """torchvision's, to a fixed size of (height, width)."""
+
+    def forward(self, img: Image.Image) -> Image.Image:
+        """Transform one image."""
+        return resize(img, self.size, self.interpolation)
+
+
+class CentreOfStrip:
+    """Cuts from a very long image what `Resize(size)` and `CenterCrop` of `size` make use of.
+
+    Other images pass as they are.
+
+    Args:
+        size: pixels of the short side after resizing, and at most of the crop's long side.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"CentreOfStrip({self.size})"
+
+    def __call__(self, img: Image.Image) -> Image.Image:
+        """Transform one image."""
+        width, height = img.size
+        # Twice a square leaves the filter its neighbours on both sides.
+        longest = min(width, height) * max(LARGEST // self.size**2, 2)
+        left, top = (max(side - longest, 0) // 2 for side in (width, height))
+        return img if not left + top else img.crop((left, top, width - left, height - top))
+
+
+class RandomCrop(T.RandomCrop):
+    """torchvision's, which pads with black, without making the padded image.
+
+    Args:
+        size: height and width in pixels.
+        padding: pixels on every side; more where the image is smaller than the crop.
+    """
+
+    def __init__(self, size: Sequence[int], padding: int) -> None:
+        super().__init__(size, padding=padding, pad_if_needed=True)
+
+    def forward(self, img: Image.Image) -> Image.Image:
+        """Transform one image."""
+        height, width = self.size
+        down = self.padding + max(height - img.height - 2 * self.padding, 0)
+        across = self.padding + max(width - img.width - 2 * self.padding, 0)
+        # Without memory: only its size is asked for.
+        padded = torch.empty(1, img.height + 2 * down, img.width + 2 * across, device="meta")
+        top, left, _, _ = self.get_params(padded, self.size)
+        return F.crop(img, top - down, left - across, height, width)
