@@ -71,7 +71,7 @@ def parts_of(path: Path) -> list[str]:
     for name in names:
         if Path(name).name != name:
             raise WeightsError(
-                f"{path} names {name[:200]!r}, which is no name of a file beside it."
+                f"{path} names {name[:200]!r}, which is no file beside it."
             )
     return names
 

@@ -126,5 +126,5 @@ class Settings:
         return tuple(float(number) for number in numbers)
 
 
-def _is_finite(number: float) -> bool:
+def _is_finite(number: int | float) -> bool:
     return abs(number) < 1e6 and math.isfinite(number)
