@@ -70,9 +70,7 @@ def parts_of(path: Path) -> list[str]:
     names = sorted(set(map(str, _weight_map(path).values())))
     for name in names:
         if Path(name).name != name:
-            raise WeightsError(
-                f"{path} names {name[:200]!r}, which is no file beside it."
-            )
+            raise WeightsError(f"{path} names {name[:200]!r}, which is no file beside it.")
     return names
 
 
@@ -121,7 +119,8 @@ def _read_saved(path: Path) -> Any:
         check_file(path)
         _check_sums(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # given a path, PyTorch goes by its suffix
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except UnpicklingError:  # PyTorch refuses what is more than tensors and plain values
             content = read_pickled(path)
         check_tensors(content)

@@ -11,7 +11,7 @@ from torch import Tensor
 from .config import is_weight
 from .errors import WeightsError
 from .hugging_face import from_hugging_face, is_hugging_face
-from .torchscript import class_of
+from .torchscript import class_of, is_mapping
 
 OPENAI_LAYOUT, HUGGING_FACE_LAYOUT = "OpenAI", "Hugging Face"
 # Names of the weights in training programs' checkpoints; where there are several, the first one
@@ -93,7 +93,7 @@ def find_weights(content: Any) -> Weights:
 
 def _unwrap(content: Any) -> tuple[str, dict[str, Any]]:
     """The mapping of names to tensors that is a CLIP's, or most like one, and its place."""
-    if not isinstance(content, Mapping):
+    if not is_mapping(content):
         raise WeightsError(
             f"It holds an object of {class_of(content)[:100]}, not a state dict; save the "
             "model's state_dict() instead."
@@ -118,7 +118,7 @@ def _mappings(
     seen.add(id(content))
     yield "", {str(key): value for key, value in content.items()}
     for key, value in content.items() if levels else ():
-        if isinstance(value, Mapping) and id(value) not in seen:
+        if is_mapping(value) and id(value) not in seen:
             for name, inner in _mappings(value, seen, levels - 1):
                 yield f"{key}.{name}".removesuffix("."), inner
 

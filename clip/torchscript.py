@@ -53,7 +53,7 @@ _DATA_NAMES = {
     *("builtins.range", "builtins.set", "builtins.slice", "builtins.str", "builtins.tuple"),
 }
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # which protocol 2 writes
-_LOADERS = r"(torch\.(load|hub|jit|package)|numpy\.load)\b"
+_LOADERS = r"(torch\.(load|hub|jit|package|serialization)|numpy\.load)\b"
 
 
 class RefusedName(pickle.UnpicklingError):
@@ -190,6 +190,11 @@ def _read_legacy(path: Path) -> Any:
         content = tensors.within(root)
     check_tensors(content)
     return content
+
+
+def is_mapping(value: Any) -> bool:
+    """Whether a value of a pickle is a dictionary, and no object of another class."""
+    return isinstance(value, dict) and not isinstance(value, _Record)
 
 
 def class_of(value: Any) -> str:

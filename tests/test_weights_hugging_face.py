@@ -110,14 +110,14 @@ def test_the_weights_in_several_files(theirs: Any, tmp_path: Path) -> None:
     assert load_clip(str(index)).sha256 == first.sha256
 
     write_json(index, {"weight_map": {**places, "more": "model-00001-of-00002.safetensors"}})
-    with pytest.raises(WeightsError, match="'more', which model-00001-of-00002.safetensors lacks"):
+    with pytest.raises(WeightsError, match=r"'more', which model-00001-of-00002.* lacks"):
         load_clip(str(folder))
     write_json(index, {"weight_map": {**places, "more": "../secret.safetensors"}})
     with pytest.raises(WeightsError, match=r"secret\.safetensors', which is no file beside it"):
         load_clip(str(folder))
     (folder / "model-00002-of-00002.safetensors").unlink()
     write_json(index, {"weight_map": places})
-    with pytest.raises(WeightsError, match="'model-00002-of-00002.safetensors', which is not"):
+    with pytest.raises(WeightsError, match=r"'model-00002-of-00002\.safetensors', which is not"):
         load_clip(str(folder))
 
 
@@ -149,7 +149,9 @@ def test_an_older_description_counts_as_transformers_lets_it(theirs: Any, tmp_pa
     assert_same_features(load_clip(str(folder)).model, theirs)
 
 
-@pytest.mark.parametrize("images", [{"do_normalize": False}, {"image_processor": {"image_mean": 1}}])
+@pytest.mark.parametrize(
+    "images", [{"do_normalize": False}, {"image_processor": {"image_mean": 1}}]
+)
 def test_other_preparations_of_images(images: dict[str, Any], theirs: Any, tmp_path: Path) -> None:
     folder = write_folder(tmp_path, theirs)
     (folder / "preprocessor_config.json").unlink()
@@ -295,7 +297,9 @@ def test_a_damaged_file_of_the_cache(theirs: Any, tmp_path: Path) -> None:
 
 
 def test_a_name_without_network(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="could not be fetched from Hugging Face's hub") as raised:
+    with pytest.raises(
+        WeightsError, match="could not be fetched from Hugging Face's hub"
+    ) as raised:
         load_clip("somebody/no-such-clip", download_root=tmp_path)
     assert "\n" not in str(raised.value)
     assert "'somebody/no-such-clip' is no file here" in str(raised.value)

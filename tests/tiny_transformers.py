@@ -33,7 +33,7 @@ VISION = {
 
 
 def their_clip(activation: str = "gelu") -> Any:
-    """transformers' own model, in evaluation mode."""
+    """The model of transformers itself, in evaluation mode."""
     from transformers import CLIPConfig, CLIPModel
 
     act = {"hidden_act": activation}
