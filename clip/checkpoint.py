@@ -102,7 +102,9 @@ def _read_parts(path: Path) -> dict[str, Any]:
         content.update(found if isinstance(found, dict) else {})
     for key, name in _weight_map(path).items():
         if key not in content:
-            raise WeightsError(f"{path} names the tensor {key[:100]!r}, which {name} lacks.")
+            raise WeightsError(
+                f"{path} names the tensor {key[:100]!r}, which {str(name)[:200]!r} lacks."
+            )
     return content
 
 

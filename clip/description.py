@@ -62,8 +62,8 @@ class Description:
         for key, said in self.sizes.items():
             if said != sizes[key]:
                 raise WeightsError(
-                    f"{self.source} says that {key} is {said}, but the tensors are those of a CLIP "
-                    f"whose {key} is {sizes[key]}; give the weights that belong to it."
+                    f"{self.source} says that {key} is {str(said)[:100]}, but the tensors are of a "
+                    f"CLIP whose {key} is {sizes[key]}; give the weights that belong to it."
                 )
 
 

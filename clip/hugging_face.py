@@ -212,7 +212,7 @@ def _tower(
         values = Settings(values, source).values | Settings(older, source, defaults).values
     tower = Settings(values, source, defaults)
     eps = tower.values["layer_norm_eps"]
-    if not isinstance(eps, int | float) or abs(eps - EPS) > 1e-9:
+    if not isinstance(eps, int | float) or not abs(eps - EPS) < 1e-9:
         raise tower.refuse("layer_norm_eps", f"only {EPS:g} can be computed")
     if tower.size("intermediate_size") != 4 * tower.size("hidden_size"):
         raise tower.refuse("intermediate_size", "only 4 times the hidden_size can be computed")

@@ -14,10 +14,10 @@ from .hugging_face import from_hugging_face, is_hugging_face
 from .torchscript import class_of, is_mapping
 
 OPENAI_LAYOUT, HUGGING_FACE_LAYOUT = "OpenAI", "Hugging Face"
-# Names of the weights in training programs' checkpoints; where there are several, the first one
-# here is taken: what was trained itself before its moving average.
+# Names of the weights in training programs' checkpoints, and "" for the checkpoint itself; where
+# there are several, the first one here is taken: what was trained before its moving average.
 WRAPPERS = (
-    *("state_dict", "model_state_dict", "model", "net", "module"),
+    *("state_dict", "model_state_dict", "model", "net", "module", ""),
     *("state_dict_ema", "model_ema", "ema"),
 )
 # What only a CLIP's names have, and so shows where they begin.
@@ -100,7 +100,7 @@ def _unwrap(content: Any) -> tuple[str, dict[str, Any]]:
         )
     found = dict(_mappings(content, set()))
     likely = sorted((place for place in found if _prefix(found[place]) is not None), key=_order)
-    if len(likely) > 1 and likely[0].partition(".")[0] not in WRAPPERS:
+    if len(likely) > 1 and _order(likely[0]) == _order(likely[1]):
         raise WeightsError(
             f"It holds several CLIPs ({', '.join(map(repr, likely))[:300]}); save the state dict "
             "of one of them alone."
@@ -124,8 +124,8 @@ def _mappings(
 
 
 def _order(place: str) -> list[int]:
-    """Places of known names first, then the checkpoint itself, then places of other names."""
-    known = {name: number for number, name in enumerate((*WRAPPERS, ""))}
+    """The ranks of the names that lead to a place; all unknown names have the last one."""
+    known = {name: number for number, name in enumerate(WRAPPERS)}
     return [known.get(name, len(known)) for name in place.split(".")]
 
 

@@ -81,6 +81,8 @@ def test_the_average_beside_the_model_is_not_taken(tmp_path: Path) -> None:
     loaded = load({"state_dict_ema": average, "state_dict": state}, tmp_path)
     assert_weights(loaded, state)
     assert loaded.wrapper == "state_dict"
+    refused({"model": {"a": average, "b": state}}, tmp_path, "several CLIPs .*model.a.*model.b")
+    assert_weights(load({"ema": average, "model": state, "mine": average}, tmp_path), state)
     refused(
         {"teacher": average, "student": state}, tmp_path, "several CLIPs .*'teacher', 'student'"
     )

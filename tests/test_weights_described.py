@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import train
+from analysis import predict
 from clip.errors import WeightsError
 from clip.weights import MINI_PATH, load_clip
 from dassl.config import load_config
@@ -241,6 +243,13 @@ def test_outputs_that_are_not_finite_are_no_result(value: float, tmp_path: Path)
     with pytest.raises(UserError, match="outputs for 1 of 4 images are NaN or infinite") as raised:
         evaluator.evaluate()
     assert "\n" not in str(raised.value)
+
+
+def test_a_prediction_from_such_outputs_is_none() -> None:
+    outputs = torch.full((1, 3), float("nan"))
+    trainer: Any = SimpleNamespace(device=CPU, model_inference=lambda images: outputs)
+    with pytest.raises(UserError, match="outputs are NaN or infinite"):
+        predict._best(trainer, torch.zeros(1, 3, 2, 2), 2)
 
 
 def test_a_class_that_is_masked_out_is_finite_enough(tmp_path: Path) -> None:

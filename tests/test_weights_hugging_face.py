@@ -110,7 +110,7 @@ def test_the_weights_in_several_files(theirs: Any, tmp_path: Path) -> None:
     assert load_clip(str(index)).sha256 == first.sha256
 
     write_json(index, {"weight_map": {**places, "more": "model-00001-of-00002.safetensors"}})
-    with pytest.raises(WeightsError, match=r"'more', which model-00001-of-00002.* lacks"):
+    with pytest.raises(WeightsError, match=r"'more', which 'model-00001-of-00002.* lacks"):
         load_clip(str(folder))
     write_json(index, {"weight_map": {**places, "more": "../secret.safetensors"}})
     with pytest.raises(WeightsError, match=r"secret\.safetensors', which is no file beside it"):
