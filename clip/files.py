@@ -27,7 +27,7 @@ def choose_weights(folder: Path, has: Callable[[str], bool]) -> Path:
     Raises:
         WeightsError: there are none.
     """
-    names = (*HUGGING_FACE_WEIGHTS, *OPEN_CLIP_WEIGHTS)
+    names: tuple[str, ...] = (*HUGGING_FACE_WEIGHTS, *OPEN_CLIP_WEIGHTS)
     if not hugging_face.describes_clip(folder) and has(open_clip_names.CONFIG):
         names = OPEN_CLIP_WEIGHTS
     for name in names:

@@ -24,13 +24,18 @@ from clip.model import CLIP
 from clip.weights import load_clip
 from scripts.fuzz.seeds import tiny_clip
 
-HEADS = {"transformer_heads": 2, "vision_heads": 2}
+HEADS: dict[str, Any] = {"transformer_heads": 2, "vision_heads": 2}
 State = dict[str, Any]
 
 
 def tiny_resnet() -> CLIP:
     torch.manual_seed(0)
-    small = {"context_length": 8, "vocab_size": 16, "transformer_width": 8, "transformer_layers": 1}
+    small: dict[str, Any] = {
+        "context_length": 8,
+        "vocab_size": 16,
+        "transformer_width": 8,
+        "transformer_layers": 1,
+    }
     config = CLIPConfig(8, 32, (1, 1, 1, 1), 4, None, vision_heads=2, transformer_heads=2, **small)
     return CLIP(config).eval()
 

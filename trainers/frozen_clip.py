@@ -209,7 +209,7 @@ def _normalisation(loaded: LoadedCLIP) -> list[tuple[str, str, tuple[float, ...]
 
 def _with_input(cfg: Any, loaded: LoadedCLIP) -> LoadedCLIP:
     """With INPUT's normalisation where the weights do not tell theirs."""
-    chosen = {
+    chosen: dict[str, Any] = {
         fact: tuple(float(value) for value in cfg.INPUT[key])
         for key, fact, _ in _normalisation(loaded)
         if loaded.origins[fact] == ASSUMED
