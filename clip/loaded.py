@@ -22,7 +22,7 @@ class LoadedCLIP:
             random weights.
         source: the path of the file, or the name that random weights were made by.
         origins: for each of `facts` whether it was `read`, `set` or `assumed`.
-        described_by: the file or table that told what the tensors do not tell; or nothing.
+        described_by: the file or table that says what the tensors do not; or nothing.
         layout: whose names the file had: OpenAI's (and open_clip's) or Hugging Face's.
         wrapper: the entry of the checkpoint that holds the weights; or nothing.
         prefix: what stood before the name of every tensor and was taken off; or nothing.
@@ -65,7 +65,7 @@ class LoadedCLIP:
 
     @property
     def assumed(self) -> list[str]:
-        """The values that nothing told."""
+        """The values that no source says."""
         return [key for key in self.values if self.origins.get(key) == ASSUMED]
 
     def summary(self) -> str:

@@ -125,15 +125,15 @@ def _names() -> str:
     return ", ".join([*ARCHITECTURES, MINI])
 
 
-def _load_file(path: Path, told: Description | None, given: Mapping[str, Any]) -> LoadedCLIP:
+def _load_file(path: Path, named: Description | None, given: Mapping[str, Any]) -> LoadedCLIP:
     """Read a file; what is given goes before what the name tells, and that before the files."""
     try:
         digest = _digest_of(path)
         weights, own = read_checkpoint(path)
         known = published(digest)
         if known:
-            told = Description(f"OpenAI's {known}", pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
-        description = told or own or describe_beside(path, weights.layout) or Description()
+            named = Description(f"OpenAI's {known}", pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
+        description = named or own or describe_beside(path, weights.layout) or Description()
         description.check(sizes_of(weights.tensors))
         model = build_model(weights.tensors, dtype=torch.float32, **{**description.hints, **given})
     except OSError as error:
@@ -161,7 +161,7 @@ def _origins(
     given: Mapping[str, Any], published: bool, description: Description | None = None
 ) -> dict[str, str]:
     """For every fact whether it was read from the weights' files, set, or assumed."""
-    told = vars(description or Description())
+    said = vars(description or Description())
     names = {
         "activation": "activation",
         "vision_heads": "vision_heads",
@@ -171,7 +171,7 @@ def _origins(
     }
     origins = {"architecture": READ, "image_size": READ}
     for fact, name in names.items():
-        known = published or told[name] is not None
+        known = published or said[name] is not None
         origins[fact] = SET if name in given else READ if known else ASSUMED
     return origins
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is looked up on the network
+TOLERANCE = 2e-5
 MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.25]
 VOCABULARY = 100  # the last one ends a text
 TEXT = {
@@ -71,3 +72,26 @@ def write_folder(folder: Path, model: Any, weights: str = "model.safetensors") -
     else:
         torch.save(tensors_of(model), folder / weights)
     return folder
+
+
+def features(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Image and text features of ours or theirs, normalised."""
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tokens = torch.zeros(3, 77, dtype=torch.long)
+    for row, length in enumerate((5, 9, 30)):
+        tokens[row, :length] = torch.arange(1, length + 1)
+        tokens[row, length] = VOCABULARY - 1
+    with torch.no_grad():
+        if hasattr(model, "encode_image"):
+            found = model.encode_image(images), model.encode_text(tokens)
+        else:
+            vision = model.vision_model(images).pooler_output
+            text = model.text_model(tokens).pooler_output
+            found = model.visual_projection(vision), model.text_projection(text)
+    image, text = (torch.nn.functional.normalize(value, dim=-1) for value in found)
+    return image, text
+
+
+def assert_same_features(ours: Any, theirs: Any) -> None:
+    for own, other in zip(features(ours), features(theirs), strict=True):
+        torch.testing.assert_close(own, other, atol=TOLERANCE, rtol=0)

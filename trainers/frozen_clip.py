@@ -192,10 +192,10 @@ def _check_input(cfg: Any, loaded: LoadedCLIP) -> None:
         given = [float(value) for value in cfg.INPUT[key]]
         differs = max(abs(a - b) for a, b in zip(given, own, strict=True)) > 1e-3
         if differs and loaded.origins[fact] != ASSUMED:
-            told = loaded.described_by or f"the images that {name!r} was trained with"
+            source = loaded.described_by or f"the images that {name!r} was trained with"
             raise UserError(
                 f"INPUT.{key} is {given}, but it is {[round(value, 4) for value in own]} according "
-                f"to {told}; choose a config file of this backbone, or set INPUT.{key}."
+                f"to {source}; choose a config file of this backbone, or set INPUT.{key}."
             )
 
 
