@@ -36,6 +36,7 @@ setup(
             "pytest-xdist>=3.5",
             "ruff>=0.6",
             "torchmetrics>=1.4",  # the oracle of the calibration error
+            "transformers>=4.40",  # the oracle of its own layout of weights; brings huggingface_hub
             "types-PyYAML",
             "types-regex",
             "types-tabulate",
@@ -46,6 +47,7 @@ setup(
         "cluster": ["ray>=2.9"],  # sweep.py --cluster
         "heic": ["pillow-heif>=0.18"],  # to read HEIC images
         "open_clip": ["open_clip_torch>=2.26"],
+        "hub": ["huggingface_hub>=0.23"],  # --backbone openai/clip-vit-base-patch32
         "mini": ["resvg-py>=0.1.5"],  # to make the bundled benchmark again
     },
 )

@@ -118,11 +118,21 @@ def _loader(trainer: FeatureTrainer, paths: Sequence[str], batch_size: int) -> D
 def _best(
     trainer: FeatureTrainer, images: torch.Tensor | None, count: int
 ) -> list[tuple[list[float], list[int]]]:
-    """Probabilities and labels of the likeliest classes of each image."""
+    """Probabilities and labels of the likeliest classes of each image.
+
+    Raises:
+        UserError: an output of the model is NaN or infinite.
+    """
     if images is None:
         return []
     logits = trainer.model_inference(images.to(trainer.device, non_blocking=True))
-    probabilities, labels = logits.float().softmax(dim=1).topk(count, dim=1)
+    everything = logits.float().softmax(dim=1)
+    if not everything.isfinite().all():
+        raise UserError(
+            "The model's outputs are NaN or infinite, so no class is the likeliest; look for it in "
+            "the run's checkpoint and its precision, of which fp32 has the largest range"
+        )
+    probabilities, labels = everything.topk(count, dim=1)
     return list(zip(probabilities.tolist(), labels.tolist(), strict=True))
 
 

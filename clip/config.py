@@ -24,6 +24,19 @@ def is_weight(key: str) -> bool:
     return key.rpartition(".")[2] not in _NOT_WEIGHTS
 
 
+def check_finite(key: str, value: Tensor) -> None:
+    """Refuse weights that make every result NaN.
+
+    Raises:
+        WeightsError: a value is NaN or infinite.
+    """
+    if value.is_floating_point() and not value.float().isfinite().all():
+        raise WeightsError(
+            f"{key!r} holds values that are NaN or infinite: the file is damaged, or its training "
+            "diverged; get it again, or take an earlier checkpoint."
+        )
+
+
 @dataclass(frozen=True)
 class CLIPConfig:
     """Everything that is needed to build a CLIP without weights.
@@ -176,20 +189,10 @@ def config_from_state_dict(
     Raises:
         WeightsError: the state dict is not CLIP's, or an argument does not fit its shapes.
     """
-    try:
-        config = _image_sizes(state_dict)
-        positions, width = state_dict["positional_embedding"].shape
-        config.update(
-            embed_dim=state_dict["text_projection"].shape[1],
-            context_length=positions if context_length is None else context_length,
-            vocab_size=state_dict["token_embedding.weight"].shape[0],
-            transformer_width=width,
-            transformer_layers=_count(state_dict, r"transformer\.resblocks\.(\d+)\."),
-        )
-    except KeyError as error:
-        raise WeightsError(f"This state dict is not that of a CLIP: it lacks {error}.") from None
-    except (ValueError, IndexError, TypeError):
-        raise WeightsError("The shapes of this state dict are not those of a CLIP.") from None
+    config = sizes_of(state_dict)
+    positions = config["context_length"]
+    if context_length is not None:
+        config["context_length"] = context_length
     if not 3 <= config["context_length"] <= positions:
         raise WeightsError(
             f"context_length is {context_length}, but must lie between 3 and the {positions} "
@@ -203,17 +206,56 @@ def config_from_state_dict(
     )
 
 
+def sizes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the shapes of a whole CLIP tell: `CLIPConfig`'s fields but heads and activation.
+
+    Args:
+        state_dict: with OpenAI's key names.
+
+    Raises:
+        WeightsError: the state dict is not CLIP's.
+    """
+    _check_towers(state_dict)
+    try:
+        positions, width = state_dict["positional_embedding"].shape
+        return {
+            **_image_sizes(state_dict),
+            "embed_dim": state_dict["text_projection"].shape[1],
+            "context_length": positions,
+            "vocab_size": state_dict["token_embedding.weight"].shape[0],
+            "transformer_width": width,
+            "transformer_layers": _count(state_dict, r"transformer\.resblocks\.(\d+)\."),
+        }
+    except KeyError as error:
+        raise WeightsError(f"This state dict is not that of a CLIP: it lacks {error}.") from None
+    except (ValueError, IndexError, TypeError):
+        raise WeightsError("The shapes of this state dict are not those of a CLIP.") from None
+
+
+def _check_towers(state_dict: Mapping[str, Tensor]) -> None:
+    image = any(key.startswith("visual.") for key in state_dict)
+    text = any(key.startswith(("transformer.", "token_embedding.")) for key in state_dict)
+    if image == text:
+        return  # both, or something else, of which the first missing entry will tell
+    only, other = ("image", "text") if image else ("text", "image")
+    raise WeightsError(
+        f"This state dict is not that of a CLIP: it holds only the {only} tower, and prompts need "
+        f"the {other} tower, too."
+    )
+
+
 def _image_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    if "visual.proj" in state_dict:
-        width, _, patch, _ = state_dict["visual.conv1.weight"].shape
-        grid = _grid(state_dict["visual.positional_embedding"])
-        layers: Any = _count(state_dict, r"visual\.transformer\.resblocks\.(\d+)\.")
-        resolution = patch * grid
-    else:
+    # Any entry of a ModifiedResNet's own tells it, so that the other tower's are not missed.
+    if any(key.startswith(("visual.layer", "visual.attnpool.")) for key in state_dict):
         width, patch = state_dict["visual.layer1.0.conv1.weight"].shape[0], None
         grid = _grid(state_dict["visual.attnpool.positional_embedding"])
-        layers = tuple(_count(state_dict, rf"visual\.layer{n}\.(\d+)\.") for n in (1, 2, 3, 4))
+        layers: Any = tuple(_count(state_dict, rf"visual\.layer{n}\.(\d+)\.") for n in (1, 2, 3, 4))
         resolution = grid * 32  # the stages halve the image five times
+    else:
+        width, _, patch, _ = state_dict["visual.conv1.weight"].shape
+        grid = _grid(state_dict["visual.positional_embedding"])
+        layers = _count(state_dict, r"visual\.transformer\.resblocks\.(\d+)\.")
+        resolution = patch * grid
     return {
         "image_resolution": resolution,
         "vision_layers": layers,

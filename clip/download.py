@@ -53,6 +53,11 @@ _FILES = {
 MODELS = {name: f"{_BASE}/{digest}/{file}" for name, (digest, file) in _FILES.items()}
 
 
+def published(sha256: str) -> str | None:
+    """The name of OpenAI's model whose file has this SHA-256, or None."""
+    return next((name for name, (digest, _) in _FILES.items() if digest == sha256), None)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     return digest_of(path, "sha256")

@@ -17,6 +17,7 @@ from .config import (
     ARCHITECTURES,
     CLIPConfig,
     canonical_name,
+    check_finite,
     config_from_state_dict,
     is_weight,
     with_overrides,
@@ -172,6 +173,8 @@ def build_model(
     with torch.device("meta"):  # no time is spent on random weights that are replaced at once
         model = CLIP(config)
     _check_tensors(model, tensors)
+    for key, value in tensors.items():
+        check_finite(key, value)
     model.load_state_dict({key: _copy(value) for key, value in tensors.items()}, assign=True)
     dtype = dtype or tensors["visual.conv1.weight"].dtype
     if dtype in (torch.float16, torch.bfloat16):
@@ -200,6 +203,11 @@ def _check_tensors(model: CLIP, tensors: Mapping[str, Tensor]) -> None:
             raise WeightsError(
                 f"This state dict is not that of a CLIP: {key!r} has shape {tuple(value.shape)}, "
                 f"but the other entries ask for {tuple(expected[key].shape)}."
+            )
+        if value.is_floating_point() != expected[key].is_floating_point():
+            raise WeightsError(
+                f"This state dict is not that of a CLIP: {key!r} holds {value.dtype}, but "
+                f"{expected[key].dtype} is needed."
             )
 
 

@@ -1,26 +1,42 @@
-"""Weights by open_clip's names, where that package is installed: `open_clip:ViT-B-32/laion2b_...`.
+"""Weights by open_clip's names (`open_clip:ViT-B-32/laion2b_...`), and what its JSON files tell.
 
-open_clip (Ilharco et al., 2021) lists and downloads them; the file is then read by our own code.
+open_clip (Ilharco et al., 2021) lists and downloads what it has names for, where it is installed;
+the file is then read by our own code.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .description import PIXEL_MEAN, PIXEL_STD, Description, Settings, read_json
 from .errors import WeightsError
 
 OPEN_CLIP_PREFIX = "open_clip:"
 
-# Settings of open_clip's towers that change nothing or that the state dict or `hints` tell.
-_KNOWN_SETTINGS = {
-    "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "patch_dropout"},
-    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers"},
+CONFIG = "open_clip_config.json"
+# Their towers' settings that change nothing or that tensors or description tell, with the defaults.
+VISION_DEFAULTS: dict[str, Any] = {
+    "image_size": 224,
+    "layers": 12,
+    "width": 768,
+    "patch_size": 16,
+    "head_width": 64,
+    "patch_dropout": 0.0,
 }
-_KNOWN_MODEL_SETTINGS = {"embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg"}
+TEXT_DEFAULTS: dict[str, Any] = {
+    "context_length": 77,
+    "vocab_size": 49408,
+    "width": 512,
+    "heads": 8,
+    "layers": 12,
+}
+_TOWERS = {"vision_cfg": VISION_DEFAULTS, "text_cfg": TEXT_DEFAULTS}
+_KNOWN_MODEL_SETTINGS = {"embed_dim", "quick_gelu", "custom_text", *_TOWERS}
 
 
-def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, dict[str, Any]]:
+def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, Description]:
     """Download weights of open_clip.
 
     Args:
@@ -28,9 +44,7 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, d
         download_root: folder of downloads; None for the folders that open_clip uses.
 
     Returns:
-        The path of the file, and what only open_clip's tables tell: heads, activation and
-        normalisation (keys `transformer_heads`, `vision_heads`, `activation`, `pixel_mean`,
-        `pixel_std`).
+        The path of the file, and what open_clip's tables tell.
 
     Raises:
         WeightsError: open_clip is not installed, does not know the name, cannot fetch it, or the
@@ -53,8 +67,9 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, d
     _check_known(f"weights of {architecture}", tag, tags)
 
     model = open_clip.get_model_config(architecture)
-    _check_plain(architecture, model)
     weights = open_clip.get_pretrained_cfg(architecture, tag)
+    source = f"open_clip's {architecture}"
+    description = describe_model(model, _normalised_as(weights), source)
     root = str(download_root) if download_root is not None else None
     try:
         path = Path(open_clip.download_pretrained(weights, cache_dir=root))
@@ -63,7 +78,7 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, d
         raise WeightsError(
             f"'{OPEN_CLIP_PREFIX}{name}' could not be downloaded by open_clip ({first[:160]})."
         ) from None
-    return path, _told(model, weights)
+    return path, description
 
 
 def _split(name: str, architectures: Iterable[str]) -> tuple[str, str]:
@@ -76,21 +91,70 @@ def _split(name: str, architectures: Iterable[str]) -> tuple[str, str]:
     return architecture, tag
 
 
-def _told(model: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    vision, text = model["vision_cfg"], model["text_cfg"]
-    head_width = vision.get("head_width", 64)
-    # A ModifiedResNet's attention is that of its last stage, 32 times as wide as its first.
-    attention_width = vision["width"] * (32 if isinstance(vision["layers"], list) else 1)
-    quick = weights.get("quick_gelu", False) or model.get("quick_gelu", False)
-    told = {
-        "transformer_heads": text.get("heads"),
-        "vision_heads": attention_width // head_width,
-        "activation": "quick_gelu" if quick else "gelu",
+def _normalised_as(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip normalises by OpenAI's numbers wherever its tables have no others."""
+    return {
+        "mean": weights.get("mean", PIXEL_MEAN),
+        "std": weights.get("std", PIXEL_STD),
+        "quick_gelu": weights.get("quick_gelu", False),
     }
-    for ours, theirs in (("pixel_mean", "mean"), ("pixel_std", "std")):
-        if theirs in weights:
-            told[ours] = tuple(weights[theirs])
-    return told
+
+
+def describe(folder: Path) -> Description | None:
+    """What open_clip_config.json in a folder tells; None where it is absent.
+
+    Raises:
+        WeightsError: it describes no CLIP as OpenAI built it.
+        OSError: it cannot be read.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    model = content.get("model_cfg", content)  # a file of their model_configs has nothing around it
+    described = describe_model(model, content.get("preprocess_cfg") or {}, str(path))
+    return replace(described, source=path.name)
+
+
+def describe_model(model: Any, images: Any, source: str) -> Description:
+    """What a model's and its images' settings of open_clip tell.
+
+    Args:
+        model: `model_cfg`.
+        images: `preprocess_cfg`, of which mean, std and quick_gelu (a pretrained tag's) are read.
+        source: where both come from, for messages.
+
+    Raises:
+        WeightsError: our towers would compute this model differently, or not at all.
+    """
+    settings, preparation = Settings(model, source), Settings(images, source)
+    _check_plain(settings, source)
+    vision = Settings(settings.values["vision_cfg"], f"vision_cfg in {source}", VISION_DEFAULTS)
+    text = Settings(settings.values["text_cfg"], f"text_cfg in {source}", TEXT_DEFAULTS)
+    layers, width = vision.values["layers"], vision.size("width")
+    is_resnet = isinstance(layers, list)
+    # A ModifiedResNet's attention is that of its last stage, 32 times as wide as its first.
+    attention_width = width * (32 if is_resnet else 1)
+    quick = preparation.values.get("quick_gelu") or settings.values.get("quick_gelu")
+    return Description(
+        source=source,
+        transformer_heads=text.size("heads"),
+        vision_heads=attention_width // vision.size("head_width"),
+        activation="quick_gelu" if quick else "gelu",
+        pixel_mean=preparation.channels("mean"),
+        pixel_std=preparation.channels("std"),
+        sizes={
+            "embed_dim": settings.size("embed_dim"),
+            "image_resolution": vision.size("image_size"),
+            "vision_layers": tuple(layers) if is_resnet else vision.size("layers"),
+            "vision_width": width,
+            "vision_patch_size": None if is_resnet else vision.size("patch_size"),
+            "context_length": text.size("context_length"),
+            "vocab_size": text.size("vocab_size"),
+            "transformer_width": text.size("width"),
+            "transformer_layers": text.size("layers"),
+        },
+    )
 
 
 def _check_known(what: str, given: str, known: Iterable[str]) -> None:
@@ -104,13 +168,14 @@ def _check_known(what: str, given: str, known: Iterable[str]) -> None:
     )
 
 
-def _check_plain(architecture: str, model: Mapping[str, Any]) -> None:
+def _check_plain(model: Settings, source: str) -> None:
     """Refuse architectures that our towers would compute differently or not at all."""
-    unknown = set(model) - _KNOWN_MODEL_SETTINGS
-    for tower, settings in _KNOWN_SETTINGS.items():
-        unknown |= {f"{tower}.{key}" for key in set(model[tower]) - settings}
+    unknown = set(model.values) - _KNOWN_MODEL_SETTINGS
+    for tower, known in _TOWERS.items():
+        settings = Settings(model.values.get(tower), f"{tower} in {source}").values
+        unknown |= {f"{tower}.{key}" for key in set(settings) - set(known)}
     if unknown:
         raise WeightsError(
-            f"open_clip's {architecture} is no plain CLIP ({', '.join(sorted(unknown))}); only "
-            "OpenAI's image and text towers are supported."
+            f"{source} is no plain CLIP ({', '.join(sorted(unknown))[:500]}); only OpenAI's image "
+            "and text towers are supported."
         )

@@ -1,43 +1,31 @@
 """Where a CLIP's weights come from: `load_clip` takes every name and path this project knows."""
 
 import difflib
+import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoint import PIXEL_MEAN, PIXEL_STD, Checkpoint, read_checkpoint
-from .config import ARCHITECTURES, canonical_name
-from .download import MODELS, fetch, sha256_of
+from .checkpoint import read_checkpoint, weights_files
+from .config import ARCHITECTURES, canonical_name, sizes_of
+from .description import PIXEL_MEAN, PIXEL_STD, Description
+from .download import MODELS, fetch, published, sha256_of
 from .errors import WeightsError
-from .model import CLIP, build_model, build_random, convert_weights
+from .files import choose_weights, describe_beside
+from .hub import HUB_PREFIXES, fetch_from_hub, hub_name
+from .loaded import ASSUMED, READ, SET, LoadedCLIP
+from .model import build_model, build_random, convert_weights
 from .open_clip_names import OPEN_CLIP_PREFIX, find_open_clip
+
+__all__ = ["LoadedCLIP", "load_clip"]
 
 MINI = "mini"
 MINI_PATH = Path(__file__).parent / "mini.safetensors"
 RANDOM_PREFIX = "random:"
 FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-
-
-@dataclass(frozen=True)
-class LoadedCLIP:
-    """A model and what a run has to know and to record about its weights.
-
-    Attributes:
-        model: in evaluation mode.
-        pixel_mean: mean of the channels that images are normalised with.
-        pixel_std: their standard deviation.
-        sha256: of the weights file's bytes; None for random weights.
-        source: the path of the file, or the name that random weights were made by.
-    """
-
-    model: CLIP
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
-    sha256: str | None
-    source: str
 
 
 def load_clip(
@@ -56,17 +44,22 @@ def load_clip(
     Args:
         name: one of OpenAI's names (`RN50`, `ViT-B/16`, ...; downloaded once), `mini` (bundled),
             `open_clip:<architecture>/<tag>` (where that package is installed), `random:<name>`
-            (OpenAI's architecture with seeded random weights), or the path of a weights file.
+            (OpenAI's architecture with seeded random weights), the path of a weights file or of
+            a folder that Hugging Face's transformers or open_clip wrote, or a name of Hugging
+            Face's hub (`openai/clip-vit-base-patch32`, also with `hf:` before it; downloaded
+            once). A path that exists comes before all names but OpenAI's and `mini`.
         device: where the model goes.
         dtype: fp32, or fp16 or bf16 cast as OpenAI's `convert_weights` does.
         transformer_heads: heads of the text tower where the weights do not tell.
         vision_heads: heads of the image tower where the weights do not tell.
         context_length: use only so many of the text tower's positions.
         activation: `quick_gelu` or `gelu` where the weights do not tell.
-        download_root: folder of downloaded weights; None for `~/.cache/clip`.
+        download_root: folder of downloaded weights; None for `~/.cache/clip`, and for the folders
+            that open_clip and huggingface_hub use.
 
     Raises:
-        WeightsError: the weights cannot be had, are not CLIP's, or an argument does not fit them.
+        WeightsError: the weights cannot be had, are not CLIP's, hold NaN, are described otherwise
+            than their tensors are, or an argument does not fit them.
     """
     overrides: dict[str, Any] = {
         "transformer_heads": transformer_heads,
@@ -77,7 +70,7 @@ def load_clip(
     given = {key: value for key, value in overrides.items() if value is not None}
     if name.startswith(RANDOM_PREFIX):
         model = build_random(name.removeprefix(RANDOM_PREFIX), **given)
-        loaded = LoadedCLIP(model, PIXEL_MEAN, PIXEL_STD, None, name)
+        loaded = LoadedCLIP(model, PIXEL_MEAN, PIXEL_STD, None, name, _origins(given, True))
     else:
         loaded = _load_file(*_find(name, download_root), given)
     if dtype != torch.float32:
@@ -86,31 +79,45 @@ def load_clip(
     return loaded
 
 
-def _find(name: str, download_root: str | Path | None) -> tuple[Path, dict[str, Any]]:
+def _find(name: str, download_root: str | Path | None) -> tuple[Path, Description | None]:
     """The file behind a name or path, and what the name tells beyond the file."""
     if name.startswith(OPEN_CLIP_PREFIX):
         return find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root)
     if name == MINI:
-        return MINI_PATH, {}
+        return MINI_PATH, None
     if name in MODELS:
-        return fetch(MODELS[name], download_root), {}
+        return fetch(MODELS[name], download_root), None
     path = Path(name).expanduser()
+    if path.is_dir():
+        return choose_weights(path, lambda file: (path / file).is_file()), None
     if path.is_file():
-        return path, {}
+        return path, None
     canonical = canonical_name(name)
     if canonical is not None:
-        return fetch(MODELS[canonical], download_root), {}
-    if path.exists() or path.suffix in FILE_SUFFIXES or name.startswith((".", "/", "~")):
+        return fetch(MODELS[canonical], download_root), None
+    return _fetch_named(name, path, download_root), None
+
+
+def _fetch_named(name: str, path: Path, download_root: str | Path | None) -> Path:
+    """What is neither here nor one of our names: a name of the hub, or a mistake."""
+    is_path = path.suffix in FILE_SUFFIXES or name.startswith((".", "/", "~"))
+    if path.exists() or (is_path and not name.startswith(HUB_PREFIXES)):
         wrong = "is no file" if path.exists() else "does not exist"
         raise WeightsError(
             f"The weights file {name} {wrong}; give the path of a .pt or .safetensors file or one "
             f"of {_names()}."
         )
     near = difflib.get_close_matches(name, [*ARCHITECTURES, MINI], n=1, cutoff=0.4)
+    # `ViT-B/15` has the form of a name of the hub, but is a misspelt architecture.
+    misspelt = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.8)
+    hub = hub_name(name)
+    if hub is not None and not misspelt:
+        return fetch_from_hub(hub, download_root)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise WeightsError(
         f"{name!r} is no known CLIP; {hint}Choose one of {_names()}, "
-        f"'{OPEN_CLIP_PREFIX}<architecture>/<tag>', or the path of a weights file."
+        f"'{OPEN_CLIP_PREFIX}<architecture>/<tag>', a name of Hugging Face's hub such as "
+        "'openai/clip-vit-base-patch32', or the path of a weights file."
     )
 
 
@@ -118,11 +125,17 @@ def _names() -> str:
     return ", ".join([*ARCHITECTURES, MINI])
 
 
-def _load_file(path: Path, told: Mapping[str, Any], given: Mapping[str, Any]) -> LoadedCLIP:
-    """Read a file; what is given goes before what the name tells, and that before the file."""
+def _load_file(path: Path, named: Description | None, given: Mapping[str, Any]) -> LoadedCLIP:
+    """Read a file; what is given goes before what the name tells, and that before the files."""
     try:
-        checkpoint = read_checkpoint(path)
-        model = _build(checkpoint, told, given)
+        digest = _digest_of(path)
+        weights, own = read_checkpoint(path)
+        known = published(digest)
+        if known:
+            named = Description(f"OpenAI's {known}", pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
+        description = named or own or describe_beside(path, weights.layout) or Description()
+        description.check(sizes_of(weights.tensors))
+        model = build_model(weights.tensors, dtype=torch.float32, **{**description.hints, **given})
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
     except WeightsError as error:
@@ -130,17 +143,53 @@ def _load_file(path: Path, told: Mapping[str, Any], given: Mapping[str, Any]) ->
             raise
         reason = str(error)
         raise WeightsError(f"{path} cannot be used: {reason[0].lower()}{reason[1:]}") from None
-    mean = told.get("pixel_mean", checkpoint.pixel_mean)
-    std = told.get("pixel_std", checkpoint.pixel_std)
-    return LoadedCLIP(model, mean, std, sha256_of(path), str(path))
-
-
-def _build(checkpoint: Checkpoint, told: Mapping[str, Any], given: Mapping[str, Any]) -> CLIP:
-    hints = {
-        key: value
-        for key, value in told.items()
-        if key not in ("pixel_mean", "pixel_std") and value is not None
-    }
-    return build_model(
-        checkpoint.state_dict, dtype=torch.float32, **{**checkpoint.hints, **hints, **given}
+    return LoadedCLIP(
+        model,
+        description.pixel_mean or PIXEL_MEAN,
+        description.pixel_std or PIXEL_STD,
+        digest,
+        str(path),
+        _origins(given, known is not None, description),
+        described_by=description.source,
+        layout=weights.layout,
+        wrapper=weights.wrapper,
+        prefix=weights.prefix,
     )
+
+
+def _origins(
+    given: Mapping[str, Any], published: bool, description: Description | None = None
+) -> dict[str, str]:
+    """For every fact whether it was read from the weights' files, set, or assumed."""
+    said = vars(description or Description())
+    names = {
+        "activation": "activation",
+        "vision_heads": "vision_heads",
+        "text_heads": "transformer_heads",
+        "pixel_mean": "pixel_mean",
+        "pixel_std": "pixel_std",
+    }
+    origins = {"architecture": READ, "image_size": READ}
+    for fact, name in names.items():
+        known = published or said[name] is not None
+        origins[fact] = SET if name in given else READ if known else ASSUMED
+    return origins
+
+
+def _digest_of(path: Path) -> str:
+    """SHA-256 of the weights' bytes, compared with what a downloader has named the file by.
+
+    Raises:
+        WeightsError: the file has another SHA-256 than it was downloaded with.
+        OSError: it cannot be read.
+    """
+    files = weights_files(path)
+    digests = [sha256_of(file) for file in files]
+    for file, digest in zip(files, digests, strict=True):
+        stored = file.resolve().name  # huggingface_hub's cache names large files by their SHA-256
+        if re.fullmatch("[0-9a-f]{64}", stored) and stored != digest:
+            raise WeightsError(
+                f"{file} is damaged: its SHA-256 is {digest}, not {stored}; delete "
+                f"{file.resolve()} and run again to download it."
+            )
+    return digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

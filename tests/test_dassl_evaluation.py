@@ -130,7 +130,8 @@ def test_calibration_by_hand() -> None:
 
 
 def test_outputs_that_are_no_numbers() -> None:
-    assert math.isnan(ece_of(torch.full((2, 3), math.nan), torch.tensor([0, 1])))
+    with pytest.raises(UserError, match="outputs for 2 of 2 images are NaN or infinite"):
+        ece_of(torch.full((2, 3), math.nan), torch.tensor([0, 1]))
 
 
 def test_nothing_at_all() -> None:

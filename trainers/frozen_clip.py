@@ -1,8 +1,10 @@
 """The frozen CLIP of a run: which weights, on which device, in which precision."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clip.clip import tokenizer
+from clip.files import DESCRIPTIONS
+from clip.loaded import ASSUMED, SET
 from clip.resnet import ModifiedResNet
 from clip.vision_transformer import VisionTransformer
 from clip.weights import LoadedCLIP, load_clip
@@ -26,6 +31,12 @@ PRECISIONS = {
 # More activations would not fit a CPU's caches, and take memory: 16 images of 224 x 224 at once are
 # a little faster than 32, and 8 are slower.
 PIXELS_AT_ONCE = 16 * 224 * 224
+
+_SETTINGS = {
+    "activation": "MODEL.CLIP.ACTIVATION",
+    "text_heads": "MODEL.CLIP.TEXT_HEADS",
+    "vision_heads": "MODEL.CLIP.VISION_HEADS",
+}
 
 declare_config("MODEL", {"COMPILE": False})  # torch.compile for the frozen image tower
 declare_config(
@@ -89,7 +100,8 @@ def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCL
     Within `dassl.utils.keep_loaded` the runs of a process share it: none ever changes it.
 
     Raises:
-        UserError: the configured image size or normalisation is not the tower's, or a setting of
+        UserError: the configured image size is not the tower's, the normalisation differs from
+            what the weights' files tell, the vocabulary is not the tokenizer's, or a setting of
             MODEL.CLIP cannot be.
         clip.errors.WeightsError: the weights cannot be had or are no CLIP.
     """
@@ -98,12 +110,28 @@ def load_frozen_clip(cfg: Any, device: torch.device, precision: str) -> LoadedCL
     if node.TEXT_MEMORY <= 0:
         raise UserError(f"MODEL.CLIP.TEXT_MEMORY is {node.TEXT_MEMORY}, but must be above 0.")
     key = (
-        *(cfg.MODEL.BACKBONE.NAME, file_state(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.COMPILE),
+        *(cfg.MODEL.BACKBONE.NAME, _files_state(cfg.MODEL.BACKBONE.NAME), cfg.MODEL.COMPILE),
         *(device, precision, json.dumps(node, sort_keys=True)),
     )
     loaded = kept("clip", key, lambda: _load_and_freeze(cfg, device, precision))
     _check_input(cfg, loaded)
+    loaded = _with_input(cfg, loaded)
+    print(loaded.summary())
+    if settings := [setting for key, setting in _SETTINGS.items() if key in loaded.assumed]:
+        print(
+            "Warning: the activation or the width of heads is assumed, since neither "
+            f"{loaded.source} nor a file beside it tells them; another value gives other features, "
+            f"and is set by {', '.join(settings)}."
+        )
     return loaded
+
+
+def _files_state(name: str) -> tuple[Any, ...]:
+    """What changes when a weights file, or what describes it, is written again."""
+    path = Path(name).expanduser()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files += [path.parent / description for description in DESCRIPTIONS]
+    return tuple(file_state(file) for file in files)
 
 
 def _load_and_freeze(cfg: Any, device: torch.device, precision: str) -> LoadedCLIP:
@@ -154,10 +182,37 @@ def _check_input(cfg: Any, loaded: LoadedCLIP) -> None:
             f"INPUT.SIZE is {height} x {width}, but the image tower of {name!r} takes "
             f"{resolution} x {resolution}; choose a config file of this backbone."
         )
-    for key, own in (("PIXEL_MEAN", loaded.pixel_mean), ("PIXEL_STD", loaded.pixel_std)):
+    vocabulary, tokens = loaded.model.vocab_size, len(tokenizer().encoder)
+    if vocabulary != tokens:
+        raise UserError(
+            f"The weights of {name!r} are those of {vocabulary:,} tokens, but the tokenizer of "
+            f"OpenAI's CLIP has {tokens:,}; choose weights that were trained with it."
+        )
+    for key, fact, own in _normalisation(loaded):
         given = [float(value) for value in cfg.INPUT[key]]
-        if max(abs(a - b) for a, b in zip(given, own, strict=True)) > 1e-3:
+        differs = max(abs(a - b) for a, b in zip(given, own, strict=True)) > 1e-3
+        if differs and loaded.origins[fact] != ASSUMED:
+            source = loaded.described_by or f"the images that {name!r} was trained with"
             raise UserError(
-                f"INPUT.{key} is {given}, but the weights of {name!r} were trained with "
-                f"{[round(value, 4) for value in own]}; choose a config file of this backbone."
+                f"INPUT.{key} is {given}, but it is {[round(value, 4) for value in own]} according "
+                f"to {source}; choose a config file of this backbone, or set INPUT.{key}."
             )
+
+
+def _normalisation(loaded: LoadedCLIP) -> list[tuple[str, str, tuple[float, ...]]]:
+    """Keys of INPUT, the facts that they stand for, and the weights' values."""
+    return [
+        ("PIXEL_MEAN", "pixel_mean", loaded.pixel_mean),
+        ("PIXEL_STD", "pixel_std", loaded.pixel_std),
+    ]
+
+
+def _with_input(cfg: Any, loaded: LoadedCLIP) -> LoadedCLIP:
+    """With INPUT's normalisation where the weights do not tell theirs."""
+    chosen: dict[str, Any] = {
+        fact: tuple(float(value) for value in cfg.INPUT[key])
+        for key, fact, _ in _normalisation(loaded)
+        if loaded.origins[fact] == ASSUMED
+    }
+    origins = {**loaded.origins, **dict.fromkeys(chosen, SET)}
+    return dataclasses.replace(loaded, origins=origins, **chosen)

@@ -224,6 +224,7 @@ class PromptTrainer(FeatureTrainer):
         """What a prompt run adds to results.json."""
         return {
             "weights_sha256": self.loaded_clip.sha256,
+            "clip": self.loaded_clip.facts,
             "n_ctx": self.model.prompt_learner.length,
             **self.company.result_entries(),
         }

@@ -127,7 +127,7 @@ class ZeroshotCLIP(FeatureTrainer):
 
     def result_entries(self) -> dict[str, Any]:
         """What zero-shot adds to results.json."""
-        return {"weights_sha256": self.loaded_clip.sha256}
+        return {"weights_sha256": self.loaded_clip.sha256, "clip": self.loaded_clip.facts}
 
 
 @TRAINER_REGISTRY.register()

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 import trainers  # noqa: F401  (registers)
-from clip.checkpoint import PIXEL_MEAN, PIXEL_STD
 from clip.config import ARCHITECTURES, CLIPConfig, canonical_name
+from clip.description import PIXEL_MEAN, PIXEL_STD
 from clip.weights import RANDOM_PREFIX, LoadedCLIP, load_clip
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum

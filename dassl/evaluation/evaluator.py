@@ -72,10 +72,18 @@ class Classification(EvaluatorBase):
             the accuracies of the classes that occur) and ece (expected calibration error; percent).
 
         Raises:
-            UserError: there were no samples.
+            UserError: there were no samples, or an output is NaN or infinite.
         """
         if not any(len(batch) for batch in self._truth):
             raise UserError("There is nothing to evaluate: the test set is empty")
+        confidence = torch.cat(self._confidence).cpu()
+        spoilt = int((~confidence.isfinite()).sum())
+        if spoilt:
+            raise UserError(
+                f"The model's outputs for {spoilt:,} of {len(confidence):,} images are NaN or "
+                "infinite, so there is no result; look for it in the weights, the checkpoint and "
+                "the precision, of which fp32 has the largest range"
+            )
         truth = torch.cat(self._truth).cpu().long()
         predicted = torch.cat(self._predicted).cpu().long()
         num_classes = max(self._num_classes, int(truth.max()) + 1)
@@ -88,7 +96,7 @@ class Classification(EvaluatorBase):
             macro_f1=counts.macro_f1(),
             total=total,
             perclass_accuracy=counts.mean_accuracy(),
-            ece=calibration_error(torch.cat(self._confidence).cpu(), truth == predicted),
+            ece=calibration_error(confidence, truth == predicted),
         )
         print(
             "=> result\n"

@@ -17,6 +17,7 @@ import torch
 LARGEST_TUPLE = 100_000  # values, those behind references each time that they are named
 LEGACY_PICKLES = 5  # which torch wrote one behind the other, before the storages
 LARGEST_PICKLE = 1 << 28  # bytes
+LARGEST_MEMO = 1 << 22  # values that a pickle refers back to
 SPARE_BYTES = 1 << 26  # that an archive may take beyond its own size; torch compresses nothing
 
 
@@ -63,6 +64,8 @@ def check_pickle(file: Any) -> None:
             if code.name in ("GET", "BINGET", "LONG_BINGET"):
                 stack.append(memo[int(argument)])
             elif code.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                if int(argument) > LARGEST_MEMO:  # a reader makes room up to this number
+                    raise ValueError("it asks for too much memory")
                 memo[int(argument)] = stack[-1]
             elif code.name == "MEMOIZE":
                 memo[len(memo)] = stack[-1]

@@ -21,6 +21,7 @@ from analysis.report.provenance import (
 )
 from analysis.report.reading import read_runs
 from analysis.report.settings import name_rows
+from clip import hugging_face, open_clip_names
 from clip.errors import ClipError
 from clip.weights import load_clip
 from dassl.config import load_config
@@ -124,6 +125,15 @@ def _weights(path: Path) -> None:
     load_clip(str(path), transformer_heads=2, vision_heads=2)
 
 
+def _description(path: Path) -> None:
+    other = path.with_name(open_clip_names.CONFIG)
+    other.write_bytes(path.read_bytes())
+    if b"model_cfg" in path.read_bytes():
+        open_clip_names.describe(path.parent)
+    else:
+        hugging_face.describe(path.parent)
+
+
 def _features(path: Path) -> None:
     store = FeatureStore(path.parent)
     shape = seeds.FEATURE_SHAPE
@@ -201,6 +211,8 @@ def _readers() -> Iterator[tuple[str, Reader]]:
     yield "state_dict", Reader("weights.pt", fixed(seeds.state_dicts), _weights)
     yield "torchscript", Reader("openai.pt", fixed(seeds.torchscripts), _weights)
     yield "safetensors", Reader("weights.safetensors", fixed(seeds.safetensors), _weights)
+    described = fixed(seeds.descriptions)
+    yield "description", Reader(hugging_face.CONFIG, described, _description)
     yield "prompt", Reader("prompt.safetensors", fixed(seeds.prompts), _prompt)
     yield "features", Reader(f"{seeds.FEATURE_KEY}.safetensors", seeds.features, _features)
     yield "image", Reader("image", fixed(seeds.images), lambda path: read_image(str(path)))

@@ -104,6 +104,15 @@ def torchscripts() -> list[bytes]:
     return [file.getvalue()]
 
 
+def descriptions() -> list[bytes]:
+    """JSON files beside weights, of Hugging Face's transformers and of open_clip."""
+    tower = {"hidden_size": 8, "intermediate_size": 32, "hidden_act": "gelu"}
+    theirs = {"model_type": "clip", "text_config": tower, "vision_config": tower}
+    model = {"embed_dim": 8, "vision_cfg": {"layers": [1, 1, 1, 1]}, "text_cfg": {"heads": 2}}
+    images = {"mean": [0.5, 0.5, 0.5], "std": 0.5}
+    return [as_json(theirs), as_json({"model_cfg": model, "preprocess_cfg": images})]
+
+
 def safetensors() -> list[bytes]:
     """Weights as safetensors, with and without a description."""
     state = {key: value.contiguous() for key, value in tiny_clip().state_dict().items()}

@@ -1,0 +1,130 @@
+"""What is said of a CLIP beyond its tensors, in the file or in JSON files beside it.
+
+Shapes tell neither heads nor activation nor how images are normalised. A description that tells
+them also repeats sizes, which have to agree with the tensors.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import WeightsError
+
+# The normalisation of OpenAI's training images, which most of open_clip's models share.
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+LARGEST_JSON = 1 << 24  # bytes
+LARGEST_SIZE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a source tells; None where it does not.
+
+    Attributes:
+        source: the name of the file or table, for messages.
+        transformer_heads: attention heads of the text tower.
+        vision_heads: attention heads of the image tower.
+        activation: `quick_gelu` or `gelu`.
+        pixel_mean: mean of the channels that images are normalised with.
+        pixel_std: their standard deviation.
+        sizes: fields of `CLIPConfig` that the tensors' shapes tell, too.
+    """
+
+    source: str = ""
+    transformer_heads: int | None = None
+    vision_heads: int | None = None
+    activation: str | None = None
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Heads and activation, as far as they are known."""
+        values = {
+            "transformer_heads": self.transformer_heads,
+            "vision_heads": self.vision_heads,
+            "activation": self.activation,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+    def check(self, sizes: Mapping[str, Any]) -> None:
+        """Compare with the sizes of the tensors.
+
+        Raises:
+            WeightsError: one differs.
+        """
+        for key, said in self.sizes.items():
+            if said != sizes[key]:
+                raise WeightsError(
+                    f"{self.source} says that {key} is {str(said)[:100]}, but the tensors are of a "
+                    f"CLIP whose {key} is {sizes[key]}; give the weights that belong to it."
+                )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that has no reason to be large.
+
+    Raises:
+        WeightsError: it is something else.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(LARGEST_JSON + 1)
+    try:
+        content = json.loads(data) if len(data) <= LARGEST_JSON else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} is no JSON object; get it again, or move it away.")
+    return content
+
+
+class Settings:
+    """The settings of somebody else's JSON object, checked when they are read.
+
+    Args:
+        values: the settings.
+        source: where they come from, for messages.
+        defaults: what holds where a setting is absent.
+    """
+
+    def __init__(self, values: Any, source: str, defaults: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(values, Mapping):
+            raise WeightsError(f"{source} is not a group of settings.")
+        self.values = {**(defaults or {}), **values}
+        self.source = source
+
+    def refuse(self, key: str, accepted: str) -> WeightsError:
+        """The error for a setting that cannot be used."""
+        value = repr(self.values.get(key))[:100]
+        return WeightsError(f"{self.source} says that {key} is {value}, but {accepted}.")
+
+    def size(self, key: str) -> int:
+        """A positive whole number, or two equal ones (height and width)."""
+        value = self.values.get(key)
+        if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
+            value = value[0]
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= LARGEST_SIZE:
+            raise self.refuse(key, "a positive whole number is needed")
+        return value
+
+    def channels(self, key: str) -> tuple[float, ...] | None:
+        """One number for each of three channels (a single one counts for all), or None."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        numbers = value if isinstance(value, list | tuple) else [value] * 3
+        real = [isinstance(n, int | float) and not isinstance(n, bool) for n in numbers]
+        if len(numbers) != 3 or not all(real) or not all(map(_is_finite, numbers)):
+            raise self.refuse(key, "three numbers are needed")
+        return tuple(float(number) for number in numbers)
+
+
+def _is_finite(number: int | float) -> bool:
+    return abs(number) < 1e6 and math.isfinite(number)

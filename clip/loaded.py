@@ -1,0 +1,101 @@
+"""A CLIP that was loaded, and what of it was read from its files, set by the user, or assumed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .config import ARCHITECTURES, CLIPConfig
+from .model import CLIP
+
+READ, SET, ASSUMED = "read", "set", "assumed"
+
+
+@dataclass(frozen=True)
+class LoadedCLIP:
+    """A model and what a run has to know and to record about its weights.
+
+    Attributes:
+        model: in evaluation mode.
+        pixel_mean: mean of the channels that images are normalised with.
+        pixel_std: their standard deviation.
+        sha256: of the weights file's bytes (of several files: of their SHA-256); None for
+            random weights.
+        source: the path of the file, or the name that random weights were made by.
+        origins: for each of `facts` whether it was `read`, `set` or `assumed`.
+        described_by: the file or table that says what the tensors do not; or nothing.
+        layout: whose names the file had: OpenAI's (and open_clip's) or Hugging Face's.
+        wrapper: the entry of the checkpoint that holds the weights; or nothing.
+        prefix: what stood before the name of every tensor and was taken off; or nothing.
+    """
+
+    model: CLIP
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    sha256: str | None
+    source: str
+    origins: Mapping[str, str] = field(default_factory=dict)
+    described_by: str = ""
+    layout: str = ""
+    wrapper: str = ""
+    prefix: str = ""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What decides about the features besides the tensors."""
+        config = self.model.config
+        return {
+            "architecture": architecture_of(config),
+            "activation": config.activation,
+            "vision_heads": config.image_heads,
+            "text_heads": config.text_heads,
+            "image_size": config.image_resolution,
+            "pixel_mean": list(self.pixel_mean),
+            "pixel_std": list(self.pixel_std),
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For results.json: every value with its origin, and how the file was understood."""
+        values = {
+            key: {"value": value, "origin": self.origins.get(key, READ)}
+            for key, value in self.values.items()
+        }
+        names = ("described_by", "layout", "wrapper", "prefix")
+        return {**values, **{name: getattr(self, name) for name in names}}
+
+    @property
+    def assumed(self) -> list[str]:
+        """The values that no source says."""
+        return [key for key in self.values if self.origins.get(key) == ASSUMED]
+
+    def summary(self) -> str:
+        """Two lines for the log."""
+        shown = {
+            key: [round(number, 4) for number in value] if isinstance(value, list) else value
+            for key, value in self.values.items()
+        }
+        facts = [f"{key} {value} ({self.origins.get(key, READ)})" for key, value in shown.items()]
+        found = [f"{self.layout} names"] if self.layout else []
+        found += [f"in {self.wrapper!r}"] if self.wrapper else []
+        found += [f"without the prefix {self.prefix!r}"] if self.prefix else []
+        found += [f"described by {self.described_by}"] if self.described_by else []
+        where = f" ({', '.join(found)})" if found else ""
+        return f"CLIP: {self.source}{where}\nCLIP: {', '.join(facts)}"
+
+
+def architecture_of(config: CLIPConfig) -> str:
+    """OpenAI's name of an architecture, or its sizes in words."""
+    sizes = {item.name for item in fields(config)} - {
+        *("activation", "transformer_heads", "vision_heads", "context_length")
+    }
+    for name, known in ARCHITECTURES.items():
+        if all(getattr(known, size) == getattr(config, size) for size in sizes):
+            return name
+    layers = config.vision_layers
+    blocks = "-".join(map(str, layers)) if isinstance(layers, tuple) else layers
+    kind = "ResNet" if config.is_resnet else f"ViT with patches of {config.vision_patch_size}"
+    return (
+        f"{kind}, {blocks} blocks of width {config.vision_width}; text: "
+        f"{config.transformer_layers} of width {config.transformer_width}; embedding "
+        f"{config.embed_dim}"
+    )
