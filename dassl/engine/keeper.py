@@ -49,9 +49,11 @@ class ModelKeeper(DivergenceWatch):
 
     Attributes:
         best_result: best result on the validation set so far.
+        ignore_mismatch: `adapt_state` is to let pass what only looks wrong.
     """
 
     best_result = float("-inf")
+    ignore_mismatch = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,9 +208,20 @@ class ModelKeeper(DivergenceWatch):
             return
         for name in self.get_model_names():
             path = choose_checkpoint(Path(directory) / name, epoch)
-            state = load_checkpoint(path)
+            state = self.adapt_state(name, load_checkpoint(path), path)
             load_state(path, state, self._models[name], None, None)
             print(f'Loaded {name} from "{path}" (epoch {shown(state.get("epoch"))})')
+
+    def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
+        """Hook: change or refuse a checkpoint before it is evaluated.
+
+        Args:
+            name: of the model.
+            state: the checkpoint's content.
+            path: of the checkpoint.
+        """
+        del name, path
+        return state
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Put models in training ("train") or evaluation mode ("test", "eval").

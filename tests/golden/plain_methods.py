@@ -45,7 +45,7 @@ class Maker:
         np.savez(self.path / "inputs.npz", **inputs)
         for arch in ("vit", "rn"):
             weights = load_file(BUNDLED.weights(arch))
-            weights["text_projection"] *= 1.5
+            weights["text_projection"] *= 0.8
             save_file(weights, self.path / f"tiny_{arch}.safetensors")
             self.models[arch] = GoldenFolder(self.path).clip(arch).double()
 
