@@ -99,7 +99,7 @@ def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup
                 "--dataset-config-file, and change single settings with KEY VALUE pairs"
             )
         return load_config(config_file=str(path / CONFIG), opts=wins)
-    if setup.trainer and path.is_dir():
+    if setup.trainer and path.is_dir() and not _holds_checkpoints(path):
         flags = {"TRAINER.NAME": setup.trainer}
         return load_config(setup.dataset_config_file, setup.config_file, flags, wins)
     raise UserError(f'"{path}" holds no run: {_why_no_run(path)}')
@@ -108,7 +108,7 @@ def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup
 def _why_no_run(path: Path) -> str:
     if not path.is_dir():
         return "there is no such folder"
-    if any(path.glob("model*.pth.tar*")):
+    if _holds_checkpoints(path):
         return f'these are the checkpoints of one; give the folder above, "{path.parent}"'
     if (path / LEARNER).is_dir():
         return (
@@ -116,6 +116,11 @@ def _why_no_run(path: Path) -> str:
             "trained with --trainer, --config-file and --dataset-config-file, as for train.py"
         )
     return f"{CONFIG} is missing"
+
+
+def _holds_checkpoints(path: Path) -> bool:
+    """Whether this is the folder of a run's model rather than of the run."""
+    return any(path.glob("model*.pth.tar*"))
 
 
 def _without_data(cfg: Any, names: list[str]) -> list[Any]:

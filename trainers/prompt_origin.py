@@ -107,7 +107,9 @@ def read_origin(path: Path, state: Mapping[str, Any], node: str) -> dict[str, An
     """
     recorded, run_dir = state.get(ORIGIN), path.parent.parent
     if isinstance(recorded, dict):
-        return recorded
+        return {
+            key: value for key, value in recorded.items() if isinstance(value, str | int | list)
+        }
     if (run_dir / PROMPT_FILE).is_file():
         return read_prompt_metadata(run_dir / PROMPT_FILE)
     if (run_dir / CONFIG).is_file():
@@ -197,7 +199,7 @@ def _backbone_key(name: Any) -> str:
 def _same_embedding(weights: Mapping[str, Any], model: CLIP) -> bool:
     """Whether the embedding of SOS that CoOp saves is the model's; so it is where there is none."""
     prefix = weights.get(PREFIX)
-    if not isinstance(prefix, Tensor) or prefix.dim() != 3:
+    if not isinstance(prefix, Tensor) or prefix.dim() != 3 or not prefix.numel():
         return True
     start = model.token_embedding.weight[tokenizer().encoder["<|startoftext|>"]].detach().cpu()
     saved = prefix[0, 0].float()

@@ -243,8 +243,11 @@ class PromptTrainer(FeatureTrainer):
         weights, learner = state.get("state_dict"), self.model.prompt_learner
         if self._models[name] is not learner or not isinstance(weights, dict):
             return state
-        if not isinstance(ctx := weights.get("ctx"), Tensor):
+        if not isinstance(ctx := weights.get("ctx"), Tensor) or ctx.dim() < 2:
             return state
+        by_words = bool(self.method_cfg.get("CTX_INIT", ""))
+        if ctx.shape[-2] != learner.length:
+            check_shape(path, ctx, learner.ctx, self.node, by_words)
         here = {**self.prompt_origin(), "data": data_of(self.cfg)}
         origin = read_origin(path, state, self.node)
         fit = fit_prompts(origin, here, weights, self.loaded_clip.model, self.node)
@@ -253,7 +256,6 @@ class PromptTrainer(FeatureTrainer):
             self._ignore_or_refuse(path, can_be_ignored=ctx.shape == learner.ctx.shape)
         if fit.rows is not None:
             ctx = ctx[fit.rows]
-        by_words = bool(self.method_cfg.get("CTX_INIT", ""))
         check_shape(path, ctx, learner.ctx, self.node, by_words)
         return {**state, "state_dict": {**weights, "ctx": ctx}}
 

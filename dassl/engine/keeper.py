@@ -38,10 +38,17 @@ def choose_checkpoint(folder: Path, epoch: int | None = None) -> Path:
     if epoch is not None:
         return folder / f"model.pth.tar-{epoch}"
     best = folder / "model-best.pth.tar"
-    path = best if best.is_file() else find_checkpoint(folder)
+    path = best if best.is_file() else find_checkpoint(folder) or _newest(folder)
     if path is None:
         raise UserError(f'No checkpoint in "{folder}"')
     return path
+
+
+def _newest(folder: Path) -> Path | None:
+    """The checkpoint of the highest epoch, for a folder that was copied without `checkpoint`."""
+    numbers = [file.name.rpartition("-")[2] for file in folder.glob("model.pth.tar-*")]
+    found = [int(number) for number in numbers if number.isdecimal()]
+    return folder / f"model.pth.tar-{max(found)}" if found else None
 
 
 class ModelKeeper(DivergenceWatch):
