@@ -121,9 +121,8 @@ def test_class_specific_prompts_follow_their_classes(specific: Path) -> None:
     others = [*names[1:], "a teapot"]
     with pytest.raises(UserError, match="--ignore-mismatch"):
         open_run(specific, with_data=False, classnames=others)
-    insisting = open_run(specific, with_data=False, classnames=others, ignore_mismatch=True)
+    insisting: Any = open_run(specific, with_data=False, classnames=others, ignore_mismatch=True)
     state = load_checkpoint(checkpoint_of(specific))["state_dict"]
-    assert isinstance(insisting.model.prompt_learner.ctx, torch.Tensor)
     assert torch.equal(insisting.model.prompt_learner.ctx.cpu(), state["ctx"])
 
 
@@ -149,7 +148,8 @@ def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> No
     opts = ["MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "other.safetensors")]
     with pytest.raises(UserError, match=r"the backbone was 'mini' in training and is .*other"):
         open_run(generic, opts, with_data=False)
-    assert open_run(generic, opts, with_data=False, ignore_mismatch=True).mismatch
+    insisting: Any = open_run(generic, opts, with_data=False, ignore_mismatch=True)
+    assert "the backbone was" in insisting.mismatch
     with pytest.raises(UserError, match="the activation was 'quick_gelu' in training and is gelu"):
         open_run(generic, ["MODEL.CLIP.ACTIVATION", "gelu"], with_data=False)
 

@@ -168,9 +168,10 @@ def test_mistakes(
     zero_shot: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = pictures / "0.PNG"
-    for folder in (tmp_path, tmp_path / "nowhere"):
+    nowhere, why = tmp_path / "nowhere", "config.yaml is missing"
+    for folder, reason in ((tmp_path, why), (nowhere, "there is no such folder")):
         message = refusal(capsys, folder, image)
-        assert message == f'error: "{folder}" holds no run: config.yaml is missing'
+        assert message == f'error: "{folder}" holds no run: {reason}'
     message = refusal(capsys, zero_shot, tmp_path, "*.nothing", "gone.png")
     assert "nothing to classify" in message
     assert "holds no images" in message

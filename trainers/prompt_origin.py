@@ -210,7 +210,8 @@ def _match_classes(
     origin: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
 ) -> tuple[list[int] | None, str]:
     """Which prompt belongs to which class, or what is wrong with the classes."""
-    wanted = [_text_key(name) for name in here["classnames"]]
+    wanted: list[Any] = [_text_key(name) for name in here["classnames"]]
+    learned: list[Any]
     names = origin.get("classnames")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         learned = [_text_key(name) for name in names]
@@ -224,6 +225,8 @@ def _match_classes(
         wanted = _suffix_keys(suffix, model, here["classnames"], length)
         learned = [_row_key(row) for row in suffix[: len(weights["ctx"])]]
     else:
+        return None, ""
+    if len(learned) != len(weights["ctx"]):  # no file of ours; its shape is refused if it must be
         return None, ""
     if learned == wanted:  # whatever they are: two of ImageNet's classes have the same name
         return None, ""

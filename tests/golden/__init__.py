@@ -35,5 +35,5 @@ def assert_same_clip(actual: CLIP, expected: CLIP, arch: str = "vit") -> None:
     for key, value in actual.state_dict().items():
         assert value.equal(weights[key])
     tokens = arrays(f"clip_base_{arch}.npz")["tokens"]
-    outputs = [model(images(arch), tokens)[0].detach() for model in (actual, expected)]
-    assert_close(*outputs, tolerance=1e-5)
+    ours, theirs = (model(images(arch), tokens)[0] for model in (actual, expected))
+    assert_close(ours, theirs, tolerance=1e-5)

@@ -75,7 +75,7 @@ def case_trainer(case: Case, name: str, ctx: Tensor, root: Path, *opts: Any) -> 
     """
     method = name.removesuffix("Nemesis")
     node, sets = NODES[method], list(ctx.shape[:-2])
-    settings = {f"TRAINER.{node}.N_CTX": ctx.shape[-2]}
+    settings: dict[str, Any] = {f"TRAINER.{node}.N_CTX": ctx.shape[-2]}
     if method == "PLOT":
         settings["TRAINER.PLOT.N"] = sets.pop()
     if method != "CoCoOp":

@@ -69,10 +69,11 @@ class Maker:
         """Add a case."""
         file = f"{len(self.entries)}.npz"
         plain = {key: value.detach().numpy() for key, value in arrays.items()}
-        np.savez(self.path / file, **{
+        stored: dict[str, Any] = {
             key: value.astype(np.float32) if value.dtype == np.float64 else value
             for key, value in plain.items()
-        })  # fmt: skip
+        }
+        np.savez(self.path / file, **stored)
         described = {key: {"shape": list(value.shape)} for key, value in plain.items()}
         common = {"arch": arch, "file": file, "params": params, "arrays": described}
         self.entries.append({"name": f"{kind}{len(self.entries)}", "kind": kind, **common})

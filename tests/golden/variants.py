@@ -117,7 +117,7 @@ def make_steps(maker: Maker) -> None:
         method, name = choice["method"], "plot" if plot else "coop"
         beta = {"plain": 1.0, "pun": 1.0, "pan": 0.0, "beta0.6": 0.6}[method]
         rates = [1e-5, 0.002, 0.001 * (1 + math.cos(math.pi / 8))] if scheduled else [0.002] * 3
-        params = {
+        params: dict[str, Any] = {
             **{"A": 2.0, "aware": 2.0, "CW": 0.4, "beta": beta, "mode": ("lr", "sched")[scheduled]},
             **{"positions": [[0, 3], [1, 4], [2, 5]], "max_epoch": 8, "lr": rates},
             **{"epochs": [0, 1, 2] if scheduled else [4] * 3, "dataset": "Caltech101"},
