@@ -25,7 +25,7 @@ def run_golden(*folders: Path) -> tuple[dict[str, int], str]:
         env={**os.environ, "NEMESIS_GOLDEN_DIR": where},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=550,
     )
     found = re.findall(r"(\d+) (passed|failed|error)", done.stdout.splitlines()[-1])
     return {outcome: int(count) for count, outcome in found}, done.stdout
