@@ -23,6 +23,7 @@ from analysis.corruption.frequency import group_by_seed
 from analysis.corruption.runs import run_folders
 from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject, check_values
 from analysis.corruption.tables import write_tables
+from analysis.opening import add_ignore_flag
 from clip.errors import ClipError
 from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
 from dassl.utils.strangers import printable
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--epoch", type=int, help="which checkpoint of the runs; default the best or the last")
     add("--noise-seed", type=int, default=0, help="what REPLACE's noise is drawn with; default 0")
     add("--root", default="", help="folder of the datasets; default the runs' own")
+    add_ignore_flag(parser)
     add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"default {DEFAULT_OUTPUT}")
     return parser
 
@@ -76,7 +78,8 @@ def study_runs(arguments: argparse.Namespace, plan: Plan) -> tuple[list[Study], 
     studies, failed = [], 0
     for run_dir in run_folders(arguments.runs):
         try:
-            study = Subject(run_dir, arguments.root).study(plan, arguments.epoch)
+            subject = Subject(run_dir, arguments.root, arguments.ignore_mismatch)
+            study = subject.study(plan, arguments.epoch)
         except (UserError, ClipError) as error:
             failed += 1
             print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)

@@ -12,8 +12,6 @@ Exit codes: 0 done, 1 a run could not be read (the others were), 2 a mistake in 
 """
 
 import argparse
-import contextlib
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +20,11 @@ from typing import Any
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from analysis.corruption.runs import run_folders
+from analysis.opening import add_setup_flags, open_quietly
 from analysis.words import interpret, word_table
 from clip.errors import ClipError
 from dassl.utils import Parser, UserError, exit_code, write_json
 from dassl.utils.strangers import printable
-from trainers.open_run import open_run
 from trainers.prompt_trainer import PromptTrainer
 
 
@@ -38,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--top-k", type=int, default=3, help="how many words; default 3")
     add("--classes", nargs="+", metavar="NAME", help="of class-specific prompts; default all")
     add("--epoch", type=int, help="which checkpoint; default the best or the last")
+    add_setup_flags(parser)
     add("--json", type=Path, metavar="FILE", help="also write everything to this file")
     return parser
 
@@ -49,8 +48,7 @@ def words_of_run(run_dir: Path, arguments: argparse.Namespace) -> list[dict[str,
         UserError: the run cannot be opened, learns no prompts, or has no such classes.
         ClipError: the backbone's weights cannot be had.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # what opening a run says
-        trainer = open_run(run_dir, epoch=arguments.epoch, with_data=False)
+    trainer = open_quietly(run_dir, arguments, arguments.epoch)
     if not isinstance(trainer, PromptTrainer):
         raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
     return interpret(trainer, arguments.top_k, arguments.classes)

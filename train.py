@@ -60,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="only test the model of --model-dir")
     add("--model-dir", default="", help="folder of the run whose model --eval-only tests")
     add("--load-epoch", type=int, help="which checkpoint of --model-dir; default the last")
+    add(
+        "--ignore-mismatch",
+        action="store_true",
+        help="test a prompt on other classes, with another backbone or at another place in the "
+        "text than it was learned with",
+    )
     add("--no-train", action="store_true", help="build everything, train nothing")
     add(
         "--no-feature-cache",
@@ -95,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
             model_dir=arguments.model_dir if arguments.eval_only else None,
             load_epoch=arguments.load_epoch,
             overwrite=arguments.overwrite,
+            ignore_mismatch=arguments.ignore_mismatch,
         )
     except Interrupted as stop:
         resume = "" if arguments.eval_only or arguments.no_train else cfg.OUTPUT_DIR

@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dassl.engine import CONFIG
 from dassl.utils import UserError
 from trainers.feature_trainer import FeatureTrainer
-from trainers.open_run import open_run
-from trainers.prompt_file import PROMPT_FILE
+from trainers.open_run import Setup, known_classnames, open_run, run_config
+from trainers.prompt_origin import FLAG
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +24,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--classes-file", type=Path, metavar="FILE", help="the same, from a file with a name a line"
     )
     add("--load-epoch", type=int, metavar="N", help="which checkpoint; default the best or last")
+    add_setup_flags(parser)
     add("--root", help="folder of the datasets, where a run's class names come from its data")
     add(
         "--opts",
@@ -32,6 +32,25 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY VALUE",
         help="override any setting, such as DEVICE or MODEL.BACKBONE.NAME; stands last",
+    )
+
+
+def add_setup_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a folder without config.yaml was trained, and --ignore-mismatch."""
+    add = parser.add_argument
+    add("--trainer", help="method of a folder without config.yaml, as CoOp's own code leaves it")
+    add("--config-file", metavar="FILE", help="YAML of its method, as for train.py")
+    add("--dataset-config-file", metavar="FILE", help="YAML of its dataset, as for train.py")
+    add_ignore_flag(parser)
+
+
+def add_ignore_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --ignore-mismatch."""
+    parser.add_argument(
+        FLAG,
+        action="store_true",
+        help="use a prompt for other classes, with another backbone or at another place in the "
+        "text than it was learned with",
     )
 
 
@@ -45,14 +64,11 @@ def positive(text: str) -> int:
 def open_classifier(arguments: argparse.Namespace) -> FeatureTrainer:
     """Open the run that the flags of `add_run_flags` name, quietly.
 
-    Its dataset is needed only where the run keeps no class names and none are given: a zero-shot
-    run has learned nothing, and an unfinished one has not written its prompt yet.
-
     Raises:
-        UserError: see `open_run`; or --opts are no pairs, or the file of names cannot be read.
+        UserError: see `open_quietly`; or --opts are no pairs, or the file of names cannot be read.
         clip.errors.ClipError: the backbone's weights cannot be had.
     """
-    run_dir, opts = arguments.run_dir, list(arguments.opts)
+    opts = list(arguments.opts)
     if len(opts) % 2:
         raise UserError(f"--opts takes pairs KEY VALUE, but got {' '.join(opts)}")
     if arguments.root is not None:
@@ -60,18 +76,36 @@ def open_classifier(arguments: argparse.Namespace) -> FeatureTrainer:
     classnames = arguments.classes
     if arguments.classes_file is not None:
         classnames = read_names(arguments.classes_file)
-    is_run, keeps_names = ((run_dir / name).is_file() for name in (CONFIG, PROMPT_FILE))
-    if classnames is None and is_run and not keeps_names:
-        return _open_with_data(run_dir, opts, arguments.load_epoch)
-    with _quiet():
-        return open_run(run_dir, opts, arguments.load_epoch, False, classnames)
+    return open_quietly(arguments.run_dir, arguments, arguments.load_epoch, opts, classnames)
 
 
-def _open_with_data(run_dir: Path, opts: Sequence[str], epoch: int | None) -> FeatureTrainer:
+def open_quietly(
+    run_dir: Path,
+    arguments: argparse.Namespace,
+    epoch: int | None = None,
+    opts: Sequence[str] = (),
+    classnames: Sequence[str] | None = None,
+) -> FeatureTrainer:
+    """Open a run as the flags of `add_setup_flags` say.
+
+    Its dataset is needed only where nothing names its classes: a zero-shot run has learned nothing,
+    and other programs keep no names.
+
+    Raises:
+        UserError: see `open_run`.
+        clip.errors.ClipError: the backbone's weights cannot be had.
+    """
+    setup = Setup(arguments.trainer, arguments.config_file, arguments.dataset_config_file)
+    run_config(run_dir, opts, setup)  # a mistake there has nothing to do with classes
+    needs_data = classnames is None and known_classnames(run_dir, epoch) is None
     try:
         with _quiet():
-            return open_run(run_dir, opts, epoch)
+            return open_run(
+                run_dir, opts, epoch, needs_data, classnames, setup, arguments.ignore_mismatch
+            )
     except UserError as error:
+        if not needs_data:
+            raise
         raise UserError(
             f"{error} (this run keeps no class names of its own, so that its dataset is opened for "
             "them; --classes does without)"

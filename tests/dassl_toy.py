@@ -1,7 +1,5 @@
 """A task of coloured squares and trainers in Dassl's manner, for the engine's tests."""
 
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +18,8 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import set_random_seed, setup_logger
 
-GOLDEN = Path(os.environ.get("NEMESIS_GOLDEN_DIR", Path(__file__).parent / "data" / "golden"))
 CLASSES = ("red", "green", "blue", "dark_grey")
 COLOURS = ((220, 40, 40), (40, 200, 60), (50, 60, 210), (60, 60, 60))
-
-
-def read_golden(name: str) -> Any:
-    """Read one of the golden JSON files."""
-    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
 
 
 def make_images(root: Path, per_class: int = 12, side: int = 20) -> Path:

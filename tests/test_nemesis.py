@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dassl.utils import UserError
 from tests.golden import images, labels
-from tests.golden_trainer import golden_trainer, step
+from tests.golden.harness import golden_trainer, step
 from trainers.nemesis import NORMS, NormPenalty, norm_loss, omega_schedule, rescale
 from trainers.sinkhorn import sinkhorn
 

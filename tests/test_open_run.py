@@ -40,11 +40,15 @@ def test_without_data(run_dir: Path) -> None:
 
 def test_other_classes(run_dir: Path) -> None:
     if run_dir.name == "PLOT":  # its settings on the bundled benchmark are class-specific
-        with pytest.raises(UserError, match="a prompt of its own for each of its classes"):
+        with pytest.raises(UserError, match='none, or no single one, for "a cat", "a dog"'):
             open_run(run_dir, with_data=False, classnames=["a cat", "a dog"])
-        backwards = trained_classnames(run_dir)[::-1]  # as many, but each prompt for another
-        with pytest.raises(UserError, match="a prompt of its own for each of its classes"):
-            open_run(run_dir, with_data=False, classnames=backwards)
+        names, images = trained_classnames(run_dir), torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            expected, backwards = (
+                open_run(run_dir, with_data=False, classnames=order).model_inference(images)
+                for order in (names, names[::-1])
+            )
+        torch.testing.assert_close(backwards.flip(1), expected, atol=1e-4, rtol=1e-4)
         return
     trainer = open_run(run_dir, with_data=False, classnames=["a cat", "a dog"])
     with torch.no_grad():
@@ -54,11 +58,10 @@ def test_other_classes(run_dir: Path) -> None:
 def test_mistakes(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         open_run(tmp_path)
-    if run_dir.name != "PLOT":  # which takes no other names at all
-        with pytest.raises(UserError, match="given twice"):
-            open_run(run_dir, with_data=False, classnames=["a cat", "a cat"])
+    with pytest.raises(UserError, match="given twice"):
+        open_run(run_dir, with_data=False, classnames=["a cat", "a cat"])
     (tmp_path / "config.yaml").write_text((run_dir / "config.yaml").read_text())
-    with pytest.raises(UserError, match="is missing, so the classes are not known"):
+    with pytest.raises(UserError, match="says which classes its prompts were learned on"):
         open_run(tmp_path, with_data=False)
     if "Zeroshot" not in run_dir.name:
         with pytest.raises(UserError, match="No checkpoint in"):

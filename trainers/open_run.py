@@ -1,17 +1,40 @@
 """From a run's folder back to its trained model, for everything that comes after training."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import CONFIG, TRAINER_REGISTRY, build_trainer
-from dassl.utils import PathLike, UserError
+from dassl.engine import CONFIG, build_trainer
+from dassl.engine.keeper import choose_checkpoint
+from dassl.utils import PathLike, UserError, load_checkpoint
 from dassl.utils.strangers import is_printable
 
 from .feature_trainer import FeatureTrainer
 from .prompt_file import PROMPT_FILE, read_prompt_metadata
+from .prompt_origin import ORIGIN
+
+LEARNER = "prompt_learner"  # the folder of a run's prompts
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a folder without config.yaml, such as CoOp's own code leaves it, was trained.
+
+    Attributes:
+        trainer: the method's name.
+        config_file: YAML of the method.
+        dataset_config_file: YAML of the dataset.
+    """
+
+    trainer: str | None = None
+    config_file: str | None = None
+    dataset_config_file: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.trainer or self.config_file or self.dataset_config_file)
 
 
 def open_run(
@@ -20,6 +43,8 @@ def open_run(
     epoch: int | None = None,
     with_data: bool = True,
     classnames: Sequence[str] | None = None,
+    setup: Setup = Setup(),
+    ignore_mismatch: bool = False,
 ) -> FeatureTrainer:
     """Build the trainer of a run as its config.yaml says and load what it has learned.
 
@@ -28,7 +53,9 @@ def open_run(
         opts: KEY VALUE pairs that win over the run's own settings, such as another DATASET.ROOT.
         epoch: number of the checkpoint; None takes the best, or else the newest.
         with_data: read the run's dataset. Without, the trainer has class names but no images.
-        classnames: without data, other classes than the run was trained on.
+        classnames: without data, other classes than the run was trained on, or some of them.
+        setup: takes the place of config.yaml where there is none.
+        ignore_mismatch: load prompts also where these settings or classes are not their own.
 
     Raises:
         UserError: the folder holds no run, no checkpoint, or one that does not fit; or these
@@ -36,45 +63,71 @@ def open_run(
         clip.errors.ClipError: the backbone's weights cannot be had.
     """
     path = Path(run_dir)
-    cfg = run_config(path, opts)
+    cfg = run_config(path, opts, setup)
     if not with_data:
-        cfg = run_config(path, [*opts, *_without_data(path, cfg, classnames)])
+        names = trained_classnames(path, epoch) if classnames is None else list(classnames)
+        if classnames is not None:
+            _check_names(path, names, epoch)
+        cfg = run_config(path, [*opts, *_without_data(cfg, names)], setup)
     trainer = build_trainer(cfg)
     if not isinstance(trainer, FeatureTrainer):
         raise UserError(f"{path}: {cfg.TRAINER.NAME} is no method on a frozen CLIP of this project")
     if trainer.get_model_names():
+        trainer.ignore_mismatch = ignore_mismatch
         trainer.load_model(path, epoch=epoch)
     trainer.set_model_mode("eval")
     return trainer
 
 
-def run_config(run_dir: PathLike, opts: Sequence[Any] = ()) -> Any:
+def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup()) -> Any:
     """The configuration of a run, to go on with what it has learned.
 
     Args:
         run_dir: the run's folder.
         opts: KEY VALUE pairs that win over the run's own settings.
+        setup: takes the place of config.yaml where there is none.
 
     Raises:
         UserError: the folder holds no run, or a pair is wrong.
     """
     path = Path(run_dir)
-    if not (path / CONFIG).is_file():
-        raise UserError(f'"{path}" holds no run: {CONFIG} is missing')
     wins: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
-    return load_config(config_file=str(path / CONFIG), opts=wins)
+    if (path / CONFIG).is_file():
+        if setup:
+            raise UserError(
+                f'"{path}" has a {CONFIG} of its own, so leave out --trainer, --config-file and '
+                "--dataset-config-file, and change single settings with KEY VALUE pairs"
+            )
+        return load_config(config_file=str(path / CONFIG), opts=wins)
+    if setup.trainer and path.is_dir() and not _holds_checkpoints(path):
+        flags = {"TRAINER.NAME": setup.trainer}
+        return load_config(setup.dataset_config_file, setup.config_file, flags, wins)
+    raise UserError(f'"{path}" holds no run: {_why_no_run(path)}')
 
 
-def _without_data(path: Path, cfg: Any, classnames: Sequence[str] | None) -> list[Any]:
+def _why_no_run(path: Path) -> str:
+    if not path.is_dir():
+        return "there is no such folder"
+    if _holds_checkpoints(path):
+        return f'these are the checkpoints of one; give the folder above, "{path.parent}"'
+    if (path / LEARNER).is_dir():
+        return (
+            f"it has checkpoints but no {CONFIG}, as CoOp's own code leaves it; say how it was "
+            "trained with --trainer, --config-file and --dataset-config-file, as for train.py"
+        )
+    return f"{CONFIG} is missing"
+
+
+def _holds_checkpoints(path: Path) -> bool:
+    """Whether this is the folder of a run's model rather than of the run."""
+    return any(path.glob("model*.pth.tar*"))
+
+
+def _without_data(cfg: Any, names: list[str]) -> list[Any]:
     """Overrides that put bare class names in the place of the run's dataset."""
     templates = cfg.DATASET.TEMPLATES
-    if not templates:  # a dataset need not have any
+    if not templates and cfg.DATASET.NAME:  # a dataset need not have any
         templates = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
-    if classnames is None:
-        names = trained_classnames(path)
-    else:
-        names = list(classnames)
-        _check_names(path, cfg, names)
     return [
         *("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", names),
         *("DATASET.TEMPLATES", list(templates), "DATASET.SUBSAMPLE_CLASSES", "all"),
@@ -82,44 +135,55 @@ def _without_data(path: Path, cfg: Any, classnames: Sequence[str] | None) -> lis
     ]
 
 
-def _check_names(path: Path, cfg: Any, names: list[str]) -> None:
-    if _learned_on(path, names):
-        return  # whatever they are: two of ImageNet's classes have the same name
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f'The class name "{twice}" is given twice')
-    if is_class_specific(cfg):
-        raise UserError(
-            f"The run in {path} has learned a prompt of its own for each of its classes (CSC), "
-            "which is of no use for others; leave the class names out, or train with CSC False"
-        )
+def _check_names(path: Path, names: list[str], epoch: int | None) -> None:
+    """Two classes of one name are a mistake, unless the prompts were learned on just these."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice and known_classnames(path, epoch) != names:
+        raise UserError(f'The class name "{twice[0]}" is given twice')
 
 
-def _learned_on(run_dir: Path, classnames: list[str]) -> bool:
-    return (run_dir / PROMPT_FILE).is_file() and trained_classnames(run_dir) == classnames
+def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] | None:
+    """The classes that a run's prompts were learned on, by label; None where it does not say.
 
-
-def is_class_specific(cfg: Any) -> bool:
-    """Whether a run's prompts belong to its classes, one each, and fit no others."""
-    node = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "node", None)
-    return node is not None and bool(cfg.TRAINER[node].get("CSC", False))
-
-
-def trained_classnames(run_dir: PathLike) -> list[str]:
-    """The classes that a run's prompts were learned on, by label.
+    Args:
+        run_dir: the run's folder.
+        epoch: number of the checkpoint that says so; older ones leave it to prompt.safetensors.
 
     Raises:
-        UserError: the run has not finished, or its method learns no prompts.
+        UserError: the file that says so is damaged.
     """
-    path = Path(run_dir) / PROMPT_FILE
-    if not path.is_file():
+    path, names = Path(run_dir), None
+    if (checkpoint := _checkpoint(path, epoch)) is not None:
+        origin = load_checkpoint(checkpoint).get(ORIGIN)
+        names = origin.get("classnames") if isinstance(origin, dict) else None
+    if names is None and (path / PROMPT_FILE).is_file():
+        names = read_prompt_metadata(path / PROMPT_FILE).get("classnames")
+    valid = isinstance(names, list) and all(isinstance(n, str) and is_printable(n) for n in names)
+    return names if valid else None
+
+
+def _checkpoint(path: Path, epoch: int | None) -> Path | None:
+    try:
+        checkpoint = choose_checkpoint(path / LEARNER, epoch)
+    except UserError:
+        return None
+    return checkpoint if checkpoint.is_file() else None
+
+
+def trained_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str]:
+    """The classes that a run's prompts were learned on, by label.
+
+    Args:
+        run_dir: the run's folder.
+        epoch: number of the checkpoint; None takes the best, or else the newest.
+
+    Raises:
+        UserError: the run does not say: its method learns no prompts, or it is not ours.
+    """
+    names = known_classnames(run_dir, epoch)
+    if names is None:
         raise UserError(
-            f"{path} is missing, so the classes are not known: the run has not finished, or its "
-            "method learns no prompts; name the classes yourself"
+            f"Neither a checkpoint nor {PROMPT_FILE} in {run_dir} says which classes its prompts "
+            "were learned on; name the classes yourself"
         )
-    names = read_prompt_metadata(path).get("classnames")
-    if not isinstance(names, list) or not all(
-        isinstance(n, str) and is_printable(n) for n in names
-    ):
-        raise UserError(f"{path} does not name its classes; name them yourself")
     return names

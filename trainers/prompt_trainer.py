@@ -26,6 +26,15 @@ from .frozen_clip import autocast, check_precision, load_frozen_clip
 from .nemesis import vector_norms
 from .prompt_file import PROMPT_FILE, save_prompt
 from .prompt_learner import PromptLearner, prompt_length
+from .prompt_origin import (
+    FLAG,
+    ORIGIN,
+    check_shape,
+    data_of,
+    describe_prompts,
+    fit_prompts,
+    read_origin,
+)
 from .prompted_clip import PromptedCLIP
 from .train_views import ViewFeatures, check_views, view_loader
 
@@ -37,6 +46,7 @@ class PromptTrainer(FeatureTrainer):
 
     model: PromptedCLIP
     company: Company = Company()  # several runs that compute together have one in common
+    mismatch = ""  # what does not fit, and is tested all the same
 
     @property
     def method_cfg(self) -> Any:
@@ -210,15 +220,54 @@ class PromptTrainer(FeatureTrainer):
 
     def export_artifacts(self, directory: PathLike) -> None:
         """Write `prompt.safetensors`: the learned vectors and what they mean."""
-        node = self.method_cfg
-        metadata = {
-            "trainer": self.cfg.TRAINER.NAME,
-            "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "weights_sha256": self.loaded_clip.sha256 or "",
-            "class_token_position": node.get("CLASS_TOKEN_POSITION", "end"),
-            "classnames": list(self.dm.dataset.classnames),
-        }
-        save_prompt(Path(directory) / PROMPT_FILE, self.model.prompt_learner, metadata)
+        path = Path(directory) / PROMPT_FILE
+        save_prompt(path, self.model.prompt_learner, self.prompt_origin())
+
+    def prompt_origin(self) -> dict[str, Any]:
+        """What the prompts mean that are learned here."""
+        names = self.dm.dataset.classnames
+        return describe_prompts(self.cfg, self.method_cfg, self.loaded_clip, names)
+
+    def run_state(self) -> dict[str, Any]:
+        """Also what the prompts mean."""
+        return {**super().run_state(), ORIGIN: self.prompt_origin()}
+
+    def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
+        """Give every class the prompt that was learned for it.
+
+        Raises:
+            UserError: the prompts were learned for other classes, with another backbone or at
+                another place in the text, and `ignore_mismatch` is not set; or they have another
+                shape.
+        """
+        weights, learner = state.get("state_dict"), self.model.prompt_learner
+        if self._models[name] is not learner or not isinstance(weights, dict):
+            return state
+        if not isinstance(ctx := weights.get("ctx"), Tensor) or ctx.dim() < 2:
+            return state
+        by_words = bool(self.method_cfg.get("CTX_INIT", ""))
+        if ctx.shape[-2] != learner.length:
+            check_shape(path, ctx, learner.ctx, self.node, by_words)
+        here = {**self.prompt_origin(), "data": data_of(self.cfg)}
+        origin = read_origin(path, state, self.node)
+        fit = fit_prompts(origin, here, weights, self.loaded_clip.model, self.node)
+        self.mismatch = fit.mismatch
+        if fit.mismatch:
+            self._ignore_or_refuse(path, can_be_ignored=ctx.shape == learner.ctx.shape)
+        if fit.rows is not None:
+            ctx = ctx[fit.rows]
+        check_shape(path, ctx, learner.ctx, self.node, by_words)
+        return {**state, "state_dict": {**weights, "ctx": ctx}}
+
+    def _ignore_or_refuse(self, path: Path, can_be_ignored: bool) -> None:
+        if can_be_ignored and self.ignore_mismatch:
+            print(f'Warning: the prompts in "{path}" do not fit: {self.mismatch}')
+            return
+        hint = f", or give {FLAG} to test them all the same" if can_be_ignored else ""
+        raise UserError(
+            f'The prompts in "{path}" do not fit: {self.mismatch}; take the classes and settings '
+            f"that they were learned with{hint}"
+        )
 
     def result_entries(self) -> dict[str, Any]:
         """What a prompt run adds to results.json."""
@@ -226,5 +275,6 @@ class PromptTrainer(FeatureTrainer):
             "weights_sha256": self.loaded_clip.sha256,
             "clip": self.loaded_clip.facts,
             "n_ctx": self.model.prompt_learner.length,
+            **({"ignored_mismatch": self.mismatch} if self.mismatch else {}),
             **self.company.result_entries(),
         }

@@ -165,14 +165,16 @@ class Subject:
     Args:
         run_dir: the run's folder.
         root: folder of the datasets; "" for the run's own.
+        ignore_mismatch: see `open_run`.
 
     Raises:
         UserError: the folder holds no finished run of a method that learns prompts.
     """
 
-    def __init__(self, run_dir: PathLike, root: str = "") -> None:
+    def __init__(self, run_dir: PathLike, root: str = "", ignore_mismatch: bool = False) -> None:
         self.path = Path(run_dir)
         self.root = root
+        self.ignore_mismatch = ignore_mismatch
         results = finished_run(self.path)
         if results is None:
             raise UserError("no finished run is there: results.json is missing or damaged")
@@ -248,7 +250,7 @@ class Subject:
         """The run's test set with the checkpoint's prompts; a second one is only loaded."""
         if self._evaluator is None:
             opts = ("DATASET.ROOT", self.root) if self.root else ()
-            trainer = open_run(self.path, opts, epoch=epoch)
+            trainer = open_run(self.path, opts, epoch=epoch, ignore_mismatch=self.ignore_mismatch)
             if not isinstance(trainer, PromptTrainer):
                 raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
             self._evaluator = PromptEvaluator(trainer)

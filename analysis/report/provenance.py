@@ -140,6 +140,7 @@ def command_of(run: Run, output: str) -> str:
     words += ["--output-dir", output]
     if run.get("model_dir"):
         words += ["--eval-only", "--model-dir", str(run["model_dir"])]
+        words += ["--ignore-mismatch"] * bool(run.get("ignored_mismatch"))
     return shlex.join(words)
 
 

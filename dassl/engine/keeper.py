@@ -38,10 +38,17 @@ def choose_checkpoint(folder: Path, epoch: int | None = None) -> Path:
     if epoch is not None:
         return folder / f"model.pth.tar-{epoch}"
     best = folder / "model-best.pth.tar"
-    path = best if best.is_file() else find_checkpoint(folder)
+    path = best if best.is_file() else find_checkpoint(folder) or _newest(folder)
     if path is None:
         raise UserError(f'No checkpoint in "{folder}"')
     return path
+
+
+def _newest(folder: Path) -> Path | None:
+    """The checkpoint of the highest epoch, for a folder that was copied without `checkpoint`."""
+    numbers = [file.name.rpartition("-")[2] for file in folder.glob("model.pth.tar-*")]
+    found = [int(number) for number in numbers if number.isdecimal()]
+    return folder / f"model.pth.tar-{max(found)}" if found else None
 
 
 class ModelKeeper(DivergenceWatch):
@@ -49,9 +56,11 @@ class ModelKeeper(DivergenceWatch):
 
     Attributes:
         best_result: best result on the validation set so far.
+        ignore_mismatch: `adapt_state` is to let pass what only looks wrong.
     """
 
     best_result = float("-inf")
+    ignore_mismatch = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,9 +215,20 @@ class ModelKeeper(DivergenceWatch):
             return
         for name in self.get_model_names():
             path = choose_checkpoint(Path(directory) / name, epoch)
-            state = load_checkpoint(path)
+            state = self.adapt_state(name, load_checkpoint(path), path)
             load_state(path, state, self._models[name], None, None)
             print(f'Loaded {name} from "{path}" (epoch {shown(state.get("epoch"))})')
+
+    def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
+        """Hook: change or refuse a checkpoint before it is evaluated.
+
+        Args:
+            name: of the model.
+            state: the checkpoint's content.
+            path: of the checkpoint.
+        """
+        del name, path
+        return state
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
         """Put models in training ("train") or evaluation mode ("test", "eval").

@@ -19,6 +19,7 @@ def carry_out(
     model_dir: str | None = None,
     load_epoch: int | None = None,
     overwrite: bool = False,
+    ignore_mismatch: bool = False,
 ) -> None:
     """Train and test, or test what another run has learned, in cfg.OUTPUT_DIR.
 
@@ -28,6 +29,8 @@ def carry_out(
         model_dir: evaluate the model of that folder instead of training ("" loads none).
         load_epoch: which of its checkpoints; None takes the best, or else the newest.
         overwrite: replace a finished run.
+        ignore_mismatch: evaluate the model of `model_dir` also where it does not fit, as far as the
+            trainer looks at that.
 
     Ctrl-C and SIGTERM stop it where it can go on from. With cfg.RESUME naming cfg.OUTPUT_DIR, a
     run that is finished there already is left alone.
@@ -46,7 +49,8 @@ def carry_out(
             return
         with setup_logger(output) or nullcontext():
             try:
-                _carry_out(cfg, train, model_dir, load_epoch, overwrite and not _goes_on(cfg))
+                replace = overwrite and not _goes_on(cfg)
+                _carry_out(cfg, train, model_dir, load_epoch, replace, ignore_mismatch)
             except Interrupted as stop:
                 print(f"Interrupted: {stop}")
                 raise
@@ -70,7 +74,12 @@ def _is_done(output: Path, cfg: Any, overwrite: bool) -> bool:
 
 
 def _carry_out(
-    cfg: Any, train: bool, model_dir: str | None, load_epoch: int | None, overwrite: bool
+    cfg: Any,
+    train: bool,
+    model_dir: str | None,
+    load_epoch: int | None,
+    overwrite: bool,
+    ignore_mismatch: bool,
 ) -> None:
     trainer = start_trainer(cfg)
     trains = train and model_dir is None
@@ -81,6 +90,7 @@ def _carry_out(
     if overwrite:  # only now: a mistake in the command costs nothing
         clear_run(Path(cfg.OUTPUT_DIR))
     if model_dir is not None:
+        trainer.ignore_mismatch = ignore_mismatch
         trainer.load_model(model_dir, epoch=load_epoch)
         trainer.evaluate(model_dir)
     elif trains:

@@ -1,0 +1,133 @@
+"""The golden cases: what the methods' reference implementations compute on tiny models.
+
+They are read from every folder that the environment variable NEMESIS_GOLDEN_DIR names (several are
+separated by os.pathsep); without it, from the folders of tests/data that have a cases.json. Models
+and inputs are those of the case's own folder, and the bundled ones where it has none.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip.model import CLIP
+from clip.weights import load_clip
+
+DATA = Path(__file__).parent.parent / "data"
+TOLERANCE = 2e-5
+TEXT_HEADS = 2  # the golden models' width of 32 would give width // 64 = 0 heads
+
+
+@cache
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of a file as tensors."""
+    with np.load(path, allow_pickle=False) as data:
+        return {key: torch.from_numpy(data[key]) for key in data.files}
+
+
+@dataclass(frozen=True)
+class GoldenFolder:
+    """A folder with cases.json and the files beside it."""
+
+    path: Path
+
+    def file(self, name: str) -> Path:
+        """A model or the inputs: the folder's own, or else the bundled one."""
+        own = self.path / name
+        return own if own.is_file() else BUNDLED.path / name
+
+    def weights(self, arch: str) -> Path:
+        """The file of a tiny model, `vit` or `rn`."""
+        return self.file(f"tiny_{arch}.safetensors")
+
+    def clip(self, arch: str) -> CLIP:
+        """A fresh tiny model, `vit` or `rn`, frozen."""
+        path, device = str(self.weights(arch)), torch.device("cpu")
+        model = load_clip(path, device=device, transformer_heads=TEXT_HEADS).model
+        return model.requires_grad_(False)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The images, labels and prompts that the cases have in common."""
+        return read_arrays(self.file("inputs.npz"))
+
+    def images(self, arch: str, batch: int = 0) -> Tensor:
+        """Batch 0, 1 or 2 of the input images."""
+        return self.inputs[f"images_{arch}"][batch]
+
+    def labels(self, batch: int = 0) -> Tensor:
+        """The labels of a batch."""
+        return self.inputs["labels"][batch]
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """The contents of cases.json."""
+        return json.loads((self.path / "cases.json").read_text(encoding="utf-8"))
+
+    def cases(self) -> "Iterator[Case]":
+        """Every case, once for each architecture that it names."""
+        index = self.index
+        for entry in index["cases"]:
+            for arch in ("vit", "rn") if entry["arch"] == "both" else (entry["arch"],):
+                yield Case(self, entry, arch, index["classes"])
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a reference implementation computed, on which model and with which settings."""
+
+    folder: GoldenFolder
+    entry: dict[str, Any]
+    arch: str
+    classes: list[str]
+
+    @property
+    def kind(self) -> str:
+        """What was computed, such as `coop`."""
+        return self.entry["kind"]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The settings."""
+        return self.entry["params"]
+
+    @property
+    def expected(self) -> dict[str, Tensor]:
+        """The numbers."""
+        return read_arrays(self.folder.path / self.entry["file"])
+
+    def clip(self) -> CLIP:
+        """A fresh model of the case's architecture."""
+        return self.folder.clip(self.arch)
+
+    def images(self, batch: int = 0) -> Tensor:
+        """A batch of images as the architecture takes them."""
+        return self.folder.images(self.arch, batch)
+
+    def labels(self, batch: int = 0) -> Tensor:
+        """The labels of a batch."""
+        return self.folder.labels(batch)
+
+
+BUNDLED = GoldenFolder(DATA / "golden")
+
+
+def golden_folders() -> list[GoldenFolder]:
+    """The folders whose cases are run."""
+    named = [part for part in os.environ.get("NEMESIS_GOLDEN_DIR", "").split(os.pathsep) if part]
+    bundled = sorted(index.parent for index in DATA.glob("*/cases.json"))
+    return [GoldenFolder(Path(part)) for part in named or bundled]
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Equal within the golden tolerance, absolute and relative, as fp32."""
+    torch.testing.assert_close(
+        actual.detach().float(), expected.float(), atol=tolerance, rtol=tolerance
+    )

@@ -1,0 +1,83 @@
+"""Every golden case and record of every folder; what nobody knows how to run fails.
+
+NEMESIS_GOLDEN_DIR names other folders than the bundled ones, separated as in PATH:
+
+    NEMESIS_GOLDEN_DIR=/data/golden:/data/more python -m pytest tests/golden
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.golden import nemesis, plot, prompts, records
+from tests.golden.cases import Case, golden_folders
+
+FOLDERS = golden_folders()
+
+
+def check_inputs(case: Case, root: Path) -> None:
+    """The images go through the model, and the labels are classes."""
+    del root
+    labels = case.expected["labels"]
+    assert 0 <= labels.min() <= labels.max() < len(case.classes)
+    for images in case.expected[f"images_{case.arch}"]:
+        assert case.clip().encode_image(images).isfinite().all()
+
+
+CHECKS: dict[str, Callable[[Case, Path], None]] = {
+    "inputs": check_inputs,
+    "clip_forward": prompts.check_clip_forward,
+    "coop": prompts.check_coop,
+    "crt": prompts.check_crt,
+    "cocoop": prompts.check_cocoop,
+    "pun": nemesis.check_pun,
+    "pan": nemesis.check_pan,
+    "combined": nemesis.check_combined,
+    "steps": nemesis.check_steps,
+    "plot": plot.check_plot,
+    "plot_nemesis": nemesis.check_plot_nemesis,
+    "steps_plot": nemesis.check_steps,
+}
+RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "schedules.json": records.check_schedules,
+    "fewshot.json": records.check_fewshot,
+    "tokenizer.json": records.check_tokenizer,
+}
+
+
+def all_cases() -> list[Any]:
+    return [
+        pytest.param(case, id=f"{folder.path.name}-{case.entry['name']}-{case.arch}")
+        for folder in FOLDERS
+        for case in folder.cases()
+    ]
+
+
+def all_records() -> list[Any]:
+    files = [file for folder in FOLDERS for file in sorted(folder.path.glob("*.json"))]
+    return [
+        pytest.param(file, id=f"{file.parent.name}-{file.name}")
+        for file in files
+        if file.name != "cases.json"
+    ]
+
+
+@pytest.mark.parametrize("case", all_cases())
+def test_case(case: Case, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    record_property("golden", case.kind)
+    if case.kind not in CHECKS:
+        pytest.fail(f"{case.kind} is no known kind of golden case; known are {', '.join(CHECKS)}")
+    for key, described in case.entry["arrays"].items():
+        assert list(case.expected[key].shape) == described["shape"], key
+    CHECKS[case.kind](case, tmp_path)
+
+
+@pytest.mark.parametrize("file", all_records())
+def test_record(file: Path, record_property: Callable[[str, object], None]) -> None:
+    record_property("golden", file.name)
+    if file.name not in RECORDS:
+        pytest.fail(f"{file.name} is no known record; known are {', '.join(RECORDS)}")
+    RECORDS[file.name](json.loads(file.read_text(encoding="utf-8")))

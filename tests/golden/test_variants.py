@@ -1,0 +1,57 @@
+"""The golden tests run cases that they have never seen, and fail on what they do not know."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.golden.variants import make_all
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run_golden(*folders: Path) -> tuple[dict[str, int], str]:
+    """How many tests passed and failed on these folders, and what pytest printed."""
+    where = os.pathsep.join(map(str, folders))
+    words = ["-n", "0", "-q", "-p", "no:cacheprovider", "tests/golden/test_golden.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        cwd=ROOT,
+        env={**os.environ, "NEMESIS_GOLDEN_DIR": where},
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    found = re.findall(r"(\d+) (passed|failed|error)", done.stdout.splitlines()[-1])
+    return {outcome: int(count) for count, outcome in found}, done.stdout
+
+
+def test_cases_never_seen_pass_and_wrong_or_unknown_ones_fail(tmp_path: Path) -> None:
+    made, foreign = tmp_path / "made", tmp_path / "foreign"
+    made.mkdir()
+    foreign.mkdir()
+    cases = list(make_all(made).cases())
+    assert {case.arch for case in cases} == {"vit", "rn", "none"}
+
+    wrong = next(case for case in cases if case.kind == "pun")
+    arrays: dict[str, Any] = {**wrong.expected, "loss": wrong.expected["loss"] + 1e-3}
+    np.savez(foreign / "wrong.npz", **arrays)
+    unknown = {**wrong.entry, "name": "b", "kind": "telepathy"}
+    entries = [{**wrong.entry, "name": "a", "file": "wrong.npz"}, unknown]
+    (foreign / "cases.json").write_text(json.dumps({"classes": ["a"], "cases": entries}))
+    (foreign / "moods.json").write_text("{}")
+
+    counts, printed = run_golden(made, foreign)
+    assert counts == {"passed": len(cases), "failed": 3}
+    assert "telepathy is no known kind of golden case" in printed
+    assert "moods.json is no known record" in printed
+
+
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    counts, _ = run_golden(tmp_path / "missing")
+    assert counts == {"error": 1}
