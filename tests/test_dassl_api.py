@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from yacs.config import CfgNode as YacsNode
 
+from dassl.data import DataManager
 from dassl.engine import build_trainer, finished_run
 from dassl.utils import set_random_seed
 from tests.dassl_toy import make_images, registered, toy_config
@@ -168,3 +170,15 @@ def test_foreign_files_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     again = build_trainer(toy_config(root, tmp_path / "again", *opts))
     again.load_model(str(tmp_path / "out"), epoch=12)
     assert again.test() == results["accuracy"]
+
+
+def test_a_configuration_of_somebodys_copy_of_the_defaults(tmp_path: Path) -> None:
+    theirs = YacsNode(toy_config(make_images(tmp_path / "data"), tmp_path / "out"))
+    for group, key in (("DATALOADER", "ON_BAD_IMAGE"), ("INPUT", "TRAIN_VIEWS"), ("TEST", "SPLIT")):
+        del theirs[group][key]
+    before = str(theirs)
+    build_trainer(theirs).train()
+    assert str(theirs) == before
+    results = finished_run(tmp_path / "out")
+    assert results is not None and results["config"]["DATALOADER"]["ON_BAD_IMAGE"] == "error"
+    assert len(DataManager(theirs).dataset.train_x) == 16

@@ -12,6 +12,7 @@ from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
+from ..config import complete_config
 from ..utils import UserError, choose_device, isolated_rng
 from .datasets import Datum, build_dataset
 from .images import check_classes_left, is_broken_image, read_image, without_broken
@@ -227,7 +228,7 @@ class DataManager:
         custom_tfm_test: Transform | None = None,
         dataset_wrapper: Callable[..., Dataset[Any]] | None = None,
     ) -> None:
-        self.cfg = cfg
+        self.cfg = cfg = complete_config(cfg)
         self.dataset = build_dataset(cfg)
         self.tfm_train: Any = custom_tfm_train or build_transform(cfg, is_train=True)
         self.tfm_test: Any = custom_tfm_test or build_transform(cfg, is_train=False)

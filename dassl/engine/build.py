@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..config import complete_config
 from ..utils import Registry, UserError, collect_env_info, set_random_seed
 
 TRAINER_REGISTRY = Registry("TRAINER")
@@ -26,9 +27,13 @@ def find_trainer(cfg: Any) -> Any:
 def build_trainer(cfg: Any) -> Any:
     """Create the trainer that `cfg.TRAINER.NAME` names.
 
+    Args:
+        cfg: the configuration; keys that it lacks get their defaults, in a copy.
+
     Raises:
         UserError: see `find_trainer`, and whatever the trainer refuses.
     """
+    cfg = complete_config(cfg)
     trainer_class = find_trainer(cfg)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
@@ -41,6 +46,7 @@ def check_trainer(cfg: Any) -> None:
     Raises:
         UserError: see `find_trainer`, and the trainer's `check_cfg`.
     """
+    cfg = complete_config(cfg)
     trainer_class = find_trainer(cfg)
     check = getattr(trainer_class, "check_cfg", None)
     if check is not None:
