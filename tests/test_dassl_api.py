@@ -15,8 +15,12 @@ from tests.dassl_toy import make_images, registered, toy_config
 
 NAMES = {
     "dassl.config": "get_cfg_default clean_cfg",
-    "dassl.engine": "TRAINER_REGISTRY build_trainer TrainerBase SimpleTrainer TrainerX",
-    "dassl.engine.trainer": "TrainerBase SimpleTrainer TrainerX",
+    "dassl.engine": (
+        "TRAINER_REGISTRY build_trainer TrainerBase SimpleTrainer TrainerX TrainerXU SimpleNet"
+    ),
+    "dassl.engine.trainer": (
+        "TrainerBase SimpleTrainer TrainerX TrainerXU SimpleNet SummaryWriter"
+    ),
     "dassl.data": "DataManager",
     "dassl.data.data_manager": "DataManager build_data_loader DatasetWrapper",
     "dassl.data.datasets": "DATASET_REGISTRY build_dataset Datum DatasetBase",
@@ -25,15 +29,31 @@ NAMES = {
     "dassl.data.transforms.transforms": "build_transform INTERPOLATION_MODES",
     "dassl.data.samplers": "build_sampler RandomDomainSampler SeqDomainSampler RandomClassSampler",
     "dassl.evaluation": "EVALUATOR_REGISTRY build_evaluator EvaluatorBase Classification",
-    "dassl.metrics": "compute_accuracy",
+    "dassl.metrics": "compute_accuracy compute_distance_matrix",
+    "dassl.metrics.distance": "compute_distance_matrix euclidean_squared_distance cosine_distance",
+    "dassl.modeling": (
+        "build_backbone build_head build_network Backbone BACKBONE_REGISTRY HEAD_REGISTRY "
+        "NETWORK_REGISTRY"
+    ),
     "dassl.optim": "build_optimizer build_lr_scheduler",
+    "dassl.optim.lr_scheduler": (
+        "build_lr_scheduler ConstantWarmupScheduler LinearWarmupScheduler AVAI_SCHEDS"
+    ),
+    "dassl.optim.optimizer": "build_optimizer AVAI_OPTIMS",
+    "dassl.optim.radam": "RAdam PlainRAdam AdamW",
     "dassl.utils": (
         "Registry setup_logger set_random_seed collect_env_info mkdir_if_missing read_json "
         "write_json check_isfile listdir_nohidden get_most_similar_str_to_a_from_b "
         "check_availability tolist_if_not AverageMeter MetricMeter save_checkpoint "
         "load_checkpoint resume_from_checkpoint load_pretrained_weights open_all_layers "
-        "open_specified_layers count_num_param init_network_weights"
+        "open_specified_layers count_num_param init_network_weights read_image download_url"
     ),
+    "dassl.utils.tools": (
+        "mkdir_if_missing check_isfile read_json write_json set_random_seed download_url "
+        "read_image collect_env_info listdir_nohidden check_availability tolist_if_not "
+        "get_most_similar_str_to_a_from_b"
+    ),
+    "dassl.utils.torchtools": "adjust_learning_rate set_bn_to_eval load_pretrained_weights",
 }
 
 DATASET = """

@@ -110,15 +110,17 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
     def _transformed(self, img0: Image.Image) -> dict[str, Any]:
         if self.transform is None:
             return {"img": self.to_tensor(img0)}
-        transforms = (
-            list(self.transform) if isinstance(self.transform, Sequence) else [self.transform]
-        )
-        images: dict[str, Any] = {}
-        for transform in transforms:
-            for _ in range(self.k_tfm):
-                name = "img" if not images else f"img{len(images) + 1}"
-                images[name] = transform(img0)
-        return images
+        several = isinstance(self.transform, Sequence)
+        images: list[Any] = []
+        for transform in self.transform if several else [self.transform]:
+            new = self._transform_image(transform, img0)
+            images += new if isinstance(new, list) else [new]
+        return {f"img{number if number > 1 else ''}": x for number, x in enumerate(images, 1)}
+
+    def _transform_image(self, tfm: Transform, img0: Image.Image) -> Any:
+        """One image under a transform, or a list of K_TRANSFORMS of them."""
+        images = [tfm(img0) for _ in range(self.k_tfm)]
+        return images[0] if len(images) == 1 else images
 
 
 def build_data_loader(

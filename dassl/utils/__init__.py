@@ -10,6 +10,7 @@ from .checkpoint import (
 )
 from .command_line import Parser, exit_code, refused_by_system
 from .errors import UserError
+from .fetching import download_url
 from .files import (
     PathLike,
     check_isfile,
@@ -42,15 +43,18 @@ from .tools import (
     get_most_similar_str_to_a_from_b,
     isolated_rng,
     package_versions,
+    read_image,
     set_generator_states,
     set_random_seed,
     tolist_if_not,
 )
 from .torchtools import (
+    adjust_learning_rate,
     count_num_param,
     init_network_weights,
     open_all_layers,
     open_specified_layers,
+    set_bn_to_eval,
 )
 
 __all__ = [
@@ -62,12 +66,14 @@ __all__ = [
     "PathLike",
     "Registry",
     "UserError",
+    "adjust_learning_rate",
     "check_availability",
     "check_isfile",
     "choose_device",
     "collect_env_info",
     "collector_paused",
     "count_num_param",
+    "download_url",
     "exit_code",
     "file_state",
     "find_checkpoint",
@@ -89,6 +95,7 @@ __all__ = [
     "prepare_output_dir",
     "publish_json",
     "random_states",
+    "read_image",
     "read_json",
     "read_sealed",
     "refused_by_system",
@@ -96,6 +103,7 @@ __all__ = [
     "resume_from_checkpoint",
     "save_checkpoint",
     "sealed",
+    "set_bn_to_eval",
     "set_generator_states",
     "set_random_seed",
     "setup_logger",
