@@ -55,7 +55,7 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, d
     model = open_clip.get_model_config(architecture)
     _check_plain(architecture, model)
     weights = open_clip.get_pretrained_cfg(architecture, tag)
-    root = str(download_root) if download_root is not None else None
+    root = str(Path(download_root).expanduser()) if download_root is not None else None
     try:
         path = Path(open_clip.download_pretrained(weights, cache_dir=root))
     except Exception as error:  # whatever its downloaders and the network raise

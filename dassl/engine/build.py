@@ -4,6 +4,7 @@ from typing import Any
 
 from ..config import complete_config
 from ..utils import Registry, UserError, collect_env_info, set_random_seed
+from .trainer import TrainerX
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -22,6 +23,21 @@ def find_trainer(cfg: Any) -> Any:
             "on features of a frozen image tower; leave it at 0"
         )
     return trainer_class
+
+
+def learns(cfg: Any) -> bool:
+    """Whether there is something to test only when the trainer has been trained.
+
+    A trainer that does not learn says so by its class attribute `learns`; one without a training
+    step of its own, as CoOp's zero-shot trainers are, does not either.
+
+    Raises:
+        UserError: see `find_trainer`.
+    """
+    trainer_class = find_trainer(cfg)
+    steps = ("forward_backward", "run_epoch")
+    has_step = any(getattr(trainer_class, s, None) is not getattr(TrainerX, s) for s in steps)
+    return has_step and getattr(trainer_class, "learns", True)
 
 
 def build_trainer(cfg: Any) -> Any:

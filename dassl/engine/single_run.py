@@ -1,15 +1,17 @@
 """One run from its configuration to its results, with its log."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..config import to_dict
+from ..data.datasets import DATASET_REGISTRY
 from ..utils import UserError, prepare_output_dir, setup_logger
-from .build import start_trainer
+from .build import check_trainer, learns, start_trainer
 from .interruption import Interrupted, stopping_on_signals
 from .run_lock import run_folder
 from .run_record import RESUME, clear_run, finished_run, same_run
+from .traces import Traces
 
 
 def carry_out(
@@ -25,7 +27,8 @@ def carry_out(
     Args:
         cfg: the frozen configuration.
         train: False builds everything and trains nothing.
-        model_dir: evaluate the model of that folder instead of training ("" loads none).
+        model_dir: evaluate the model of that folder instead of training; "" loads none, for a
+            trainer that does not learn.
         load_epoch: which of its checkpoints; None takes the best, or else the newest.
         overwrite: replace a finished run.
 
@@ -38,15 +41,27 @@ def carry_out(
         FloatingPointError: the training diverged.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    output = prepare_output_dir(cfg.OUTPUT_DIR)
-    with run_folder(output), stopping_on_signals():
+    check_trainer(cfg)
+    DATASET_REGISTRY.get(cfg.DATASET.NAME)
+    if model_dir == "" and learns(cfg):
+        raise UserError(
+            f"--eval-only tests what a run has learned, and {cfg.TRAINER.NAME} has to learn: name "
+            "that run's folder with --model-dir"
+        )
+    with ExitStack() as stack:
+        traces = stack.enter_context(Traces(Path(cfg.OUTPUT_DIR)))
+        output = prepare_output_dir(cfg.OUTPUT_DIR)
+        stack.enter_context(run_folder(output))
+        stack.enter_context(stopping_on_signals())
         if _is_done(output, cfg, overwrite):
             (output / RESUME).unlink(missing_ok=True)  # of one that was killed as it ended
             print(f"{output} holds this run, and it is finished")
             return
         with setup_logger(output) or nullcontext():
             try:
-                _carry_out(cfg, train, model_dir, load_epoch, overwrite and not _goes_on(cfg))
+                _carry_out(
+                    cfg, train, model_dir, load_epoch, overwrite and not _goes_on(cfg), traces
+                )
             except Interrupted as stop:
                 print(f"Interrupted: {stop}")
                 raise
@@ -70,7 +85,12 @@ def _is_done(output: Path, cfg: Any, overwrite: bool) -> bool:
 
 
 def _carry_out(
-    cfg: Any, train: bool, model_dir: str | None, load_epoch: int | None, overwrite: bool
+    cfg: Any,
+    train: bool,
+    model_dir: str | None,
+    load_epoch: int | None,
+    overwrite: bool,
+    traces: Traces,
 ) -> None:
     trainer = start_trainer(cfg)
     trains = train and model_dir is None
@@ -80,6 +100,8 @@ def _carry_out(
         clear_run(Path(cfg.OUTPUT_DIR))
     if model_dir is not None:
         trainer.load_model(model_dir, epoch=load_epoch)
+        traces.begun = True
         trainer.evaluate(model_dir)
     elif trains:
+        traces.begun = True
         trainer.train()

@@ -7,6 +7,8 @@ from typing import Any
 from .errors import UserError
 from .strangers import sentence
 
+ALIKE = 0.5  # how alike a name is, at least, that somebody may have meant
+
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
     """Return the string of `b` that is most similar to `a`, whatever the case.
@@ -18,6 +20,22 @@ def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
     return max(b, key=lambda s: difflib.SequenceMatcher(None, a, s.lower()).ratio())
 
 
+def choices(a: str, b: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: the one that is like it, and all that are known.
+
+    Args:
+        a: the unknown name.
+        b: the known ones.
+    """
+    if not b:
+        return "; there is none"
+    names = ", ".join(b)
+    nearest = get_most_similar_str_to_a_from_b(a, b)
+    if difflib.SequenceMatcher(None, a[:200].lower(), nearest.lower()).ratio() < ALIKE:
+        return f"; available: {names}"
+    return f'; did you mean "{nearest}"? Available: {names}'
+
+
 def check_availability(requested: str, available: Sequence[str]) -> None:
     """Make sure that `requested` is one of `available`.
 
@@ -25,11 +43,7 @@ def check_availability(requested: str, available: Sequence[str]) -> None:
         UserError: it is not; names the nearest.
     """
     if requested not in available:
-        nearest = get_most_similar_str_to_a_from_b(requested, available)
-        raise UserError(
-            f'"{sentence(requested)}" is not available; did you mean "{nearest}"? '
-            f"Available: {', '.join(available)}"
-        )
+        raise UserError(f'"{sentence(requested)}" is not available{choices(requested, available)}')
 
 
 def tolist_if_not(x: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from ...utils.archives import ArchiveError, extract
 from ...utils.errors import UserError
 from ...utils.fetching import download_from_drive, download_url
-from ...utils.tools import check_availability
+from ...utils.names import check_availability
 
 
 class Datum:
