@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import os
 import runpy
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -175,29 +174,25 @@ def try_dataset(folder: Path, file: Path) -> None:
 def try_train(folder: Path, file: Path) -> None:
     """Import a train.py, and run it for each trainer whose keys it declares."""
     from dassl.engine import TRAINER_REGISTRY
+    from dassl.engine.build import learns
 
     module = importlib.import_module("train")
     for name, trainer in TRAINER_REGISTRY.items():
         if not getattr(trainer, "__module__", "").startswith("trainers."):
             continue
         cfg = settings(folder, module, name)
-        precisions = [
-            word
-            for group, node in cfg.TRAINER.items()
-            if isinstance(node, dict) and "PREC" in node
-            for word in (f"TRAINER.{group}.PREC", "fp32")
-        ]
-        pairs = [word for pair in TINY.items() for word in pair]
-        output = ("--output-dir", str(folder.parent / "out" / f"train_{name}"))
-        run_train(
-            ["--root", str(folder.parent / "data"), "--trainer", name, *output], precisions, pairs
-        )
+        words = ["--root", cfg.DATASET.ROOT, "--trainer", name]
+        words += ["--output-dir", f"{cfg.OUTPUT_DIR}_train"]
+        words += [] if learns(cfg) else ["--eval-only"]
+        for group, node in cfg.TRAINER.items():
+            words += [f"TRAINER.{group}.PREC", "fp32"] if "PREC" in node else []
+        run_train([*words, *(word for pair in TINY.items() for word in pair)])
         print(f"ran train.py --trainer {name}")
 
 
-def run_train(*words: list[str]) -> None:
+def run_train(words: list[str]) -> None:
     """Run the staged train.py from its command line."""
-    out, sys.argv = sys.stdout, ["train.py", *(word for part in words for word in part)]
+    out, sys.argv = sys.stdout, ["train.py", *words]
     try:
         runpy.run_path("train.py", run_name="__main__")
     finally:
@@ -213,12 +208,8 @@ def main(kind: str, path: str, work: str, *words: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what their code does
         if words:
-            run_train(
-                [
-                    word.format(data=folder.parent / "data", out=folder.parent / "out")
-                    for word in words
-                ]
-            )
+            places = {name: folder.parent / name for name in ("data", "out")}
+            run_train([word.format(**places) for word in words])
         else:
             {"trainer": try_trainer, "dataset": try_dataset, "train": try_train}[kind](folder, file)
 
@@ -226,4 +217,3 @@ def main(kind: str, path: str, work: str, *words: str) -> None:
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
     main(*sys.argv[1:])
-    shutil.rmtree(Path(sys.argv[3]) / "stage")

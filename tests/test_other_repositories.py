@@ -84,8 +84,8 @@ def test_a_file_that_fails_is_named(tmp_path: Path) -> None:
         attempt("trainer", file, tmp_path / "work")
 
 
-@pytest.mark.parametrize(("beta", "printed"), [("0.5", "0.5"), ("None", "None"), ("1", "1")])
-def test_the_command_line_of_the_reference(beta: str, printed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beta", ["0.5", "None"])
+def test_the_command_line_of_the_reference(beta: str, tmp_path: Path) -> None:
     words = (
         *("--root", "{data}", "--seed", "1", "--trainer", "CoOpNemesis"),
         *("--dataset-config-file", "configs/squares.yaml", "--config-file", "configs/tiny.yaml"),
@@ -93,12 +93,10 @@ def test_the_command_line_of_the_reference(beta: str, printed: str, tmp_path: Pa
         *("TRAINER.CoOpNemesis.N_CTX", "5", "TRAINER.CoOpNemesis.NT", "one"),
         *("TRAINER.CoOpNemesis.BETA", beta),
     )
-    out = attempt("train", SMALL / "train.py", tmp_path, *words)
-    assert f"BETA: {printed}\n" in out or f"BETA: {printed}" in out
+    assert f"BETA: {beta}\n" in attempt("train", SMALL / "train.py", tmp_path, *words)
     results = read_sealed(tmp_path / "out" / "results.json")
     assert (results["trainer"], results["status"]) == ("CoOpNemesis", "finished")
     assert results["config"]["TRAINER"]["CoOpNemesis"]["BETA"] == (
         None if beta == "None" else float(beta)
     )
-    # A second seed draws anew, the first reads the pickled draw.
     assert (tmp_path / "data" / "squares" / "split_fewshot" / "shot_2-seed_1.pkl").is_file()

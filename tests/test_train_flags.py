@@ -180,6 +180,7 @@ def test_files_in_the_home_folder(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    data_root.mkdir(exist_ok=True)
     (tmp_path / "data").symlink_to(data_root)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     first = command(Path("~/first"), Path("~/data"), *SHORT)

@@ -110,9 +110,11 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
     def _transformed(self, img0: Image.Image) -> dict[str, Any]:
         if self.transform is None:
             return {"img": self.to_tensor(img0)}
-        several = isinstance(self.transform, Sequence)
+        transforms = (
+            list(self.transform) if isinstance(self.transform, Sequence) else [self.transform]
+        )
         images: list[Any] = []
-        for transform in self.transform if several else [self.transform]:
+        for transform in transforms:
             new = self._transform_image(transform, img0)
             images += new if isinstance(new, list) else [new]
         return {f"img{number if number > 1 else ''}": x for number, x in enumerate(images, 1)}
