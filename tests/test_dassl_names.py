@@ -136,7 +136,7 @@ class Pairs(TrainerXU, ToyTrainer):
 def test_training_with_unlabelled_images(count: str, batches: int, tmp_path: Path) -> None:
     root = make_images(tmp_path / "data")
     opts = ("DATASET.NAME", "HalfLabelled", "TRAINER.NAME", "Pairs", "TRAIN.COUNT_ITER", count)
-    with registered(Pairs):  # type: ignore[type-abstract]
+    with registered(Pairs):
         DATASET_REGISTRY.register(HalfLabelled)
         trainer = build_trainer(toy_config(root, tmp_path / "out", *opts, "OPTIM.MAX_EPOCH", "2"))
         trainer.train()
