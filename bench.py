@@ -11,28 +11,31 @@ r"""What a step costs: the textbook way of tuning prompts beside ours, in one ru
 Exit codes: 0 done, 2 a mistake in the command (one sentence says which).
 """
 
-import argparse
-import difflib
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dassl.startup import importing
 
-import torch
+with importing(__name__):
+    import argparse
+    import difflib
+    import sys
+    from collections.abc import Sequence
+    from dataclasses import replace
+    from pathlib import Path
 
-from analysis.cost.cases import CASES, Setting
-from analysis.cost.corruption import TEST_IMAGES, measure, report
-from analysis.cost.figures import draw_all
-from analysis.cost.loading import measure_loading, write_loading_report
-from analysis.cost.parity import parity
-from analysis.cost.report import environment, write_report
-from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, target_plan
-from analysis.cost.synthetic import Backbone, class_names
-from analysis.cost.tables import BASELINE, TABLES, classes_of, write_cost_table
-from clip.errors import ClipError
-from dassl.config import load_config
-from dassl.utils import Parser, UserError, choose_device, exit_code, prepare_output_dir
-from datasets.imagenet import imagenet_classnames
+    import torch
+
+    from analysis.cost.cases import CASES, Setting
+    from analysis.cost.corruption import TEST_IMAGES, measure, report
+    from analysis.cost.figures import draw_all
+    from analysis.cost.loading import measure_loading, write_loading_report
+    from analysis.cost.parity import parity
+    from analysis.cost.report import environment, write_report
+    from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, target_plan
+    from analysis.cost.synthetic import Backbone, class_names
+    from analysis.cost.tables import BASELINE, TABLES, classes_of, write_cost_table
+    from clip.errors import ClipError
+    from dassl.config import load_config
+    from dassl.utils import Parser, UserError, choose_device, exit_code, prepare_output_dir
+    from datasets.imagenet import imagenet_classnames
 
 BACKBONES = ("RN50", "ViT-B/16")
 CLASSES = (10, 100, 1000)

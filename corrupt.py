@@ -11,22 +11,25 @@ seeds (Tables A2 and A3) and the figures 1b and A1.
 Exit codes: 0 done, 1 a run could not be studied (the others were), 2 a mistake in the command.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from dassl.startup import importing
 
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
-from analysis.corruption.figures import draw_figures
-from analysis.corruption.frequency import group_by_seed
-from analysis.corruption.runs import run_folders
-from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject, check_values
-from analysis.corruption.tables import write_tables
-from analysis.opening import add_ignore_flag
-from clip.errors import ClipError
-from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
-from dassl.utils.strangers import printable
+with importing(__name__):
+    import argparse
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import datasets  # noqa: F401  (registers the datasets)
+    import trainers  # noqa: F401  (registers the methods)
+    from analysis.corruption.figures import draw_figures
+    from analysis.corruption.frequency import group_by_seed
+    from analysis.corruption.runs import run_folders
+    from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject, check_values
+    from analysis.corruption.tables import write_tables
+    from analysis.opening import add_ignore_flag
+    from clip.errors import ClipError
+    from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
+    from dassl.utils.strangers import printable
 
 DEFAULT_OUTPUT = Path("output/low_norm")
 

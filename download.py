@@ -11,20 +11,23 @@ hand is unpacked. What cannot be had is listed at the end, with where it has to 
 Exit codes: 0 everything is there, 2 a mistake in the command, 1 something could not be had.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-from itertools import groupby
-from pathlib import Path
+from dassl.startup import importing
 
-import yaml
-from tabulate import tabulate
+with importing(__name__):
+    import argparse
+    import sys
+    from collections.abc import Sequence
+    from itertools import groupby
+    from pathlib import Path
 
-import datasets  # noqa: F401  (registers the datasets)
-from dassl.data.datasets import DATASET_REGISTRY, Source
-from dassl.utils import Parser, UserError, check_availability, exit_code
-from datasets.download import Address, Fetcher, Missing
-from datasets.sources import SOURCES
+    import yaml
+    from tabulate import tabulate
+
+    import datasets  # noqa: F401  (registers the datasets)
+    from dassl.data.datasets import DATASET_REGISTRY, Source
+    from dassl.utils import Parser, UserError, check_availability, exit_code
+    from datasets.download import Address, Fetcher, Missing
+    from datasets.sources import SOURCES
 
 CONFIGS = Path(__file__).parent / "configs" / "datasets"
 

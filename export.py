@@ -16,16 +16,19 @@ Exit codes: 0 done, 2 a mistake in the command, or a method that has no such mat
 features depend on the image, PLOT matches several prompts by optimal transport).
 """
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from dassl.startup import importing
 
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
-from analysis.export import CLASSIFIER_FILE, export_command
-from analysis.opening import add_run_flags
-from clip.errors import ClipError
-from dassl.utils import Parser, UserError, exit_code
+with importing(__name__):
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import datasets  # noqa: F401  (registers the datasets)
+    import trainers  # noqa: F401  (registers the methods)
+    from analysis.export import CLASSIFIER_FILE, export_command
+    from analysis.opening import add_run_flags
+    from clip.errors import ClipError
+    from dassl.utils import Parser, UserError, exit_code
 
 
 def build_parser() -> Parser:

@@ -11,21 +11,24 @@ from 0. A word ends with </w>; without, it is the beginning of one.
 Exit codes: 0 done, 1 a run could not be read (the others were), 2 a mistake in the command.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dassl.startup import importing
 
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
-from analysis.corruption.runs import run_folders
-from analysis.opening import add_setup_flags, open_quietly
-from analysis.words import interpret, word_table
-from clip.errors import ClipError
-from dassl.utils import Parser, UserError, exit_code, write_json
-from dassl.utils.strangers import printable
-from trainers.prompt_trainer import PromptTrainer
+with importing(__name__):
+    import argparse
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
+    import datasets  # noqa: F401  (registers the datasets)
+    import trainers  # noqa: F401  (registers the methods)
+    from analysis.corruption.runs import run_folders
+    from analysis.opening import add_setup_flags, open_quietly
+    from analysis.words import interpret, word_table
+    from clip.errors import ClipError
+    from dassl.utils import Parser, UserError, exit_code, write_json
+    from dassl.utils.strangers import printable
+    from trainers.prompt_trainer import PromptTrainer
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,15 +16,18 @@ Exit codes: 0 done, 1 some images could not be read (stderr says which; the othe
 mistake in the command (one sentence says which).
 """
 
-import sys
-from collections.abc import Sequence
+from dassl.startup import importing
 
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
-from analysis.opening import add_run_flags, positive
-from analysis.predict import predict_command
-from clip.errors import ClipError
-from dassl.utils import Parser, UserError, exit_code
+with importing(__name__):
+    import sys
+    from collections.abc import Sequence
+
+    import datasets  # noqa: F401  (registers the datasets)
+    import trainers  # noqa: F401  (registers the methods)
+    from analysis.opening import add_run_flags, positive
+    from analysis.predict import predict_command
+    from clip.errors import ClipError
+    from dassl.utils import Parser, UserError, exit_code
 
 
 def build_parser() -> Parser:

@@ -16,21 +16,24 @@ Exit codes: 0 done, 1 a results.json is damaged (the others are in the report), 
 command, or runs that must not stand in one row or cell.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from dassl.startup import importing
 
-from analysis.report.building import Options, build
-from analysis.report.comparison import TESTS
-from analysis.report.listing import to_markdown
-from analysis.report.planned import Planned, as_run
-from analysis.report.settings import TRAITS, row_name, short_names
-from dassl.utils import Parser, UserError, exit_code
-from dassl.utils.strangers import printable
-from sweeps.command import plan
-from sweeps.runs import Run, State
-from sweeps.sweep_file import PAPER
+with importing(__name__):
+    import argparse
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from analysis.report.building import Options, build
+    from analysis.report.comparison import TESTS
+    from analysis.report.listing import to_markdown
+    from analysis.report.planned import Planned, as_run
+    from analysis.report.settings import TRAITS, row_name, short_names
+    from dassl.utils import Parser, UserError, exit_code
+    from dassl.utils.strangers import printable
+    from sweeps.command import plan
+    from sweeps.runs import Run, State
+    from sweeps.sweep_file import PAPER
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,16 +10,19 @@ Exit codes: 0 all runs are done, 1 some failed (a table says which and why), 2 a
 command or its files, 130 stopped.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
+from dassl.startup import importing
 
-from dassl.utils import Parser, UserError, exit_code
-from sweeps.cluster import RayPool
-from sweeps.command import carry_on, plan, show
-from sweeps.sweep_file import PAPER
+with importing(__name__):
+    import argparse
+    import sys
+    from collections.abc import Sequence
+    from functools import partial
+    from pathlib import Path
+
+    from dassl.utils import Parser, UserError, exit_code
+    from sweeps.cluster import RayPool
+    from sweeps.command import carry_on, plan, show
+    from sweeps.sweep_file import PAPER
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,20 +11,24 @@ Exit codes: 0 done, 2 a mistake in the command or its files (one sentence says w
 by Ctrl-C, 143 by SIGTERM, 1 otherwise.
 """
 
-import argparse
-import shlex
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dassl.startup import importing, ready
 
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
-from clip.errors import ClipError
-from dassl.config import load_config
-from dassl.engine import Interrupted, carry_out
-from dassl.utils import Parser, UserError, exit_code
+with importing(__name__):
+    import argparse
+    import shlex
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
 
+    from dassl.config import get_cfg_default, load_config
+    from dassl.utils import PairsParser, UserError, exit_code
+    from dassl.utils.files import expanded
+
+EXAMPLE = (
+    "python train.py --trainer CoOp --dataset-config-file configs/datasets/emoji_food.yaml "
+    "--config-file configs/trainers/CoOp/mini.yaml --output-dir output/food"
+)
 # Flags that stand for a configuration key; they win over the files and lose to KEY VALUE pairs.
 FLAG_KEYS = {
     "root": "DATASET.ROOT",
@@ -41,13 +45,15 @@ FLAG_KEYS = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> PairsParser:
     """CoOp's flags, and --overwrite."""
-    parser = Parser(__doc__)
+    settings = get_cfg_default()
+    groups = [name for name, value in settings.items() if isinstance(value, dict)]
+    parser = PairsParser(__doc__, groups, [name for name in settings if name not in groups])
     add = parser.add_argument
     add("--root", help="folder of the datasets (default: data)")
-    add("--output-dir", help="folder of this run (default: output)")
-    add("--resume", help="folder of a killed run to go on with")
+    add("--output-dir", type=expanded, help="folder of this run (default: output)")
+    add("--resume", type=expanded, help="folder of a killed run to go on with")
     add("--seed", type=int, help="a negative one draws a different run each time")
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
@@ -58,7 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backbone", help="name or path of CLIP's weights")
     add("--head", help="name of the head, for trainers that have one")
     add("--eval-only", action="store_true", help="only test the model of --model-dir")
-    add("--model-dir", default="", help="folder of the run whose model --eval-only tests")
+    add(
+        *("--model-dir",),
+        type=expanded,
+        default="",
+        help="folder of the run whose model --eval-only tests",
+    )
     add("--load-epoch", type=int, help="which checkpoint of --model-dir; default the last")
     add(
         "--ignore-mismatch",
@@ -74,26 +85,103 @@ def build_parser() -> argparse.ArgumentParser:
         help="neither read nor keep image features (default: <root>/features)",
     )
     add("--overwrite", action="store_true", help="replace a finished run in --output-dir")
-    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override any setting")
     return parser
 
 
+def check_flags(arguments: argparse.Namespace) -> None:
+    """Refuse flags that contradict each other, before anything is imported that takes time.
+
+    Raises:
+        UserError: names them.
+    """
+    tests, epoch, source = arguments.eval_only, arguments.load_epoch, arguments.model_dir
+    idle = "--eval-only" if tests else "--no-train" if arguments.no_train else ""
+    named = (arguments.trainer, arguments.config_file, arguments.dataset_config_file)
+    mistakes = {
+        _missing("--trainer"): not any((*named, arguments.resume, arguments.opts)),
+        "--model-dir names the run that --eval-only tests: add --eval-only, or start from a "
+        "checkpoint's file with MODEL.INIT_WEIGHTS": source and not tests,
+        "--load-epoch chooses what --eval-only tests: add --eval-only and --model-dir, or leave it "
+        "out": epoch is not None and not tests,
+        "--load-epoch chooses a checkpoint of --model-dir, which is missing": (
+            epoch is not None and not source
+        ),
+        f"--load-epoch is {epoch}, but epochs are counted from 1, as in model.pth.tar-1": (
+            epoch is not None and epoch < 1
+        ),
+        "--eval-only trains nothing anyway: leave --no-train out": tests and arguments.no_train,
+        f"--resume continues a training, and {idle} trains nothing: leave one of them out": (
+            arguments.resume and idle
+        ),
+        "--no-train gives no run that could take a finished one's place: leave --overwrite out": (
+            arguments.overwrite and arguments.no_train
+        ),
+    }
+    for sentence, wrong in mistakes.items():
+        if wrong:
+            raise UserError(sentence)
+    if source:
+        what = "checkpoint" if epoch is None else f"model.pth.tar-{epoch}"
+        check_run_folder("--model-dir", Path(source), f", so there is no {what} in it")
+    if arguments.resume and arguments.resume != arguments.output_dir:
+        check_run_folder("--resume", Path(arguments.resume))
+
+
+def check_run_folder(flag: str, folder: Path, consequence: str = "") -> None:
+    """Refuse what is no folder of a run.
+
+    Raises:
+        UserError: says what to give instead, where that can be seen.
+    """
+    if not folder.exists():
+        raise UserError(
+            f'The folder "{folder}" of {flag} does not exist{consequence}; give the --output-dir '
+            "of the run that was trained"
+        )
+    if folder.is_dir() and not any(folder.glob("model*.pth.tar*")):
+        return
+    kind = "one model's checkpoints alone" if folder.is_dir() else "no folder"
+    near = [around for around in list(folder.parents)[:2] if any(around.glob("*/model*.pth.tar*"))]
+    instead = f', "{near[0]}"' if near else ""
+    raise UserError(f'"{folder}" is {kind}, and {flag} takes the folder of the whole run{instead}')
+
+
+def _missing(flag: str) -> str:
+    return f"{flag} is missing, and no file or setting says it either; such as: {EXAMPLE}"
+
+
 def make_config(arguments: argparse.Namespace) -> Any:
-    """Layer dataset file, method file, flags and KEY VALUE pairs."""
+    """Layer dataset file, method file, flags and KEY VALUE pairs.
+
+    Raises:
+        UserError: a file, a key or a value is wrong, or the trainer or the dataset is missing.
+    """
+    with importing(__name__):
+        import datasets  # noqa: F401  (registers the datasets)
+        import trainers  # noqa: F401  (registers the methods)
     given = {key: getattr(arguments, flag) for flag, key in FLAG_KEYS.items()}
     flags = {key: value for key, value in given.items() if value not in (None, [])}
-    return load_config(arguments.dataset_config_file, arguments.config_file, flags, arguments.opts)
+    cfg = load_config(arguments.dataset_config_file, arguments.config_file, flags, arguments.opts)
+    for group, flag in (("TRAINER", "--trainer"), ("DATASET", "--dataset-config-file")):
+        if not cfg[group].NAME:
+            raise UserError(_missing(flag))
+    return cfg
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train and test as the arguments say.
 
     Raises:
-        UserError: a setting that cannot be, or a finished run in the way.
-        ClipError: the backbone's weights cannot be used.
+        UserError: a setting that cannot be, weights that cannot be used, or a finished run in the
+            way.
         Interrupted: Ctrl-C or SIGTERM.
     """
+    check_flags(arguments)
     cfg = make_config(arguments)
+    with importing(__name__):
+        from clip.errors import ClipError
+        from dassl.engine import Interrupted, carry_out
+    ready()
     try:
         carry_out(
             cfg,
@@ -103,6 +191,8 @@ def run(arguments: argparse.Namespace) -> None:
             overwrite=arguments.overwrite,
             ignore_mismatch=arguments.ignore_mismatch,
         )
+    except ClipError as error:
+        raise UserError(str(error)) from error
     except Interrupted as stop:
         resume = "" if arguments.eval_only or arguments.no_train else cfg.OUTPUT_DIR
         stop.command = command_line(arguments, resume)
@@ -131,7 +221,7 @@ def command_line(arguments: argparse.Namespace, resume: str = "") -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
+    return exit_code(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, D
     weights = open_clip.get_pretrained_cfg(architecture, tag)
     source = f"open_clip's {architecture}"
     description = describe_model(model, _normalised_as(weights), source)
-    root = str(download_root) if download_root is not None else None
+    root = str(Path(download_root).expanduser()) if download_root is not None else None
     try:
         path = Path(open_clip.download_pretrained(weights, cache_dir=root))
     except Exception as error:  # whatever its downloaders and the network raise

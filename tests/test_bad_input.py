@@ -55,6 +55,11 @@ def _not_a_model(tmp_path: Path) -> str:
         (["DATASET.NUM_SHOTS"], "pairs"),
         (["DEVICE", "cuda:99"], "cuda:99"),
         (["DATASET.TARGET_DOMAINS", "['openmoji-blak']"], "openmoji-black"),
+        (["OPTIM.NAME", "sgdd"], '"sgd"'),
+        (["OPTIM.LR_SCHEDULER", "cosinus"], '"cosine"'),
+        (["TEST.EVALUATOR", "Clasification"], '"Classification"'),
+        (["DATASET.NAME", "X"], "is not in the DATASET registry; available: "),
+        (["DATASET.ROOT", "/nowhere", "DATASET.NAME", "OxfordPets"], "/nowhere"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
@@ -68,9 +73,10 @@ def test_one_sentence(
     names = {"not_clip": _not_clip(tmp_path), "not_a_model": _not_a_model(tmp_path)}
     filled = [value.format(**names) if "{" in value else value for value in overrides]
     device = [] if "DEVICE" in overrides else ["DEVICE", "cpu"]
-    message = refuse(command(tmp_path / "run", data_root, *SHORT, *device, *filled), capsys)
+    output = tmp_path / "runs" / "run"
+    message = refuse(command(output, data_root, *SHORT, *device, *filled), capsys)
     assert part in message
-    assert not (tmp_path / "run" / "results.json").exists()
+    assert not output.parent.exists()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,16 @@ def test_the_output_folder_is_a_file(
     (tmp_path / "file").write_text("mine")
     assert "file" in refuse(command(tmp_path / "file", data_root), capsys)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_mistake_leaves_an_old_folder_as_it_was(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.txt").write_text("mine")
+    refuse(command(tmp_path / "run", data_root, "MODEL.BACKBONE.NAME", "none.pt"), capsys)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"log.txt", ".run.lock"}
+    assert (tmp_path / "run" / "log.txt").read_text() == "mine"
 
 
 def test_an_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:

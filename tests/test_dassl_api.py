@@ -6,15 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from yacs.config import CfgNode as YacsNode
 
+from dassl.data import DataManager
 from dassl.engine import build_trainer, finished_run
 from dassl.utils import set_random_seed
 from tests.dassl_toy import make_images, registered, toy_config
 
 NAMES = {
     "dassl.config": "get_cfg_default clean_cfg",
-    "dassl.engine": "TRAINER_REGISTRY build_trainer TrainerBase SimpleTrainer TrainerX",
-    "dassl.engine.trainer": "TrainerBase SimpleTrainer TrainerX",
+    "dassl.engine": (
+        "TRAINER_REGISTRY build_trainer TrainerBase SimpleTrainer TrainerX TrainerXU SimpleNet"
+    ),
+    "dassl.engine.trainer": (
+        "TrainerBase SimpleTrainer TrainerX TrainerXU SimpleNet SummaryWriter"
+    ),
     "dassl.data": "DataManager",
     "dassl.data.data_manager": "DataManager build_data_loader DatasetWrapper",
     "dassl.data.datasets": "DATASET_REGISTRY build_dataset Datum DatasetBase",
@@ -23,15 +29,31 @@ NAMES = {
     "dassl.data.transforms.transforms": "build_transform INTERPOLATION_MODES",
     "dassl.data.samplers": "build_sampler RandomDomainSampler SeqDomainSampler RandomClassSampler",
     "dassl.evaluation": "EVALUATOR_REGISTRY build_evaluator EvaluatorBase Classification",
-    "dassl.metrics": "compute_accuracy",
+    "dassl.metrics": "compute_accuracy compute_distance_matrix",
+    "dassl.metrics.distance": "compute_distance_matrix euclidean_squared_distance cosine_distance",
+    "dassl.modeling": (
+        "build_backbone build_head build_network Backbone BACKBONE_REGISTRY HEAD_REGISTRY "
+        "NETWORK_REGISTRY"
+    ),
     "dassl.optim": "build_optimizer build_lr_scheduler",
+    "dassl.optim.lr_scheduler": (
+        "build_lr_scheduler ConstantWarmupScheduler LinearWarmupScheduler AVAI_SCHEDS"
+    ),
+    "dassl.optim.optimizer": "build_optimizer AVAI_OPTIMS",
+    "dassl.optim.radam": "RAdam PlainRAdam AdamW",
     "dassl.utils": (
         "Registry setup_logger set_random_seed collect_env_info mkdir_if_missing read_json "
         "write_json check_isfile listdir_nohidden get_most_similar_str_to_a_from_b "
         "check_availability tolist_if_not AverageMeter MetricMeter save_checkpoint "
         "load_checkpoint resume_from_checkpoint load_pretrained_weights open_all_layers "
-        "open_specified_layers count_num_param init_network_weights"
+        "open_specified_layers count_num_param init_network_weights read_image download_url"
     ),
+    "dassl.utils.tools": (
+        "mkdir_if_missing check_isfile read_json write_json set_random_seed download_url "
+        "read_image collect_env_info listdir_nohidden check_availability tolist_if_not "
+        "get_most_similar_str_to_a_from_b"
+    ),
+    "dassl.utils.torchtools": "adjust_learning_rate set_bn_to_eval load_pretrained_weights",
 }
 
 DATASET = """
@@ -168,3 +190,15 @@ def test_foreign_files_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     again = build_trainer(toy_config(root, tmp_path / "again", *opts))
     again.load_model(str(tmp_path / "out"), epoch=12)
     assert again.test() == results["accuracy"]
+
+
+def test_a_configuration_of_somebodys_copy_of_the_defaults(tmp_path: Path) -> None:
+    theirs = YacsNode(toy_config(make_images(tmp_path / "data"), tmp_path / "out"))
+    for group, key in (("DATALOADER", "ON_BAD_IMAGE"), ("INPUT", "TRAIN_VIEWS"), ("TEST", "SPLIT")):
+        del theirs[group][key]
+    before = str(theirs)
+    build_trainer(theirs).train()
+    assert str(theirs) == before
+    results = finished_run(tmp_path / "out")
+    assert results is not None and results["config"]["DATALOADER"]["ON_BAD_IMAGE"] == "error"
+    assert len(DataManager(theirs).dataset.train_x) == 16

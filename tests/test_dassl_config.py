@@ -7,10 +7,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from yacs.config import CfgNode as YacsNode
 
+import trainers  # noqa: F401  (declares the keys of the methods)
 from dassl.config import (
     CfgNode,
     clean_cfg,
+    complete_config,
     declare_config,
     defaults,
     get_cfg_default,
@@ -163,3 +166,121 @@ def test_numbers_survive_the_command_line(number: float, whole: int, flag: bool)
 @given(st.text())
 def test_text_keys_take_any_text(text: str) -> None:
     assert text == load_config(opts=["DATASET.NAME", text]).DATASET.NAME
+
+
+def with_reference_keys(**defaults: Any) -> CfgNode:
+    """Defaults and a group that somebody's train.py adds in `extend_cfg`, with YACS' own nodes."""
+    cfg = get_cfg_default()
+    cfg.TRAINER.Theirs = YacsNode()
+    for key, value in defaults.items():
+        cfg.TRAINER.Theirs[key] = value
+    return cfg
+
+
+LITERALS = [
+    ("0.5", 0.5),
+    ("1", 1),
+    ("-2e-3", -0.002),
+    ("True", True),
+    ("None", None),
+    ("(1, 2)", (1, 2)),
+    ("['a', 'b']", ["a", "b"]),
+    ("two", "two"),
+    ("'0.5'", "0.5"),
+    ("{'a': 1}", "{'a': 1}"),  # YACS holds no dictionaries as values
+]
+
+
+@pytest.mark.parametrize(("text", "value"), LITERALS)
+def test_a_key_without_a_type_reads_the_literal(text: str, value: Any, tmp_path: Path) -> None:
+    cfg = with_reference_keys(BETA=None)
+    cfg.merge_from_list(["TRAINER.Theirs.BETA", text])
+    assert value == cfg.TRAINER.Theirs.BETA and type(value) is type(cfg.TRAINER.Theirs.BETA)
+    # As text in a YAML file, also below a _BASE_ that gives a value of another type.
+    write(tmp_path / "base.yaml", "TRAINER: {Theirs: {BETA: 1}}")
+    layers = {"_BASE_": "base.yaml", "TRAINER": {"Theirs": {"BETA": text}}}
+    cfg = with_reference_keys(BETA=None)
+    cfg.merge_from_file(write(tmp_path / "top.yaml", layers))
+    assert value == cfg.TRAINER.Theirs.BETA and type(value) is type(cfg.TRAINER.Theirs.BETA)
+    cfg = cfg.clone()
+    cfg.merge_from_list(["TRAINER.Theirs.BETA", "0.25"])
+    assert cfg.TRAINER.Theirs.BETA == 0.25
+
+
+def test_a_key_with_a_type_keeps_it() -> None:
+    cfg = with_reference_keys(A=1.0)
+    cfg.merge_from_list(["TRAINER.Theirs.A", "3"])
+    assert type(cfg.TRAINER.Theirs.A) is float
+    with pytest.raises(UserError, match="float"):
+        cfg.merge_from_list(["TRAINER.Theirs.A", "None"])
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("TRAINER.CoOpNemesis.A", "TRAINER.NEMESIS.OMEGA"),
+        ("TRAINER.CoOpNemesis.NT", "TRAINER.NEMESIS.NORM"),
+        ("TRAINER.CoOpNemesis.NP", "TRAINER.NEMESIS.N"),
+        ("TRAINER.CoOpNemesis.CW", "TRAINER.NEMESIS.TAU"),
+        ("TRAINER.CoOpNemesis.BETA", "TRAINER.NEMESIS.BETA"),
+        ("TRAINER.CoOpNemesis.N_CTX", "TRAINER.COOP.N_CTX"),
+        ("TRAINER.CoOpNemesis.CSC", "TRAINER.COOP.CSC"),
+        ("TRAINER.CoCoOpNemesis.CW", "TRAINER.NEMESIS.TAU"),
+        ("TRAINER.CoCoOpNemesis.CTX_INIT", "TRAINER.COCOOP.CTX_INIT"),
+        ("TRAINER.PLOTNemesis.N", "TRAINER.PLOT.N"),
+        ("TRAINER.PLOTNemesis.NP", "TRAINER.NEMESIS.N"),
+        ("TRAINER.NEMESIS.A", "TRAINER.NEMESIS.OMEGA"),
+        ("TRAINER.COOP.NT", "TRAINER.NEMESIS.NORM"),
+        ("trainer.coop.n_ctx", "TRAINER.COOP.N_CTX"),
+        ("COOP.N_CTX", "TRAINER.COOP.N_CTX"),
+        ("DATSET.NUM_SHOTS", "DATASET.NUM_SHOTS"),
+        ("OPTIM.SGD_DAMPENING", "OPTIM.SGD_DAMPNING"),
+        ("LR", "OPTIM.LR"),
+    ],
+)
+def test_the_hint_for_a_key_of_other_code(key: str, meant: str, tmp_path: Path) -> None:
+    nested: Any = 1
+    for name in reversed(key.split(".")):
+        nested = {name: nested}
+    path = write(tmp_path / "theirs.yaml", nested)
+    for mistake in (lambda: load_config(opts=[key, "1"]), lambda: load_config(config_file=path)):
+        with pytest.raises(UserError) as caught:
+            mistake()
+        assert f'"{key}" is unknown; did you mean "{meant}"?' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("TRAINER.MAPLE.PROMPT_DEPTH", "no trainer declares TRAINER.MAPLE"),
+        ("TRAINER.MAPLE.N_CTX", "no trainer declares TRAINER.MAPLE"),
+        ("TRAINER.KGCOOP.W", "no trainer declares TRAINER.KGCOOP"),
+        ("TRAINER.CoOpNemesis.DEPTH", "no trainer declares TRAINER.CoOpNemesis"),
+        ("TRAINER.COCOOP.CSC", "accepted: TRAINER.COCOOP.N_CTX, "),
+        ("TRAINER.PLOT.TOP_PERCENT", "accepted: TRAINER.PLOT.N, "),
+        ("TRAINER.COOP.N", "accepted: TRAINER.COOP.N_CTX, "),
+        ("INPUT.MEAN", "INPUT.PIXEL_MEAN"),
+        ("TRAINER", "is a group of keys"),
+    ],
+)
+def test_no_hint_is_better_than_a_wrong_one(key: str, part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(opts=[key, "1"])
+    assert part in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_configuration_of_dassls_own_defaults_is_completed(frozen: bool) -> None:
+    theirs = YacsNode({"SEED": 5, "INPUT": {"SIZE": (32, 32)}, "TRAINER": {"NAME": "X"}})
+    theirs.TRAINER.Theirs = YacsNode({"BETA": None})
+    if frozen:
+        theirs.freeze()
+    before = str(theirs)
+    cfg = complete_config(theirs)
+    assert (cfg.SEED, cfg.INPUT.SIZE, cfg.TRAINER.Theirs.BETA) == (5, (32, 32), None)
+    assert cfg.DATALOADER.ON_BAD_IMAGE == get_cfg_default().DATALOADER.ON_BAD_IMAGE
+    assert cfg.TRAINER.NEMESIS == get_cfg_default().TRAINER.NEMESIS
+    assert cfg.is_frozen() is frozen
+    assert str(theirs) == before
+    assert complete_config(cfg) is cfg

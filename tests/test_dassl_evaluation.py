@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_familiar_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "* error: 8.2%",
     ]
     assert lines[6].startswith("* macro_f1: 47.9%")
-    assert lines[7:] == ["* perclass_accuracy: 50.0%", "* ece: 18.7%"]
+    assert lines[7:] == ["* perclass_acc: 50.0%", "* ece: 18.7%"]
     evaluator.reset()
     with pytest.raises(UserError, match="nothing to evaluate"):
         evaluator.evaluate()
@@ -212,3 +213,15 @@ def test_unknown_evaluator() -> None:
     with pytest.raises(UserError, match='did you mean "Classification"'):
         build_evaluator(config(EVALUATOR="Clasification"))
     assert "Classification" in EVALUATOR_REGISTRY
+
+
+def test_a_parser_of_results_finds_one_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = get_cfg_default()
+    cfg.merge_from_list(["TEST.PER_CLASS_RESULT", "True", "OUTPUT_DIR", str(tmp_path)])
+    evaluator = Classification(cfg, lab2cname={0: "cat", 1: "dog"})
+    evaluator.process(torch.eye(2)[[0, 0, 0, 1]], torch.tensor([0, 1, 1, 1]))
+    results = evaluator.evaluate()
+    assert results["perclass_accuracy"] == pytest.approx((100 + 100 / 3) / 2)
+    assert re.findall(r"accuracy: *([\d.]+)%", capsys.readouterr().out) == ["50.0"]

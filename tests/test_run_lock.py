@@ -26,7 +26,11 @@ def test_the_second_run_is_refused_and_told_who_is_first(
     assert first.poll() is None
     before = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     try:
-        for extra in (["--eval-only"], ["--overwrite"], ["--resume", str(folder)]):
+        for extra in (
+            ["--eval-only", "--model-dir", str(folder)],
+            ["--overwrite"],
+            ["--resume", str(folder)],
+        ):
             said = refuse(command(folder, data_root, *extra, *VIEWS), capsys)
             assert f"in use by process {first.pid} on {socket.gethostname()}, since 2" in said
         assert before == {p.name for p in folder.iterdir() if not p.name.startswith(".")}

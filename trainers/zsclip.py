@@ -43,6 +43,8 @@ declare_config("TRAINER.ZSCLIP", {"PREC": "fp32"})
 class ZeroshotCLIP(FeatureTrainer):
     """Classifies with the dataset's hand-written template; nothing is trained."""
 
+    learns = False
+
     loaded_clip: LoadedCLIP
     text_features: Tensor
 

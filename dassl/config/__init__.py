@@ -1,6 +1,7 @@
 """Configuration: YACS nodes, defaults, and the layering of files, flags and overrides."""
 
-from .defaults import clean_cfg, declare_config, get_cfg_default
+from .defaults import clean_cfg, complete_config, declare_config, get_cfg_default
+from .hints import declare_aliases
 from .identity import NOT_IDENTITY, identifying_settings
 from .loading import load_config
 from .node import CfgNode, to_dict
@@ -9,6 +10,8 @@ __all__ = [
     "NOT_IDENTITY",
     "CfgNode",
     "clean_cfg",
+    "complete_config",
+    "declare_aliases",
     "declare_config",
     "get_cfg_default",
     "identifying_settings",

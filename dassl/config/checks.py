@@ -3,8 +3,8 @@
 from typing import Any
 
 from ..utils.errors import UserError
+from ..utils.names import check_availability
 from ..utils.strangers import shown
-from ..utils.tools import check_availability
 
 _MINIMUM = {
     "DATALOADER.NUM_WORKERS": 0,

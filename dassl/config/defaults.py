@@ -1,5 +1,6 @@
 """All keys of the engine with their defaults; trainers and datasets declare theirs beside them."""
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -165,6 +166,41 @@ def get_cfg_default() -> CfgNode:
             node = node[name]
         node.update(CfgNode(defaults).clone())
     return cfg
+
+
+def complete_config(cfg: Any) -> Any:
+    """Return a configuration with every key that the engine and the trainers read.
+
+    Args:
+        cfg: perhaps made from somebody's own copy of Dassl's defaults, which lack our further
+            keys. It is not changed.
+
+    Returns:
+        `cfg` itself where nothing is missing; else a copy with the defaults of what is, frozen
+        where `cfg` is.
+    """
+    defaults = get_cfg_default()
+    if _has_all(cfg, defaults):
+        return cfg
+    complete = CfgNode(copy.deepcopy(dict(cfg)))
+    _fill_in(complete, defaults)
+    if cfg.is_frozen():
+        complete.freeze()
+    return complete
+
+
+def _has_all(node: Any, defaults: Any) -> bool:
+    if not (isinstance(node, dict) and isinstance(defaults, dict)):
+        return True
+    return all(name in node and _has_all(node[name], value) for name, value in defaults.items())
+
+
+def _fill_in(node: Any, defaults: Any) -> None:
+    for name, default in defaults.items():
+        if name not in node:
+            node[name] = default
+        elif isinstance(default, dict) and isinstance(node[name], dict):
+            _fill_in(node[name], default)
 
 
 @lru_cache(maxsize=1)

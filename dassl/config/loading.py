@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..utils.files import expanded
 from .checks import check_values
 from .defaults import get_cfg_default
+from .identity import NOT_IDENTITY
 from .node import CfgNode
 
 Overrides = Mapping[str, Any] | Callable[[CfgNode], None]
@@ -41,6 +43,8 @@ def load_config(
         for key, value in flag_overrides.items():
             cfg.set_value(key, value, source="the command line")
     cfg.merge_from_list(opts)
+    for key in NOT_IDENTITY:  # where a run is written; who reads other paths expands them
+        cfg[key] = expanded(cfg[key])
     check_values(cfg)
     cfg.freeze()
     return cfg

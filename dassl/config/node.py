@@ -1,9 +1,8 @@
 """A YACS node that answers an unknown key with the nearest known one."""
 
 import ast
-import difflib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from yacs.config import CfgNode as YacsNode
 
 from ..utils.errors import UserError
 from ..utils.strangers import read_bounded, sentence, shown
+from .hints import hint
 from .yaml_text import MAX_BYTES, parse_yaml
 
 BASE_KEY = "_BASE_"
-LONGEST_KEY = 200  # characters of a wrong one that are compared with the known
 MAX_BASES = 20
 LONGEST_NUMBER = 1 << 10  # bits; Python would refuse to print much longer ones
 LONGEST_LITERAL = 1 << 16  # characters; a longer text stays a text
@@ -57,7 +56,9 @@ class CfgNode(YacsNode):
         """Merge nested dictionaries; `source` names their origin in errors."""
         for key, value in tree.items():
             path = f"{prefix}{key}"
-            if isinstance(value, dict) and isinstance(self._find(path), YacsNode):
+            known = self._find(path)
+            group = isinstance(known, YacsNode) or known is _MISSING
+            if isinstance(value, dict) and value and group:  # an unknown one: its key is named
                 self.merge_tree(value, source, prefix=f"{path}.")
             else:
                 self.set_value(path, value, source)
@@ -72,10 +73,7 @@ class CfgNode(YacsNode):
             raise AttributeError(f"{path} cannot be set: the configuration is frozen")
         old = self._find(path)
         if old is _MISSING:
-            nearest = self._nearest(path)
-            raise UserError(
-                f'{source}: the key "{sentence(path)}" is unknown; did you mean "{nearest}"?'
-            )
+            raise UserError(f'{source}: the key "{sentence(path)}" is unknown{hint(path, self)}')
         if isinstance(old, YacsNode):
             raise UserError(
                 f'{source}: "{path}" is a group of keys ({", ".join(list(old)[:4])}, ...), '
@@ -85,6 +83,11 @@ class CfgNode(YacsNode):
         node: Any = self
         for name in parents:
             node = node[name]
+        # A default of None says nothing about the type, whatever an earlier layer has put there.
+        if old is None:
+            self.__dict__.setdefault(_UNTYPED, set()).add(path)
+        if path in self.__dict__.get(_UNTYPED, ()):
+            old = None
         node[last] = _coerce(value, old, path, source)
 
     def _find(self, path: str) -> Any:
@@ -95,30 +98,10 @@ class CfgNode(YacsNode):
             node = node[name]
         return node
 
-    def _nearest(self, path: str) -> str:
-        """Return the known path most like `path`, as a whole, in its group and in its last name."""
-        path = path[:LONGEST_KEY]
-        group, _, name = path.lower().rpartition(".")
-
-        def likeness(known: str) -> float:
-            known_group, _, known_name = known.lower().rpartition(".")
-            return (
-                difflib.SequenceMatcher(None, path.lower(), known.lower()).ratio()
-                + difflib.SequenceMatcher(None, name, known_name).ratio()
-                + (0.5 if group == known_group else 0.0)
-            )
-
-        return max(_paths(self), key=likeness)
-
 
 _MISSING = object()
-
-
-def _paths(node: Any, prefix: str = "") -> Iterator[str]:
-    for name, value in node.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, YacsNode):
-            yield from _paths(value, f"{prefix}{name}.")
+_UNTYPED = "__untyped__"  # paths whose default is None
+_PLAIN_TYPES = (bool, int, float, str, tuple, list, type(None))  # of values, as in YACS
 
 
 def _parse(text: str) -> Any:
@@ -145,12 +128,14 @@ def _alike(value: Any, old: Sequence[Any]) -> bool:
 
 def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
     """Bring `value` to the type of `old`: text is parsed, int goes for float, list for tuple."""
-    if old is None or (type(value) is type(old) and not isinstance(old, tuple | list)):
+    if type(value) is type(old) and not isinstance(old, tuple | list):
         return value
     # YAML reads 2e-3 and (224, 224) as text, and a shell has nothing but text.
     parsed = _parse(value) if isinstance(value, str) else value
     if type(parsed) is int and parsed.bit_length() > LONGEST_NUMBER:
         parsed = shown(parsed)  # no setting of any kind
+    if old is None:
+        return parsed if isinstance(parsed, _PLAIN_TYPES) else value
     if type(parsed) is type(old) and not isinstance(old, tuple | list):
         return parsed
     if isinstance(old, float) and type(parsed) is int:

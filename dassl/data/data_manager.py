@@ -12,6 +12,7 @@ from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
+from ..config import complete_config
 from ..utils import UserError, choose_device, isolated_rng
 from .datasets import Datum, build_dataset, refuse_one_class
 from .datasets.overlaps import Overlaps
@@ -124,12 +125,16 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         transforms = (
             list(self.transform) if isinstance(self.transform, Sequence) else [self.transform]
         )
-        images: dict[str, Any] = {}
+        images: list[Any] = []
         for transform in transforms:
-            for _ in range(self.k_tfm):
-                name = "img" if not images else f"img{len(images) + 1}"
-                images[name] = transform(img0)
-        return images
+            new = self._transform_image(transform, img0)
+            images += new if isinstance(new, list) else [new]
+        return {f"img{number if number > 1 else ''}": x for number, x in enumerate(images, 1)}
+
+    def _transform_image(self, tfm: Transform, img0: Image.Image) -> Any:
+        """One image under a transform, or a list of K_TRANSFORMS of them."""
+        images = [tfm(img0) for _ in range(self.k_tfm)]
+        return images[0] if len(images) == 1 else images
 
 
 def build_data_loader(
@@ -227,7 +232,7 @@ class DataManager:
         custom_tfm_test: Transform | None = None,
         dataset_wrapper: Callable[..., Dataset[Any]] | None = None,
     ) -> None:
-        self.cfg = cfg
+        self.cfg = cfg = complete_config(cfg)
         self.dataset = build_dataset(cfg)
         self.tfm_train: Any = custom_tfm_train or build_transform(cfg, is_train=True)
         self.tfm_test: Any = custom_tfm_test or build_transform(cfg, is_train=False)

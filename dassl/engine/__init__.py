@@ -3,17 +3,21 @@
 from .build import TRAINER_REGISTRY, build_trainer, check_trainer, start_trainer
 from .interruption import Interrupted
 from .run_record import CONFIG, RESULTS, clear_run, finished_run, identity
+from .simple_net import SimpleNet
 from .single_run import carry_out
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
+from .trainer_xu import TrainerXU
 
 __all__ = [
     "CONFIG",
     "RESULTS",
     "TRAINER_REGISTRY",
     "Interrupted",
+    "SimpleNet",
     "SimpleTrainer",
     "TrainerBase",
     "TrainerX",
+    "TrainerXU",
     "build_trainer",
     "carry_out",
     "check_trainer",

@@ -12,11 +12,13 @@ class TrainerBase(ModelKeeper):
     """A loop over epochs and the models that it trains.
 
     Attributes:
+        learns: whether there is something to test only after training; False for zero-shot methods.
         start_epoch: first epoch of this run, later than 0 after a resume.
         max_epoch: number of epochs in all.
         epoch_began: when the present epoch began, by time.perf_counter().
     """
 
+    learns = True
     start_epoch = 0
     max_epoch = 0
     epoch_began = 0.0

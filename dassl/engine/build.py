@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from ..config import complete_config
 from ..utils import Registry, UserError, collect_env_info, set_random_seed
+from .trainer import TrainerX
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -23,12 +25,31 @@ def find_trainer(cfg: Any) -> Any:
     return trainer_class
 
 
+def learns(cfg: Any) -> bool:
+    """Whether there is something to test only when the trainer has been trained.
+
+    A trainer that does not learn says so by its class attribute `learns`; one without a training
+    step of its own, as CoOp's zero-shot trainers are, does not either.
+
+    Raises:
+        UserError: see `find_trainer`.
+    """
+    trainer_class = find_trainer(cfg)
+    steps = ("forward_backward", "run_epoch")
+    has_step = any(getattr(trainer_class, s, None) is not getattr(TrainerX, s) for s in steps)
+    return has_step and getattr(trainer_class, "learns", True)
+
+
 def build_trainer(cfg: Any) -> Any:
     """Create the trainer that `cfg.TRAINER.NAME` names.
+
+    Args:
+        cfg: the configuration; keys that it lacks get their defaults, in a copy.
 
     Raises:
         UserError: see `find_trainer`, and whatever the trainer refuses.
     """
+    cfg = complete_config(cfg)
     trainer_class = find_trainer(cfg)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
@@ -41,6 +62,7 @@ def check_trainer(cfg: Any) -> None:
     Raises:
         UserError: see `find_trainer`, and the trainer's `check_cfg`.
     """
+    cfg = complete_config(cfg)
     trainer_class = find_trainer(cfg)
     check = getattr(trainer_class, "check_cfg", None)
     if check is not None:

@@ -1,15 +1,17 @@
 """One run from its configuration to its results, with its log."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..config import to_dict
+from ..data.datasets import DATASET_REGISTRY
 from ..utils import UserError, prepare_output_dir, setup_logger
-from .build import start_trainer
+from .build import check_trainer, learns, start_trainer
 from .interruption import Interrupted, stopping_on_signals
 from .run_lock import run_folder
 from .run_record import RESUME, clear_run, finished_run, same_run
+from .traces import Traces
 
 
 def carry_out(
@@ -26,7 +28,8 @@ def carry_out(
     Args:
         cfg: the frozen configuration.
         train: False builds everything and trains nothing.
-        model_dir: evaluate the model of that folder instead of training ("" loads none).
+        model_dir: evaluate the model of that folder instead of training; "" loads none, for a
+            trainer that does not learn.
         load_epoch: which of its checkpoints; None takes the best, or else the newest.
         overwrite: replace a finished run.
         ignore_mismatch: evaluate the model of `model_dir` also where it does not fit, as far as the
@@ -41,8 +44,18 @@ def carry_out(
         FloatingPointError: the training diverged.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    output = prepare_output_dir(cfg.OUTPUT_DIR)
-    with run_folder(output), stopping_on_signals():
+    check_trainer(cfg)
+    DATASET_REGISTRY.get(cfg.DATASET.NAME)
+    if model_dir == "" and learns(cfg):
+        raise UserError(
+            f"--eval-only tests what a run has learned, and {cfg.TRAINER.NAME} has to learn: name "
+            "that run's folder with --model-dir"
+        )
+    with ExitStack() as stack:
+        traces = stack.enter_context(Traces(Path(cfg.OUTPUT_DIR)))
+        output = prepare_output_dir(cfg.OUTPUT_DIR)
+        stack.enter_context(run_folder(output))
+        stack.enter_context(stopping_on_signals())
         if _is_done(output, cfg, overwrite):
             (output / RESUME).unlink(missing_ok=True)  # of one that was killed as it ended
             print(f"{output} holds this run, and it is finished")
@@ -50,7 +63,7 @@ def carry_out(
         with setup_logger(output) or nullcontext():
             try:
                 replace = overwrite and not _goes_on(cfg)
-                _carry_out(cfg, train, model_dir, load_epoch, replace, ignore_mismatch)
+                _carry_out(cfg, train, model_dir, load_epoch, replace, ignore_mismatch, traces)
             except Interrupted as stop:
                 print(f"Interrupted: {stop}")
                 raise
@@ -80,6 +93,7 @@ def _carry_out(
     load_epoch: int | None,
     overwrite: bool,
     ignore_mismatch: bool,
+    traces: Traces,
 ) -> None:
     trainer = start_trainer(cfg)
     trains = train and model_dir is None
@@ -92,6 +106,8 @@ def _carry_out(
     if model_dir is not None:
         trainer.ignore_mismatch = ignore_mismatch
         trainer.load_model(model_dir, epoch=load_epoch)
+        traces.begun = True
         trainer.evaluate(model_dir)
     elif trains:
+        traces.begun = True
         trainer.train()

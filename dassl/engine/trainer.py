@@ -1,9 +1,10 @@
 """Trainers that build data, model and evaluator from a configuration and run to the end."""
 
 import datetime
+import importlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ from .resumable import ResumableTrainer
 from .run_record import TENSORBOARD, RunRecord, source_entries
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
+
+# Dassl has these here, too; only those who want them pay for their imports.
+_ELSEWHERE = {
+    "SimpleNet": "dassl.engine.simple_net",
+    "SummaryWriter": "torch.utils.tensorboard",
+    "TrainerXU": "dassl.engine.trainer_xu",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what stands elsewhere."""
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_ELSEWHERE[name]), name)
 
 
 class SimpleTrainer(ResumableTrainer):
@@ -334,25 +349,33 @@ class TrainerX(SimpleTrainer):
             )
 
     def run_epoch(self) -> None:
-        """Go through the labelled training images once, printing the familiar lines.
+        """Go through the labelled training images once.
 
         Raises:
             UserError: there are no training images.
             FloatingPointError: the loss is not finite.
         """
         self._check_loader()
+        self.run_batches(self.train_loader_x, self.forward_backward)
+
+    def run_batches(self, loader: Any, learn: Callable[[Any], dict[str, Any] | None]) -> None:
+        """Learn from every batch of a loader, printing the familiar lines.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
         self.set_model_mode("train")
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
-        self.num_batches = len(self.train_loader_x)
+        self.num_batches = len(loader)
         frequency = self.cfg.TRAIN.PRINT_FREQ
         behind = self.enter_batches(losses)
         end = time.time()
-        for batch_idx, batch in self.batches_from(self.train_loader_x, behind):
+        for batch_idx, batch in self.batches_from(loader, behind):
             self.batch_idx = batch_idx
             self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
             data_time.update(time.time() - end)
-            losses.update(self.forward_backward(batch))
+            losses.update(learn(batch))
             # What is printed is read from the device, so only now and then.
             last = self.batch_idx + 1 == self.num_batches
             shown = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency

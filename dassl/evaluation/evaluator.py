@@ -105,7 +105,8 @@ class Classification(EvaluatorBase):
             f"* accuracy: {accuracy:.1f}%\n"
             f"* error: {results['error_rate']:.1f}%\n"
             f"* macro_f1: {results['macro_f1']:.1f}%\n"
-            f"* perclass_accuracy: {results['perclass_accuracy']:.1f}%\n"
+            # Result parsers take the last "accuracy: NN%" of a log, so no other line has that.
+            f"* perclass_acc: {results['perclass_accuracy']:.1f}%\n"
             f"* ece: {results['ece']:.1f}%"
         )
         names = [self._lab2cname.get(label, str(label)) for label in range(num_classes)]

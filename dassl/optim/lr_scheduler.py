@@ -15,6 +15,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..utils import UserError, check_availability
+from .warmup import ConstantWarmupScheduler, LinearWarmupScheduler
+
+__all__ = [
+    "AVAI_SCHEDS",
+    "ConstantWarmupScheduler",
+    "LinearWarmupScheduler",
+    "WarmupScheduler",
+    "build_lr_scheduler",
+]
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 

@@ -1,15 +1,15 @@
-"""Helpers that every part of the engine uses."""
+"""Helpers that every part of the engine uses.
 
-from .checkpoint import (
-    find_checkpoint,
-    load_checkpoint,
-    load_pretrained_weights,
-    random_states,
-    restore_random_states,
-    save_checkpoint,
-)
+Those that need PyTorch are imported when they are first asked for, so that a command can refuse its
+flags at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .command_line import Parser, exit_code, refused_by_system
 from .errors import UserError
+from .fetching import download_url
 from .files import (
     PathLike,
     check_isfile,
@@ -22,52 +22,67 @@ from .files import (
     write_json,
 )
 from .keeping import file_state, keep_loaded, kept
-from .last_good import load_last_common, load_last_good, resume_from_checkpoint
 from .logger import (
     Logger,
     setup_logger,
 )
-from .meters import (
-    AverageMeter,
-    MetricMeter,
-)
+from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
+from .pairs import PairsParser
 from .registry import Registry
 from .sealing import DamagedFile, read_sealed, sealed, unsealed, write_sealed
-from .tools import (
-    check_availability,
-    choose_device,
-    collect_env_info,
-    collector_paused,
-    generator_states,
-    get_most_similar_str_to_a_from_b,
-    isolated_rng,
-    package_versions,
-    set_generator_states,
-    set_random_seed,
-    tolist_if_not,
-)
-from .torchtools import (
-    count_num_param,
-    init_network_weights,
-    open_all_layers,
-    open_specified_layers,
-)
+
+if TYPE_CHECKING:
+    from .checkpoint import (
+        find_checkpoint,
+        load_checkpoint,
+        load_pretrained_weights,
+        random_states,
+        restore_random_states,
+        save_checkpoint,
+    )
+    from .last_good import load_last_common, load_last_good, resume_from_checkpoint
+    from .meters import (
+        AverageMeter,
+        MetricMeter,
+    )
+    from .tools import (
+        choose_device,
+        collect_env_info,
+        collector_paused,
+        generator_states,
+        isolated_rng,
+        package_versions,
+        read_image,
+        set_generator_states,
+        set_random_seed,
+    )
+    from .torchtools import (
+        adjust_learning_rate,
+        count_num_param,
+        init_network_weights,
+        open_all_layers,
+        open_specified_layers,
+        set_bn_to_eval,
+    )
 
 __all__ = [
     "AverageMeter",
     "DamagedFile",
     "Logger",
     "MetricMeter",
+    "PairsParser",
     "Parser",
     "PathLike",
     "Registry",
     "UserError",
+    "adjust_learning_rate",
     "check_availability",
     "check_isfile",
     "choose_device",
     "collect_env_info",
     "collector_paused",
     "count_num_param",
+    "download_url",
     "exit_code",
     "file_state",
     "find_checkpoint",
@@ -89,6 +104,7 @@ __all__ = [
     "prepare_output_dir",
     "publish_json",
     "random_states",
+    "read_image",
     "read_json",
     "read_sealed",
     "refused_by_system",
@@ -96,6 +112,7 @@ __all__ = [
     "resume_from_checkpoint",
     "save_checkpoint",
     "sealed",
+    "set_bn_to_eval",
     "set_generator_states",
     "set_random_seed",
     "setup_logger",
@@ -105,3 +122,15 @@ __all__ = [
     "write_json",
     "write_sealed",
 ]
+
+_NEED_TORCH = ("checkpoint", "last_good", "meters", "tools", "torchtools")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the helper that needs PyTorch."""
+    if name in __all__:
+        for module in (import_module(f"{__name__}.{module}") for module in _NEED_TORCH):
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

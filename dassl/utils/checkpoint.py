@@ -85,7 +85,7 @@ def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
         DamagedFile: the file is damaged or no checkpoint.
         UserError: the file is missing, or asks for code to be run.
     """
-    path = Path(fpath)
+    path = Path(fpath).expanduser()
     if not path.is_file():
         raise UserError(f'No checkpoint at "{path}"')
     if why := archive_fault(path):

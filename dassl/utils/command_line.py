@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from .. import startup
 from .errors import UserError
 from .strangers import printable
 
@@ -58,6 +59,7 @@ def exit_code(
     """
     try:
         with _threads_leave_disks_to_us():
+            startup.ready()
             code = run(parser.parse_args(argv)) or 0
         sys.stdout.flush()
         return code

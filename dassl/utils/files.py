@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,13 @@ from .strangers import parse_json
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 PathLike = str | os.PathLike[str]
+
+
+def expanded(path: str) -> str:
+    """A path with the home folder for ~; any other, and the empty one, as it is."""
+    with suppress(RuntimeError):  # no such user
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    return path
 
 
 def mkdir_if_missing(dirname: PathLike) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import UserError
-from .tools import get_most_similar_str_to_a_from_b
+from .names import choices
 
 
 class Registry:
@@ -57,11 +57,7 @@ class Registry:
         names = self.registered_names()
         if not names:
             raise UserError(f'"{name}" is unknown: nothing is registered in {self._name}')
-        nearest = get_most_similar_str_to_a_from_b(name, names)
-        raise UserError(
-            f'"{name}" is not in the {self._name} registry; did you mean "{nearest}"? '
-            f"Available: {', '.join(names)}"
-        )
+        raise UserError(f'"{name}" is not in the {self._name} registry{choices(name, names)}')
 
     def registered_names(self) -> list[str]:
         """Return all names, sorted."""

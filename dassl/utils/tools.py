@@ -1,20 +1,44 @@
 """Small helpers: seeds, devices, names and the environment's description."""
 
-import difflib
 import gc
 import platform
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .errors import UserError
-from .strangers import sentence
+from .fetching import download_url
+from .files import PathLike, check_isfile, listdir_nohidden, mkdir_if_missing, read_json, write_json
+from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
+
+# Dassl has all its small helpers here.
+__all__ = [
+    "check_availability",
+    "check_isfile",
+    "choose_device",
+    "collect_env_info",
+    "collector_paused",
+    "download_url",
+    "generator_states",
+    "get_most_similar_str_to_a_from_b",
+    "isolated_rng",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "package_versions",
+    "read_image",
+    "read_json",
+    "set_generator_states",
+    "set_random_seed",
+    "tolist_if_not",
+    "write_json",
+]
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "yacs", "safetensors")
 
@@ -95,33 +119,15 @@ def choose_device(cfg: Any) -> torch.device:
     return torch.device(name)
 
 
-def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
-    """Return the string of `b` that is most similar to `a`, whatever the case.
+def read_image(path: PathLike) -> Image.Image:
+    """Read an image file as RGB.
 
     Raises:
-        ValueError: `b` is empty.
+        UserError: the file is missing or no readable image.
     """
-    a = a[:200].lower()  # what is longer is like nothing, and takes long to compare
-    return max(b, key=lambda s: difflib.SequenceMatcher(None, a, s.lower()).ratio())
+    from ..data.images import read_image as read  # which needs this package
 
-
-def check_availability(requested: str, available: Sequence[str]) -> None:
-    """Make sure that `requested` is one of `available`.
-
-    Raises:
-        UserError: it is not; names the nearest.
-    """
-    if requested not in available:
-        nearest = get_most_similar_str_to_a_from_b(requested, available)
-        raise UserError(
-            f'"{sentence(requested)}" is not available; did you mean "{nearest}"? '
-            f"Available: {', '.join(available)}"
-        )
-
-
-def tolist_if_not(x: Any) -> list[Any]:
-    """Return a list as it is and anything else as a list of one."""
-    return x if isinstance(x, list) else [x]
+    return read(str(path))
 
 
 def package_versions() -> dict[str, str]:

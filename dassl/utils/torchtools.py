@@ -13,6 +13,7 @@ from .checkpoint import (
 from .last_good import resume_from_checkpoint
 
 __all__ = [
+    "adjust_learning_rate",
     "count_num_param",
     "init_network_weights",
     "load_checkpoint",
@@ -21,7 +22,43 @@ __all__ = [
     "open_specified_layers",
     "resume_from_checkpoint",
     "save_checkpoint",
+    "set_bn_to_eval",
 ]
+
+
+def adjust_learning_rate(
+    optimizer: torch.optim.Optimizer,
+    base_lr: float,
+    epoch: int,
+    stepsize: int = 20,
+    gamma: float = 0.1,
+    linear_decay: bool = False,
+    final_lr: float = 0,
+    max_epoch: int = 100,
+) -> None:
+    """Set the rate of all groups for an epoch, without a scheduler.
+
+    Args:
+        optimizer: gets the rate.
+        base_lr: the rate of epoch 0.
+        epoch: from 0.
+        stepsize: epochs after which the rate is multiplied by `gamma`.
+        gamma: see `stepsize`.
+        linear_decay: go linearly from `base_lr` to `final_lr` instead.
+        final_lr: the rate of `max_epoch`.
+        max_epoch: see `final_lr`.
+    """
+    done = epoch / max_epoch
+    steps = base_lr * gamma ** (epoch // stepsize)
+    lr = (1 - done) * base_lr + done * final_lr if linear_decay else steps
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def set_bn_to_eval(m: nn.Module) -> None:
+    """Keep a BatchNorm's statistics as they are; for `model.apply(set_bn_to_eval)`."""
+    if isinstance(m, nn.modules.batchnorm._BatchNorm):
+        m.eval()
 
 
 def open_all_layers(model: nn.Module) -> None:

@@ -3,11 +3,14 @@
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ...utils import UserError
+from ...utils.archives import ArchiveError, extract
+from ...utils.errors import UserError
+from ...utils.fetching import download_from_drive, download_url
+from ...utils.names import check_availability
 from ...utils.strangers import sentence
-from ...utils.tools import check_availability
 
 
 class Datum:
@@ -192,6 +195,26 @@ class DatasetBase:
                     "(--source-domains, --target-domains) empty"
                 )
             check_availability(domain, list(self.domains))
+
+    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
+        """Download an archive and unpack it into its folder.
+
+        Args:
+            url: its address.
+            dst: the file that it becomes.
+            from_gdrive: the address is Google Drive's.
+
+        Raises:
+            UserError: it cannot be had or unpacked, or the package gdown is missing.
+        """
+        if from_gdrive:
+            download_from_drive(url, dst)
+        else:
+            download_url(url, dst)
+        try:
+            extract(Path(dst), Path(dst).parent)
+        except ArchiveError as error:
+            raise UserError(f"{dst} cannot be unpacked: {error}") from error
 
     def generate_fewshot_dataset(
         self,

@@ -1,0 +1,78 @@
+"""Training on labelled and unlabelled images at once."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+
+from ..utils import UserError, check_availability
+from .trainer import TrainerX
+
+
+class PairedBatches:
+    """Batches of two loaders side by side; a loader that ends begins again.
+
+    Args:
+        labelled: a loader.
+        unlabelled: another.
+        count: number of pairs.
+    """
+
+    batch_size = None  # whoever skips pairs has to read them
+
+    def __init__(self, labelled: Any, unlabelled: Any, count: int) -> None:
+        self.loaders = labelled, unlabelled
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return islice(zip(*map(_repeated, self.loaders), strict=True), self.count)
+
+
+def _repeated(loader: Any) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+class TrainerXU(TrainerX):
+    """Trains on pairs of batches; a subclass gives `forward_backward(batch_x, batch_u)`.
+
+    TRAIN.COUNT_ITER says how many pairs an epoch has: as many as batches in train_x, in train_u,
+    or in the smaller_one of the two.
+    """
+
+    def check_train(self) -> None:
+        """Make sure that there are images of both kinds.
+
+        Raises:
+            UserError: there are none of one kind, or TRAIN.COUNT_ITER is unknown.
+        """
+        super().check_train()
+        check_availability(self.cfg.TRAIN.COUNT_ITER, ("train_x", "train_u", "smaller_one"))
+        if self.train_loader_u is None:
+            raise UserError(
+                f"{self.cfg.DATASET.NAME} has no unlabelled training images, on which "
+                f"{self.cfg.TRAINER.NAME} trains as well; choose another dataset or trainer"
+            )
+
+    def run_epoch(self) -> None:
+        """Go through the pairs once."""
+        self.check_train()
+        counts = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
+        counts["smaller_one"] = min(counts.values())
+        pairs = PairedBatches(
+            self.train_loader_x, self.train_loader_u, counts[self.cfg.TRAIN.COUNT_ITER]
+        )
+        self.run_batches(pairs, lambda pair: self.forward_backward(*pair))
+
+    def forward_backward(self, batch_x: Any, batch_u: Any = None) -> dict[str, Any] | None:
+        """Learn from a labelled and an unlabelled batch; return what to print."""
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch_x: Any, batch_u: Any = None) -> tuple[Tensor, ...]:
+        """Return labelled images, their labels and unlabelled images on the device."""
+        tensors = (batch_x["img"], batch_x["label"], batch_u["img"])
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)

@@ -1,0 +1,114 @@
+"""A command line of flags and KEY VALUE pairs, in any order."""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from .command_line import Parser
+from .errors import UserError
+from .strangers import sentence
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_SEVERAL = ("+", "*", argparse.REMAINDER)
+
+
+class PairsParser(Parser):
+    """Reads flags, and every other word as the KEY of a pair with the VALUE behind it, into `opts`.
+
+    A flag that takes several values ends where a KEY begins: a dotted name that begins with a
+    known group or with a word in capitals, or one of the settings outside of all groups.
+
+    Args:
+        description: see `Parser`.
+        groups: names of the groups of settings.
+        settings: names of the settings outside of all groups.
+    """
+
+    def __init__(
+        self, description: str | None, groups: Collection[str], settings: Collection[str]
+    ) -> None:
+        super().__init__(description)
+        self._groups = groups
+        self._settings = settings
+        self.add_argument("opts", nargs="*", metavar="KEY VALUE", help="override any setting")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Read a command line; see `argparse`.
+
+        Raises:
+            UserError: a flag is wrong, or a KEY has no VALUE.
+        """
+        flags, pairs = self._split(sys.argv[1:] if args is None else args)
+        arguments, rest = super().parse_known_args(flags, namespace)
+        if rest:
+            known = list(self._option_string_actions)
+            near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1, cutoff=0.7)
+            hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
+            raise UserError(f"{sentence(rest[0])} is no flag of this command{hint}")
+        arguments.opts = _checked(pairs)
+        return arguments, rest
+
+    def _split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        flags: list[str] = []
+        pairs: list[str] = []
+        several = False  # whether the last flag takes further values
+        remaining = iter(words)
+        for word in remaining:
+            if word == "--":
+                pairs += remaining
+            elif word.startswith("-"):
+                flags.append(word)
+                takes = 0 if "=" in word else self._values_of(word)
+                several = takes in _SEVERAL
+                if takes is None:
+                    flags += _next(remaining)
+            elif several and not self._is_key(word):
+                flags.append(word)
+            else:
+                several = False
+                pairs += [word, *_next(remaining)]
+        return flags, pairs
+
+    def _values_of(self, flag: str) -> Any:
+        """How many values a flag takes, in argparse's notation; it may be shortened."""
+        options = self._option_string_actions
+        found = [option for option in options if option.startswith(flag)]
+        name = flag if flag in options else found[0] if len(found) == 1 else None
+        return options[name].nargs if name else 0
+
+    def _is_key(self, word: str) -> bool:
+        first, *others = word.partition("=")[0].split(".")
+        if not all(_WORD.fullmatch(name) for name in (first, *others)):
+            return False
+        if not others:
+            return first in self._settings
+        return first.isupper() or first.upper() in self._groups
+
+
+def _next(words: Iterator[str]) -> list[str]:
+    return [word for word in (next(words, None),) if word is not None]
+
+
+def _checked(pairs: list[str]) -> list[str]:
+    """The pairs, where each KEY has a VALUE that is no flag.
+
+    Raises:
+        UserError: one has none.
+    """
+    for key, value in zip(pairs[::2], [*pairs[1::2], None], strict=False):
+        if "=" in key:
+            raise UserError(
+                f'"{sentence(key)}" is no setting: write two words, KEY VALUE, such as '
+                f"{sentence(key.replace('=', ' ', 1))}"
+            )
+        if value is None or value.startswith("--"):
+            raise UserError(
+                f'"{sentence(key)}" is no flag, and as a setting it has no value: settings are '
+                "given as pairs KEY VALUE, such as DATASET.NUM_SHOTS 16"
+            )
+    return pairs
