@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dassl.data.datasets.splits import PARTS
+from dassl.data.image_kinds import is_image
 from dassl.utils import UserError
 from dassl.utils.strangers import sentence
 
@@ -25,12 +26,6 @@ _SPELLINGS = "train, val and test (or Training, valid, test_images and the like)
 _NO_CLASS = frozenset(
     ("split_fewshot", "__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 )
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
-
-def is_image(path: str) -> bool:
-    """Whether a file's name is that of an image."""
-    return path.lower().endswith(SUFFIXES)
 
 
 def folders_in(folder: Path) -> list[str]:
