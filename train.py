@@ -22,7 +22,7 @@ import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.config import load_config
-from dassl.engine import Interrupted, carry_out
+from dassl.engine import CONFIG, Interrupted, carry_out
 from dassl.utils import Parser, UserError, exit_code
 
 # Flags that stand for a configuration key; they win over the files and lose to KEY VALUE pairs.
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--root", help="folder of the datasets (default: data)")
     add("--output-dir", help="folder of this run (default: output)")
-    add("--resume", help="folder of a killed run to go on with")
+    add("--resume", help="folder of a killed run; without config files, its own settings hold")
     add("--seed", type=int, help="a negative one draws a different run each time")
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
@@ -67,16 +67,38 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,  # not given: what the files say
         help="neither read nor keep image features (default: <root>/features)",
     )
-    add("--overwrite", action="store_true", help="replace a finished run in --output-dir")
+    add("--overwrite", action="store_true", help="replace the run in --output-dir")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override any setting")
     return parser
 
 
 def make_config(arguments: argparse.Namespace) -> Any:
-    """Layer dataset file, method file, flags and KEY VALUE pairs."""
+    """Layer dataset file, method file, flags and KEY VALUE pairs.
+
+    With --resume and no config file, the run's own config.yaml takes their place.
+    """
     given = {key: getattr(arguments, flag) for flag, key in FLAG_KEYS.items()}
     flags = {key: value for key, value in given.items() if value not in (None, [])}
-    return load_config(arguments.dataset_config_file, arguments.config_file, flags, arguments.opts)
+    method_file = arguments.config_file
+    if arguments.resume:
+        flags.setdefault("OUTPUT_DIR", arguments.resume)
+        if method_file is None and arguments.dataset_config_file is None:
+            method_file = _own_config(Path(arguments.resume), needed=not arguments.trainer)
+    return load_config(arguments.dataset_config_file, method_file, flags, arguments.opts)
+
+
+def _own_config(folder: Path, needed: bool) -> str | None:
+    path = folder / CONFIG
+    if path.is_file():
+        return str(path)
+    if needed and folder.is_dir():
+        raise UserError(
+            f"{path} is missing, so --resume {folder} needs all that the run was started with: "
+            "--trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
+        )
+    if needed:
+        raise UserError(f'The folder to resume from, "{folder}", does not exist')
+    return None
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..utils import find_checkpoint
-from .run_record import RESUME
+from .run_files import RESUME
 
 Names = str | Sequence[str] | None
 MOST_UNCHECKED = 200
