@@ -53,7 +53,11 @@ def build_parser() -> PairsParser:
     add = parser.add_argument
     add("--root", help="folder of the datasets (default: data)")
     add("--output-dir", type=expanded, help="folder of this run (default: output)")
-    add("--resume", type=expanded, help="folder of a killed run to go on with")
+    add(
+        *("--resume",),
+        type=expanded,
+        help="folder of a killed run; without config files, its own settings hold",
+    )
     add("--seed", type=int, help="a negative one draws a different run each time")
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
@@ -84,7 +88,7 @@ def build_parser() -> PairsParser:
         default=None,  # not given: what the files say
         help="neither read nor keep image features (default: <root>/features)",
     )
-    add("--overwrite", action="store_true", help="replace a finished run in --output-dir")
+    add("--overwrite", action="store_true", help="replace the run in --output-dir")
     return parser
 
 
@@ -110,6 +114,8 @@ def check_flags(arguments: argparse.Namespace) -> None:
             epoch is not None and epoch < 1
         ),
         "--eval-only trains nothing anyway: leave --no-train out": tests and arguments.no_train,
+        "--ignore-mismatch is about what --eval-only tests: add --eval-only and --model-dir, or "
+        "leave it out": arguments.ignore_mismatch and not tests,
         f"--resume continues a training, and {idle} trains nothing: leave one of them out": (
             arguments.resume and idle
         ),
@@ -153,6 +159,8 @@ def _missing(flag: str) -> str:
 def make_config(arguments: argparse.Namespace) -> Any:
     """Layer dataset file, method file, flags and KEY VALUE pairs.
 
+    With --resume and no config file, the run's own config.yaml takes their place.
+
     Raises:
         UserError: a file, a key or a value is wrong, or the trainer or the dataset is missing.
     """
@@ -161,11 +169,28 @@ def make_config(arguments: argparse.Namespace) -> Any:
         import trainers  # noqa: F401  (registers the methods)
     given = {key: getattr(arguments, flag) for flag, key in FLAG_KEYS.items()}
     flags = {key: value for key, value in given.items() if value not in (None, [])}
-    cfg = load_config(arguments.dataset_config_file, arguments.config_file, flags, arguments.opts)
+    method_file = arguments.config_file
+    if arguments.resume:
+        flags.setdefault("OUTPUT_DIR", arguments.resume)
+        if method_file is None and arguments.dataset_config_file is None:
+            method_file = _own_config(Path(arguments.resume), needed=not arguments.trainer)
+    cfg = load_config(arguments.dataset_config_file, method_file, flags, arguments.opts)
     for group, flag in (("TRAINER", "--trainer"), ("DATASET", "--dataset-config-file")):
         if not cfg[group].NAME:
             raise UserError(_missing(flag))
     return cfg
+
+
+def _own_config(folder: Path, needed: bool) -> str | None:
+    path = folder / "config.yaml"
+    if path.is_file():
+        return str(path)
+    if needed and folder.is_dir():
+        raise UserError(
+            f"{path} is missing, so --resume {folder} needs all that the run was started with: "
+            "--trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
+        )
+    return None
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode, identifying_settings, load_config
-from dassl.config.node import read_yaml_layers
-from dassl.engine import CONFIG, clear_run, finished_run
-from dassl.engine.run_record import RESUME
+from dassl.engine import clear_run, finished_run
+from dassl.engine.folder_check import FolderState, OtherRun, folder_state
 from dassl.utils import UserError, load_last_common
 from dassl.utils.checkpoint import POINTER
 
@@ -102,35 +101,19 @@ def state_of(run: Run) -> State:
     Raises:
         UserError: the folder holds a run of another configuration, which must not be lost.
     """
-    results = finished_run(run.folder)
-    config = _recorded_config(run)
-    if results is not None:
-        if recorded_digest(results) == run.digest:
-            return State.DONE
-        raise _other_run(run.folder)
-    if config is not None and digest_of(config) != digest_of(run.config):
-        raise _other_run(run.folder)
-    if run.source is not None or config is None:
-        return State.TODO
-    begun = (run.folder / RESUME).is_file() or any(run.folder.glob(f"*/{POINTER}"))
-    return State.RESUME if begun else State.TODO
-
-
-def _other_run(folder: Path) -> UserError:
-    return UserError(
-        f"{folder} holds a run of another configuration; move it away, or give the sweep another "
-        "--output-dir"
-    )
-
-
-def _recorded_config(run: Run) -> dict[str, Any] | None:
-    """What config.yaml says; None without one, or where it is damaged and tells nothing."""
-    path = run.folder / CONFIG
+    source = run.source.config if run.source is not None else None
     try:
-        config = read_yaml_layers(path)[-1][1] if path.is_file() else {}
-    except UserError:
-        return None
-    return config if set(config) >= set(run.config) else None
+        found = folder_state(run.folder, run.config, source)
+    except OtherRun as other:
+        if not other.differences:  # nothing readable says it, but the folder's name does
+            return State.TODO
+        raise UserError(
+            f"{run.folder} holds a run of another configuration; move it away, or give the sweep "
+            f"another --output-dir ({other.keys})"
+        ) from None
+    if found is FolderState.FINISHED:
+        return State.DONE
+    return State.RESUME if found is FolderState.BEGUN and source is None else State.TODO
 
 
 def locate(run: Run, index: Mapping[str, str] | None = None) -> Run:

@@ -1,6 +1,6 @@
 """A task of coloured squares and trainers in Dassl's manner, for the engine's tests."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,9 @@ class Squares(SplitDataset):
         return split
 
 
-def toy_config(root: Path, output: Path, *opts: str) -> CfgNode:
-    """A configuration of the toy task: 4 epochs of CoOp's recipe on 16 x 16 pixels."""
-    settings = {
+def toy_settings(root: Path, output: Path) -> dict[str, Any]:
+    """The settings of the toy task: 4 epochs of CoOp's recipe on 16 x 16 pixels."""
+    return {
         "OUTPUT_DIR": str(output),
         "SEED": 1,
         "USE_CUDA": False,
@@ -75,7 +75,19 @@ def toy_config(root: Path, output: Path, *opts: str) -> CfgNode:
         "TRAIN.PRINT_FREQ": 2,
         "TRAINER.NAME": "ToyTrainer",
     }
-    return load_config(flag_overrides=settings, opts=opts)
+
+
+def toy_config(root: Path, output: Path, *opts: str) -> CfgNode:
+    """The configuration of the toy task."""
+    return load_config(flag_overrides=toy_settings(root, output), opts=opts)
+
+
+def toy_command(root: Path, output: Path, *opts: str, flags: Sequence[str] = ()) -> list[str]:
+    """The same run as arguments of train.py."""
+    settings = toy_settings(root, output)
+    given = ["--output-dir", str(settings.pop("OUTPUT_DIR")), "--seed", str(settings.pop("SEED"))]
+    pairs = [str(item) for pair in settings.items() for item in pair]
+    return [*given, *flags, *pairs, *opts]
 
 
 class ToyNet(nn.Module):

@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""Disks that are soon full, or that cannot be written to."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,18 +9,34 @@ import pytest
 
 
 @contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Mount a file system of so many bytes ("32k"); skips the test where that is not allowed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+def _mounted(*arguments: str) -> Iterator[None]:
+    """Mount what stands last among the arguments; skips the test where that is not allowed."""
     try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+        mounted = subprocess.run(["mount", *arguments], capture_output=True).returncode == 0
     except OSError:
         mounted = False
     if not mounted:
-        pytest.skip("no small disk can be mounted here: that takes more rights")
+        pytest.skip("nothing can be mounted here: that takes more rights")
     try:
-        yield folder
+        yield
     finally:
         # Lazily: a failing test must not leave the mount because it has a file open.
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", arguments[-1]], check=True)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of so many bytes ("32k")."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _mounted("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)):
+        yield folder
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[Path]:
+    """Mount a folder over itself so that nobody can write to it; skips where not allowed."""
+    with _mounted("--bind", str(folder), str(folder)):
+        remount = ["mount", "-o", "remount,ro,bind", str(folder)]
+        if subprocess.run(remount, capture_output=True).returncode:
+            pytest.skip("no folder can be mounted read-only here: that takes more rights")
+        yield folder

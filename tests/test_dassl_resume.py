@@ -99,6 +99,7 @@ def test_several_models(root: Path, tmp_path: Path) -> None:
     assert results is not None
     assert (results["extra"], results["broken"]) == (2.5, None)
     assert (tmp_path / "artifact").read_text() == "x"
+    (tmp_path / "results.json").unlink()
     # A crash between the two files leaves the second an epoch behind.
     (tmp_path / "frozen" / "checkpoint").write_text("model.pth.tar-3\n")
     assert run(root, tmp_path, *opts).start_epoch == 3
@@ -107,6 +108,7 @@ def test_several_models(root: Path, tmp_path: Path) -> None:
 def test_tensorboard_goes_on_after_a_resume(root: Path, tmp_path: Path) -> None:
     """Each step appears once, also those that were repeated after the kill."""
     run(root, tmp_path, "TRAIN.CHECKPOINT_FREQ", "1")
+    (tmp_path / "results.json").unlink()
     (tmp_path / "toy" / "checkpoint").write_text("model.pth.tar-2\n")
     run(root, tmp_path)
     accumulator = EventAccumulator(str(tmp_path / "tensorboard"))

@@ -93,6 +93,7 @@ def test_mistakes_in_pairs(words: tuple[str, ...], part: str) -> None:
         (("--eval-only", "--model-dir", "{run}", "--resume", "{run}"), "leave one of them out"),
         (("--no-train", "--resume", "{run}"), "--no-train trains nothing"),
         (("--no-train", "--overwrite"), "leave --overwrite out"),
+        (("--ignore-mismatch",), "add --eval-only and --model-dir, or leave it out"),
         (("--resume", "nowhere"), '"nowhere" of --resume does not exist'),
         (("--resume", "{run}/prompt_learner"), 'whole run, "{run}"'),
         (("--eval-only", "--model-dir", "nowhere"), '"nowhere" of --model-dir does not exist'),

@@ -43,6 +43,7 @@ class PromptTrainer(FeatureTrainer):
     """Tunes the soft prompts of a frozen CLIP with cross-entropy."""
 
     node = "COOP"  # the configuration node: cfg.TRAINER.<node>
+    resumes_within_epoch = True
 
     model: PromptedCLIP
     company: Company = Company()  # several runs that compute together have one in common
@@ -147,10 +148,6 @@ class PromptTrainer(FeatureTrainer):
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return summary
-
-    def epoch_state(self) -> dict[str, Any]:
-        """Nothing is gathered from batch to batch."""
-        return {}
 
     def features_and_labels(
         self, batch: dict[str, Any]

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from clip.text_encoding import SoftPromptEncoder
 from dassl.config import to_dict
-from dassl.engine import TRAINER_REGISTRY, clear_run, finished_run, start_trainer
+from dassl.engine import TRAINER_REGISTRY, start_trainer
+from dassl.engine.folder_check import claim_folder
 from dassl.engine.interruption import stopping_on_signals
 from dassl.engine.lockstep import Lockstep
 from dassl.engine.run_lock import run_folder
@@ -159,8 +160,7 @@ def _check_folders(cfgs: Sequence[Any], overwrite: bool) -> None:
         if output in known:
             raise UserError(f"Two of the runs would write into {output}; give each its own folder")
         known.add(output)
-        if finished_run(output) and not overwrite:
-            raise UserError(f"{output} already holds a finished run; choose another folder")
+        claim_folder(cfg, overwrite)
 
 
 def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exception | None:
@@ -172,10 +172,8 @@ def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exc
             logger = setup_logger(output)
             assert logger is not None
             stack.enter_context(logger)
-            trainer = start_trainer(cfg)
+            trainer = start_trainer(cfg, overwrite)
             trainer.check_train()
-            if overwrite:
-                clear_run(output)
             together.admit(trainer)
             trainer.train()
         except Exception as error:

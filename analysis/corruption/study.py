@@ -12,6 +12,7 @@ Positions count from 0, accuracies are in %, a norm is L2, the mean over classes
 """
 
 import contextlib
+import errno
 import io
 import math
 import sys
@@ -187,6 +188,7 @@ class Subject:
             **{key: results[key] for key in ("dataset", "shots", "seed", "backbone")},
         }
         self._evaluator: PromptEvaluator | None = None
+        self._warned = False
 
     def file(self, epoch: int | None) -> Path:
         """Where the study of a checkpoint is kept."""
@@ -232,7 +234,7 @@ class Subject:
             accuracy = 100 * correct / study.num_test
             norms = position_norms(ctx)
             study.original = {"correct": correct, "accuracy": accuracy, "norms": norms}
-            study.write(self.file(epoch))
+            self._keep(study, epoch)
         noise = unit_noise(study.noise_seed, *ctx.shape[-2:])
         with tqdm(
             total=len(missing), unit="prompt", disable=None, leave=False, desc=str(self.path)
@@ -243,8 +245,21 @@ class Subject:
                 counts = evaluator.count(groups).tolist()
                 for corruption, group, correct in zip(part, groups, counts, strict=True):
                     study.add(corruption, correct, position_norms(group)[corruption.position])
-                study.write(self.file(epoch))
+                self._keep(study, epoch)
                 bar.update(len(part))
+
+    def _keep(self, study: Study, epoch: int | None) -> None:
+        """Write the study into the run's folder, where that can be written to."""
+        path = self.file(epoch)
+        try:
+            study.write(path)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            if not self._warned:
+                why = f"{path} cannot be written: {error.strerror}"
+                print(f"Warning: {why}; a second call tests all corruptions again", file=sys.stderr)
+            self._warned = True
 
     def _open(self, epoch: int | None) -> PromptEvaluator:
         """The run's test set with the checkpoint's prompts; a second one is only loaded."""

@@ -2,7 +2,8 @@
 
 from .build import TRAINER_REGISTRY, build_trainer, check_trainer, start_trainer
 from .interruption import Interrupted
-from .run_record import CONFIG, RESULTS, clear_run, finished_run, identity
+from .run_files import CONFIG, RESULTS, clear_run
+from .run_record import finished_run, identity
 from .simple_net import SimpleNet
 from .single_run import carry_out
 from .trainer import SimpleTrainer, TrainerBase, TrainerX

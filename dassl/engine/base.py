@@ -60,6 +60,7 @@ class TrainerBase(ModelKeeper):
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
         self.before_train()
+        self.restore_point()
         # After the last epoch of an earlier attempt, the test is that of the last epoch.
         self.epoch = max(0, min(self.start_epoch, self.max_epoch - 1))
         for epoch in range(self.start_epoch, self.max_epoch):
@@ -74,6 +75,9 @@ class TrainerBase(ModelKeeper):
                 self.after_epoch()
                 self.reach(epoch + 1)
         self.after_train()
+
+    def restore_point(self) -> None:
+        """Engine's hook after `before_train`: take up an earlier attempt where it was stopped."""
 
     def reach(self, epoch: int) -> None:
         """Engine's hook when everything about the epochs before this one is done."""

@@ -40,11 +40,13 @@ def learns(cfg: Any) -> bool:
     return has_step and getattr(trainer_class, "learns", True)
 
 
-def build_trainer(cfg: Any) -> Any:
+def build_trainer(cfg: Any, overwrite: bool = False) -> Any:
     """Create the trainer that `cfg.TRAINER.NAME` names.
 
     Args:
         cfg: the configuration; keys that it lacks get their defaults, in a copy.
+        overwrite: what the trainer does replaces the run that cfg.OUTPUT_DIR holds. By default a
+            finished run, or one of another configuration, is refused.
 
     Raises:
         UserError: see `find_trainer`, and whatever the trainer refuses.
@@ -53,7 +55,9 @@ def build_trainer(cfg: Any) -> Any:
     trainer_class = find_trainer(cfg)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
-    return trainer_class(cfg)
+    trainer = trainer_class(cfg)
+    trainer.overwrite = overwrite
+    return trainer
 
 
 def check_trainer(cfg: Any) -> None:
@@ -70,8 +74,12 @@ def check_trainer(cfg: Any) -> None:
         check(trainer_class.__new__(trainer_class), cfg)
 
 
-def start_trainer(cfg: Any) -> Any:
+def start_trainer(cfg: Any, overwrite: bool = False) -> Any:
     """Begin a run: seed all generators, print what is run where, and create the trainer.
+
+    Args:
+        cfg: the configuration.
+        overwrite: see `build_trainer`.
 
     Raises:
         UserError: see `build_trainer`.
@@ -79,4 +87,4 @@ def start_trainer(cfg: Any) -> Any:
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
-    return build_trainer(cfg)
+    return build_trainer(cfg, overwrite)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..utils import find_checkpoint
 from ..utils.strangers import printable
-from .run_record import RESUME
+from .run_files import RESUME
 
 Names = str | Sequence[str] | None
 MOST_UNCHECKED = 200

@@ -6,121 +6,186 @@ between two batches, so that what follows is the same, bit for bit, as if nothin
 """
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from ..data.samplers import skip_batches
-from ..utils import MetricMeter, UserError, find_checkpoint, load_checkpoint, save_checkpoint
+from ..utils import MetricMeter, random_states, restore_random_states, save_checkpoint
 from . import interruption
 from .base import TrainerBase
-from .run_record import RESUME, RunRecord
+from .own_state import changed_attributes, fingerprints, restore_attributes
+from .resume_point import _readable, check_optimizer, check_settings, load_point, origins_of
+from .run_files import RESUME
+from .run_record import RunRecord
+from .settings import settings_in, settings_text
 
 # At most so much is done a second time after a kill. Large models are saved less often: saving
 # takes no more than this share of the time.
 SAVE_SECONDS = 15.0
 SAVE_SHARE = 0.02
-# Hooks in which a trainer might gather something from batch to batch that we do not know of.
-GATHERING = ("before_epoch", "run_epoch", "forward_backward", "parse_batch_train")
+# Hooks in which a class may gather something from batch to batch that the engine does not know of.
+STEP_HOOKS = frozenset(
+    {
+        *("before_epoch", "run_epoch", "forward_backward", "parse_batch_train", "loss", "penalty"),
+        *("features_and_labels", "model_zero_grad", "model_backward", "model_update"),
+        *("model_backward_and_update", "update_lr"),
+    }
+)
+CAPABILITY = "resumes_within_epoch"
+
+
+def _resumes_within_epoch(klass: type) -> bool:
+    """Whether a class, by its own body and its bases, resumes from any batch of an epoch."""
+    if CAPABILITY in vars(klass):  # declared, or computed when the class was made
+        return bool(vars(klass)[CAPABILITY])
+    gathers = bool(STEP_HOOKS & vars(klass).keys()) and "epoch_state" not in vars(klass)
+    return not gathers and all(_resumes_within_epoch(base) for base in klass.__bases__)
 
 
 class ResumableTrainer(TrainerBase):
     """Saves points to go on from, and goes on from them.
 
     Attributes:
+        resumes_within_epoch: whether a run is saved between any two batches, or only between
+            epochs. A class whose body defines one of `STEP_HOOKS` has it False, and so have its
+            subclasses, unless the body defines `epoch_state`, too, or declares the attribute True:
+            so its author says that nothing else is gathered from batch to batch.
         record: counts the lines of the history.
         output_dir: the run's folder.
         best_result: see `ModelKeeper`.
     """
 
+    resumes_within_epoch = True
+    cfg: Any
     record: RunRecord
     output_dir: str
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.resumes_within_epoch = _resumes_within_epoch(cls)
 
     def __init__(self) -> None:
         super().__init__()
         self._point: dict[str, Any] | None = None  # the latest that is known, saved or not
-        self._begun: dict[str, Any] = {}  # the epoch in which an earlier attempt was stopped
+        self._resumed: dict[str, Any] | None = None  # where an earlier attempt was stopped
+        self._origins: list[dict[str, Any]] = []  # epochs that were trained with other settings
+        self._attributes: dict[str, Any] = {}
         self._epoch_lr: float | None = None
         self._saved_at = time.monotonic()
         self._saving_took = 0.0
-        self._history_lines: int | None = None
         self.saved_point = ""  # for people
 
     def epoch_state(self) -> dict[str, Any]:
         """Hook: what is gathered from batch to batch within an epoch, tensors and plain values.
 
-        A trainer that overrides one of the hooks `GATHERING` and this one, too, is saved between
-        batches, others between epochs. What the base class returns belongs to it.
+        Plain attributes that change are saved without it; see `dassl.engine.own_state`. What the
+        base class returns belongs to it.
         """
         return {}
 
     def restore_epoch_state(self, state: dict[str, Any]) -> None:
         """Hook: put back what `epoch_state` returned; called after `before_epoch`."""
 
-    def saves_within_epochs(self) -> bool:
-        """Whether everything is known that the trainer gathers within an epoch."""
-        known = self._definer("epoch_state")
-        return all(known <= self._definer(hook) for hook in GATHERING)
-
-    def _definer(self, name: str) -> int:
-        """Which of the class and its bases defines something, counted from the class."""
-        return next(i for i, base in enumerate(type(self).__mro__) if name in vars(base))
-
     def run_state(self) -> dict[str, Any]:
-        """Also how much of the history belongs to this point."""
-        return {**super().run_state(), "history_lines": self.record.lines}
+        """Also the settings, attributes that have changed, and how long the history is."""
+        attributes = changed_attributes(self, self._attributes)
+        return {
+            **super().run_state(),
+            "history_lines": self.record.lines,
+            "settings": settings_text(self.cfg),
+            **({"attributes": attributes} if attributes["values"] else {}),
+            **({"origins": self._origins} if self._origins else {}),
+        }
 
     def restore_run_state(self, state: dict[str, Any]) -> None:
-        """Also remember how much of the history belongs to it."""
+        """Also put back the attributes."""
+        restore_attributes(self, state.get("attributes"))
         super().restore_run_state(state)
-        self._history_lines = state.get("history_lines")
 
-    def resume(self, directory: str) -> int:
-        """Go on from the latest point in a run's folder, and cut the history off there.
+    def find_point(self, directory: str) -> None:
+        """Load the latest point in a run's folder, for `restore_point`; nothing is changed yet.
 
         Args:
-            directory: the run's folder.
-
-        Returns:
-            The epoch to go on with.
+            directory: the run's folder; "" for none.
 
         Raises:
-            UserError: the folder belongs to another model.
+            UserError: it belongs to another model, or to a run of other settings.
         """
-        path = Path(directory) / RESUME
-        state = _readable(path)
-        if state is None or state["epoch"] < self._numbered_epoch(Path(directory)):
-            epoch = self.resume_model_if_exist(directory)
-            self.saved_point = self._said(epoch, 0) if epoch else ""
-        else:
-            epoch = self._take(state, path)
-        same_folder = Path(directory).resolve() == Path(self.output_dir).resolve()
-        self.record.begin(epoch, self._history_lines if same_folder else None)
-        return epoch
+        self._resumed, self._origins = None, []
+        if not directory:
+            return
+        state = load_point(
+            Path(directory),
+            self.get_model_names(),
+            _readable(Path(directory) / RESUME),
+            within=self.resumes_within_epoch,
+            own=self.has_own_after_epoch(),
+        )
+        if state is None:
+            return
+        check_settings(state, self.cfg)
+        self._check_models(state)
+        self._resumed, self._origins = state, origins_of(state, self.cfg)
+        if Path(directory).resolve() == Path(self.output_dir).resolve():
+            self.record.resume(state["epoch"], state.get("history_lines"))
 
-    def _numbered_epoch(self, directory: Path) -> int:
-        """How many epochs the newest numbered checkpoint has behind it, by its name."""
-        newest = [find_checkpoint(directory / name) for name in self.get_model_names()]
-        numbers = [path.name.rpartition("-")[2] if path else "0" for path in newest]
-        return min((int(n) if n.isdecimal() else 0 for n in numbers), default=0)
+    def _check_models(self, state: dict[str, Any]) -> None:
+        """Refuse what does not fit, and leave all models and generators as they are."""
+        before = {name: copy.deepcopy(self.model_state(name)) for name in self.get_model_names()}
+        generators = random_states()
+        try:
+            self._put_models_back(state)
+            restore_random_states(state.get("random_states") or generators)
+            if settings_in(state) is None:
+                for name, model in before.items():
+                    check_optimizer(state["path"], model, self.model_state(name))
+        finally:
+            for name, model in before.items():
+                self.restore_model_state(name, model, None)
+            restore_random_states(generators)
 
-    def _take(self, state: dict[str, Any], path: Path) -> int:
+    def _put_models_back(self, state: dict[str, Any]) -> None:
         for name in self.get_model_names():
-            self.restore_model_state(name, state["models"].get(name, {}), path)
+            # A copy, since an optimiser goes on with the tensors that it is given.
+            model = copy.deepcopy(state["models"].get(name, {}))
+            self.restore_model_state(name, {"epoch": state["epoch"], **model}, state["path"])
+
+    def _put_back(self, state: dict[str, Any]) -> None:
+        self._put_models_back(state)
         self.restore_run_state(state)
-        epoch, batches = int(state["epoch"]), int(state["batches"])
-        self._begun = state if batches else {}
-        self.saved_point = self._said(epoch, batches)
-        print(f'Found "{path}" (will resume training after {self.saved_point})')
-        return epoch
+
+    def has_own_after_epoch(self) -> bool:
+        """Whether a subclass does something after an epoch's checkpoint, which does not hold it."""
+        return False
+
+    def restore_point(self) -> None:
+        """Engine's hook after `before_train`, which so does the same as in an unbroken run."""
+        self._attributes = fingerprints(self)
+        state = self._resumed
+        if state is None:
+            return
+        self._put_back(state)
+        self.saved_point = self._said(state["epoch"], state["batches"])
+        print(f'Resuming from "{state["path"]}" (epoch {state["epoch"]}): {self.saved_point}')
+        if not state["batches"]:
+            self._resumed = None
+
+    def resumed_epoch(self) -> int:
+        """The epoch to resume with, from 0."""
+        return int(self._resumed["epoch"]) if self._resumed else 0
+
+    def origin_entries(self) -> dict[str, Any]:
+        """For results.json: epochs that were trained with other settings than it has, if any."""
+        return {"origins": self._origins} if self._origins else {}
 
     def batches_behind(self) -> int:
-        """Of the epoch to go on with, the batches that an earlier attempt has finished."""
-        return int(self._begun.get("batches", 0))
+        """Of the epoch to resume with, the batches that an earlier attempt has finished."""
+        return int(self._resumed["batches"]) if self._resumed else 0
 
     def enter_batches(self, losses: MetricMeter) -> int:
         """Begin an epoch's batches, or go on with them where an earlier attempt was stopped.
@@ -131,12 +196,12 @@ class ResumableTrainer(TrainerBase):
         Returns:
             How many batches are behind.
         """
-        state, self._begun = self._begun, {}
+        state, self._resumed = self._resumed, None
         if not state or state["epoch"] != self.epoch:
             return 0
         losses.set_state(state["losses"])
+        self._put_models_back(state)  # `before_epoch` has been called a second time
         self.restore_epoch_state(state["own"])
-        # `before_epoch` may have drawn a second time.
         self.restore_run_state(state)
         self.epoch_began -= float(state["seconds"])
         self._epoch_lr = state["lr"]  # perhaps the epoch's last batch has changed it
@@ -158,7 +223,8 @@ class ResumableTrainer(TrainerBase):
         Raises:
             Interrupted: a signal came; the point is saved.
         """
-        within = self.saves_within_epochs()
+        self.record.write_beginning()
+        within = self.resumes_within_epoch and not STEP_HOOKS & vars(self).keys()
         stops = interruption.requested()
         if batches and not within:
             if stops:
@@ -166,14 +232,13 @@ class ResumableTrainer(TrainerBase):
             return
         waits = max(SAVE_SECONDS, self._saving_took / SAVE_SHARE)
         due = time.monotonic() - self._saved_at >= waits
-        # A validation may follow the last batch, and what is kept must not change with the models.
         last = batches in (0, getattr(self, "num_batches", 0))
         if not (due or stops or last):
             return
         self.check_losses()
         self.check_learned()
         self._point = self._now(epoch, batches, losses)
-        if not within:
+        if last:  # models may change before it is written
             self._point = copy.deepcopy(self._point)
         if due:
             self.save_point()
@@ -190,6 +255,10 @@ class ResumableTrainer(TrainerBase):
             "models": {name: self.model_state(name) for name in self.get_model_names()},
             **self.run_state(),
         }
+
+    def save_soon(self) -> None:
+        """Save the next point that is reached, whenever the latest was saved."""
+        self._saved_at = -math.inf
 
     def save_point(self) -> None:
         """Write the latest point that is known, unless it is written."""
@@ -214,37 +283,3 @@ class ResumableTrainer(TrainerBase):
         if not batches:
             return f"epoch {epoch} of {self.max_epoch}"
         return f"batch {batches} of epoch {epoch + 1} of {self.max_epoch}"
-
-
-_ENTRIES: dict[str, type | tuple[type, ...]] = {
-    **{"epoch": int, "batches": int, "seconds": (int, float), "lr": (int, float, NoneType)},
-    **{"losses": dict, "own": dict, "models": dict},
-}
-
-
-def _is_point(state: dict[str, Any]) -> bool:
-    """Whether a checkpoint has the form of ours, whoever it is from."""
-    if not all(isinstance(state.get(key), kinds) for key, kinds in _ENTRIES.items()):
-        return False
-    meters = state["losses"].values()
-    return all(
-        isinstance(meter, list | tuple)
-        and len(meter) == 4
-        and all(isinstance(number, int | float) for number in meter)
-        for meter in meters
-    )
-
-
-def _readable(path: Path) -> dict[str, Any] | None:
-    """The state in a file; None without one, or where it is damaged, which is said."""
-    if not path.is_file():
-        return None
-    try:
-        state = load_checkpoint(path)
-        if _is_point(state):
-            return state
-        error = UserError(f'"{path}" is refused: it is no point to resume from')
-    except UserError as refusal:
-        error = refusal
-    print(f"Warning: {error}; going on from an older checkpoint")
-    return None

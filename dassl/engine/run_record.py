@@ -10,12 +10,13 @@ come to its end. Every line of the history and the whole of results.json have a 
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..config import identifying_settings, to_dict
+from ..config import to_dict
 from ..config.node import read_yaml_layers
 from ..utils import (
     DamagedFile,
@@ -27,15 +28,9 @@ from ..utils import (
     write_atomic,
     write_sealed,
 )
-from ..utils.checkpoint import POINTER
 from ..utils.last_good import DAMAGED
 from ..utils.strangers import parse_json
-
-HISTORY = "history.jsonl"
-RESULTS = "results.json"
-CONFIG = "config.yaml"
-TENSORBOARD = "tensorboard"
-RESUME = "resume.pth.tar"
+from .run_files import CONFIG, HISTORY, RESULTS, remove_run_files
 
 
 def _plain(value: Any) -> Any:
@@ -112,11 +107,6 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def same_run(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two whole configurations, as plain dictionaries, are those of the same run."""
-    return identifying_settings(config) == identifying_settings(other)
-
-
 def source_entries(model_dir: PathLike) -> dict[str, Any]:
     """Say for results.json which run the tested model comes from.
 
@@ -142,25 +132,6 @@ def source_entries(model_dir: PathLike) -> dict[str, Any]:
     return {"model_dir": str(model_dir), "source_run": source}
 
 
-def clear_run(directory: PathLike) -> None:
-    """Remove an earlier run's records and checkpoints, which the next run would resume from.
-
-    Its logs stay, and so do damaged checkpoints that were set aside, and every file that is not
-    known to be a run's.
-    """
-    root = Path(directory)
-    # What could be gone on with goes first: one who is stopped here must not leave the old run's
-    # checkpoints to the new one.
-    (root / RESUME).unlink(missing_ok=True)
-    for pattern in ("*/model*.pth.tar*", f"*/{POINTER}", "tensorboard/events.out.tfevents.*"):
-        for path in [path for path in root.glob(pattern) if path.suffix != DAMAGED]:
-            path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
-    for name in (HISTORY, CONFIG, RESULTS):
-        (root / name).unlink(missing_ok=True)
-
-
 def _line(entry: Mapping[str, Any]) -> str:
     return json.dumps(sealed(entry, "crc32")) + "\n"
 
@@ -175,21 +146,45 @@ class RunRecord:
     def __init__(self, directory: PathLike) -> None:
         self.directory = Path(directory)
         self.lines = 0  # of the history so far
+        self.recording = False  # from `begin` on
+        self._history: Sequence[Mapping[str, Any]] = ()  # of the earlier attempt that is resumed
+        self._unwritten: Callable[[], None] | None = None
 
-    def set_aside_damaged(self) -> None:
-        """Give damaged results of an earlier attempt another name, and say so."""
+    def begin(self, cfg: Any, replaced: Sequence[Path] = ()) -> None:
+        """Begin the record of a run; nothing is written or removed before `write_beginning`.
+
+        Args:
+            cfg: the configuration.
+            replaced: files of an earlier run, to be removed then.
+        """
+        self.recording = True
+        self._history, self.lines = (), 0
+        self._unwritten = partial(self._write_beginning, cfg, replaced)
+
+    def write_beginning(self) -> None:
+        """Let this run take the folder: the first batch, or test, has succeeded.
+
+        Removes the earlier run's files, then writes the configuration and the history up to the
+        point that is resumed. Does nothing the second time.
+        """
+        unwritten, self._unwritten = self._unwritten, None
+        if unwritten is not None:
+            unwritten()
+
+    def _write_beginning(self, cfg: Any, replaced: Sequence[Path]) -> None:
+        remove_run_files(self.directory, replaced)
         if fault := results_fault(self.directory):
             aside = RESULTS + DAMAGED
             (self.directory / RESULTS).replace(self.directory / aside)
             print(f"Warning: {fault}; it is now {aside}, and this run writes it anew")
+        self._write(CONFIG, cfg.dump())
+        self._write(HISTORY, "".join(_line(entry) for entry in self._history))
 
-    def save_config(self, cfg: Any) -> None:
-        """Write the resolved configuration."""
-        text = cfg.dump()
-        write_atomic(self.directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    def _write(self, name: str, text: str) -> None:
+        write_atomic(self.directory / name, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def begin(self, start_epoch: int, lines: int | None = None) -> None:
-        """Drop what an earlier attempt wrote behind the point from which this one goes on.
+    def resume(self, start_epoch: int, lines: int | None = None) -> None:
+        """Keep the history of an earlier attempt up to the point from which this one resumes.
 
         Args:
             start_epoch: lines about this epoch and later ones are dropped.
@@ -197,20 +192,11 @@ class RunRecord:
         """
         entries = read_history(self.directory)
         early = [entry for entry in entries if entry.get("epoch", 0) < start_epoch]
-        self._rewrite(early if lines is None else entries[:lines])
-
-    def begin_evaluation(self) -> None:
-        """Drop what an earlier attempt wrote that was stopped, unless a training is recorded."""
-        entries = read_history(self.directory)
-        trained = any(entry.get("event") == "train" for entry in entries)
-        self._rewrite(entries if trained else [])
-
-    def _rewrite(self, kept: Sequence[Mapping[str, Any]]) -> None:
-        self.lines = len(kept)
-        text = "".join(_line(entry) for entry in kept)
-        write_atomic(self.directory / HISTORY, lambda path: path.write_text(text, encoding="utf-8"))
+        self._history = entries[:lines] if isinstance(lines, int) else early
+        self.lines = len(self._history)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
+        self.write_beginning()
         line = _line({key: _plain(value) for key, value in entry.items()})
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / HISTORY).open("a", encoding="utf-8") as file:
@@ -276,6 +262,7 @@ class RunRecord:
             "status": "finished",
             **extra,
         }
+        self.write_beginning()
         content = {key: _plain(value) for key, value in entries.items()}
         content["config"] = to_dict(cfg)
         content["versions"] = package_versions()

@@ -4,13 +4,13 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..config import to_dict
 from ..data.datasets import DATASET_REGISTRY
 from ..utils import UserError, prepare_output_dir, setup_logger
 from .build import check_trainer, learns, start_trainer
+from .folder_check import FolderState, check_tested_folder, claim_folder
 from .interruption import Interrupted, stopping_on_signals
+from .run_files import RESUME
 from .run_lock import run_folder
-from .run_record import RESUME, clear_run, finished_run, same_run
 from .traces import Traces
 
 
@@ -31,7 +31,7 @@ def carry_out(
         model_dir: evaluate the model of that folder instead of training; "" loads none, for a
             trainer that does not learn.
         load_epoch: which of its checkpoints; None takes the best, or else the newest.
-        overwrite: replace a finished run.
+        overwrite: replace what the folder holds, when the first batch or test has succeeded.
         ignore_mismatch: evaluate the model of `model_dir` also where it does not fit, as far as the
             trainer looks at that.
 
@@ -39,51 +39,38 @@ def carry_out(
     run that is finished there already is left alone.
 
     Raises:
-        UserError: a setting that cannot be, a finished run in the way, or a process at work there.
+        UserError: a setting that cannot be, another run in the way, or a process at work there.
         clip.errors.ClipError: the backbone's weights cannot be used.
         FloatingPointError: the training diverged.
         Interrupted: Ctrl-C or SIGTERM.
     """
     check_trainer(cfg)
     DATASET_REGISTRY.get(cfg.DATASET.NAME)
+    tests = model_dir is not None
     if model_dir == "" and learns(cfg):
         raise UserError(
             f"--eval-only tests what a run has learned, and {cfg.TRAINER.NAME} has to learn: name "
             "that run's folder with --model-dir"
         )
+    check_tested_folder(cfg.OUTPUT_DIR, model_dir or "")
     with ExitStack() as stack:
         traces = stack.enter_context(Traces(Path(cfg.OUTPUT_DIR)))
         output = prepare_output_dir(cfg.OUTPUT_DIR)
         stack.enter_context(run_folder(output))
         stack.enter_context(stopping_on_signals())
-        if _is_done(output, cfg, overwrite):
+        # The trainer asks again; here nothing has been loaded yet.
+        writes = train or tests
+        if writes and claim_folder(cfg, overwrite, tests) is FolderState.FINISHED:
             (output / RESUME).unlink(missing_ok=True)  # of one that was killed as it ended
             print(f"{output} holds this run, and it is finished")
             return
         with setup_logger(output) or nullcontext():
             try:
-                replace = overwrite and not _goes_on(cfg)
-                _carry_out(cfg, train, model_dir, load_epoch, replace, ignore_mismatch, traces)
+                _carry_out(cfg, train, model_dir, load_epoch, overwrite, ignore_mismatch, traces)
             except Interrupted as stop:
                 print(f"Interrupted: {stop}")
                 raise
             print(f"Results are in {output}")
-
-
-def _goes_on(cfg: Any) -> bool:
-    """Whether the run is to go on with what its own folder holds."""
-    return bool(cfg.RESUME) and Path(cfg.RESUME).resolve() == Path(cfg.OUTPUT_DIR).resolve()
-
-
-def _is_done(output: Path, cfg: Any, overwrite: bool) -> bool:
-    results = finished_run(output)
-    if results is None or (overwrite and not _goes_on(cfg)):
-        return False
-    if _goes_on(cfg) and same_run(results.get("config", {}), to_dict(cfg)):
-        return True
-    raise UserError(
-        f"{output} already holds a finished run; choose another --output-dir or --overwrite it."
-    )
 
 
 def _carry_out(
@@ -95,19 +82,16 @@ def _carry_out(
     ignore_mismatch: bool,
     traces: Traces,
 ) -> None:
-    trainer = start_trainer(cfg)
-    trains = train and model_dir is None
+    trainer = start_trainer(cfg, overwrite)
     if model_dir is None:
         trainer.check_train()
     else:
         trainer.check_evaluation()
-    if overwrite:  # only now: a mistake in the command costs nothing
-        clear_run(Path(cfg.OUTPUT_DIR))
     if model_dir is not None:
         trainer.ignore_mismatch = ignore_mismatch
         trainer.load_model(model_dir, epoch=load_epoch)
         traces.begun = True
         trainer.evaluate(model_dir)
-    elif trains:
+    elif train:
         traces.begun = True
         trainer.train()

@@ -18,9 +18,17 @@ from ..evaluation import build_evaluator
 from ..utils import AverageMeter, MetricMeter, UserError, choose_device, prepare_output_dir
 from . import interruption
 from .base import TrainerBase
+from .folder_check import (
+    FolderState,
+    check_tested_folder,
+    claim_folder,
+    resume_folder,
+    resumes_in_place,
+)
 from .provenance import provenance
 from .resumable import ResumableTrainer
-from .run_record import TENSORBOARD, RunRecord, source_entries
+from .run_files import TENSORBOARD, run_files
+from .run_record import RunRecord, finished_run, source_entries
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
 
@@ -53,12 +61,17 @@ class SimpleTrainer(ResumableTrainer):
         last_results: results of the latest test on cfg.TEST.SPLIT, empty before.
         tested_split: which images that were, "test" where there are no validation images.
         epoch_means: means of the present epoch's metrics.
+        overwrite: replace the run in the folder, when the first batch has succeeded.
     """
+
+    resumes_within_epoch = True
+    overwrite = False
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
         self.check_cfg(cfg)
-        prepare_output_dir(cfg.OUTPUT_DIR)
+        if Path(cfg.OUTPUT_DIR).is_file():
+            raise UserError(f"{cfg.OUTPUT_DIR} cannot be a folder: a file stands in its way")
         self.device = choose_device(cfg)
         self.cfg = cfg
         self.start_epoch = self.epoch = 0
@@ -144,19 +157,24 @@ class SimpleTrainer(ResumableTrainer):
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, test and write the results.
 
+        A run that is finished already in cfg.RESUME is left alone.
+
         Raises:
+            UserError: the folder holds another run, or this one finished; see `claim_folder`.
             Interrupted: Ctrl-C or SIGTERM, where `stopping_on_signals`; what can be is saved.
         """
         self.check_train()
-        self.record.set_aside_damaged()
-        self.record.save_config(self.cfg)
+        if self.claim_folder() is FolderState.FINISHED:
+            return
+        self.find_point(resume_folder(self.cfg, self.overwrite))
         try:
             super().train(
-                self.start_epoch if start_epoch is None else start_epoch,
+                self.resumed_epoch() or (self.start_epoch if start_epoch is None else start_epoch),
                 self.max_epoch if max_epoch is None else max_epoch,
             )
+            self.record.write_beginning()
             self.export_artifacts(self.output_dir)
-            self.finish_run(epochs=self.max_epoch)
+            self.finish_run(epochs=self.max_epoch, **self.origin_entries())
         except interruption.Interrupted as stop:
             if not stop.hurry:
                 with interruption.deferred():
@@ -167,6 +185,20 @@ class SimpleTrainer(ResumableTrainer):
             self.close_writer()  # a process that does many runs would keep its thread and its file
         self.forget_points()
 
+    def claim_folder(self, tests: bool = False) -> FolderState:
+        """Refuse to write over another run, and begin the record; see `claim_folder`.
+
+        Nothing is written or removed before the first batch, or test, has succeeded.
+        """
+        found = claim_folder(self.cfg, self.overwrite, tests)
+        if found is FolderState.FINISHED:
+            print(f"{self.output_dir} holds this run, and it is finished")
+            return found
+        prepare_output_dir(self.output_dir)
+        replaces = self.overwrite and not resumes_in_place(self.cfg)
+        self.record.begin(self.cfg, run_files(self.output_dir) if replaces else ())
+        return found
+
     def evaluate(self, model_dir: str = "") -> float:
         """Test the model as it is, without training, and write the results.
 
@@ -175,12 +207,15 @@ class SimpleTrainer(ResumableTrainer):
 
         Returns:
             Accuracy in percent.
+
+        Raises:
+            UserError: the folder holds another run, or is that of the tested one.
         """
         self.check_evaluation()
+        check_tested_folder(self.output_dir, model_dir)
         source = source_entries(model_dir)
-        self.record.set_aside_damaged()
-        self.record.save_config(self.cfg)
-        self.record.begin_evaluation()
+        if self.claim_folder(tests=True) is FolderState.FINISHED:
+            return float((finished_run(self.output_dir) or {})["accuracy"])
         accuracy = self.test()
         self.finish_run(**source)
         return accuracy
@@ -219,19 +254,14 @@ class SimpleTrainer(ResumableTrainer):
         return self.get_current_lr() if any(o is not None for o in self._optims.values()) else None
 
     def before_train(self) -> None:
-        """Resume, if there is something to resume from, and open the records.
-
-        Raises:
-            UserError: cfg.RESUME names a folder that does not exist.
-        """
-        if self.cfg.RESUME and not Path(self.cfg.RESUME).is_dir():
-            raise UserError(f'The folder to resume from, "{self.cfg.RESUME}", does not exist')
-        self.start_epoch = self.resume(self.cfg.RESUME or self.output_dir)
+        """Open the records; what is resumed has been found before, and is put back afterwards."""
+        self.start_epoch = self.resumed_epoch() or self.start_epoch
         steps = len(self.train_loader_x) if self.train_loader_x is not None else 0
         board = Path(self.output_dir) / TENSORBOARD
+        goes_on = board.is_dir() and (not self.overwrite or resumes_in_place(self.cfg))
         self.init_writer(
             board,
-            purge_step=self.start_epoch * steps + self.batches_behind() if board.is_dir() else None,
+            purge_step=self.start_epoch * steps + self.batches_behind() if goes_on else None,
         )
         self.time_start = time.time()
 
@@ -265,6 +295,12 @@ class SimpleTrainer(ResumableTrainer):
             self.set_model_mode("train")
         if last_epoch or (frequency > 0 and (self.epoch + 1) % frequency == 0):
             self.save_model(self.epoch, self.output_dir)
+            if self.has_own_after_epoch():
+                self.save_soon()
+
+    def has_own_after_epoch(self) -> bool:
+        """Whether a subclass does something after an epoch's checkpoint, which does not hold it."""
+        return type(self).after_epoch is not SimpleTrainer.after_epoch
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -288,10 +324,12 @@ class SimpleTrainer(ResumableTrainer):
         print(f"Evaluate on the *{split}* set")
         for scores, label in self.predictions(loader):
             self.evaluator.process(scores, label)
+        self.record.write_beginning()
         results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
-        self.record.evaluation(self.epoch, split, results)
+        if self.record.recording:  # not where somebody tests a model that was loaded
+            self.record.evaluation(self.epoch, split, results)
         if wanted == self.cfg.TEST.SPLIT:
             self.last_results = dict(results)
             self.tested_split = split
@@ -331,6 +369,8 @@ class SimpleTrainer(ResumableTrainer):
 
 class TrainerX(SimpleTrainer):
     """Trains on labelled images alone."""
+
+    resumes_within_epoch = True
 
     def check_train(self) -> None:
         """Make sure that there is something to train on.

@@ -112,7 +112,20 @@ class WarmupScheduler(LRScheduler):
         self.last_epoch = state_dict["last_epoch"]
         self.base_lrs = state_dict["base_lrs"]
         self._step_count = state_dict["_step_count"]
-        self._last_lr = state_dict["_last_lr"]
+        if self.get_lr() == state_dict["_last_lr"]:  # a method may set the optimiser's rate itself
+            self._last_lr = state_dict["_last_lr"]
+        else:  # the schedule has changed, by a higher OPTIM.MAX_EPOCH
+            self._set_rates()
+
+    def go_to_epoch(self, epoch: int) -> None:
+        """Set the rates of an epoch (from 0), as if `step()` had been called so often."""
+        self.last_epoch, self._step_count = epoch, epoch + 1
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> WarmupScheduler:

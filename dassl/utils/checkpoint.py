@@ -184,14 +184,21 @@ def load_state(
 ) -> None:
     """Fill model, optimiser and scheduler from a loaded checkpoint.
 
+    A schedule that Dassl has saved is taken up by the checkpoint's epoch.
+
     Raises:
         UserError: the checkpoint belongs to another model.
     """
     try:
         model.load_state_dict(state["state_dict"])
-        for target, key in ((optimizer, "optimizer"), (scheduler, "scheduler")):
-            if target is not None and state.get(key) is not None:
-                target.load_state_dict(state[key])
+        if optimizer is not None and state.get("optimizer") is not None:
+            optimizer.load_state_dict(state["optimizer"])
+        if scheduler is not None and state.get("scheduler") is not None:
+            go_to_epoch = getattr(scheduler, "go_to_epoch", None)
+            if go_to_epoch is not None and set(state["scheduler"]) != set(scheduler.state_dict()):
+                go_to_epoch(finished_epochs(path, state))
+            else:
+                scheduler.load_state_dict(state["scheduler"])
     except Exception as error:  # a stranger's checkpoint can hold anything under these names
         raise UserError(f'"{path}" does not fit this run: {sentence(error)}') from error
 

@@ -1,0 +1,138 @@
+"""The state that a trainer keeps in plain attributes of its own, such as counters and averages.
+
+Models, optimisers, schedules and random generators are saved by name. A method may also keep
+numbers, texts, tensors, and lists and dictionaries of them, as attributes: those that have changed
+since the training began are part of every checkpoint. Other objects are not known to be state.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Attributes of the engine, which it saves itself or knows anew.
+ENGINE = frozenset(
+    {
+        *("start_epoch", "epoch", "max_epoch", "epoch_began", "time_start"),
+        *("batch_idx", "batch_files", "num_batches", "last_results", "epoch_means"),
+        *("output_dir", "saved_point", "best_result", "overwrite"),
+        *("num_classes", "num_source_domains", "lab2cname", "cfg", "device", "model"),
+        *(
+            "_point",
+            "_resumed",
+            "_epoch_lr",
+            "_saved_at",
+            "_saving_took",
+            "_origins",
+            "_attributes",
+        ),
+        *("_models", "_optims", "_scheds", "_unchecked", "_writer"),
+    }
+)
+LARGEST_COMPARED = 1 << 20  # elements of a tensor that is copied to see whether it changes
+DEEPEST = 20
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def plain_attributes(trainer: Any) -> dict[str, Any]:
+    """Return the trainer's own attributes that are plain values or tensors, as they are."""
+    learned = {id(tensor) for model in trainer._models.values() for tensor in _tensors_of(model)}
+    return {
+        name: value
+        for name, value in vars(trainer).items()
+        if name not in ENGINE and id(value) not in learned and _is_plain(value)
+    }
+
+
+def _tensors_of(model: Any) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _is_plain(value: Any, level: int = 0) -> bool:
+    if type(value) in _PLAIN:
+        return True
+    if isinstance(value, Tensor):
+        return value.layout is torch.strided and not value.is_meta
+    if level == DEEPEST or type(value) not in (list, tuple, dict):
+        return False
+    if isinstance(value, dict) and not all(type(key) in _PLAIN for key in value):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return all(_is_plain(item, level + 1) for item in items)
+
+
+def _mapped(value: Any, change: Any) -> Any:
+    """Apply a function to all tensors in a plain value; lists and dictionaries are copied."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(item, change) for item in value)
+    return value
+
+
+def _fingerprint(tensor: Tensor) -> Any:
+    """What tells whether a tensor has changed: a copy, or of a large one where and which it is."""
+    if tensor.numel() <= LARGEST_COMPARED:
+        return tensor.detach().clone()
+    return (tensor.data_ptr(), tensor._version, tuple(tensor.shape))
+
+
+def fingerprints(trainer: Any) -> dict[str, Any]:
+    """Return what `changed_attributes` compares with."""
+    return {name: _mapped(value, _fingerprint) for name, value in plain_attributes(trainer).items()}
+
+
+def changed_attributes(trainer: Any, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the trainer's own plain attributes that differ from their `fingerprints`.
+
+    Returns:
+        "values" by name, whose tensors are copies, and which of them are on an accelerator.
+    """
+    values, accelerated = {}, []
+    for name, value in plain_attributes(trainer).items():
+        if name in before and _equal(_mapped(value, _fingerprint), before[name]):
+            continue
+        values[name] = _mapped(value, lambda tensor: tensor.detach().clone())
+        if _on_accelerator(value):
+            accelerated.append(name)
+    return {"values": values, "accelerated": accelerated}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        same = one.dtype == other.dtype and one.device == other.device
+        return same and one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(_equal(a, b) for a, b in pairs)
+    return bool(one == other)
+
+
+def _on_accelerator(value: Any) -> bool:
+    found: list[bool] = []
+    _mapped(value, lambda tensor: found.append(tensor.device.type != "cpu"))
+    return any(found)
+
+
+def restore_attributes(trainer: Any, state: Any) -> None:
+    """Put back what `changed_attributes` returned; what has another form is left out."""
+    values = state.get("values") if isinstance(state, dict) else None
+    for name, value in values.items() if isinstance(values, dict) else ():
+        method = callable(getattr(type(trainer), str(name), None))
+        if not isinstance(name, str) or name in ENGINE or method or not _is_plain(value):
+            continue
+        present = vars(trainer).get(name)
+        if isinstance(present, Tensor) and present.requires_grad and present.is_leaf:
+            with torch.no_grad():  # an optimiser may have it
+                present.copy_(value)
+            continue
+        device = trainer.device if name in state.get("accelerated", ()) else "cpu"
+        setattr(trainer, name, _mapped(value, lambda tensor, to=device: tensor.to(to, copy=True)))
