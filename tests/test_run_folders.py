@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import train
 from dassl.engine import build_trainer, finished_run, start_trainer
@@ -160,6 +161,19 @@ def test_a_configuration_from_before_a_key_existed(folder: Path, root: Path, who
     (killed / "config.yaml").write_text("".join(kept))
     finish(toy_command(root, killed))
     assert same_state(model(killed), model(whole))
+
+
+def test_a_checkpoint_of_an_earlier_version(folder: Path, root: Path, whole: Path) -> None:
+    """It does not say how it was trained, but config.yaml beside it does."""
+    killed = folder / "killed"
+    (killed / "resume.pth.tar").unlink()
+    path = killed / "toy" / "model.pth.tar-2"
+    state = load_checkpoint(path)
+    del state["settings"]
+    torch.save(state, path)
+    finish(toy_command(root, killed))
+    assert same_state(model(killed), model(whole))
+    assert "origins" not in (finished_run(killed) or {})
 
 
 def test_a_finished_run_again(folder: Path, root: Path, capsys: Capture) -> None:

@@ -6,6 +6,7 @@ between two batches, so that what follows is the same, bit for bit, as if nothin
 """
 
 import copy
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from .own_state import changed_attributes, fingerprints, restore_attributes
 from .resume_point import _readable, check_optimizer, check_settings, load_point, origins_of
 from .run_files import RESUME
 from .run_record import RunRecord
-from .settings import settings_in, settings_text
+from .settings import recorded_settings, settings_in, settings_text
 
 # At most so much is done a second time after a kill. Large models are saved less often: saving
 # takes no more than this share of the time.
@@ -128,9 +129,13 @@ class ResumableTrainer(TrainerBase):
         )
         if state is None:
             return
+        if settings_in(state) is None and (recorded := recorded_settings(directory)) is not None:
+            state["settings"] = json.dumps(recorded)  # a checkpoint of an earlier version
         check_settings(state, self.cfg)
         self._check_models(state)
         self._resumed, self._origins = state, origins_of(state, self.cfg)
+        if self._origins:
+            self.save_soon()  # or a second attempt would not know of them
         if Path(directory).resolve() == Path(self.output_dir).resolve():
             self.record.resume(state["epoch"], state.get("history_lines"))
 
@@ -151,7 +156,7 @@ class ResumableTrainer(TrainerBase):
 
     def _put_models_back(self, state: dict[str, Any]) -> None:
         for name in self.get_model_names():
-            # A copy, since an optimiser goes on with the tensors that it is given.
+            # A copy, since an optimiser changes the tensors that it is given.
             model = copy.deepcopy(state["models"].get(name, {}))
             self.restore_model_state(name, {"epoch": state["epoch"], **model}, state["path"])
 

@@ -258,10 +258,10 @@ class SimpleTrainer(ResumableTrainer):
         self.start_epoch = self.resumed_epoch() or self.start_epoch
         steps = len(self.train_loader_x) if self.train_loader_x is not None else 0
         board = Path(self.output_dir) / TENSORBOARD
-        goes_on = board.is_dir() and (not self.overwrite or resumes_in_place(self.cfg))
+        continues = board.is_dir() and (not self.overwrite or resumes_in_place(self.cfg))
         self.init_writer(
             board,
-            purge_step=self.start_epoch * steps + self.batches_behind() if goes_on else None,
+            purge_step=self.start_epoch * steps + self.batches_behind() if continues else None,
         )
         self.time_start = time.time()
 
