@@ -133,10 +133,11 @@ class Folder(SplitDataset):
         test, here = self.cfg.TEST, [part for part in table if any(table[part].values())]
         tested = test.NO_TEST or "test" in here or (test.SPLIT == "val" and "val" in here)
         if "train" not in here or not tested:
+            instead = "TEST.SPLIT val to test on val, or " if "val" in here else ""
             raise UserError(
                 f"{source} has images for {', '.join(here) or 'no part'}, but needs train and test "
                 "(val is optional), each with one folder of images a class; without test, set "
-                "TEST.NO_TEST True"
+                f"{instead}TEST.NO_TEST True"
             )
 
     def _say_what_changed(self, kept: Sequence[Datum]) -> None:

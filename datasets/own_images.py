@@ -2,18 +2,20 @@
 
 import csv
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dassl.data.datasets.paths import safe_join
 from dassl.data.datasets.splits import PARTS
 from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, lacks_reader
 from dassl.utils import UserError
+from dassl.utils.strangers import sentence
 
 from .part_folders import files_below, find_parts, folders_in, part_of
 
 ALL = "all"  # the part of images that are still to be split
 COLUMNS = ("path", "label")
+SEPARATORS = ",;\t"  # spreadsheets write semicolons where the comma stands in numbers
 # part -> class -> paths of its images
 Table = dict[str, dict[str, list[str]]]
 
@@ -22,7 +24,8 @@ def read_table(path: Path) -> Table:
     """List the images of a CSV by part and class.
 
     Paths stay in the CSV's folder, to which they are relative (or they are absolute); labels are
-    class names. Other columns may stand beside these, in any order.
+    class names. Other columns may stand beside these, in any order; commas, semicolons or tabs
+    between them.
 
     Args:
         path: the CSV, UTF-8.
@@ -32,11 +35,14 @@ def read_table(path: Path) -> Table:
 
     Raises:
         UserError: no header, a row without path or label, an image that is missing, listed twice or
-            out of the folder, or a split that is none of train, val and test.
+            out of the folder, a split that is none of train, val and test, or one in a column of
+            another name.
     """
     table: Table = {}
     seen: dict[str, int] = {}
-    for line, row in _rows(path):
+    rows = list(_rows(path))
+    _refuse_hidden_split(path, [row for _, row in rows])
+    for line, row in rows:
         where = f"{path}, line {line}"
         label = unicodedata.normalize("NFC", row["label"])
         if not row["path"] or not label:
@@ -66,16 +72,47 @@ def _say_what_lacks_a_reader(paths: Iterable[str], source: Path, what: str) -> N
         print(f"Warning: {what} in {source}: {count:,} HEIC images; {HEIF_ADVICE}")
 
 
+def _refuse_hidden_split(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Refuse a column of parts that is not called `split`: its test images would be trained on."""
+    columns = sorted(set(rows[0]) - {*COLUMNS}) if rows and "split" not in rows[0] else []
+    for name in columns:
+        parts = {part_of(row[name]) for row in rows}
+        if None not in parts and len(parts) > 1:
+            raise UserError(
+                f'{path}: the column "{sentence(name)}" holds the parts train, val or test, which '
+                "a column called split has to hold; rename it, or take it out to have all images "
+                "split anew"
+            )
+
+
+def _separator(first: str) -> str:
+    """What stands between the columns that a CSV's first line names."""
+    fits = (
+        one
+        for one in SEPARATORS
+        if {*COLUMNS} <= {*_names(next(csv.reader([first], delimiter=one), []))}
+    )
+    return next(fits, SEPARATORS[0])
+
+
+def _names(header: Iterable[str]) -> list[str]:
+    return [name.strip().lower() for name in header]
+
+
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and rows, without the spaces around their values."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            if any(name not in header for name in COLUMNS) or len(set(header)) < len(header):
+            first = file.readline()
+            file.seek(0)
+            separator = _separator(first)
+            reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+            header = _names(next(reader, []))
+            once = all(header.count(name) == 1 for name in COLUMNS) and header.count("split") < 2
+            if not once:
                 raise UserError(
-                    f'{path}: the first line is "{",".join(header)}", but must name the columns: '
-                    "path,label or path,label,split"
+                    f'{path}: the first line is "{sentence(first.strip())}", but must name the '
+                    "columns: path,label or path,label,split, each once"
                 )
             for row in reader:
                 if not any(map(str.strip, row)):

@@ -10,7 +10,11 @@ from dassl.data.image_kinds import is_image
 from dassl.utils import UserError
 from dassl.utils.strangers import sentence
 
-_WORDS = {"train": "train|training", "val": "val|valid|validation", "test": "test|testing"}
+_WORDS = {
+    "train": "train|training|trn",
+    "val": "val|valid|validation",
+    "test": "test|testing|tst",
+}
 # What may stand around such a word, as in Train_Set, test-images, seg_train or val2017.
 _AROUND = (
     "(?:data|dataset|dir|files?|folder|images?|imgs?|parts?|photos?|pictures?|samples?|seg|sets?"

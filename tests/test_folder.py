@@ -319,6 +319,7 @@ def test_too_few_images_to_split(count: int, tmp_path: Path) -> None:
         ([["a.png", "cat"]], "must name the columns"),
         ([], "must name the columns"),
         ([["path", "label", "path"]], "must name the columns"),
+        ([["path", "label", "Label"]], "must name the columns"),
         ([["path", "label"]], "holds no classes"),
         ([["path", "label"], ["a.png", "cat", "dog"]], "line 2: 3 values stand under 2 columns"),
         ([["path", "label"], ["", "cat"]], "line 2: the path or the label is empty"),
@@ -342,6 +343,36 @@ def test_a_bad_csv(rows: list[list[str]], said: str, tmp_path: Path) -> None:
     for name in ("a.png", "c.png", "d.png"):
         paint(tmp_path / "pictures" / name)
     assert said in message(write_csv(tmp_path / "pictures" / "pets.csv", rows))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", [",", ", ", ";", "\t"])
+def test_a_csv_of_a_spreadsheet(separator: str, end: str, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures", count=2)
+    rows = [["Split", "PATH", "Label", ""]]
+    for name in ("cat", "dog"):
+        rows += [["Train", f"{name}/00.png", f"{name}, big", ""]]
+        rows += [["TEST", f"{name}/01.png", f"{name}, big", ""]]
+    table = folder / "pets.csv"
+    lines = [separator.join(f'"{value}"' for value in row) for row in rows]
+    table.write_bytes(b"\xef\xbb\xbf" + end.join(lines).encode())
+    loaded = load(table)
+    assert sizes(loaded) == [2, 0, 2]
+    assert names(loaded["train"]) == {0: "cat, big", 1: "dog, big"}
+
+
+@pytest.mark.parametrize("column", ["set", "subset", "Partition", "usage"])
+def test_the_test_images_of_a_csv_are_never_trained_on(column: str, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures", count=8)
+    rows = [["path", "label", column, "place"]]
+    for number in range(8):
+        part = "training" if number % 2 else "Testing"
+        rows += [[f"{name}/{number:02d}.png", name, part, "zoo"] for name in ("cat", "dog")]
+    table = write_csv(folder / "pets.csv", rows)
+    assert f'{table}: the column "{column.lower()}" holds the parts' in message(table)
+    assert not (folder / "split_pets.json").exists()
+    rows[0][2] = "Split"
+    assert sizes(load(write_csv(table, rows))) == [8, 0, 8]
 
 
 def test_a_csv_that_is_no_text(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_what_is_no_part(name: str) -> None:
         ("training", "validation", "testing"),
         ("train_set", "valid", "test_images"),
         ("seg_train", "seg_val", "seg_test"),
+        ("trn", "val", "tst"),
     ],
 )
 def test_parts_never_become_classes(parts: Sequence[str], tmp_path: Path) -> None:

@@ -161,6 +161,25 @@ def test_whole_numbers_in_other_words(root: Path) -> None:
     assert Squares(toy_config(root, root)).train_x == before
 
 
+@pytest.mark.parametrize("value", [None, {}, "red/03.png", 0])
+def test_parts_are_lists(value: object, root: Path) -> None:
+    edit(root, lambda s: s.update(val=value))  # type: ignore[arg-type]
+    assert "is not a split file with the lists train, val and test" in said(root)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("red/../red/03.png", 'goes up by ".." and is refused'),
+        ("red/../../x.png", "leads out of"),
+        ("", "is none that a file can have"),
+    ],
+)
+def test_what_is_said_of_a_path_is_true(path: str, words: str, root: Path) -> None:
+    edit(root, lambda s: s["test"].insert(1, [path, 0, "red"]))
+    assert f'{split_path(root)}, entry 2: The path "{path}" {words}' in said(root)
+
+
 def test_empty_lists(root: Path) -> None:
     edit(root, lambda s: s.update(train=[], val=[], test=[]))
     assert f"{split_path(root)} has no images; a task needs images of two classes" in said(root)

@@ -22,7 +22,7 @@ def safe_join(directory: Path, relative: str) -> str:
     Raises:
         UserError: the path leads out of the folder, or is none that a file can have.
     """
-    if "\0" in relative or len(relative) > LONGEST_PATH:
+    if not relative or "\0" in relative or len(relative) > LONGEST_PATH:
         raise UserError(f'The path "{sentence(relative)}" is none that a file can have')
     # Plain string work: a split of ImageNet has over a million paths.
     path = relative if _SEPARATOR == "/" else relative.replace("\\", "/")
@@ -31,6 +31,10 @@ def safe_join(directory: Path, relative: str) -> str:
     if path.startswith("/") or _DRIVE.match(path):
         path = _below(directory, path)
     parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts and not os.path.normpath(path).startswith(".."):
+        raise UserError(
+            f'The path "{sentence(relative)}" goes up by ".." and is refused; write it without'
+        )
     if not parts or path.startswith("/") or ".." in parts:
         raise UserError(f'The path "{sentence(relative)}" leads out of {directory} and is refused')
     return _SEPARATOR.join([str(directory), *parts])

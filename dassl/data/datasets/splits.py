@@ -106,6 +106,8 @@ def read_split(filepath: Path, directory: Path) -> Split:
     try:
         content = read_json(filepath)
         parts = {part: content[part] for part in PARTS}
+        if not all(isinstance(entries, list) for entries in parts.values()):
+            raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{filepath} is not a split file with the lists train, val and test"
