@@ -28,12 +28,19 @@ def check_finite(key: str, value: Tensor) -> None:
     """Refuse weights that make every result NaN.
 
     Raises:
-        WeightsError: a value is NaN or infinite.
+        WeightsError: a value is NaN or infinite, or the exponential of `logit_scale` is.
     """
-    if value.is_floating_point() and not value.float().isfinite().all():
+    if not value.is_floating_point():
+        return
+    if not value.float().isfinite().all():
         raise WeightsError(
             f"{key!r} holds values that are NaN or infinite: the file is damaged, or its training "
             "diverged; get it again, or take an earlier checkpoint."
+        )
+    if key == "logit_scale" and not value.float().exp().isfinite().all():
+        raise WeightsError(
+            f"'logit_scale' is {value.max().item():g}, whose exponential is infinite; save the "
+            "logarithm of the factor that multiplies the similarities, 4.6 in OpenAI's weights."
         )
 
 

@@ -15,6 +15,7 @@ HUGGING_FACE_WEIGHTS = (
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DESCRIPTIONS = (hugging_face.CONFIG, *hugging_face.PREPROCESSORS, open_clip_names.CONFIG)
 ADAPTER = "adapter_config.json"
+OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack")
 
 
 def choose_weights(folder: Path, has: Callable[[str], bool]) -> Path:
@@ -37,6 +38,12 @@ def choose_weights(folder: Path, has: Callable[[str], bool]) -> Path:
         raise WeightsError(
             f"{folder} holds an adapter (LoRA or another of PEFT's), not a CLIP; merge it into its "
             "model and save that."
+        )
+    others = [name for name in OTHER_FRAMEWORKS if (folder / name).is_file()]
+    if others:
+        raise WeightsError(
+            f"{folder} holds {others[0]}, weights of TensorFlow or Flax, but none of PyTorch; load "
+            "it with transformers 4 (from_tf=True or from_flax=True) and save it again."
         )
     raise WeightsError(
         f"{folder} is no file of weights, and a folder without any of {', '.join(names)}; give the "

@@ -215,6 +215,14 @@ def test_tensors_of_other_models(name: str, theirs: Any, tmp_path: Path) -> None
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack"])
+def test_weights_of_other_frameworks_are_named(name: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"model_type": "clip"})
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(WeightsError, match=f"holds {name}, .* load it with transformers 4"):
+        load_clip(str(tmp_path))
+
+
 def test_adapters_are_named(tmp_path: Path) -> None:
     write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
     save_file({"a.lora_A.weight": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")

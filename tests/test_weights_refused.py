@@ -72,6 +72,13 @@ def test_nan_is_refused_by_its_key(value: float, key: str, suffix: str, tmp_path
         build_model(state, **HEADS)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_factor_in_place_of_its_logarithm(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = state_of(tiny_clip())
+    state["logit_scale"] = torch.tensor(100.0, dtype=dtype)
+    refused(state, tmp_path, "'logit_scale' is 100, whose exponential is infinite")
+
+
 def test_nan_in_a_resnets_statistics(tmp_path: Path) -> None:
     state = state_of(tiny_resnet())
     state["visual.bn1.running_var"][0] = float("nan")
