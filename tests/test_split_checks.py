@@ -342,9 +342,9 @@ def test_a_missing_test_image_costs_no_run(
         "training": command(output, own_root, "--overwrite", *few),
         "zero-shot": command(output, own_root, "--overwrite", *few, trainer="ZeroshotCLIP"),
         "tests alone": command(
-            *(output, own_root, "--overwrite", "--eval-only", "--model-dir", str(output), *few)
+            *(tmp_path / "tested", own_root, "--eval-only", "--model-dir", str(output), *few)
         ),
-        "nothing": command(output, own_root, "--overwrite", "--no-train", *few),
+        "nothing": command(tmp_path / "built", own_root, "--no-train", *few),
     }
     for what, arguments in commands.items():
         found = refuse(arguments, capsys)
