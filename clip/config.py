@@ -13,6 +13,11 @@ from torch import Tensor
 from .errors import WeightsError
 
 HEAD_WIDTH = 64
+# Arguments, and what they are called in a configuration.
+_HEADS_SETTINGS = {
+    "vision_heads": "MODEL.CLIP.VISION_HEADS",
+    "transformer_heads": "MODEL.CLIP.TEXT_HEADS",
+}
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 # Entries of published files that are settings or constants, in whichever module they stand.
@@ -130,13 +135,13 @@ def _check_heads(argument: str, tower: str, width: int, heads: int | None) -> No
         if width < HEAD_WIDTH:
             raise WeightsError(
                 f"The {tower} tower is {width} wide, too narrow for the usual heads of width "
-                f"{HEAD_WIDTH}; give {argument}."
+                f"{HEAD_WIDTH}; give {argument} ({_HEADS_SETTINGS[argument]})."
             )
         heads = width // HEAD_WIDTH
     if heads < 1 or width % heads:
         raise WeightsError(
             f"The {tower} tower is {width} wide, which {heads} heads cannot share evenly; "
-            f"give another {argument}."
+            f"give another {argument} ({_HEADS_SETTINGS[argument]})."
         )
 
 

@@ -79,6 +79,12 @@ def test_a_factor_in_place_of_its_logarithm(dtype: torch.dtype, tmp_path: Path) 
     refused(state, tmp_path, "'logit_scale' is 100, whose exponential is infinite")
 
 
+def test_heads_that_do_not_fit_are_named_as_in_a_configuration() -> None:
+    for argument, key in (("vision_heads", "VISION_HEADS"), ("transformer_heads", "TEXT_HEADS")):
+        with pytest.raises(WeightsError, match=rf"another {argument} \(MODEL\.CLIP\.{key}\)"):
+            build_model(state_of(tiny_clip()), **{**HEADS, argument: 7})
+
+
 def test_nan_in_a_resnets_statistics(tmp_path: Path) -> None:
     state = state_of(tiny_resnet())
     state["visual.bn1.running_var"][0] = float("nan")
