@@ -154,6 +154,30 @@ def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> No
         open_run(generic, ["MODEL.CLIP.ACTIVATION", "gelu"], with_data=False)
 
 
+def test_resuming_on_other_weights_in_the_same_file(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(MINI, weights)
+    same = ("MODEL.BACKBONE.NAME", str(weights))
+    run = train_once(tmp_path / "run", data_root, *same)
+    with safe_open(MINI, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors["logit_scale"] = tensors["logit_scale"] * 0.9
+        save_file(tensors, weights, file.metadata())
+    longer = command(
+        *(tmp_path / "longer", data_root, *EPOCH, *same, "--resume", str(run)),
+        *("OPTIM.MAX_EPOCH", "2"),
+        config="mini",
+    )
+    said = refuse(longer, capsys)
+    assert "cannot be resumed: the backbone was" in said
+    assert "with other weights in training" in said
+    assert not (tmp_path / "longer").exists()
+    shutil.copy(MINI, weights)
+    finish(longer)
+
+
 def published(run_dir: Path, folder: Path, best: bool = False) -> Path:
     """The run's prompt as CoOp's own code saves it, in fp16 and without a configuration."""
     state = load_checkpoint(checkpoint_of(run_dir))

@@ -91,7 +91,7 @@ def test_a_failed_command_with_overwrite_removes_nothing(
     finished = folder / "finished"
     before = content(folder)
     if failure == "not trained":
-        finish(toy_command(root, finished, flags=("--overwrite", "--no-train")))
+        refuse(toy_command(root, finished, flags=("--overwrite", "--no-train")), capsys)
     elif failure == "diverging":
         given = toy_command(root, finished, "TRAINER.NAME", "Diverges", flags=("--overwrite",))
         assert train.main(given) == 1

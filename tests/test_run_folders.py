@@ -11,7 +11,7 @@ import torch
 import train
 from dassl.engine import build_trainer, finished_run, start_trainer
 from dassl.utils import UserError, load_checkpoint
-from tests.dassl_toy import registered, toy_command, toy_config
+from tests.dassl_toy import make_images, registered, toy_command, toy_config
 from tests.run_folders import Capture, content, model, rates
 from tests.runs import finish, refuse
 from tests.test_dassl_resume import same_state
@@ -151,6 +151,21 @@ def test_checkpoints_without_a_configuration(
     assert "trained with other settings (SEED: 1 -> 2)" in said
     (killed / "config.yaml").write_text(text.replace("  LR: 0.02\n", "  LR: 2e-2\n"))
     finish(toy_command(root, killed))
+
+
+def test_other_images_under_the_same_settings(
+    folder: Path, root: Path, whole: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """The data may be elsewhere, but must be the same."""
+    killed, moved = folder / "killed", tmp_path / "moved"
+    other = make_images(tmp_path / "other", side=18)
+    before = content(killed)
+    said = refuse(toy_command(other, killed), capsys)
+    assert "cannot be resumed, since the images of train_x, val are not those" in said
+    assert content(killed) == before
+    shutil.copytree(root, moved)
+    finish(toy_command(moved, killed))
+    assert same_state(model(killed), model(whole))
 
 
 def test_a_configuration_from_before_a_key_existed(folder: Path, root: Path, whole: Path) -> None:

@@ -94,6 +94,13 @@ def fingerprint(model: CLIP) -> str:
     return digest.hexdigest()
 
 
+def known_origin(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint itself says of its prompts: entries of `describe_prompts`, or none."""
+    recorded = state.get(ORIGIN)
+    entries = recorded.items() if isinstance(recorded, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, str | int | list)}
+
+
 def read_origin(path: Path, state: Mapping[str, Any], node: str) -> dict[str, Any]:
     """What is known of a checkpoint's prompts: entries of `describe_prompts`, perhaps none.
 
@@ -105,11 +112,9 @@ def read_origin(path: Path, state: Mapping[str, Any], node: str) -> dict[str, An
     Raises:
         UserError: prompt.safetensors or config.yaml is damaged.
     """
-    recorded, run_dir = state.get(ORIGIN), path.parent.parent
-    if isinstance(recorded, dict):
-        return {
-            key: value for key, value in recorded.items() if isinstance(value, str | int | list)
-        }
+    run_dir = path.parent.parent
+    if recorded := known_origin(state):
+        return recorded
     if (run_dir / PROMPT_FILE).is_file():
         return read_prompt_metadata(run_dir / PROMPT_FILE)
     if (run_dir / CONFIG).is_file():

@@ -33,6 +33,7 @@ from .prompt_origin import (
     data_of,
     describe_prompts,
     fit_prompts,
+    known_origin,
     read_origin,
 )
 from .prompted_clip import PromptedCLIP
@@ -229,6 +230,34 @@ class PromptTrainer(FeatureTrainer):
         """Also what the prompts mean."""
         return {**super().run_state(), ORIGIN: self.prompt_origin()}
 
+    def check_point(self, state: dict[str, Any]) -> None:
+        """Also refuse prompts of another backbone, or of other classes or another order of them.
+
+        Raises:
+            UserError: says which.
+        """
+        super().check_point(state)
+        here = {**self.prompt_origin(), "data": data_of(self.cfg)}
+        for name, model in state["models"].items():
+            if (weights := self._prompt_weights(name, model)) is None:
+                continue
+            origin = known_origin(state)
+            fit = fit_prompts(origin, here, weights, self.loaded_clip.model, self.node)
+            fault = fit.mismatch or (fit.rows and "the order of the classes has changed")
+            if fault:
+                raise UserError(
+                    f'"{state["path"]}" cannot be resumed: {fault}; give what it was trained with, '
+                    "or train anew in another --output-dir or with --overwrite"
+                )
+
+    def _prompt_weights(self, name: str, state: Any) -> dict[str, Any] | None:
+        """The tensors in a model's state, where that is the prompts'; else None."""
+        weights = state.get("state_dict") if isinstance(state, dict) else None
+        if self._models.get(name) is not self.model.prompt_learner or not isinstance(weights, dict):
+            return None
+        ctx = weights.get("ctx")
+        return weights if isinstance(ctx, Tensor) and ctx.dim() > 1 else None
+
     def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
         """Give every class the prompt that was learned for it.
 
@@ -237,11 +266,10 @@ class PromptTrainer(FeatureTrainer):
                 another place in the text, and `ignore_mismatch` is not set; or they have another
                 shape.
         """
-        weights, learner = state.get("state_dict"), self.model.prompt_learner
-        if self._models[name] is not learner or not isinstance(weights, dict):
+        learner, weights = self.model.prompt_learner, self._prompt_weights(name, state)
+        if weights is None:
             return state
-        if not isinstance(ctx := weights.get("ctx"), Tensor) or ctx.dim() < 2:
-            return state
+        ctx = weights["ctx"]
         by_words = bool(self.method_cfg.get("CTX_INIT", ""))
         if ctx.shape[-2] != learner.length:
             check_shape(path, ctx, learner.ctx, self.node, by_words)

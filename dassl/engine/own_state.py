@@ -25,6 +25,7 @@ ENGINE = frozenset(
             "_saved_at",
             "_saving_took",
             "_origins",
+            "_data",
             "_attributes",
         ),
         *("_models", "_optims", "_scheds", "_unchecked", "_writer"),

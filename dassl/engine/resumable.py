@@ -20,7 +20,16 @@ from ..utils import MetricMeter, random_states, restore_random_states, save_chec
 from . import interruption
 from .base import TrainerBase
 from .own_state import changed_attributes, fingerprints, restore_attributes
-from .resume_point import _readable, check_optimizer, check_settings, load_point, origins_of
+from .provenance import data_hashes
+from .resume_point import (
+    TRAINED_PARTS,
+    _readable,
+    check_data,
+    check_optimizer,
+    check_settings,
+    load_point,
+    origins_of,
+)
 from .run_files import RESUME
 from .run_record import RunRecord
 from .settings import recorded_settings, settings_in, settings_text
@@ -76,6 +85,7 @@ class ResumableTrainer(TrainerBase):
         self._resumed: dict[str, Any] | None = None  # where an earlier attempt was stopped
         self._origins: list[dict[str, Any]] = []  # epochs that were trained with other settings
         self._attributes: dict[str, Any] = {}
+        self._data: dict[str, Any] | None = None
         self._epoch_lr: float | None = None
         self._saved_at = time.monotonic()
         self._saving_took = 0.0
@@ -99,6 +109,7 @@ class ResumableTrainer(TrainerBase):
             **super().run_state(),
             "history_lines": self.record.lines,
             "settings": settings_text(self.cfg),
+            "data": self.trained_data(),
             **({"attributes": attributes} if attributes["values"] else {}),
             **({"origins": self._origins} if self._origins else {}),
         }
@@ -131,13 +142,33 @@ class ResumableTrainer(TrainerBase):
             return
         if settings_in(state) is None and (recorded := recorded_settings(directory)) is not None:
             state["settings"] = json.dumps(recorded)  # a checkpoint of an earlier version
-        check_settings(state, self.cfg)
+        self.check_point(state)
         self._check_models(state)
         self._resumed, self._origins = state, origins_of(state, self.cfg)
         if self._origins:
             self.save_soon()  # or a second attempt would not know of them
         if Path(directory).resolve() == Path(self.output_dir).resolve():
             self.record.resume(state["epoch"], state.get("history_lines"))
+
+    def check_point(self, state: dict[str, Any]) -> None:
+        """Hook: refuse a point of another run; nothing has been changed yet.
+
+        Args:
+            state: the content of the file, in the form of resume.pth.tar, and its "path".
+
+        Raises:
+            UserError: it was trained with other settings or on other images.
+        """
+        check_settings(state, self.cfg)
+        if self.cfg.SEED >= 0 or self.cfg.DATASET.NUM_SHOTS < 1:  # else each start draws its own
+            check_data(state, self.trained_data())
+
+    def trained_data(self) -> dict[str, Any]:
+        """Hashes of the images that decide about the training, computed once; see `data_hashes`."""
+        if self._data is None:
+            found = data_hashes(getattr(getattr(self, "dm", None), "dataset", None)) or {}
+            self._data = {part: found[part] for part in TRAINED_PARTS if part in found}
+        return self._data
 
     def _check_models(self, state: dict[str, Any]) -> None:
         """Refuse what does not fit, and leave all models and generators as they are."""

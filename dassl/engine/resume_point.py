@@ -16,6 +16,7 @@ _OPTIMIZER_KEYS = {
     **{"initial_lr": "LR", "weight_decay": "WEIGHT_DECAY", "momentum": "MOMENTUM"},
     **{"dampening": "SGD_DAMPNING", "nesterov": "SGD_NESTEROV", "alpha": "RMSPROP_ALPHA"},
 }
+TRAINED_PARTS = ("train_x", "train_u", "val")
 _MODEL_ENTRIES = ("state_dict", "optimizer", "scheduler")
 _ENTRIES: dict[str, type | tuple[type, ...]] = {
     **{"epoch": int, "batches": int, "seconds": (int, float), "lr": (int, float, NoneType)},
@@ -112,6 +113,28 @@ def check_settings(state: Mapping[str, Any], cfg: Any) -> None:
         raise UserError(
             f'"{state["path"]}" has {state["epoch"]} epochs behind it, but {MAX_EPOCH} is '
             f"{cfg.OPTIM.MAX_EPOCH}; give at least as many"
+        )
+
+
+def check_data(state: Mapping[str, Any], data: Mapping[str, str]) -> None:
+    """Refuse a point that was trained on other images than the present ones.
+
+    Args:
+        state: the point.
+        data: hashes by part, as `data_hashes` gives them.
+
+    Raises:
+        UserError: the names, sizes, labels or class names of a part's images differ.
+    """
+    recorded = state.get("data")
+    if not isinstance(recorded, dict) or not recorded or not data:
+        return
+    if changed := [part for part in TRAINED_PARTS if recorded.get(part) != data.get(part)]:
+        raise UserError(
+            f'"{state["path"]}" cannot be resumed, since the images of {", ".join(changed)} are '
+            "not those that it was trained with (their names, sizes, labels or class names "
+            "differ); give the data that it was started with, or train anew in another "
+            "--output-dir or with --overwrite"
         )
 
 

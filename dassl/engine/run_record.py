@@ -161,6 +161,11 @@ class RunRecord:
         self._history, self.lines = (), 0
         self._unwritten = partial(self._write_beginning, cfg, replaced)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the run has taken the folder."""
+        return self.recording and self._unwritten is None
+
     def write_beginning(self) -> None:
         """Let this run take the folder: the first batch, or test, has succeeded.
 

@@ -94,4 +94,8 @@ def _carry_out(
         trainer.evaluate(model_dir)
     elif train:
         traces.begun = True
-        trainer.train()
+        try:
+            trainer.train()
+        except UserError:  # perhaps what is to be resumed is not this run's
+            traces.begun = trainer.record.begun
+            raise
