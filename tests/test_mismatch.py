@@ -144,10 +144,11 @@ def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> No
     opts = ["MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "copy.safetensors", note="mine")]
     same = open_run(generic, opts, with_data=False)
     assert torch.equal(logits(same), logits(open_run(generic, with_data=False)))
-    weights["ln_final.weight"] = weights["ln_final.weight"] * 1.1
-    opts = ["MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "other.safetensors")]
-    with pytest.raises(UserError, match=r"the backbone was 'mini' in training and is .*other"):
-        open_run(generic, opts, with_data=False)
+    for key in ("ln_final.weight", "transformer.resblocks.1.mlp.c_fc.weight", "text_projection"):
+        changed = {**weights, key: weights[key] * 1.01}
+        opts = ["MODEL.BACKBONE.NAME", save_mini(changed, tmp_path / "other.safetensors")]
+        with pytest.raises(UserError, match=r"the backbone was 'mini' in training and is .*other"):
+            open_run(generic, opts, with_data=False)
     insisting: Any = open_run(generic, opts, with_data=False, ignore_mismatch=True)
     assert "the backbone was" in insisting.mismatch
     with pytest.raises(UserError, match="the activation was 'quick_gelu' in training and is gelu"):

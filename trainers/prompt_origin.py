@@ -33,6 +33,8 @@ ORIGIN = "prompt"  # its key in a checkpoint
 PREFIX, SUFFIX = CLASSNAME_BUFFERS
 NAMES_SHOWN = 3
 
+FINGERPRINTS = {"weights_fp16": torch.float16, "weights_bf16": torch.bfloat16}
+
 # What must be the same as in training, as it stands in the metadata: how it is called, and which
 # setting decides.
 SETTINGS = {
@@ -73,7 +75,7 @@ def describe_prompts(
         "trainer": cfg.TRAINER.NAME,
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "weights_sha256": loaded.sha256 or "",
-        "weights_fingerprint": fingerprint(loaded.model),
+        **fingerprints(loaded.model),
         "activation": config.activation,
         "text_heads": config.text_heads,
         "image_heads": config.image_heads,
@@ -83,15 +85,24 @@ def describe_prompts(
     }
 
 
-def fingerprint(model: CLIP) -> str:
-    """The same for the same weights in any file: a SHA-256 of parts that no precision changes."""
-    parts = [model.ln_final.weight, model.ln_final.bias, model.logit_scale]
-    names = ("positional_embedding", "ln_post.weight", "ln_post.bias")
-    parts += [value for name, value in model.visual.named_parameters() if name.endswith(names)]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.detach().half().cpu().numpy().tobytes())
-    return digest.hexdigest()
+def fingerprints(model: CLIP) -> dict[str, str]:
+    """SHA-256 of the weights as fp16 and as bf16: the same for the same weights in any file.
+
+    Of every matrix it takes one row in 16. Convolutions are left out, since those of a frozen
+    ResNet hold its batch norms. A model in lower precision has the one of its own precision alone.
+    """
+    parts = [value[::16] for value in model.parameters() if value.dim() == 2]
+    parts += [model.ln_final.weight, model.ln_final.bias, model.logit_scale]
+    found = {}
+    for key, dtype in FINGERPRINTS.items():
+        if model.dtype in (dtype, torch.float32):
+            digest = hashlib.sha256()
+            for part in parts:
+                digest.update(
+                    part.detach().to(dtype).cpu().flatten().view(torch.uint8).numpy().tobytes()
+                )
+            found[key] = digest.hexdigest()
+    return found
 
 
 def known_origin(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,8 +190,8 @@ def _backbone_fault(
     origin: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
 ) -> str:
     """Say that these are other weights than in training; empty if they are not, or nobody knows."""
-    keys = ("weights_sha256", "weights_fingerprint")
-    known = [key for key in keys if origin.get(key) and here[key]]
+    keys = ("weights_sha256", *FINGERPRINTS)
+    known = [key for key in keys if origin.get(key) and here.get(key)]
     if known:
         same = any(origin[key] == here[key] for key in known)
     elif "backbone" in origin:
