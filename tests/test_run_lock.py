@@ -24,10 +24,11 @@ def test_the_second_run_is_refused_and_told_who_is_first(
     first = start(*command(folder, data_root, *VIEWS, "OPTIM.MAX_EPOCH", "1000"))
     wait_for(first, folder / "resume.pth.tar")
     assert first.poll() is None
+    (tmp_path / "tested").mkdir()
     before = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     try:
         for extra in (
-            ["--eval-only", "--model-dir", str(folder)],
+            ["--eval-only", "--model-dir", str(tmp_path / "tested")],
             ["--overwrite"],
             ["--resume", str(folder)],
         ):

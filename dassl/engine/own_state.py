@@ -15,7 +15,7 @@ from torch import Tensor
 ENGINE = frozenset(
     {
         *("start_epoch", "epoch", "max_epoch", "epoch_began", "time_start"),
-        *("batch_idx", "batch_files", "num_batches", "last_results", "epoch_means"),
+        *("batch_idx", "batch_files", "num_batches", "last_results", "epoch_means", "tested_split"),
         *("output_dir", "saved_point", "best_result", "overwrite"),
         *("num_classes", "num_source_domains", "lab2cname", "cfg", "device", "model"),
         *(
