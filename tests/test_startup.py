@@ -20,6 +20,9 @@ COMMANDS = (
     "train",
 )
 ARGUMENTS = {"train": ["--trainer", "CoOp", "--config-file", "configs/trainers/CoOp/mini.yaml"]}
+# A process that is started in the background inherits that Ctrl-C is ignored.
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+IGNORE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 # Called for each module that is imported: at the chosen one, Ctrl-C is pressed.
 PRESS = """
 import os, runpy, signal, sys
@@ -41,7 +44,7 @@ def press(command: str, module: str) -> subprocess.CompletedProcess[str]:
     """Start a command and press Ctrl-C when it imports a module."""
     words = [str(ROOT / f"{command}.py"), module, *ARGUMENTS.get(command, ["none", "none"])]
     return subprocess.run(
-        [sys.executable, "-c", PRESS, *words],
+        [sys.executable, "-c", HEED + PRESS, *words],
         capture_output=True,
         text=True,
         check=False,
@@ -63,10 +66,9 @@ def test_ctrl_c_while_a_command_imports(command: str, module: str) -> None:
 
 def test_a_command_that_ignores_ctrl_c_goes_on() -> None:
     """A command in the background of a script, where shells let Ctrl-C be ignored."""
-    ignore = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{PRESS}"
     words = [str(ROOT / "train.py"), "dassl.utils", "--trainer", "CoOp", "--load-epoch", "3"]
     done = subprocess.run(
-        [sys.executable, "-c", ignore, *words],
+        [sys.executable, "-c", IGNORE + PRESS, *words],
         capture_output=True,
         text=True,
         check=False,
@@ -76,7 +78,7 @@ def test_a_command_that_ignores_ctrl_c_goes_on() -> None:
 
 
 def test_imported_by_other_code_nothing_changes() -> None:
-    code = "import signal, predict, train; print(signal.getsignal(signal.SIGINT).__name__)"
+    code = f"{HEED}import predict, train; print(signal.getsignal(signal.SIGINT).__name__)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
