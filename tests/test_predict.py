@@ -112,7 +112,7 @@ def test_other_classes(
     image = pictures / "0.PNG"
     given = (run_dir, image, "--classes", "a cat", "a dog")
     if run_dir.name == "PLOT":  # its settings on the bundled benchmark are class-specific
-        assert "a prompt of its own for each of its classes" in refusal(capsys, *given)
+        assert "each class has a prompt of its own (CSC)" in refusal(capsys, *given)
         return
     (line,) = lines(capsys, *given)
     assert {p["class"] for p in line["predictions"]} == {"a cat", "a dog"}
