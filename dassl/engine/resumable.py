@@ -207,7 +207,8 @@ class ResumableTrainer(TrainerBase):
             return
         self._put_back(state)
         self.saved_point = self._said(state["epoch"], state["batches"])
-        print(f'Resuming from "{state["path"]}" (epoch {state["epoch"]}): {self.saved_point}')
+        point, path = self.saved_point, state["path"]
+        print(f'Found checkpoint at "{path}" (will resume training after {point})')
         if not state["batches"]:
             self._resumed = None
 
