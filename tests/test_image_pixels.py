@@ -95,6 +95,11 @@ def test_a_tiff_of_any_depth_equals_the_8_bit_picture(
         check_grey(path)
 
 
+def test_signed_bytes_are_black_at_0_and_white_at_127(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "scan.tif", np.array([[0, 64, 127]], dtype="i1"))
+    assert np.asarray(read_image(str(path)))[0, :, 0].tolist() == [0, 129, 255]
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
 def test_files_that_pillow_writes(compression: str | None, tmp_path: Path) -> None:
     images = {
@@ -158,6 +163,7 @@ def test_32_bit_integers_without_large_values_are_8_bit(tmp_path: Path) -> None:
         (([[-1, 70]], "int32"), "mode I) lie between -1 and 70, but integers from 0 to 65535"),
         (([[0, 2**32 - 1]], "uint32"), "mode I) lie between 0 and 4.294967e+09"),
         (([[-1, 70]], "int16"), "mode I) lie between -1 and 70, but integers from 0 to 32767"),
+        (([[-1, 70]], "int8"), "mode L) lie between -1 and 70, but integers from 0 to 127"),
     ],
 )
 def test_a_range_that_says_nothing_is_refused(

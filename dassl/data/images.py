@@ -20,7 +20,7 @@ from .datasets import DATASET_REGISTRY, Datum
 from .image_kinds import readable_formats, why_unknown
 from .pixels import to_rgb
 
-VERSION = 2  # to be raised when other files can be read, or the same ones as other pixels
+VERSION = 3  # to be raised when other files can be read, or the same ones as other pixels
 LIMIT = "NEMESIS_MAX_PIXELS"
 MAX_PIXELS = 2**26  # 67 million, which take 1 GB while they are decoded
 AS_VIEWED, AS_STORED = "as_viewed", "as_stored"

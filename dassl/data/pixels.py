@@ -38,7 +38,7 @@ def to_rgb(image: Image.Image, as_viewed: bool = False) -> Image.Image:
     """
     image.load()
     orientation = _orientation(image) if as_viewed else 1
-    if image.mode in _WIDE:
+    if image.mode in _WIDE or _holds_signed_bytes(image):
         image = _to_8_bits(image)
     if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
         image = image.convert(image.mode.upper())
@@ -49,6 +49,11 @@ def to_rgb(image: Image.Image, as_viewed: bool = False) -> Image.Image:
         rgb = image.convert("RGB")
     turn = _TURNS.get(orientation)
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def _holds_signed_bytes(image: Image.Image) -> bool:
+    """Whether a TIFF's grey values lie between -128 and 127, which Pillow takes for 0 to 255."""
+    return image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED
 
 
 def _orientation(image: Image.Image) -> int:
@@ -71,10 +76,12 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale one channel of more than 8 bits; L, or LA where one of its values is transparent."""
+    """Scale one channel of other than 8 bits; L, or LA where one of its values is transparent."""
     pixels = np.asarray(image)
     if _tag(image, _BITS) == 32 and image.mode == "I" and _tag(image, _SAMPLE_FORMAT) != _SIGNED:
         pixels = pixels.view(np.uint32)
+    if image.mode == "L":
+        pixels = pixels.view(np.int8)
     lowest, highest = pixels.min().item(), pixels.max().item()
     white = _white(image, lowest, highest)
     grey = np.rint(pixels.astype(np.float32) * np.float32(255 / white)).astype(np.uint8)
@@ -113,6 +120,8 @@ def _unclear(image: Image.Image, lowest: float, highest: float, accepted: str) -
 
 def _bits(image: Image.Image) -> int | None:
     """How many bits a positive value of the file has at most; None for 32, whose use varies."""
+    if image.mode == "L":
+        return 7
     if image.mode != "I":
         return _tag(image, _BITS) or 16
     if image.format in ("PNG", "PPM"):  # older versions of Pillow read 16 bits as this mode
