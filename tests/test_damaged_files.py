@@ -234,7 +234,7 @@ def test_a_run_goes_on_from_the_last_good_checkpoint(
     printed = capsys.readouterr().out
     assert f'Warning: "{spoilt}" is refused: it is damaged' in printed
     assert f"Warning: {run / 'results.json'} is damaged" in printed
-    assert "(epoch 2)" in printed
+    assert "will resume training after epoch 2" in printed
     assert spoilt.with_name("model.pth.tar-3.damaged").read_bytes() == wrong  # nothing is lost
     states = [load_checkpoint(folder / "prompt_learner/model.pth.tar-3") for folder in (whole, run)]
     assert plain(states[0]["state_dict"]) == plain(states[1]["state_dict"])
@@ -262,7 +262,8 @@ def test_a_sweep_goes_on_from_the_last_good_checkpoint(tmp_path: Path, data_root
     again = learned(run)
     assert torch.equal(expected[0], again[0])
     assert expected[1] == again[1]
-    assert "(epoch 2)" in sorted(run.folder.glob("log.txt*"))[-1].read_text()
+    log = sorted(run.folder.glob("log.txt*"))[-1].read_text()
+    assert "will resume training after epoch 2" in log
 
 
 def test_the_report_names_damaged_results(

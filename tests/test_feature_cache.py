@@ -95,7 +95,7 @@ def test_an_unreadable_image_is_the_same_sentence(
     assert image in messages[0]
     assert messages[0] == messages[1]
     Path(image).unlink()
-    assert "does not exist" in refuse(command(tmp_path / "gone", root, *FEW), capsys)
+    assert "No such file" in refuse(command(tmp_path / "gone", root, *FEW), capsys)
 
 
 def test_a_changed_file_makes_the_entry_stale(

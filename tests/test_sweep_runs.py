@@ -129,7 +129,7 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path, data_root: Path) -> None:
     assert sweep.main([path, *HERE]) == 0
     assert torch.equal(learned(run)[0], expected[0])
     logs = sorted(run.folder.glob("log.txt*"))
-    assert "(epoch 2)" in logs[-1].read_text()
+    assert "will resume training after epoch 2" in logs[-1].read_text()
     assert not list(run.folder.rglob("*.tmp"))
 
 
