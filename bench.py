@@ -34,8 +34,10 @@ with importing(__name__):
     from analysis.cost.tables import BASELINE, TABLES, classes_of, write_cost_table
     from clip.errors import ClipError
     from dassl.config import load_config
-    from dassl.utils import Parser, UserError, choose_device, exit_code, prepare_output_dir
+    from dassl.utils import Parser, choose_device, exit_code
     from datasets.imagenet import imagenet_classnames
+    from safeio.errors import UserError
+    from safeio.files import prepare_output_dir
 
 BACKBONES = ("RN50", "ViT-B/16")
 CLASSES = (10, 100, 1000)

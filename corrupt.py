@@ -28,8 +28,10 @@ with importing(__name__):
     from analysis.corruption.tables import write_tables
     from analysis.opening import add_ignore_flag
     from clip.errors import ClipError
-    from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
-    from dassl.utils.strangers import printable
+    from dassl.utils import Parser, exit_code
+    from safeio.errors import UserError
+    from safeio.files import prepare_output_dir
+    from safeio.untrusted import printable
 
 DEFAULT_OUTPUT = Path("output/low_norm")
 

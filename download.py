@@ -25,9 +25,10 @@ with importing(__name__):
 
     import datasets  # noqa: F401  (registers the datasets)
     from dassl.data.datasets import DATASET_REGISTRY, Source
-    from dassl.utils import Parser, UserError, check_availability, exit_code
+    from dassl.utils import Parser, check_availability, exit_code
     from datasets.download import Address, Fetcher, Missing
     from datasets.sources import SOURCES
+    from safeio.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs" / "datasets"
 

@@ -28,7 +28,8 @@ with importing(__name__):
     from analysis.export import CLASSIFIER_FILE, export_command
     from analysis.opening import add_run_flags
     from clip.errors import ClipError
-    from dassl.utils import Parser, UserError, exit_code
+    from dassl.utils import Parser, exit_code
+    from safeio.errors import UserError
 
 
 def build_parser() -> Parser:

@@ -26,8 +26,10 @@ with importing(__name__):
     from analysis.opening import add_setup_flags, open_quietly
     from analysis.words import interpret, word_table
     from clip.errors import ClipError
-    from dassl.utils import Parser, UserError, exit_code, write_json
-    from dassl.utils.strangers import printable
+    from dassl.utils import Parser, exit_code
+    from safeio.errors import UserError
+    from safeio.files import write_json
+    from safeio.untrusted import printable
     from trainers.prompt_trainer import PromptTrainer
 
 

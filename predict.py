@@ -27,7 +27,8 @@ with importing(__name__):
     from analysis.opening import add_run_flags, positive
     from analysis.predict import predict_command
     from clip.errors import ClipError
-    from dassl.utils import Parser, UserError, exit_code
+    from dassl.utils import Parser, exit_code
+    from safeio.errors import UserError
 
 
 def build_parser() -> Parser:

@@ -29,8 +29,9 @@ with importing(__name__):
     from analysis.report.listing import to_markdown
     from analysis.report.planned import Planned, as_run
     from analysis.report.settings import TRAITS, row_name, short_names
-    from dassl.utils import Parser, UserError, exit_code
-    from dassl.utils.strangers import printable
+    from dassl.utils import Parser, exit_code
+    from safeio.errors import UserError
+    from safeio.untrusted import printable
     from sweeps.command import plan
     from sweeps.runs import Run, State
     from sweeps.sweep_file import PAPER

@@ -19,7 +19,8 @@ with importing(__name__):
     from functools import partial
     from pathlib import Path
 
-    from dassl.utils import Parser, UserError, exit_code
+    from dassl.utils import Parser, exit_code
+    from safeio.errors import UserError
     from sweeps.cluster import RayPool
     from sweeps.command import carry_on, plan, show
     from sweeps.sweep_file import PAPER

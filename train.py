@@ -22,8 +22,9 @@ with importing(__name__):
     from typing import Any
 
     from dassl.config import get_cfg_default, load_config
-    from dassl.utils import PairsParser, UserError, exit_code
-    from dassl.utils.files import expanded
+    from dassl.utils import PairsParser, exit_code
+    from safeio.errors import UserError
+    from safeio.files import expanded
 
 EXAMPLE = (
     "python train.py --trainer CoOp --dataset-config-file configs/datasets/emoji_food.yaml "

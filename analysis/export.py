@@ -6,7 +6,8 @@ from typing import Any
 
 from torch.nn import functional
 
-from dassl.utils import UserError, prepare_output_dir
+from safeio.errors import UserError
+from safeio.files import prepare_output_dir
 from trainers.feature_trainer import FeatureTrainer
 from trainers.prompt_file import save_tensors
 

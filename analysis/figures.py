@@ -13,8 +13,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from dassl.utils import write_atomic
-from dassl.utils.strangers import spreadsheet_text
+from safeio.files import write_atomic
+from safeio.untrusted import spreadsheet_text
 
 from .results import Cell
 from .scores import BASELINE, Score, natural_order, paper_order

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dassl.utils import UserError
+from safeio.errors import UserError
 from trainers.feature_trainer import FeatureTrainer
 from trainers.open_run import Setup, known_classnames, open_run, run_config
 from trainers.prompt_origin import FLAG

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.data.images import decoding, max_pixels, read_image
-from dassl.utils import UserError
-from dassl.utils.strangers import printable
+from safeio.errors import UserError
+from safeio.untrusted import printable
 from trainers.feature_trainer import FeatureTrainer
 
 from .image_files import find_images, unused_files

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from os.path import commonpath
 from pathlib import Path
 
-from dassl.utils import Parser, UserError, exit_code, write_atomic, write_json
+from dassl.utils import Parser, exit_code
+from safeio.errors import UserError
+from safeio.files import write_atomic, write_json
 
 from .results import Cells, accuracy_table
 from .scores import (

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from dassl.utils import read_sealed
+from safeio.checksums import read_sealed
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 from .results import Cell, collect_runs, method_of
 

@@ -15,10 +15,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from safeio.pickles import check_file, check_tensors
+
 from .config import CLIPConfig
 from .description import Description, Settings, read_json
 from .errors import WeightsError
-from .pickles import check_file, check_tensors
 from .state_dicts import Weights, find_weights
 from .torchscript import RefusedName, is_torchscript, read_pickled, read_torchscript
 

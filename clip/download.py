@@ -5,8 +5,9 @@ A file stands under its final name only when its SHA-256 is the published one.
 
 from pathlib import Path
 
+from safeio.http_download import DownloadError, RefusedError, digest_of, download
+
 from .errors import WeightsError
-from .transport import DownloadError, RefusedError, digest_of, download
 
 DEFAULT_ROOT = Path("~/.cache/clip")
 

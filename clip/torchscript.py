@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safeio.pickles import LEGACY_PICKLES, check_file, check_tensors
+
 from .errors import WeightsError
-from .pickles import LEGACY_PICKLES, check_file, check_tensors
 
 _DTYPES = {
     "DoubleStorage": torch.float64,

@@ -15,10 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
-from clip.transport import DownloadError, check, download
 from dassl.data.datasets import Source, page_of
-from dassl.utils import mkdir_if_missing, prepare_output_dir
-from dassl.utils.archives import ArchiveError, Budget, TooLargeError, extract
+from safeio.archives import ArchiveError, Budget, TooLargeError, extract
+from safeio.files import mkdir_if_missing, prepare_output_dir
+from safeio.http_download import DownloadError, check, download
 
 # Sends files of any size directly, without the page that warns that they were not scanned.
 DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
@@ -96,7 +96,7 @@ class Fetcher:
         folder: the dataset's.
         keep_archives: move what was downloaded into the folder instead of removing it.
         drive: what comes before the id of a file of Google Drive.
-        budget: of what archives may take; None for the bounds of `dassl.utils.archives`.
+        budget: of what archives may take; None for the bounds of `safeio.archives`.
     """
 
     folder: Path

@@ -29,8 +29,9 @@ from filelock import FileLock
 from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
-from dassl.utils import UserError, check_availability
+from dassl.utils import check_availability
 from datasets.scenes import Atlas, Chance, compose, scene_key
+from safeio.errors import UserError
 
 DRAWINGS = Path(__file__).parent / "emoji"
 ARCHIVES = ("drawings.zip", "drawings_share_alike.zip")

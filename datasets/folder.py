@@ -22,7 +22,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.data.datasets.class_checks import in_order
 from dassl.data.datasets.splits import PARTS, Split, split_all
 from dassl.data.image_kinds import SUFFIXES
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 from .own_images import ALL, Table, read_folders, read_table
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from dassl.data.datasets.paths import safe_join
 from dassl.data.datasets.splits import PARTS
 from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, lacks_reader
-from dassl.utils import UserError
-from dassl.utils.strangers import sentence
+from safeio.errors import UserError
+from safeio.untrusted import sentence
 
 from .part_folders import files_below, find_parts, folders_in, part_of
 

@@ -12,8 +12,9 @@ from dassl.data.datasets import (
     read_mat,
     split_all,
 )
-from dassl.utils import UserError, read_json
 from datasets.sources import SOURCES
+from safeio.errors import UserError
+from safeio.files import read_json
 
 LABELS = "imagelabels.mat"
 NAMES = "cat_to_name.json"

@@ -18,7 +18,8 @@ import torch
 import corrupt
 from analysis.figures import plot_accuracy_over_shots
 from analysis.results import accuracy_table, collect_runs, summarise
-from dassl.utils import Parser, exit_code, write_atomic
+from dassl.utils import Parser, exit_code
+from safeio.files import write_atomic
 from sweeps.command import carry_on, plan
 from sweeps.runs import Run
 

@@ -26,8 +26,9 @@ from tabulate import tabulate
 from dassl.config import load_config
 from dassl.data.datasets import build_dataset
 from dassl.data.datasets.listing import write_listing
-from dassl.utils import Parser, UserError, exit_code
+from dassl.utils import Parser, exit_code
 from datasets.imagenet import CLASSNAMES, read_classnames
+from safeio.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 IMAGENET = 1_281_167  # training images

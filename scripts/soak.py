@@ -22,7 +22,9 @@ from pathlib import Path
 
 import torch
 
-from dassl.utils import Parser, UserError, exit_code, keep_loaded, write_json
+from dassl.utils import Parser, exit_code, keep_loaded
+from safeio.errors import UserError
+from safeio.files import write_json
 from sweeps.command import plan
 from sweeps.working import DONE, CleanState, work
 

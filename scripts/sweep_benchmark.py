@@ -26,7 +26,9 @@ import torch
 import yaml
 
 from dassl.engine import carry_out
-from dassl.utils import Parser, UserError, exit_code, keep_loaded, package_versions, write_json
+from dassl.utils import Parser, exit_code, keep_loaded, package_versions
+from safeio.errors import UserError
+from safeio.files import write_json
 from sweeps.command import plan
 from sweeps.runs import Run
 

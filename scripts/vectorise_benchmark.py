@@ -26,7 +26,9 @@ import torch
 from tabulate import tabulate
 
 import train
-from dassl.utils import Parser, UserError, exit_code, package_versions, write_json
+from dassl.utils import Parser, exit_code, package_versions
+from safeio.errors import UserError
+from safeio.files import write_json
 from trainers.vectorised import train_together
 
 ROOT = Path(__file__).parent.parent

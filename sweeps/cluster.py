@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import UserError, keep_loaded
+from dassl.utils import keep_loaded
+from safeio.errors import UserError
 
 from .grid import HOUSE
 from .runs import Task

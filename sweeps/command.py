@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from dassl.utils import PathLike, UserError, prepare_output_dir
+from safeio.errors import UserError
+from safeio.files import PathLike, prepare_output_dir
 
 from .grid import make_runs
 from .pools import Pool, open_pool

@@ -13,7 +13,8 @@ from dassl.config import CfgNode, get_cfg_default, to_dict
 from dassl.config.checks import check_values
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, check_trainer
-from dassl.utils import UserError, check_availability
+from dassl.utils import check_availability
+from safeio.errors import UserError
 
 from .runs import Run, digest_of
 from .sweep_file import RESERVED, Evaluation, Method, Settings, SweepFile

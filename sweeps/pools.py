@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
-from dassl.utils import UserError, choose_device, keep_loaded
+from dassl.utils import choose_device, keep_loaded
+from safeio.errors import UserError
 
 from .runs import Run, Task
 from .working import LOST, CleanState, Outcome, serve, work

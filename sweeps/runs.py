@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 from dassl.config import CfgNode, identifying_settings, load_config
 from dassl.engine import clear_run, finished_run
 from dassl.engine.folder_check import FolderState, OtherRun, folder_state
-from dassl.utils import UserError, load_last_common
+from dassl.utils import load_last_common
 from dassl.utils.checkpoint import POINTER
+from safeio.errors import UserError
 
 LOCKS = ".locks"
 _RUN_FOLDER = re.compile(r"-([0-9a-f]{10})$")

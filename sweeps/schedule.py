@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from dassl.utils import UserError
+from safeio.errors import UserError
 from trainers.vectorised import RUNS_AT_ONCE, vector_key
 
 from .pools import Pool

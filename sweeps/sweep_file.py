@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from dassl.config.node import read_yaml_layers
-from dassl.utils import PathLike, UserError
-from dassl.utils.strangers import sentence, shown
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
+from safeio.errors import UserError
+from safeio.files import PathLike
+from safeio.untrusted import sentence, shown
 
 PAPER = "paper"
 KEYS = (

@@ -21,14 +21,10 @@ import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
 from dassl.engine import Interrupted, carry_out
-from dassl.utils import (
-    UserError,
-    keep_loaded,
-    prepare_output_dir,
-    refused_by_system,
-    set_random_seed,
-)
-from dassl.utils.strangers import printable
+from dassl.utils import keep_loaded, refused_by_system, set_random_seed
+from safeio.errors import UserError
+from safeio.files import prepare_output_dir
+from safeio.untrusted import printable
 from trainers.vectorised import train_together
 
 from .runs import Run, State, Task, locate, locked, newest_log, state_of, tidy

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import train
-from dassl.utils import read_sealed
+from safeio.checksums import read_sealed
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from dassl.utils.archives import ArchiveError, Budget, TooLargeError, extract
+from safeio.archives import ArchiveError, Budget, TooLargeError, extract
 from tests.tarballs import make_tar, make_zip, member
 
 NOISE = Random(0).randbytes(2400)

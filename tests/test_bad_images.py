@@ -15,7 +15,8 @@ import train
 from dassl.data import DataManager
 from dassl.data.images import find_broken, read_image
 from dassl.engine import build_trainer
-from dassl.utils import UserError, read_sealed
+from safeio.checksums import read_sealed
+from safeio.errors import UserError
 from tests.dassl_toy import CLASSES, make_images, registered, toy_config
 from tests.feature_runs import OFF, scores
 from tests.runs import ROOT, command, finish, refuse, results

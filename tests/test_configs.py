@@ -9,7 +9,7 @@ import trainers  # noqa: F401  (registers)
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TRAINER_FILES = sorted((CONFIGS / "trainers").rglob("*.yaml"))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import corrupt
-from dassl.utils import unsealed
+from safeio.checksums import unsealed
 from tests.runs import SHORT, command, finish, results
 from trainers.coop import CoOp
 from trainers.corruption import Corruption, replace, unit_noise

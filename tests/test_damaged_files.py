@@ -24,16 +24,8 @@ from dassl.data.datasets.listing import write_listing
 from dassl.data.datasets.split_dataset import _read_kept
 from dassl.engine import finished_run
 from dassl.engine.run_record import RunRecord, read_history, results_fault
-from dassl.utils import (
-    DamagedFile,
-    load_checkpoint,
-    load_last_good,
-    read_sealed,
-    save_checkpoint,
-    sealed,
-    unsealed,
-    write_sealed,
-)
+from dassl.utils import load_checkpoint, load_last_good, save_checkpoint
+from safeio.checksums import DamagedFile, read_sealed, sealed, unsealed, write_sealed
 from tests.report_runs import a_run
 from tests.runs import SHORT, command, finish, results
 from tests.sweeps_small import learned, runs_in

@@ -20,7 +20,7 @@ from dassl.config import (
     load_config,
     to_dict,
 )
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 
 def write(path: Path, content: Any) -> str:

@@ -20,7 +20,8 @@ from dassl.data.datasets import Datum
 from dassl.data.samplers import SeededIndex, build_sampler
 from dassl.data.transforms import AVAI_CHOICES, build_transform
 from dassl.data.transforms.custom import ToNormalizedTensor
-from dassl.utils import UserError, isolated_rng
+from dassl.utils import isolated_rng
+from safeio.errors import UserError
 from tests.dassl_toy import make_images, registered, toy_config
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.

@@ -21,7 +21,7 @@ from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase, 
 from dassl.evaluation.matrix_picture import draw_matrix
 from dassl.evaluation.measures import confusion_matrix
 from dassl.metrics import compute_accuracy
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 LABELS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)
 

@@ -25,8 +25,9 @@ from dassl.optim.lr_scheduler import (
     LinearWarmupScheduler,
     build_lr_scheduler,
 )
-from dassl.utils import UserError, adjust_learning_rate, set_bn_to_eval
+from dassl.utils import adjust_learning_rate, set_bn_to_eval
 from dassl.utils.tools import download_url, read_image
+from safeio.errors import UserError
 from tests.dassl_toy import Squares, ToyTrainer, make_images, registered, toy_config
 from tests.server import Server, serve
 

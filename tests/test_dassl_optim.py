@@ -8,7 +8,7 @@ from torch import nn
 
 from dassl.config import CfgNode, get_cfg_default
 from dassl.optim import AVAI_OPTIMS, build_lr_scheduler, build_optimizer
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 
 def config(**values: object) -> CfgNode:

@@ -14,7 +14,8 @@ from torch import nn
 
 from dassl.engine import finished_run
 from dassl.engine.run_record import read_history
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import load_checkpoint
+from safeio.errors import UserError
 from tests.dassl_toy import ToyTrainer, make_images, registered, run
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, SplitDataset, build_dataset
 from dassl.data.datasets.splits import safe_join, split_all, subsample_classes
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.dassl_toy import Squares, make_images, registered, toy_config
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from dassl import utils
 from dassl.config import get_cfg_default
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 
 def test_checkpoint_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

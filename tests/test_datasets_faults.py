@@ -11,7 +11,7 @@ from scipy.io import savemat
 from dassl.data.data_manager import read_image
 from dassl.data.datasets import Source
 from dassl.data.datasets.missing import refuse_missing
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.miniatures import MINIATURES, build, image, text
 from tests.test_datasets import WITH_SPLIT_FILE, load, parts_of
 

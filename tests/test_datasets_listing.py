@@ -12,7 +12,7 @@ import pytest
 
 from dassl.data.datasets import class_items, folder_items, list_images
 from dassl.data.datasets.splits import entries_digest, to_entries
-from dassl.utils import UserError
+from safeio.errors import UserError
 from scripts import listing_benchmark
 
 CLASSES = ("cat", "dog")

@@ -13,9 +13,9 @@ import pytest
 
 import download as command
 from dassl.data.datasets import DATASET_REGISTRY, Source
-from dassl.utils.archives import Budget
 from datasets.download import Fetcher
 from datasets.sources import SOURCES
+from safeio.archives import Budget
 from tests.published import DRIVE, FILES, PICTURE, publish, tar
 from tests.server import Server, serve
 

@@ -16,7 +16,7 @@ from PIL import Image
 import datasets  # noqa: F401  (registers)
 from dassl.config import load_config
 from dassl.data.datasets import Datum, build_dataset
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.runs import ROOT, command, finish, refuse, results
 
 CONFIG = str(ROOT / "configs/datasets/folder.yaml")

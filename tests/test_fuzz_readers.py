@@ -15,9 +15,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clip import pickles as clip_pickles
 from dassl.engine import resume_point
-from dassl.utils import pickles as dassl_pickles
+from safeio import pickles as clip_pickles
+from safeio import pickles as dassl_pickles
 from scripts.fuzz.readers import READERS, answer, seeds_of
 
 WORDS = (

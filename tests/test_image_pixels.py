@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from dassl.data.images import find_broken, read_image
 from dassl.data.pixels import to_rgb
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 CASES = Path(__file__).parent / "data" / "images"
 GREY = np.asarray(Image.open(CASES / "gray.png")).astype(int)

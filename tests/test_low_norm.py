@@ -7,7 +7,7 @@ import pytest
 from analysis.corruption.frequency import SeedMean, group_by_seed
 from analysis.corruption.study import Study
 from analysis.corruption.tables import frequency_table, write_tables
-from dassl.utils import UserError
+from safeio.errors import UserError
 from trainers.corruption import Corruption
 
 SETTINGS = [("replace", 0.1), ("rescale", 0.1), ("rescale", 0.5), ("rescale", 2.0)]

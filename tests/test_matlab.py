@@ -7,7 +7,7 @@ import pytest
 from scipy.io import savemat
 
 from dassl.data.datasets.annotations import read_mat
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 
 @pytest.mark.parametrize("compressed", [False, True])

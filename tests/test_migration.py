@@ -8,7 +8,7 @@ import pytest
 
 import train
 from dassl.config import get_cfg_default, load_config
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.runs import ROOT, results
 
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from clip.weights import load_clip
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
-from dassl.utils import UserError
 from datasets import emoji
 from datasets.emoji import STYLES as SHIPPED
 from datasets.emoji import Concept, EmojiDataset, concepts_of, read_drawings
 from datasets.scenes import DRAWING, Atlas, Chance, compose, scene_key
+from safeio.errors import UserError
 from scripts.mini.styles import STYLES
 
 ROOT = Path(__file__).parent.parent

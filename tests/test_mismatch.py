@@ -14,8 +14,8 @@ import export
 import predict
 from clip.clip import tokenize
 from clip.prompt_layout import clean_classname
-from dassl.utils import UserError
 from dassl.utils.checkpoint import load_checkpoint, save_checkpoint
+from safeio.errors import UserError
 from tests.runs import command, finish, refuse, results
 from trainers.open_run import open_run, trained_classnames
 from trainers.prompt_origin import ORIGIN

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays as numpy_arrays
 from torch import Tensor
 from torch.nn import functional
 
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.golden import images, labels
 from tests.golden.harness import golden_trainer, step
 from trainers.nemesis import NORMS, NormPenalty, norm_loss, omega_schedule, rescale

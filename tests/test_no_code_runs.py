@@ -12,7 +12,8 @@ import torch
 from clip.download import MODELS
 from clip.errors import WeightsError
 from clip.weights import load_clip
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import load_checkpoint
+from safeio.errors import UserError
 
 HOUSE = Path(__file__).parent.parent
 OURS = ("clip", "dassl", "datasets", "trainers", "analysis", "sweeps", "scripts")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.runs import SHORT, command, finish, results
 from trainers.open_run import open_run, trained_classnames
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dassl.utils import read_sealed
+from safeio.checksums import read_sealed
 from tests.foreign_repository import files_of
 from tests.runs import ROOT
 

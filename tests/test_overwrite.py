@@ -9,7 +9,7 @@ import pytest
 
 import train
 from dassl.engine.run_files import run_files
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.dassl_toy import ToyTrainer, registered, toy_command
 from tests.run_folders import Capture, content
 from tests.runs import finish, refuse

@@ -20,7 +20,7 @@ from dassl.data import DatasetWrapper, image_kinds
 from dassl.data.datasets import Datum, list_images
 from dassl.data.images import find_broken, read_image
 from dassl.engine import build_trainer
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.dassl_toy import make_images, registered, toy_config
 from tests.feature_runs import entries, scores
 from tests.runs import ROOT, command, finish, refuse

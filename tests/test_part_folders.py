@@ -7,8 +7,8 @@ import pytest
 
 from dassl.config import load_config
 from dassl.data import DataManager
-from dassl.utils import UserError
 from datasets.part_folders import part_of
+from safeio.errors import UserError
 from tests.runs import command, finish, results
 from tests.test_folder import CONFIG, fill, load, message, names, paint, sizes, write_csv
 

@@ -9,7 +9,7 @@ import pytest
 from analysis import protocols
 from analysis.protocols import base_to_new, few_shot, transfer
 from analysis.scores import Table, harmonic_mean, label_runs
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 
 def a_run(

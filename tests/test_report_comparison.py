@@ -17,7 +17,7 @@ from analysis.report.comparison import (
 from analysis.report.listing import DASH, to_csv
 from analysis.report.settings import name_rows
 from analysis.scores import Runs
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.report_runs import a_run, a_test, pun
 
 

@@ -17,7 +17,7 @@ from analysis.report.beside import (
 from analysis.report.paper import ELEVEN, FILES, PAPER, paper_numbers
 from analysis.report.settings import name_rows
 from clip.download import MODELS
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.report_runs import a_run, a_test, like_the_paper
 
 

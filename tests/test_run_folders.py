@@ -10,7 +10,8 @@ import torch
 
 import train
 from dassl.engine import build_trainer, finished_run, start_trainer
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import load_checkpoint
+from safeio.errors import UserError
 from tests.dassl_toy import make_images, registered, toy_command, toy_config
 from tests.run_folders import Capture, content, model, rates
 from tests.runs import finish, refuse

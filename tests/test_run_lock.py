@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dassl.engine.run_lock import run_folder
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.killing import start
 from tests.runs import command, finish, refuse
 from tests.test_killed_runs import VIEWS, end_of, wait_for

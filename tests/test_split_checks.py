@@ -11,7 +11,8 @@ import pytest
 from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
 from dassl.engine import build_trainer
-from dassl.utils import UserError, read_sealed
+from safeio.checksums import read_sealed
+from safeio.errors import UserError
 from tests.dassl_toy import Squares, make_images, registered, run, toy_config
 from tests.runs import command, finish, refuse
 from tests.test_folder import CONFIG, fill, load, message, write_csv

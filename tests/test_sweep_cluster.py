@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import sweep
-from dassl.utils import UserError
+from safeio.errors import UserError
 from sweeps.cluster import RayPool
 from sweeps.runs import State, state_of
 from tests.runs import results

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import sweep
-from dassl.utils import UserError
+from safeio.errors import UserError
 from sweeps.command import plan
 from sweeps.grid import make_runs
 from sweeps.runs import Run

@@ -10,7 +10,7 @@ import train
 from dassl.config import CfgNode, declare_config, defaults
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.engine.build import learns
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.runs import ROOT, SHORT, command, finish, refuse, results
 
 BASE = ("--trainer", "CoOp", "--dataset-config-file", "configs/datasets/emoji_food.yaml")

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import train
 from dassl.config import get_cfg_default
 from dassl.engine.run_record import read_history
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import load_checkpoint
+from safeio.errors import UserError
 from tests.runs import command, finish, results
 from trainers import vectorised
 from trainers.coop import CoOp

@@ -18,7 +18,7 @@ from clip.errors import WeightsError
 from clip.weights import MINI_PATH, load_clip
 from dassl.config import load_config
 from dassl.evaluation import build_evaluator
-from dassl.utils import UserError
+from safeio.errors import UserError
 from tests.runs import command, finish, results
 from tests.tiny_transformers import their_clip, write_folder, write_json
 from trainers.frozen_clip import load_frozen_clip

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clip.model import CLIP
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 from .nemesis_trainer import NemesisMixin
 from .prompt_learner import PromptLearner

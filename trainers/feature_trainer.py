@@ -15,7 +15,7 @@ from dassl.data import DatasetWrapper
 from dassl.data.feature_store import StoredRows
 from dassl.data.samplers import SequentialSampler as OurSequentialSampler
 from dassl.engine import TrainerX
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 from .cached_features import FeatureCache, is_frozen
 from .frozen_clip import autocast

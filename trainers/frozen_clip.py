@@ -19,7 +19,8 @@ from clip.resnet import ModifiedResNet
 from clip.vision_transformer import VisionTransformer
 from clip.weights import LoadedCLIP, load_clip
 from dassl.config import declare_config
-from dassl.utils import UserError, file_state, kept
+from dassl.utils import file_state, kept
+from safeio.errors import UserError
 
 PRECISIONS = {
     "fp32": torch.float32,

@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dassl.config import declare_config
-from dassl.utils import UserError, get_most_similar_str_to_a_from_b
+from dassl.utils import get_most_similar_str_to_a_from_b
+from safeio.errors import UserError
 
 NORMS = {"one": 1.0, "two": 2.0, "inf": math.inf}
 SCHEDULES = ("logistic", "constant")

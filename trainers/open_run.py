@@ -9,8 +9,10 @@ from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import CONFIG, build_trainer
 from dassl.engine.keeper import choose_checkpoint
-from dassl.utils import PathLike, UserError, load_checkpoint
-from dassl.utils.strangers import is_printable
+from dassl.utils import load_checkpoint
+from safeio.errors import UserError
+from safeio.files import PathLike
+from safeio.untrusted import is_printable
 
 from .feature_trainer import FeatureTrainer
 from .prompt_file import PROMPT_FILE, read_prompt_metadata

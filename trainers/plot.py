@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 from .cached_features import frozen_features
 from .frozen_clip import frozen_features_of

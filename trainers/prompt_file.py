@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dassl.utils import DamagedFile, write_atomic
-from dassl.utils.strangers import parse_json, sentence
+from safeio.checksums import DamagedFile
+from safeio.files import write_atomic
+from safeio.untrusted import parse_json, sentence
 
 PROMPT_FILE = "prompt.safetensors"
 VERSION = 2

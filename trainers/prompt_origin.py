@@ -22,8 +22,8 @@ from clip.prompt_layout import clean_classname
 from clip.weights import LoadedCLIP
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG
-from dassl.utils import UserError
-from dassl.utils.strangers import sentence, shown
+from safeio.errors import UserError
+from safeio.untrusted import sentence, shown
 
 from .prompt_file import PROMPT_FILE, read_prompt_metadata
 from .prompt_learner import CLASSNAME_BUFFERS

@@ -17,7 +17,9 @@ from torch.nn import functional
 
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import PathLike, UserError, choose_device, load_pretrained_weights
+from dassl.utils import choose_device, load_pretrained_weights
+from safeio.errors import UserError
+from safeio.files import PathLike
 
 from .cached_features import kind_of, overrides
 from .company import Company

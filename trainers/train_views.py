@@ -19,7 +19,8 @@ from dassl.data.data_manager import read_image
 from dassl.data.feature_store import StoredRows
 from dassl.data.loader_process import outlive_signals
 from dassl.data.samplers import EpochSampler
-from dassl.utils import UserError, isolated_rng
+from dassl.utils import isolated_rng
+from safeio.errors import UserError
 
 from .cached_features import KEPT_AS
 from .feature_trainer import FeatureTrainer

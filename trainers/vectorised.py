@@ -26,8 +26,10 @@ from dassl.engine.folder_check import claim_folder
 from dassl.engine.interruption import stopping_on_signals
 from dassl.engine.lockstep import Lockstep
 from dassl.engine.run_lock import run_folder
-from dassl.utils import UserError, choose_device, prepare_output_dir, setup_logger
-from dassl.utils.strangers import printable
+from dassl.utils import choose_device, setup_logger
+from safeio.errors import UserError
+from safeio.files import prepare_output_dir
+from safeio.untrusted import printable
 
 from .cached_features import FeatureCache, overrides
 from .company import Company

@@ -18,7 +18,8 @@ from clip.prompt_layout import clean_classname
 from clip.weights import LoadedCLIP
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError, choose_device
+from dassl.utils import choose_device
+from safeio.errors import UserError
 
 from .cached_features import frozen_features, kind_of, overrides
 from .feature_trainer import FeatureTrainer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.figures import plt
-from dassl.utils import write_atomic
+from safeio.files import write_atomic
 
 BETTER, WORSE, LEARNED = "#D55E00", "#56B4E9", "#000000"  # of Okabe and Ito's palette
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
 
-from dassl.utils import UserError
+from safeio.errors import UserError
 from trainers.corruption import RESCALE, Corruption
 
 from .study import Study

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dassl.engine.run_record import read_history
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 from .runs import LEARNER
 from .study import Plan, Study, Subject

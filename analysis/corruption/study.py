@@ -29,14 +29,10 @@ from analysis.results import method_of
 from clip.download import sha256_of
 from dassl.engine import finished_run
 from dassl.engine.keeper import choose_checkpoint
-from dassl.utils import (
-    DamagedFile,
-    PathLike,
-    UserError,
-    package_versions,
-    read_sealed,
-    write_sealed,
-)
+from dassl.utils import package_versions
+from safeio.checksums import DamagedFile, read_sealed, write_sealed
+from safeio.errors import UserError
+from safeio.files import PathLike
 from trainers.corruption import REPLACE, RESCALE, Corruption, corrupt, unit_noise
 from trainers.nemesis import vector_norms
 from trainers.open_run import open_run

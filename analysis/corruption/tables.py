@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from dassl.utils import write_atomic
+from safeio.files import write_atomic
 from trainers.corruption import REPLACE, RESCALE
 
 from .frequency import Key, SeedMean, Setting

@@ -19,8 +19,10 @@ from pathlib import Path
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip.errors import ClipError
-from dassl.utils import Parser, UserError, exit_code, prepare_output_dir
-from dassl.utils.strangers import printable
+from dassl.utils import Parser, exit_code
+from safeio.errors import UserError
+from safeio.files import prepare_output_dir
+from safeio.untrusted import printable
 
 from .history import Training, read_training
 from .runs import run_folders

@@ -28,7 +28,7 @@ from tqdm import tqdm
 import train
 from analysis.corruption.study import Plan, Study, Subject
 from clip.weights import RANDOM_PREFIX
-from dassl.utils import write_atomic, write_json
+from safeio.files import write_atomic, write_json
 
 from .synthetic import N_CTX, Backbone, class_names
 

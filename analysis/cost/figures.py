@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.figures import COLOURS, MARKERS, plt
-from dassl.utils import write_atomic
+from safeio.files import write_atomic
 
 from .cases import OURS, SIDES
 from .run import Entries

@@ -22,8 +22,8 @@ from dassl.config import get_cfg_default
 from dassl.data import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
-from dassl.utils import write_atomic, write_json
 from datasets.emoji import SCENES, SOURCE_STYLES, concepts_of, write_scenes
+from safeio.files import write_atomic, write_json
 
 from .cases import TEST_BATCH, Workload
 from .measure import time_by_turns

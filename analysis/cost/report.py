@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from dassl.utils import write_atomic, write_json
+from safeio.files import write_atomic, write_json
 
 from .cases import CASES, OURS, PLAIN, STUDY_IMAGES, TEST_BATCH, TEST_IMAGES
 from .measure import GIB

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from dassl.utils import write_atomic, write_json
+from safeio.files import write_atomic, write_json
 
 from .cases import SIDES
 from .run import Entries

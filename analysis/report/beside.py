@@ -7,8 +7,8 @@ from typing import Any
 from analysis.results import method_of
 from analysis.scores import AVERAGE, Run, Runs, Score, average, natural_order, paper_order
 from clip.download import MODELS
-from dassl.utils import UserError
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
+from safeio.errors import UserError
 
 from .accuracy import Tables, shots_name
 from .checks import by_label

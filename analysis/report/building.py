@@ -8,7 +8,8 @@ from pathlib import Path
 from analysis.figures import Points, plot_accuracy_over_shots, write_points
 from analysis.protocols import COLUMNS
 from analysis.scores import AVERAGE, Runs
-from dassl.utils import UserError, prepare_output_dir, write_atomic
+from safeio.errors import UserError
+from safeio.files import prepare_output_dir, write_atomic
 
 from .accuracy import Tables, make_tables
 from .beside import find_matches, paper_listing, printed_tables, wanted_tables, why_none

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.protocols import COLUMNS, trained_on
 from analysis.scores import Run, Runs, is_zero_shot
-from dassl.utils import UserError
+from safeio.errors import UserError
 
 from .settings import TRAIT_NAMES, TRAITS
 

@@ -12,8 +12,8 @@ from scipy import stats
 from analysis.protocols import COLUMNS, trained_on
 from analysis.results import method_of
 from analysis.scores import AVERAGE, Run, Runs, is_zero_shot, natural_order, paper_order
-from dassl.utils import UserError
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
+from safeio.errors import UserError
 
 from .accuracy import shots_name, transfers
 from .checks import differences, members_of

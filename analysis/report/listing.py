@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from analysis.scores import Score
-from dassl.utils.strangers import spreadsheet_text
+from safeio.untrusted import spreadsheet_text
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

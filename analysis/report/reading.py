@@ -8,8 +8,9 @@ from typing import Any
 
 from analysis.scores import Run
 from dassl.engine import RESULTS
-from dassl.utils import DamagedFile, UserError, read_sealed
-from dassl.utils.strangers import harmless, shown
+from safeio.checksums import DamagedFile, read_sealed
+from safeio.errors import UserError
+from safeio.untrusted import harmless, shown
 
 # What every table needs of a run, with the types that it must have.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {

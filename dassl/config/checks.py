@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from ..utils.errors import UserError
+from safeio.errors import UserError
+from safeio.untrusted import shown
+
 from ..utils.names import check_availability
-from ..utils.strangers import shown
 
 _MINIMUM = {
     "DATALOADER.NUM_WORKERS": 0,

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..utils.files import expanded
+from safeio.files import expanded
+
 from .checks import check_values
 from .defaults import get_cfg_default
 from .identity import NOT_IDENTITY

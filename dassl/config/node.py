@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode as YacsNode
 
-from ..utils.errors import UserError
-from ..utils.strangers import read_bounded, sentence, shown
+from safeio.errors import UserError
+from safeio.untrusted import read_bounded, sentence, shown
+
 from .hints import hint
 from .yaml_text import MAX_BYTES, parse_yaml
 

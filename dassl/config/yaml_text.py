@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..utils.strangers import shown
+from safeio.untrusted import shown
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000

@@ -12,8 +12,10 @@ from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
+from safeio.errors import UserError
+
 from ..config import complete_config
-from ..utils import UserError, choose_device, isolated_rng
+from ..utils import choose_device, isolated_rng
 from .datasets import Datum, build_dataset, refuse_one_class
 from .datasets.overlaps import Overlaps
 from .image_files import check_files

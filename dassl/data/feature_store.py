@@ -20,7 +20,9 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..utils import PathLike, file_state, kept, write_atomic
+from safeio.files import PathLike, write_atomic
+
+from ..utils import file_state, kept
 
 NAME = "features"
 BLOCK_BYTES = 2**23

@@ -5,8 +5,9 @@ import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ..utils import UserError
-from ..utils.strangers import sentence
+from safeio.errors import UserError
+from safeio.untrusted import sentence
+
 from .datasets import Datum
 from .datasets.overlaps import Overlaps, describe, find_overlaps
 

@@ -14,8 +14,10 @@ import PIL
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..utils import DamagedFile, UserError, read_sealed, write_sealed
-from ..utils.strangers import printable, sentence, shown
+from safeio.checksums import DamagedFile, read_sealed, write_sealed
+from safeio.errors import UserError
+from safeio.untrusted import printable, sentence, shown
+
 from .datasets import DATASET_REGISTRY, Datum
 from .image_kinds import readable_formats, why_unknown
 from .pixels import to_rgb

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
-from ..utils import UserError
+from safeio.errors import UserError
+
 from .datasets import Datum
 
 

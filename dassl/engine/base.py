@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from ..utils import PathLike, mkdir_if_missing
+from safeio.files import PathLike, mkdir_if_missing
+
 from . import interruption
 from .keeper import ModelKeeper
 

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from safeio.errors import UserError
+
 from ..config import complete_config
-from ..utils import Registry, UserError, collect_env_info, set_random_seed
+from ..utils import Registry, collect_env_info, set_random_seed
 from .trainer import TrainerX
 
 TRAINER_REGISTRY = Registry("TRAINER")

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safeio.untrusted import printable
+
 from ..utils import find_checkpoint
-from ..utils.strangers import printable
 from .run_files import RESUME
 
 Names = str | Sequence[str] | None

@@ -9,7 +9,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..utils import PathLike, UserError
+from safeio.errors import UserError
+from safeio.files import PathLike
+
 from .run_files import CONFIG, has_checkpoints
 from .run_record import finished_run
 from .settings import Difference, comparable, differences, recorded_settings

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from safeio.errors import UserError
+from safeio.files import PathLike
+from safeio.untrusted import shown
+
 from ..utils import (
-    PathLike,
-    UserError,
     find_checkpoint,
     load_checkpoint,
     load_last_common,
@@ -19,7 +21,6 @@ from ..utils import (
     save_checkpoint,
 )
 from ..utils.checkpoint import finished_epochs, load_state
-from ..utils.strangers import shown
 from .divergence import DivergenceWatch
 
 Names = str | Sequence[str] | None

@@ -5,9 +5,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from ..utils import UserError, find_checkpoint, load_checkpoint, load_last_common
+from safeio.errors import UserError
+from safeio.untrusted import shown
+
+from ..utils import find_checkpoint, load_checkpoint, load_last_common
 from ..utils.checkpoint import finished_epochs
-from ..utils.strangers import shown
 from .run_files import RESUME
 from .settings import MAX_EPOCH, comparable, differences, settings_in
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils import PathLike
+from safeio.files import PathLike
+
 from ..utils.checkpoint import POINTER
-from ..utils.last_good import DAMAGED
+from ..utils.newest_valid import DAMAGED
 
 HISTORY = "history.jsonl"
 RESULTS = "results.json"

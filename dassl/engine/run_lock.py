@@ -12,7 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..utils import PathLike, UserError, read_json, write_json
+from safeio.errors import UserError
+from safeio.files import PathLike, read_json, write_json
+
 from ..utils.checkpoint import POINTER
 
 LOCK = ".run.lock"

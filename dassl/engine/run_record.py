@@ -4,7 +4,7 @@ history.jsonl has one JSON object a line. Every epoch gives {"event": "train", "
 "lr", and the mean of the loss and of all other metrics}; every evaluation gives {"event": "test",
 "epoch", "split", and the results}. Epochs count from 0. results.json exists only when a run has
 come to its end. Every line of the history and the whole of results.json have a checksum inside
-(`dassl.utils.sealing`).
+(`safeio.checksums`).
 """
 
 import json
@@ -16,20 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safeio.checksums import DamagedFile, read_sealed, sealed, unsealed, write_sealed
+from safeio.files import PathLike, write_atomic
+from safeio.untrusted import parse_json
+
 from ..config import to_dict
 from ..config.node import read_yaml_layers
-from ..utils import (
-    DamagedFile,
-    PathLike,
-    package_versions,
-    read_sealed,
-    sealed,
-    unsealed,
-    write_atomic,
-    write_sealed,
-)
-from ..utils.last_good import DAMAGED
-from ..utils.strangers import parse_json
+from ..utils import package_versions
+from ..utils.newest_valid import DAMAGED
 from .run_files import CONFIG, HISTORY, RESULTS, remove_run_files
 
 

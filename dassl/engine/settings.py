@@ -7,12 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safeio.errors import UserError
+from safeio.files import PathLike
+from safeio.untrusted import parse_json, shown
+
 from ..config import to_dict
 from ..config.defaults import plain_defaults
 from ..config.node import read_yaml_layers
-from ..utils import PathLike, UserError, find_checkpoint, load_checkpoint
+from ..utils import find_checkpoint, load_checkpoint
 from ..utils.checkpoint import POINTER
-from ..utils.strangers import parse_json, shown
 from .run_files import CONFIG, RESUME
 
 MAX_EPOCH = "OPTIM.MAX_EPOCH"

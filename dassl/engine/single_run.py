@@ -4,8 +4,11 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+from safeio.errors import UserError
+from safeio.files import prepare_output_dir
+
 from ..data.datasets import DATASET_REGISTRY
-from ..utils import UserError, prepare_output_dir, setup_logger
+from ..utils import setup_logger
 from .build import check_trainer, learns, start_trainer
 from .folder_check import FolderState, check_tested_folder, claim_folder
 from .interruption import Interrupted, stopping_on_signals

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from safeio.errors import UserError
+from safeio.files import prepare_output_dir
+
 from ..data import DataManager
 from ..data.data_manager import set_loader_epoch
 from ..evaluation import build_evaluator
-from ..utils import AverageMeter, MetricMeter, UserError, choose_device, prepare_output_dir
+from ..utils import AverageMeter, MetricMeter, choose_device
 from . import interruption
 from .base import TrainerBase
 from .folder_check import (

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..utils import UserError, check_availability
+from safeio.errors import UserError
+
+from ..utils import check_availability
 from .trainer import TrainerX
 
 

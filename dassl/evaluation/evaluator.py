@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..utils import UserError, write_json
+from safeio.errors import UserError
+from safeio.files import write_json
+
 from .build import EVALUATOR_REGISTRY
 from .matrix_picture import draw_matrix
 from .measures import ClassCounts, calibration_error, confidences, confusion_matrix

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from ..utils import write_atomic
+from safeio.files import write_atomic
 
 DPI = 150
 SIDES = (3.2, 15.0)  # inches: the smallest and the largest side of the matrix

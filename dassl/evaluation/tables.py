@@ -8,8 +8,9 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from ..utils import write_atomic
-from ..utils.strangers import spreadsheet_text
+from safeio.files import write_atomic
+from safeio.untrusted import spreadsheet_text
+
 from .measures import ClassCounts
 
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..utils import UserError, check_availability
+from safeio.errors import UserError
+
+from ..utils import check_availability
 from .warmup import ConstantWarmupScheduler, LinearWarmupScheduler
 
 __all__ = [

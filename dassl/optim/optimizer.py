@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..utils import UserError, check_availability
+from safeio.errors import UserError
+
+from ..utils import check_availability
 
 AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 

@@ -7,29 +7,19 @@ flags at once.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from safeio.errors import UserError
+from safeio.files import check_isfile, listdir_nohidden, mkdir_if_missing, read_json, write_json
+
 from .command_line import Parser, exit_code, refused_by_system
-from .errors import UserError
 from .fetching import download_url
-from .files import (
-    PathLike,
-    check_isfile,
-    listdir_nohidden,
-    mkdir_if_missing,
-    prepare_output_dir,
-    publish_json,
-    read_json,
-    write_atomic,
-    write_json,
-)
-from .keeping import file_state, keep_loaded, kept
 from .logger import (
     Logger,
     setup_logger,
 )
 from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
 from .pairs import PairsParser
+from .process_cache import file_state, keep_loaded, kept
 from .registry import Registry
-from .sealing import DamagedFile, read_sealed, sealed, unsealed, write_sealed
 
 if TYPE_CHECKING:
     from .checkpoint import (
@@ -40,11 +30,11 @@ if TYPE_CHECKING:
         restore_random_states,
         save_checkpoint,
     )
-    from .last_good import load_last_common, load_last_good, resume_from_checkpoint
     from .meters import (
         AverageMeter,
         MetricMeter,
     )
+    from .newest_valid import load_last_common, load_last_good, resume_from_checkpoint
     from .tools import (
         choose_device,
         collect_env_info,
@@ -67,12 +57,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AverageMeter",
-    "DamagedFile",
     "Logger",
     "MetricMeter",
     "PairsParser",
     "Parser",
-    "PathLike",
     "Registry",
     "UserError",
     "adjust_learning_rate",
@@ -101,29 +89,22 @@ __all__ = [
     "open_all_layers",
     "open_specified_layers",
     "package_versions",
-    "prepare_output_dir",
-    "publish_json",
     "random_states",
     "read_image",
     "read_json",
-    "read_sealed",
     "refused_by_system",
     "restore_random_states",
     "resume_from_checkpoint",
     "save_checkpoint",
-    "sealed",
     "set_bn_to_eval",
     "set_generator_states",
     "set_random_seed",
     "setup_logger",
     "tolist_if_not",
-    "unsealed",
-    "write_atomic",
     "write_json",
-    "write_sealed",
 ]
 
-_NEED_TORCH = ("checkpoint", "last_good", "meters", "tools", "torchtools")
+_NEED_TORCH = ("checkpoint", "meters", "newest_valid", "tools", "torchtools")
 
 
 def __getattr__(name: str) -> Any:

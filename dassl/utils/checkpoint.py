@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from .errors import UserError
-from .files import PathLike, mkdir_if_missing, write_atomic
-from .pickles import check_file, check_tensors
-from .sealing import DamagedFile, archive_fault, seal_archive
-from .strangers import sentence, shown
+from safeio.checksums import DamagedFile, archive_fault, seal_archive
+from safeio.errors import UserError
+from safeio.files import PathLike, mkdir_if_missing, write_atomic
+from safeio.pickles import check_file, check_tensors
+from safeio.untrusted import sentence, shown
 
 POINTER = "checkpoint"
 

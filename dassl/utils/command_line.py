@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from safeio.errors import UserError
+from safeio.untrusted import printable
+
 from .. import startup
-from .errors import UserError
-from .strangers import printable
 
 # What no mistake in our code causes: the disk is full, over quota, read-only, failing.
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)

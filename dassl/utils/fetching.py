@@ -5,8 +5,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from .errors import UserError
-from .files import mkdir_if_missing
+from safeio.errors import UserError
+from safeio.files import mkdir_if_missing
 
 
 def download_url(url: str, dst: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from .files import PathLike, prepare_output_dir
+from safeio.files import PathLike, prepare_output_dir
 
 
 class Logger:

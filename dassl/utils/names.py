@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .errors import UserError
-from .strangers import sentence
+from safeio.errors import UserError
+from safeio.untrusted import sentence
 
 ALIKE = 0.5  # how alike a name is, at least, that somebody may have meant
 

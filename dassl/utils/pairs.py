@@ -7,9 +7,10 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from safeio.errors import UserError
+from safeio.untrusted import sentence
+
 from .command_line import Parser
-from .errors import UserError
-from .strangers import sentence
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _SEVERAL = ("+", "*", argparse.REMAINDER)

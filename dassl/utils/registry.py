@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from .errors import UserError
+from safeio.errors import UserError
+
 from .names import choices
 
 

@@ -13,9 +13,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .errors import UserError
+from safeio.errors import UserError
+from safeio.files import (
+    PathLike,
+    check_isfile,
+    listdir_nohidden,
+    mkdir_if_missing,
+    read_json,
+    write_json,
+)
+
 from .fetching import download_url
-from .files import PathLike, check_isfile, listdir_nohidden, mkdir_if_missing, read_json, write_json
 from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
 
 # Dassl has all its small helpers here.

@@ -10,7 +10,7 @@ from .checkpoint import (
     load_pretrained_weights,
     save_checkpoint,
 )
-from .last_good import resume_from_checkpoint
+from .newest_valid import resume_from_checkpoint
 
 __all__ = [
     "adjust_learning_rate",

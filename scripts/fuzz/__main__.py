@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import Parser, UserError, exit_code
+from dassl.utils import Parser, exit_code
+from safeio.errors import UserError
 
 # Whose branches guide the search: ours, and the readers in Python that we lean on.
 GUIDING = ("clip", "dassl", "sweeps", "analysis.report", "trainers.prompt_file", "yaml", "zipfile")

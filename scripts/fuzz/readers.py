@@ -34,10 +34,11 @@ from dassl.data.feature_store import FeatureStore
 from dassl.data.images import read_image
 from dassl.engine import finished_run
 from dassl.engine.run_record import read_history
-from dassl.utils import UserError, load_checkpoint, restore_random_states
-from dassl.utils.archives import ArchiveError, Budget, extract
+from dassl.utils import load_checkpoint, restore_random_states
 from dassl.utils.checkpoint import load_state
 from datasets.own_images import read_table
+from safeio.archives import ArchiveError, Budget, extract
+from safeio.errors import UserError
 from sweeps.grid import make_runs
 from sweeps.runs import recorded_digest
 from sweeps.sweep_file import read_sweep

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...utils import UserError
-from ...utils.strangers import sentence, shown
+from safeio.errors import UserError
+from safeio.untrusted import sentence, shown
+
 from .matlab import read_vector
 
 Key = TypeVar("Key")

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...utils.archives import ArchiveError, extract
-from ...utils.errors import UserError
+from safeio.archives import ArchiveError, extract
+from safeio.errors import UserError
+from safeio.untrusted import sentence
+
 from ...utils.fetching import download_from_drive, download_url
 from ...utils.names import check_availability
-from ...utils.strangers import sentence
 
 
 class Datum:

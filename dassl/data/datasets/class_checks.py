@@ -5,8 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from ...utils import UserError
-from ...utils.strangers import is_printable, sentence
+from safeio.errors import UserError
+from safeio.untrusted import is_printable, sentence
+
 from .splits import Split
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")

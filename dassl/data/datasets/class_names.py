@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ...utils import UserError
+from safeio.errors import UserError
+
 from .base_dataset import DatasetBase
 from .build import DATASET_REGISTRY
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ...utils.strangers import read_bounded
+from safeio.untrusted import read_bounded
 
 LARGEST = 1 << 26  # bytes; ImageNet's 16 shots have two million
 _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")

@@ -16,8 +16,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...utils import UserError, write_atomic
-from ...utils.strangers import parse_json
+from safeio.errors import UserError
+from safeio.files import write_atomic
+from safeio.untrusted import parse_json
+
 from ..image_kinds import is_image
 from .base_dataset import Datum
 from .class_checks import in_order

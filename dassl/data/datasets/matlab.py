@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ...utils.strangers import read_bounded
+from safeio.untrusted import read_bounded
 
 MAX_BYTES = 1 << 26  # of a file, and of what is compressed in it
 _MAX_DEPTH = 8

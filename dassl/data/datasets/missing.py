@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ...utils import UserError
+from safeio.errors import UserError
+
 from .source import Source, page_of
 
 

@@ -5,8 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from ...utils import UserError
-from ...utils.strangers import sentence
+from safeio.errors import UserError
+from safeio.untrusted import sentence
 
 _SEPARATOR = os.sep
 _DRIVE = re.compile("[A-Za-z]:/" if _SEPARATOR == "/" else "[^/]*:")

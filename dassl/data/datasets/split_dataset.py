@@ -6,16 +6,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ...utils import (
-    DamagedFile,
-    UserError,
-    file_state,
-    isolated_rng,
-    kept,
-    read_sealed,
-    write_sealed,
-)
-from ...utils.strangers import sentence, shown
+from safeio.checksums import DamagedFile, read_sealed, write_sealed
+from safeio.errors import UserError
+from safeio.untrusted import sentence, shown
+
+from ...utils import file_state, isolated_rng, kept
 from .base_dataset import DatasetBase, Datum
 from .class_checks import check_classes, warn_of_numbers
 from .coop_fewshot import compare_draw

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...utils import UserError, publish_json, read_json
-from ...utils.strangers import shown
+from safeio.errors import UserError
+from safeio.files import publish_json, read_json
+from safeio.untrusted import shown
+
 from .base_dataset import Datum
 from .paths import safe_join
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from ...utils import UserError
+from safeio.errors import UserError
+
 from .bounded import resize
 
 

@@ -6,7 +6,9 @@ from typing import Any
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from ...utils import UserError, check_availability
+from safeio.errors import UserError
+
+from ...utils import check_availability
 from .bounded import CentreOfStrip, RandomCrop, Resize
 from .custom import (
     Cutout,

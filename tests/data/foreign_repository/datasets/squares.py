@@ -2,7 +2,7 @@ import os
 import pickle
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.utils import listdir_nohidden, mkdir_if_missing
+from safeio.files import listdir_nohidden, mkdir_if_missing
 
 
 @DATASET_REGISTRY.register()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .files import PathLike
+from safeio.files import PathLike
 
 T = TypeVar("T")
 

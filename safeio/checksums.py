@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from .errors import UserError
 from .files import PathLike, write_json
-from .strangers import parse_json, read_bounded
+from .untrusted import parse_json, read_bounded
 
 CHECKSUM = "checksum"
 LARGEST = 1 << 28  # bytes of a JSON file

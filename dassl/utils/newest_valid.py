@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from safeio.checksums import DamagedFile
+from safeio.errors import UserError
+from safeio.files import PathLike
+
 from .checkpoint import find_checkpoint, finished_epochs, load_checkpoint, load_state
-from .errors import UserError
-from .files import PathLike
-from .sealing import DamagedFile
 
 DAMAGED = ".damaged"  # ends the name of a checkpoint that was set aside
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .strangers import parse_json
+from .untrusted import parse_json
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
