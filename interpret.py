@@ -30,7 +30,7 @@ with importing(__name__):
     from safeio.errors import UserError
     from safeio.files import write_json
     from safeio.untrusted import printable
-    from trainers.prompt_trainer import PromptTrainer
+    from trainers.core.prompt_trainer import PromptTrainer
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
-from trainers.feature_trainer import FeatureTrainer
-from trainers.prompt_file import save_tensors
+from trainers.core.feature_trainer import FeatureTrainer
+from trainers.core.prompt_file import save_tensors
 
 from .opening import open_classifier
 

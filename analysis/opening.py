@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from safeio.errors import UserError
-from trainers.feature_trainer import FeatureTrainer
-from trainers.open_run import Setup, known_classnames, open_run, run_config
-from trainers.prompt_origin import FLAG
+from trainers.core.feature_trainer import FeatureTrainer
+from trainers.core.open_run import Setup, known_classnames, open_run, run_config
+from trainers.core.prompt_origin import FLAG
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from dassl.data.datasets import Datum
 from dassl.data.images import decoding, max_pixels, read_image
 from safeio.errors import UserError
 from safeio.untrusted import printable
-from trainers.feature_trainer import FeatureTrainer
+from trainers.core.feature_trainer import FeatureTrainer
 
 from .image_files import find_images, unused_files
 from .opening import open_classifier

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clip.clip import tokenizer
 from dassl.utils import check_availability
-from trainers.prompt_trainer import PromptTrainer
+from trainers.core.prompt_trainer import PromptTrainer
 
 AT_ONCE = 64  # vectors whose distances to the whole vocabulary are held together
 Vector = dict[str, Any]

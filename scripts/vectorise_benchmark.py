@@ -29,7 +29,7 @@ import train
 from dassl.utils import Parser, exit_code, package_versions
 from safeio.errors import UserError
 from safeio.files import write_json
-from trainers.vectorised import train_together
+from trainers.core.vectorised import train_together
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = tuple(

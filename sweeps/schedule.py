@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from safeio.errors import UserError
-from trainers.vectorised import RUNS_AT_ONCE, vector_key
+from trainers.core.vectorised import RUNS_AT_ONCE, vector_key
 
 from .pools import Pool
 from .runs import Run, State, Task, locate, state_of, train_seconds

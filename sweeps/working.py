@@ -25,7 +25,7 @@ from dassl.utils import keep_loaded, refused_by_system, set_random_seed
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
-from trainers.vectorised import train_together
+from trainers.core.vectorised import train_together
 
 from .runs import Run, State, Task, locate, locked, newest_log, state_of, tidy
 

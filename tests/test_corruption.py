@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 import corrupt
+from analysis.corruption.corruption import Corruption, replace, unit_noise
+from analysis.corruption.corruption import corrupt as corrupted
+from analysis.corruption.prompt_evaluation import PromptEvaluator
 from safeio.checksums import unsealed
 from tests.runs import SHORT, command, finish, results
 from trainers.coop import CoOp
-from trainers.corruption import Corruption, replace, unit_noise
-from trainers.corruption import corrupt as corrupted
+from trainers.core.open_run import open_run
 from trainers.nemesis import rescale
-from trainers.open_run import open_run
-from trainers.prompt_evaluation import PromptEvaluator
 
 # One validation image a class of half the classes: small enough for CoCoOp.
 FEW = ("TEST.SPLIT", "val", "DATASET.SUBSAMPLE_CLASSES", "base")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import report
+from analysis.corruption.corruption import Corruption
 from analysis.corruption.study import Study
 from dassl.data.datasets.listing import write_listing
 from dassl.data.datasets.split_dataset import _read_kept
@@ -30,8 +31,7 @@ from tests.report_runs import a_run
 from tests.runs import SHORT, command, finish, results
 from tests.sweeps_small import learned, runs_in
 from tests.sweeps_small import write as write_sweep
-from trainers.corruption import Corruption
-from trainers.prompt_file import read_tensors, save_prompt
+from trainers.core.prompt_file import read_tensors, save_prompt
 
 DAMAGE = settings(
     max_examples=150,

@@ -18,8 +18,8 @@ from clip.weights import load_clip
 from dassl.data import DatasetWrapper
 from tests.open_clip_model import open_clip_of
 from tests.runs import ROOT, command, finish
-from trainers.feature_trainer import FeatureTrainer
-from trainers.open_run import open_run
+from trainers.core.feature_trainer import FeatureTrainer
+from trainers.core.open_run import open_run
 
 PAGE = (ROOT / "docs/export.md").read_text()
 READ, USE, OPEN_CLIP = re.findall(r"```python\n(.*?)```", PAGE, re.S)

@@ -11,7 +11,7 @@ from dassl.engine import TRAINER_REGISTRY
 from tests.feature_runs import OFF
 from tests.runs import SHORT, command, finish, refuse, results
 from trainers.coop import CoOp
-from trainers.prompted_clip import PromptedCLIP
+from trainers.core.prompted_clip import PromptedCLIP
 from trainers.zsclip import ZeroshotCLIP
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dassl.data import feature_store
-from dassl.data.feature_store import FeatureStore, StoredRows
+from trainers.core.features import store as feature_store
+from trainers.core.features.store import FeatureStore, StoredRows
 
 KEY = "a1"
 
@@ -147,7 +147,7 @@ MAKER = """
 import sys, time
 from pathlib import Path
 import torch
-from dassl.data.feature_store import FeatureStore
+from trainers.core.features.store import FeatureStore
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder / f"{name}.ready").touch()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from analysis.corruption.corruption import Corruption
 from analysis.corruption.frequency import SeedMean, group_by_seed
 from analysis.corruption.study import Study
 from analysis.corruption.tables import frequency_table, write_tables
 from safeio.errors import UserError
-from trainers.corruption import Corruption
 
 SETTINGS = [("replace", 0.1), ("rescale", 0.1), ("rescale", 0.5), ("rescale", 2.0)]
 # Correct of 100 at positions 0, 1, 2; the learned prompts get 50 (seed 1) and 60 (seed 2).

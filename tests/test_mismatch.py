@@ -17,8 +17,8 @@ from clip.prompt_layout import clean_classname
 from dassl.utils.checkpoint import load_checkpoint, save_checkpoint
 from safeio.errors import UserError
 from tests.runs import command, finish, refuse, results
-from trainers.open_run import open_run, trained_classnames
-from trainers.prompt_origin import ORIGIN
+from trainers.core.open_run import open_run, trained_classnames
+from trainers.core.prompt_origin import ORIGIN
 
 MINI = Path(__file__).parent.parent / "clip" / "mini.safetensors"
 EPOCH = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "DATALOADER.TEST.BATCH_SIZE", "500")

@@ -16,8 +16,8 @@ from torch.nn import functional
 from safeio.errors import UserError
 from tests.golden import images, labels
 from tests.golden.harness import golden_trainer, step
+from trainers.core.sinkhorn import sinkhorn
 from trainers.nemesis import NORMS, NormPenalty, norm_loss, omega_schedule, rescale
-from trainers.sinkhorn import sinkhorn
 
 LENGTH, WIDTH = 6, 4
 FINITE = st.floats(-3, 3, width=32)

@@ -7,7 +7,7 @@ import torch
 
 from safeio.errors import UserError
 from tests.runs import SHORT, command, finish, results
-from trainers.open_run import open_run, trained_classnames
+from trainers.core.open_run import open_run, trained_classnames
 
 
 @pytest.fixture(scope="module", params=["CoOp", "CoCoOp", "PLOT", "ZeroshotCLIP"])

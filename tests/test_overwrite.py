@@ -120,7 +120,7 @@ def test_what_overwrite_leaves(name: str, folder: Path, root: Path) -> None:
 def test_every_writer_is_listed(tmp_path: Path) -> None:
     from analysis.corruption.study import Subject
     from analysis.export import CLASSIFIER_FILE
-    from trainers.prompt_file import PROMPT_FILE
+    from trainers.core.prompt_file import PROMPT_FILE
 
     subject = Subject.__new__(Subject)
     subject.path = tmp_path

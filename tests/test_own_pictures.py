@@ -25,7 +25,7 @@ from tests.dassl_toy import make_images, registered, toy_config
 from tests.feature_runs import entries, scores
 from tests.runs import ROOT, command, finish, refuse
 from tests.test_folder import write_csv
-from trainers.train_views import ViewImages
+from trainers.core.features.views import ViewImages
 
 CASES = Path(__file__).parent / "data" / "images"
 NAMES = ("cat", "dog")

@@ -16,7 +16,7 @@ from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.utils import load_checkpoint, save_checkpoint
 from tests.runs import command, finish
-from trainers.open_run import open_run
+from trainers.core.open_run import open_run
 
 SHORT = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "TEST.NO_TEST", "True")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dassl.data.data_manager import set_loader_epoch
 from tests.feature_runs import entries, make, spoil
 from tests.runs import SHORT, command, finish, refuse, results
-from trainers.train_views import ViewImages, view_loader
+from trainers.core.features.views import ViewImages, view_loader
 
 TWO = (*SHORT, "INPUT.TRAIN_VIEWS", "2", "TRAIN.CHECKPOINT_FREQ", "1")
 

@@ -16,9 +16,9 @@ from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint
 from safeio.errors import UserError
 from tests.runs import command, finish, results
-from trainers import vectorised
 from trainers.coop import CoOp
-from trainers.vectorised import can_train_together, train_together, vector_key
+from trainers.core import vectorised
+from trainers.core.vectorised import can_train_together, train_together, vector_key
 
 # Small, but with two epochs behind the warm-up and evaluation on the validation images.
 SHORT = {

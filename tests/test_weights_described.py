@@ -21,7 +21,7 @@ from dassl.evaluation import build_evaluator
 from safeio.errors import UserError
 from tests.runs import command, finish, results
 from tests.tiny_transformers import their_clip, write_folder, write_json
-from trainers.frozen_clip import load_frozen_clip
+from trainers.core.frozen_clip import load_frozen_clip
 
 TEXT = {"context_length": 77, "vocab_size": 60, "width": 32, "heads": 4, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 160, "head_width": 80, "patch_size": 8}

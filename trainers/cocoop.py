@@ -20,10 +20,10 @@ from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
 from safeio.errors import UserError
 
+from .core.prompt_learner import PromptLearner
+from .core.prompt_trainer import PromptTrainer
+from .core.prompted_clip import PromptedCLIP
 from .nemesis_trainer import NemesisMixin
-from .prompt_learner import PromptLearner
-from .prompt_trainer import PromptTrainer
-from .prompted_clip import PromptedCLIP
 
 declare_config(
     "TRAINER.COCOOP",

@@ -10,8 +10,8 @@ with both towers of CLIP frozen.
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
 
+from .core.prompt_trainer import PromptTrainer
 from .nemesis_trainer import NemesisMixin
-from .prompt_trainer import PromptTrainer
 
 declare_config(
     "TRAINER.COOP",

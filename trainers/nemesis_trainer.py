@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .core.prompt_learner import prompt_length
+from .core.prompt_trainer import PromptTrainer
 from .nemesis import NORMS, NormPenalty, norm_loss, omega_schedule
-from .prompt_learner import prompt_length
-from .prompt_trainer import PromptTrainer
 
 
 class NemesisMixin(PromptTrainer):

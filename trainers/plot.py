@@ -18,13 +18,13 @@ from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
 from safeio.errors import UserError
 
-from .cached_features import frozen_features
-from .frozen_clip import frozen_features_of
+from .core.features.cache import frozen_features
+from .core.frozen_clip import frozen_features_of
+from .core.prompt_learner import PromptLearner
+from .core.prompt_trainer import PromptTrainer
+from .core.prompted_clip import PromptedCLIP
+from .core.sinkhorn import sinkhorn
 from .nemesis_trainer import NemesisMixin
-from .prompt_learner import PromptLearner
-from .prompt_trainer import PromptTrainer
-from .prompted_clip import PromptedCLIP
-from .sinkhorn import sinkhorn
 
 declare_config(
     "TRAINER.PLOT",

@@ -21,9 +21,9 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import choose_device
 from safeio.errors import UserError
 
-from .cached_features import frozen_features, kind_of, overrides
-from .feature_trainer import FeatureTrainer
-from .frozen_clip import autocast, check_precision, frozen_features_of, load_frozen_clip
+from .core.feature_trainer import FeatureTrainer
+from .core.features.cache import frozen_features, kind_of, overrides
+from .core.frozen_clip import autocast, check_precision, frozen_features_of, load_frozen_clip
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 

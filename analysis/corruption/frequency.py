@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
 
+from analysis.corruption.corruption import RESCALE, Corruption
 from safeio.errors import UserError
-from trainers.corruption import RESCALE, Corruption
 
 from .study import Study
 

@@ -25,6 +25,8 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.corruption.corruption import REPLACE, RESCALE, Corruption, corrupt, unit_noise
+from analysis.corruption.prompt_evaluation import PromptEvaluator
 from analysis.results import method_of
 from clip.download import sha256_of
 from dassl.engine import finished_run
@@ -33,11 +35,9 @@ from dassl.utils import package_versions
 from safeio.checksums import DamagedFile, read_sealed, write_sealed
 from safeio.errors import UserError
 from safeio.files import PathLike
-from trainers.corruption import REPLACE, RESCALE, Corruption, corrupt, unit_noise
+from trainers.core.open_run import open_run
+from trainers.core.prompt_trainer import PromptTrainer
 from trainers.nemesis import vector_norms
-from trainers.open_run import open_run
-from trainers.prompt_evaluation import PromptEvaluator
-from trainers.prompt_trainer import PromptTrainer
 
 from .runs import LEARNER
 

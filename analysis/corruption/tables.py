@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from analysis.corruption.corruption import REPLACE, RESCALE
 from safeio.files import write_atomic
-from trainers.corruption import REPLACE, RESCALE
 
 from .frequency import Key, SeedMean, Setting
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.sinkhorn import sinkhorn
+from trainers.core.sinkhorn import sinkhorn
 
 from .plain import PlainCLIP, PlainPrompts
 

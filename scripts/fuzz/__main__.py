@@ -28,7 +28,16 @@ from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 
 # Whose branches guide the search: ours, and the readers in Python that we lean on.
-GUIDING = ("clip", "dassl", "sweeps", "analysis.report", "trainers.prompt_file", "yaml", "zipfile")
+GUIDING = (
+    "clip",
+    "dassl",
+    "safeio",
+    "sweeps",
+    "analysis.report",
+    "trainers.core.prompt_file",
+    "yaml",
+    "zipfile",
+)
 LONGEST_INPUT = 1 << 16  # bytes; the valid files are smaller
 CHILD = "FUZZ_CHILD"  # set in the process that libFuzzer may end at any moment
 

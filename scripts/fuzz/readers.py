@@ -30,7 +30,6 @@ from dassl.data.datasets.annotations import read_mat, read_rows
 from dassl.data.datasets.class_checks import check_classes
 from dassl.data.datasets.listing import list_images
 from dassl.data.datasets.splits import read_split
-from dassl.data.feature_store import FeatureStore
 from dassl.data.images import read_image
 from dassl.engine import finished_run
 from dassl.engine.run_record import read_history
@@ -42,7 +41,8 @@ from safeio.errors import UserError
 from sweeps.grid import make_runs
 from sweeps.runs import recorded_digest
 from sweeps.sweep_file import read_sweep
-from trainers.open_run import trained_classnames
+from trainers.core.features.store import FeatureStore
+from trainers.core.open_run import trained_classnames
 
 from . import seeds
 

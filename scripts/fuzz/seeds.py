@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from clip.config import CLIPConfig
 from clip.model import CLIP
 from dassl.data.datasets.splits import PARTS
-from dassl.data.feature_store import FeatureStore
 from dassl.utils import random_states, save_checkpoint
+from trainers.core.features.store import FeatureStore
 
 HOUSE = Path(__file__).parents[2]
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

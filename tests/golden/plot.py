@@ -8,7 +8,7 @@ from torch.nn import functional
 from tests.golden.cases import Case, assert_close
 from tests.golden.harness import case_step, case_trainer
 from tests.oracle import plain_prompts
-from trainers.sinkhorn import sinkhorn
+from trainers.core.sinkhorn import sinkhorn
 
 
 def check_plot(case: Case, root: Path) -> None:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from analysis.corruption.corruption import REPLACE, RESCALE, Corruption, corrupt, replace
 from clip.clip import tokenize
 from tests.golden.cases import Case, assert_close
 from tests.golden.harness import case_step, case_trainer, set_rate
 from tests.oracle import plain_prompts
-from trainers.corruption import REPLACE, RESCALE, Corruption, corrupt, replace
-from trainers.prompt_learner import PromptLearner
+from trainers.core.prompt_learner import PromptLearner
 
 
 def check_clip_forward(case: Case, root: Path) -> None:

@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from dassl.data import DatasetWrapper
 from dassl.data.data_manager import read_image
-from dassl.data.feature_store import StoredRows
 from dassl.data.loader_process import outlive_signals
 from dassl.data.samplers import EpochSampler
 from dassl.utils import isolated_rng
 from safeio.errors import UserError
+from trainers.core.features.store import StoredRows
 
-from .cached_features import KEPT_AS
-from .feature_trainer import FeatureTrainer
+from ..feature_trainer import FeatureTrainer
+from .cache import KEPT_AS
 
 
 class ViewImages(Dataset[dict[str, Any]]):

@@ -20,9 +20,8 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dassl.utils import file_state, kept
 from safeio.files import PathLike, write_atomic
-
-from ..utils import file_state, kept
 
 NAME = "features"
 BLOCK_BYTES = 2**23

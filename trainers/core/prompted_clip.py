@@ -15,7 +15,7 @@ from torch.nn import functional
 from clip.model import CLIP
 from clip.text_encoding import SoftPromptEncoder
 
-from .cached_features import frozen_features
+from .features.cache import frozen_features
 from .frozen_clip import frozen_features_of
 from .prompt_learner import PromptLearner
 

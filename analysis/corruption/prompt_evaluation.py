@@ -6,13 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dassl.data.feature_store import StoredRows
-
-from .cached_features import KEPT_AS, overrides
-from .frozen_clip import autocast
-from .nemesis import count_correct
-from .prompt_trainer import PromptTrainer
-from .prompted_clip import PromptedCLIP
+from trainers.core.features.cache import KEPT_AS, overrides
+from trainers.core.features.store import StoredRows
+from trainers.core.frozen_clip import autocast
+from trainers.core.prompt_trainer import PromptTrainer
+from trainers.core.prompted_clip import PromptedCLIP
+from trainers.nemesis import count_correct
 
 # What the scores of the groups that are matched together may take, about.
 MEMORY = 256 << 20

@@ -21,11 +21,12 @@ from dassl.utils import choose_device, load_pretrained_weights
 from safeio.errors import UserError
 from safeio.files import PathLike
 
-from .cached_features import kind_of, overrides
+from ..nemesis import vector_norms
 from .company import Company
 from .feature_trainer import FeatureTrainer
+from .features.cache import kind_of, overrides
+from .features.views import ViewFeatures, check_views, view_loader
 from .frozen_clip import autocast, check_precision, load_frozen_clip
-from .nemesis import vector_norms
 from .prompt_file import PROMPT_FILE, save_prompt
 from .prompt_learner import PromptLearner, prompt_length
 from .prompt_origin import (
@@ -39,7 +40,6 @@ from .prompt_origin import (
     read_origin,
 )
 from .prompted_clip import PromptedCLIP
-from .train_views import ViewFeatures, check_views, view_loader
 
 
 class PromptTrainer(FeatureTrainer):

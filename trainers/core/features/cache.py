@@ -20,9 +20,9 @@ from clip.weights import LoadedCLIP
 from dassl.config import declare_config
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
-from dassl.data.feature_store import FeatureStore, StoredRows
 from dassl.data.transforms import build_transform
 from dassl.utils import package_versions
+from trainers.core.features.store import FeatureStore, StoredRows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from clip.weights import LoadedCLIP
 from dassl.data import DatasetWrapper
-from dassl.data.feature_store import StoredRows
 from dassl.data.samplers import SequentialSampler as OurSequentialSampler
 from dassl.engine import TrainerX
 from safeio.errors import UserError
+from trainers.core.features.store import StoredRows
 
-from .cached_features import FeatureCache, is_frozen
+from .features.cache import FeatureCache, is_frozen
 from .frozen_clip import autocast
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .nemesis import rescale
+from trainers.nemesis import rescale
 
 REPLACE, RESCALE = "replace", "rescale"
 

@@ -31,10 +31,10 @@ from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
 
-from .cached_features import FeatureCache, overrides
+from ..nemesis_trainer import NemesisMixin
 from .company import Company
+from .features.cache import FeatureCache, overrides
 from .frozen_clip import autocast
-from .nemesis_trainer import NemesisMixin
 from .prompt_learner import prompt_length
 from .prompt_trainer import PromptTrainer
 from .prompted_clip import PromptedCLIP

@@ -1,0 +1,1 @@
+"""Features of the frozen image tower, computed once: cache, files, cached augmentations."""
