@@ -32,7 +32,6 @@ with importing(__name__):
     from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, target_plan
     from analysis.cost.synthetic import Backbone, class_names
     from analysis.cost.tables import BASELINE, TABLES, classes_of, write_cost_table
-    from clip.errors import ClipError
     from dassl.config import load_config
     from dassl.utils import Parser, choose_device, exit_code
     from datasets.imagenet import imagenet_classnames
@@ -124,7 +123,7 @@ def run_loading(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: classes or cases are given; or the device is not there.
-        ClipError: an unknown backbone.
+        UserError: an unknown backbone.
     """
     if arguments.classes or arguments.cases:
         raise UserError("--loading has no --classes and no --cases; leave them out.")
@@ -143,7 +142,7 @@ def run_cases(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: the device is not there.
-        ClipError: an unknown backbone.
+        UserError: an unknown backbone.
     """
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
     fixed = arguments.quick or arguments.targets
@@ -179,7 +178,7 @@ def run_table(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: the device is not there.
-        ClipError: an unknown backbone.
+        UserError: an unknown backbone.
     """
     key = arguments.table
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
@@ -200,7 +199,7 @@ def run_corruption(arguments: argparse.Namespace) -> None:
     """Measure a corrupted prompt, report, and say where the report is.
 
     Raises:
-        ClipError: an unknown backbone.
+        UserError: an unknown backbone.
     """
     backbone = Backbone.find((arguments.backbones or BACKBONES)[0])
     classes, repetitions = (arguments.classes or [100])[0], arguments.repetitions or 3
@@ -219,7 +218,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: see `check`; or the device is not there.
-        ClipError: an unknown backbone.
+        UserError: an unknown backbone.
     """
     check(arguments)
     if arguments.loading:
@@ -234,7 +233,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
+    return exit_code(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

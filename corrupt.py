@@ -27,7 +27,6 @@ with importing(__name__):
     from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject, check_values
     from analysis.corruption.tables import write_tables
     from analysis.opening import add_ignore_flag
-    from clip.errors import ClipError
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from safeio.files import prepare_output_dir
@@ -85,7 +84,7 @@ def study_runs(arguments: argparse.Namespace, plan: Plan) -> tuple[list[Study], 
         try:
             subject = Subject(run_dir, arguments.root, arguments.ignore_mismatch)
             study = subject.study(plan, arguments.epoch)
-        except (UserError, ClipError) as error:
+        except UserError as error:
             failed += 1
             print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
             continue
@@ -120,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
+    return exit_code(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ with importing(__name__):
     from analysis.corruption.runs import run_folders
     from analysis.opening import add_setup_flags, open_quietly
     from analysis.words import interpret, word_table
-    from clip.errors import ClipError
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from safeio.files import write_json
@@ -51,7 +50,7 @@ def words_of_run(run_dir: Path, arguments: argparse.Namespace) -> list[dict[str,
 
     Raises:
         UserError: the run cannot be opened, learns no prompts, or has no such classes.
-        ClipError: the backbone's weights cannot be had.
+        UserError: the backbone's weights cannot be had.
     """
     trainer = open_quietly(run_dir, arguments, arguments.epoch)
     if not isinstance(trainer, PromptTrainer):
@@ -72,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     for run_dir in folders:
         try:
             found[str(run_dir)] = words_of_run(run_dir, arguments)
-        except (UserError, ClipError) as error:
+        except UserError as error:
             print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
             continue
         print(f"{run_dir}\n\n{word_table(found[str(run_dir)])}\n")
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
+    return exit_code(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,7 @@ with importing(__name__):
     import trainers  # noqa: F401  (registers the methods)
     from analysis.opening import add_run_flags, positive
     from analysis.predict import predict_command
-    from clip.errors import ClipError
     from dassl.utils import Parser, exit_code
-    from safeio.errors import UserError
 
 
 def build_parser() -> Parser:
@@ -50,7 +48,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    return exit_code(predict_command, build_parser(), argv, mistakes=(UserError, ClipError))
+    return exit_code(predict_command, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,6 @@ def run(arguments: argparse.Namespace) -> None:
     check_flags(arguments)
     cfg = make_config(arguments)
     with importing(__name__):
-        from clip.errors import ClipError
         from dassl.engine import Interrupted, carry_out
     ready()
     try:
@@ -217,7 +216,7 @@ def run(arguments: argparse.Namespace) -> None:
             overwrite=arguments.overwrite,
             ignore_mismatch=arguments.ignore_mismatch,
         )
-    except ClipError as error:
+    except UserError as error:
         raise UserError(str(error)) from error
     except Interrupted as stop:
         resume = "" if arguments.eval_only or arguments.no_train else cfg.OUTPUT_DIR

@@ -21,7 +21,7 @@ def export_command(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: the file exists already or is a folder; see `open_classifier`, `save_classifier`.
-        clip.errors.ClipError: the backbone's weights cannot be had.
+        UserError: the backbone's weights cannot be had.
     """
     path = arguments.output or arguments.run_dir / CLASSIFIER_FILE
     if path.is_dir():

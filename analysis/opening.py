@@ -66,7 +66,7 @@ def open_classifier(arguments: argparse.Namespace) -> FeatureTrainer:
 
     Raises:
         UserError: see `open_quietly`; or --opts are no pairs, or the file of names cannot be read.
-        clip.errors.ClipError: the backbone's weights cannot be had.
+        UserError: the backbone's weights cannot be had.
     """
     opts = list(arguments.opts)
     if len(opts) % 2:
@@ -93,7 +93,7 @@ def open_quietly(
 
     Raises:
         UserError: see `open_run`.
-        clip.errors.ClipError: the backbone's weights cannot be had.
+        UserError: the backbone's weights cannot be had.
     """
     setup = Setup(arguments.trainer, arguments.config_file, arguments.dataset_config_file)
     run_config(run_dir, opts, setup)  # a mistake there has nothing to do with classes

@@ -180,7 +180,7 @@ def predict_command(arguments: argparse.Namespace) -> int:
 
     Raises:
         UserError: there are no images at all, or see `open_classifier` and `max_pixels`.
-        clip.errors.ClipError: the backbone's weights cannot be had.
+        UserError: the backbone's weights cannot be had.
     """
     max_pixels()  # refuses a wrong limit before anything is printed
     paths, problems = find_images(arguments.images)

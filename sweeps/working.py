@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
-from clip.errors import ClipError
 from dassl.engine import Interrupted, carry_out
 from dassl.utils import keep_loaded, refused_by_system, set_random_seed
 from safeio.errors import UserError
@@ -170,7 +169,7 @@ def _do(runs: Sequence[Run]) -> list[Exception | None]:
 def _failed(run: Run, error: Exception) -> Outcome:
     """Say at the end of the log, too, why the run failed."""
     broken = False
-    if isinstance(error, (UserError, ClipError, FloatingPointError)):
+    if isinstance(error, (UserError, FloatingPointError)):
         reason = printable(str(error))
     else:
         reason = printable(refused_by_system(error))

@@ -199,7 +199,7 @@ class Subject:
 
         Raises:
             UserError: no such checkpoint, or position, or the run cannot be opened again.
-            clip.errors.ClipError: the backbone's weights cannot be had.
+            UserError: the backbone's weights cannot be had.
         """
         wanted = plan.corruptions(self.length)
         checkpoint = choose_checkpoint(self.path / LEARNER, epoch)

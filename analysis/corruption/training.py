@@ -18,7 +18,6 @@ from pathlib import Path
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
-from clip.errors import ClipError
 from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     for run_dir in folders:
         try:
             found.append(read_training(run_dir, plan, arguments.every, arguments.root))
-        except (UserError, ClipError) as error:
+        except UserError as error:
             print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
     wanted = arguments.figures
     paths = [draw_process(training, output) for training in found if "a2" in wanted]
@@ -75,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    return exit_code(run, build_parser(), argv, mistakes=(UserError, ClipError))
+    return exit_code(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def carry_out(
 
     Raises:
         UserError: a setting that cannot be, another run in the way, or a process at work there.
-        clip.errors.ClipError: the backbone's weights cannot be used.
+        UserError: the backbone's weights cannot be used.
         FloatingPointError: the training diverged.
         Interrupted: Ctrl-C or SIGTERM.
     """

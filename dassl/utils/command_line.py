@@ -43,7 +43,6 @@ def exit_code(
     run: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
-    mistakes: tuple[type[Exception], ...] = (UserError,),
 ) -> int:
     """Run a command from its command line.
 
@@ -51,7 +50,6 @@ def exit_code(
         run: does what the arguments say; returns an exit code, or nothing for success.
         parser: reads the command line.
         argv: the command line; None for the process's own.
-        mistakes: exceptions whose text is one sentence for the user.
 
     Returns:
         What `run` returned, 2 after a mistake of the user, 1 when a training diverged or the
@@ -69,7 +67,7 @@ def exit_code(
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 0
-    except mistakes as error:
+    except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except FloatingPointError as error:  # the training diverged: no mistake in the command

@@ -22,7 +22,6 @@ from analysis.report.provenance import (
 from analysis.report.reading import read_runs
 from analysis.report.settings import name_rows
 from clip import hugging_face, open_clip_names
-from clip.errors import ClipError
 from clip.weights import load_clip
 from dassl.config import load_config
 from dassl.config.node import CfgNode
@@ -47,7 +46,7 @@ from trainers.core.open_run import trained_classnames
 from . import seeds
 
 # What a reader may answer: exceptions whose text is one sentence for the user.
-CLEAN = (UserError, ClipError, ArchiveError)
+CLEAN = (UserError, ArchiveError)
 LONGEST_SENTENCE = 4000
 
 

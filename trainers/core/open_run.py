@@ -62,7 +62,7 @@ def open_run(
     Raises:
         UserError: the folder holds no run, no checkpoint, or one that does not fit; or these
             classes are not what class-specific prompts were learned for.
-        clip.errors.ClipError: the backbone's weights cannot be had.
+        UserError: the backbone's weights cannot be had.
     """
     path = Path(run_dir)
     cfg = run_config(path, opts, setup)
