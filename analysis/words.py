@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from tabulate import tabulate
 from torch import Tensor
 
-from clip.clip import tokenizer
+from clip.simple_tokenizer import tokenizer
 from dassl.utils import check_availability
 from trainers.core.prompt_trainer import PromptTrainer
 

@@ -5,18 +5,18 @@ one. `_MODELS`, `_download` and `build_model` are what CoOp-style trainers load 
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .build import build_model
 from .download import MODELS as _MODELS
 from .download import fetch
 from .errors import PromptError, WeightsError
-from .model import CLIP, build_model
-from .simple_tokenizer import END, START, SimpleTokenizer
+from .model import CLIP
+from .simple_tokenizer import END, START, tokenizer
 from .weights import load_clip
 
 __all__ = [
@@ -28,12 +28,6 @@ __all__ = [
     "tokenize",
     "tokenizer",
 ]
-
-
-@lru_cache
-def tokenizer() -> SimpleTokenizer:
-    """The published tokenizer; its vocabulary is read at the first call."""
-    return SimpleTokenizer()
 
 
 def available_models() -> list[str]:

@@ -17,42 +17,42 @@ from .transformer import ResidualAttentionBlock, Transformer
 
 
 @dataclass(frozen=True)
-class Attention:
-    """Which rows attend to which, in M blocks of all groups.
+class PackedAttention:
+    """Which rows attend to which, in blocks over all groups.
 
     Attributes:
-        asking: the asking rows of each block.
-        keys: the rows that any of them sees.
-        sees: True where an asking row sees a key.
-        cell: where, in `asking` flattened, each row stands whose result is wanted.
+        query_index: the rows of each block that attend.
+        key_index: the rows that any of them attends to.
+        mask: True where a query attends to a key.
+        output_index: where, in `query_index` flattened, the rows of the result stand.
     """
 
-    asking: Int[Tensor, "blocks asking"]
-    keys: Int[Tensor, "blocks keys"]
-    sees: Bool[Tensor, "blocks 1 asking keys"]
-    cell: Int[Tensor, " wanted"]
+    query_index: Int[Tensor, "blocks queries"]
+    key_index: Int[Tensor, "blocks keys"]
+    mask: Bool[Tensor, "blocks 1 queries keys"]
+    output_index: Int[Tensor, " outputs"]
 
     def mix(
         self,
         query: Float[Tensor, "queries width"],
         key_value: Float[Tensor, "rows joint"],
         heads: int,
-    ) -> Float[Tensor, "wanted width"]:
-        """What the asking rows get from the values of the rows that they see.
+    ) -> Float[Tensor, "outputs width"]:
+        """Attention's output for the rows of `output_index`.
 
         Args:
-            query: of the rows that `asking` counts.
+            query: of the rows that `query_index` counts.
             key_value: keys and values of all rows, side by side.
             heads: of the attention.
         """
         # An embedding is index_select with a gradient that adds up in the same order every time.
-        asked = functional.embedding(self.asking, query).unflatten(-1, (heads, -1))
-        seen = functional.embedding(self.keys, key_value).unflatten(-1, (2, heads, -1))
-        key, value = seen.permute(2, 0, 3, 1, 4)
+        queries = functional.embedding(self.query_index, query).unflatten(-1, (heads, -1))
+        keys_values = functional.embedding(self.key_index, key_value).unflatten(-1, (2, heads, -1))
+        key, value = keys_values.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(
-            asked.transpose(1, 2), key, value, attn_mask=self.sees
+            queries.transpose(1, 2), key, value, attn_mask=self.mask
         )
-        return mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, self.cell)
+        return mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, self.output_index)
 
 
 class PackedPrompts:
@@ -61,21 +61,22 @@ class PackedPrompts:
     def __init__(self, trie: PromptTrie, layout: GroupLayout) -> None:
         self.ends = layout.ends.flatten()
         blocks, groups = trie.everywhere, len(layout.row)
-        self.in_common = (trie.seen[layout.node] == 0)[:, None] if groups > 1 else None
-        # Nodes ask in the order of their numbers: node u stands in cell u of its group.
-        cells = layout.group * blocks.asking.numel() + layout.node
-        self.everywhere = Attention(
-            layout.row[:, blocks.asking].flatten(0, 1), *_seen(blocks, layout), cells
+        self.shared = (trie.prefix_length[layout.node] == 0)[:, None] if groups > 1 else None
+        # Queries stand in the order of the nodes: node u is query u of its group.
+        keys, mask = _keys_and_mask(blocks, layout)
+        outputs = layout.group * blocks.query_index.numel() + layout.node
+        self.everywhere = PackedAttention(
+            layout.row[:, blocks.query_index].flatten(0, 1), keys, mask, outputs
         )
         blocks = trie.at_ends
         first = torch.arange(groups, device=self.ends.device)[:, None]
         prompts = torch.arange(blocks.count, device=self.ends.device)
-        filled = torch.arange(blocks.asking.numel(), device=self.ends.device)
-        asking = first * blocks.count + filled.clamp(max=blocks.count - 1)
-        self.at_ends = Attention(
-            asking.view(-1, blocks.asking.shape[1]),
-            *_seen(blocks, layout),
-            (first * blocks.asking.numel() + prompts).flatten(),
+        filled = torch.arange(blocks.query_index.numel(), device=self.ends.device)
+        queries = first * blocks.count + filled.clamp(max=blocks.count - 1)
+        self.at_ends = PackedAttention(
+            queries.view(-1, blocks.query_index.shape[1]),
+            *_keys_and_mask(blocks, layout),
+            (first * blocks.query_index.numel() + prompts).flatten(),
         )
 
     def encode(
@@ -84,49 +85,49 @@ class PackedPrompts:
         """States at EOS behind the last block, of G x C prompts."""
         *blocks, last = transformer.blocks
         for block in blocks:
-            rows = self._apart(rows)
+            rows = self._detach_shared(rows)
             normed = block.ln_1(rows)
-            rows = _pass(block, rows, normed, normed, self.everywhere)
-        rows = self._apart(rows)
+            rows = _block_pass(block, rows, normed, normed, self.everywhere)
+        rows = self._detach_shared(rows)
         normed = last.ln_1(rows)
-        kept, asking = (states.index_select(0, self.ends) for states in (rows, normed))
-        return _pass(last, kept, asking, normed, self.at_ends)
+        outputs, queries = (states.index_select(0, self.ends) for states in (rows, normed))
+        return _block_pass(last, outputs, queries, normed, self.at_ends)
 
-    def _apart(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
-        """Keep gradients from what groups have in common, which no prompt can change.
+    def _detach_shared(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """Detach the states that all groups share, which no prompt can change.
 
-        There a group whose numbers overflow would spoil the gradients of all others.
+        Otherwise a group whose numbers overflow would spoil the gradients of all others.
         """
-        if self.in_common is None or not rows.requires_grad:
+        if self.shared is None or not rows.requires_grad:
             return rows
-        return torch.where(self.in_common, rows.detach(), rows)
+        return torch.where(self.shared, rows.detach(), rows)
 
 
-def _seen(blocks: Blocks, layout: GroupLayout) -> tuple[Tensor, Tensor]:
-    """Rows that the blocks of every group see, and which of their rows sees them."""
-    sees = blocks.sees.repeat(len(layout.row), 1, 1)
-    return layout.row[:, blocks.keys].flatten(0, 1), sees.unsqueeze(1)
+def _keys_and_mask(blocks: Blocks, layout: GroupLayout) -> tuple[Tensor, Tensor]:
+    """The key rows of every group's blocks, and the attention mask."""
+    mask = blocks.mask.repeat(len(layout.row), 1, 1)
+    return layout.row[:, blocks.key_index].flatten(0, 1), mask.unsqueeze(1)
 
 
-def _pass(
+def _block_pass(
     block: ResidualAttentionBlock,
-    kept: Float[Tensor, "wanted width"],
-    asking: Float[Tensor, "wanted width"],
-    normed: Float[Tensor, "rows width"],
-    attention: Attention,
-) -> Float[Tensor, "wanted width"]:
-    """Run a block for the wanted rows.
+    rows: Float[Tensor, "outputs width"],
+    queries: Float[Tensor, "outputs width"],
+    keys: Float[Tensor, "rows width"],
+    attention: PackedAttention,
+) -> Float[Tensor, "outputs width"]:
+    """Run one residual block for the given rows.
 
     Args:
         block: of the transformer.
-        kept: the wanted rows.
-        asking: the same, normalised.
-        normed: all rows that are seen, normalised.
-        attention: which row sees which.
+        rows: the residual stream of the rows that the block outputs.
+        queries: the same, after ln_1.
+        keys: all rows that are attended to, after ln_1.
+        attention: which row attends to which.
     """
-    layer, width = block.attn, kept.shape[1]
+    layer, width = block.attn, rows.shape[1]
     weight, bias = layer.in_proj_weight, layer.in_proj_bias
-    query = linear(asking, weight[:width], bias[:width])
-    key_value = linear(normed, weight[width:], bias[width:])
-    kept = layer.out_proj(attention.mix(query, key_value, layer.heads)).add_(kept)
-    return block.mlp(block.ln_2(kept)).add_(kept)
+    query = linear(queries, weight[:width], bias[:width])
+    key_value = linear(keys, weight[width:], bias[width:])
+    rows = layer.out_proj(attention.mix(query, key_value, layer.heads)).add_(rows)
+    return block.mlp(block.ln_2(rows)).add_(rows)

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .clip import tokenizer
+from .simple_tokenizer import END, START, tokenizer
 
 POSITIONS = ("end", "middle", "front")
-NODE_COLUMNS = ("token", "slot", "owner", "place", "seen")
+NODE_COLUMNS = ("token", "slot", "class_index", "position", "prefix_length")
 BLOCK = 32  # nodes that attend together; 16 to 64 cost about the same
 
 
@@ -51,7 +51,7 @@ def arrange_prompt(
     joint, count = tokenizer().encode(f"{text}."), len(tokenizer().encode(text))
     name_ids, tail = joint[:count], joint[count:]
     before = vectors_before_name(length, position)
-    sos, eos = tokenizer().encoder["<|startoftext|>"], tokenizer().encoder["<|endoftext|>"]
+    sos, eos = tokenizer().encoder[START], tokenizer().encoder[END]
 
     ids = [sos] + [0] * before + name_ids + [0] * (length - before) + tail + [eos]
     behind = 1 + before + len(name_ids)
@@ -61,36 +61,36 @@ def arrange_prompt(
 
 @dataclass(frozen=True)
 class Blocks:
-    """Nodes that ask for attention, a few at a time, and the nodes that they need to see for it.
+    """Attention queries in blocks of a few nodes, with the keys that each block attends to.
 
     Every node attends to its ancestors and itself. Nodes that are numbered one after the other have
     most ancestors in common, so a block of them needs few keys beside its own: small dense
     products, without a copy of the whole prompt for every class.
 
     Attributes:
-        asking: the B x n nodes, the last one again where there are no more.
-        keys: the B x k nodes that any of a block sees, filled up with any.
-        sees: True where an asking node sees a key.
-        count: how many nodes ask in all.
+        query_index: the B x n nodes that attend, the last one repeated to fill the last block.
+        key_index: the B x k nodes that any query of a block attends to, padded with any node.
+        mask: True where a query attends to a key.
+        count: the number of queries in all.
     """
 
-    asking: Int[Tensor, "blocks asking"]
-    keys: Int[Tensor, "blocks keys"]
-    sees: Bool[Tensor, "blocks asking keys"]
+    query_index: Int[Tensor, "blocks queries"]
+    key_index: Int[Tensor, "blocks keys"]
+    mask: Bool[Tensor, "blocks queries keys"]
     count: int
 
     def to(self, device: torch.device) -> "Blocks":
         """The same blocks on a device."""
         return Blocks(
-            self.asking.to(device), self.keys.to(device), self.sees.to(device), self.count
+            self.query_index.to(device), self.key_index.to(device), self.mask.to(device), self.count
         )
 
 
 def make_blocks(paths: Sequence[Sequence[int]], size: int = BLOCK) -> Blocks:
-    """Divide asking nodes into blocks.
+    """Divide queries into blocks.
 
     Args:
-        paths: of every asking node, itself at the end, its ancestors before it.
+        paths: of every query, its ancestors and itself, in order from the root.
         size: nodes in a block.
     """
     count, size = len(paths), min(size, len(paths))
@@ -98,14 +98,14 @@ def make_blocks(paths: Sequence[Sequence[int]], size: int = BLOCK) -> Blocks:
     chunks = [filled[start : start + size] for start in range(0, len(filled), size)]
     needed = [sorted({node for path in chunk for node in path}) for chunk in chunks]
     keys = torch.zeros(len(chunks), max(map(len, needed)), dtype=torch.long)
-    sees = torch.zeros(len(chunks), size, keys.shape[1], dtype=torch.bool)
+    mask = torch.zeros(len(chunks), size, keys.shape[1], dtype=torch.bool)
     for block, (chunk, nodes) in enumerate(zip(chunks, needed, strict=True)):
         keys[block, : len(nodes)] = torch.tensor(nodes)
         column = {node: index for index, node in enumerate(nodes)}
         for row, path in enumerate(chunk):
-            sees[block, row, [column[node] for node in path]] = True
-    asking = torch.tensor([path[-1] for path in filled]).view(len(chunks), size)
-    return Blocks(asking, keys, sees, count)
+            mask[block, row, [column[node] for node in path]] = True
+    queries = torch.tensor([path[-1] for path in filled]).view(len(chunks), size)
+    return Blocks(queries, keys, mask, count)
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class PromptTrie:
     Attributes:
         token: token id of each node, 0 where a context vector stands.
         slot: which of the L vectors stands at a node, -1 for a token.
-        owner: whose vectors: the class of a class-specific context, 0 of a generic one.
-        place: position in the prompt.
-        seen: how many context vectors stand at the node and before it.
+        class_index: the class of a class-specific context vector, 0 for a generic one.
+        position: position in the prompt.
+        prefix_length: number of context vectors at the node and before it.
         ends: the node at each class's EOS.
         everywhere: blocks of all nodes, in the order of their numbers.
         at_ends: blocks of the nodes at EOS, in the order of the classes.
@@ -125,9 +125,9 @@ class PromptTrie:
 
     token: Int[Tensor, " nodes"]
     slot: Int[Tensor, " nodes"]
-    owner: Int[Tensor, " nodes"]
-    place: Int[Tensor, " nodes"]
-    seen: Int[Tensor, " nodes"]
+    class_index: Int[Tensor, " nodes"]
+    position: Int[Tensor, " nodes"]
+    prefix_length: Int[Tensor, " nodes"]
     ends: Int[Tensor, " classes"]
     everywhere: Blocks
     at_ends: Blocks
@@ -146,7 +146,7 @@ def build_trie(
         prompts: of each class.
         class_specific: every class has context vectors of its own.
     """
-    numbers: dict[tuple[int, int, int, int], int] = {}  # (parent, token, slot, owner) -> node
+    numbers: dict[tuple[int, int, int, int], int] = {}  # (parent, token, slot, class) -> node
     rows: list[tuple[int, ...]] = []
     path_to: list[list[int]] = []  # of each node
     ends = []
@@ -206,14 +206,15 @@ def lay_out(trie: PromptTrie, first: Int[Tensor, "groups owners prefixes"]) -> G
     """
     groups, owners, prefixes = first.shape
     nodes = torch.arange(len(trie.token), device=first.device)
-    source = first[:, trie.owner, trie.seen]  # (G, U): the group that a node is computed in
+    # (G, U): the group in which each node is computed
+    source = first[:, trie.class_index, trie.prefix_length]
     computed = source == torch.arange(groups, device=first.device)[:, None]
     number = (computed.flatten().cumsum(0) - 1).view_as(computed)
     row = number[source, nodes]  # (G, U)
     group, node = computed.nonzero().unbind(1)
     context = (trie.slot[node] >= 0).nonzero()[:, 0]
     at = node[context]
-    vector = (group[context] * owners + trie.owner[at]) * (prefixes - 1) + trie.slot[at]
+    vector = (group[context] * owners + trie.class_index[at]) * (prefixes - 1) + trie.slot[at]
     return GroupLayout(node, group, context, vector, row, row[:, trie.ends])
 
 

@@ -135,6 +135,16 @@ class ModifiedResNet(nn.Module):
         self.attnpool = AttentionPool2d(input_resolution // 32, width * 32, heads, output_dim)
 
     @torch.no_grad()
+    def initialize_parameters(self) -> None:
+        """Draw the attention pooling's weights; every residual branch starts at zero."""
+        pool = self.attnpool
+        for projection in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj):
+            nn.init.normal_(projection.weight, std=pool.c_proj.in_features**-0.5)
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+
+    @torch.no_grad()
     def fold_batch_norms(self) -> None:
         """Put every BatchNorm's fixed statistics into the convolution before it, for inference.
 

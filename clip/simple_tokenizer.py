@@ -116,6 +116,12 @@ class SimpleTokenizer:
         return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ")
 
 
+@lru_cache
+def tokenizer() -> SimpleTokenizer:
+    """The published tokenizer; its vocabulary is read at the first call."""
+    return SimpleTokenizer()
+
+
 def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
     merged: list[str] = []
     for part in parts:

@@ -168,8 +168,8 @@ class SoftPromptEncoder(nn.Module):
             trie = build_trie(self.prompts[slice(*span)], specific).to(weight.device)
             with torch.no_grad():
                 tokens = self.clip_model.token_embedding(trie.token).to(self.clip_model.dtype)
-                places = self.clip_model.positional_embedding[trie.place].to(tokens.dtype)
-                frozen = tokens.masked_fill((trie.slot >= 0)[:, None], 0) + places
+                positions = self.clip_model.positional_embedding[trie.position].to(tokens.dtype)
+                frozen = tokens.masked_fill((trie.slot >= 0)[:, None], 0) + positions
             self._ranges[key] = _ClassRange(trie, frozen)
         return self._ranges[key]
 

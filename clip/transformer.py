@@ -7,7 +7,7 @@ weights and GELU in most of open_clip's.
 from collections import OrderedDict
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,11 +40,7 @@ def make_activation(name: str) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with the parameter names of nn.MultiheadAttention.
-
-    `project` and `attend` are its two halves, so that keys and values of a prefix that many
-    sequences share can be computed once and joined to each sequence's own.
-    """
+    """Multi-head self-attention with the parameter names of nn.MultiheadAttention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -55,46 +51,19 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def project(
-        self, x: Float[Tensor, "length batch width"]
-    ) -> tuple[
-        Float[Tensor, "batch heads length head"],
-        Float[Tensor, "batch heads length head"],
-        Float[Tensor, "batch heads length head"],
-    ]:
-        """Queries, keys and values of every head."""
-        joint = linear(x, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
-        return query, key, value
-
-    def attend(
-        self,
-        query: Float[Tensor, "batch heads length head"],
-        key: Float[Tensor, "batch heads keys head"],
-        value: Float[Tensor, "batch heads keys head"],
-        *,
-        causal: bool = False,
-        mask: Bool[Tensor, "length keys"] | None = None,
-    ) -> Float[Tensor, "length batch width"]:
-        """Attention and output projection.
-
-        Args:
-            query: what asks.
-            key: what is compared with.
-            value: what is mixed.
-            causal: position i sees the keys 0 to i only.
-            mask: True where a query may see a key; instead of `causal`.
-        """
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal
-        )
-        return self.out_proj(mixed.permute(2, 0, 1, 3).flatten(2))
-
     def forward(
         self, x: Float[Tensor, "length batch width"], causal: bool = False
     ) -> Float[Tensor, "length batch width"]:
-        """Self-attention of every sequence of the batch."""
-        return self.attend(*self.project(x), causal=causal)
+        """Self-attention of every sequence of the batch.
+
+        Args:
+            x: the sequences.
+            causal: position i sees positions 0 to i only.
+        """
+        joint = linear(x, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        return self.out_proj(mixed.permute(2, 0, 1, 3).flatten(2))
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -141,6 +110,20 @@ class Transformer(nn.Module):
         self.resblocks = nn.Sequential(
             *(ResidualAttentionBlock(width, heads, causal, activation) for _ in range(layers))
         )
+
+    def initialize_parameters(self) -> None:
+        """Draw all weights; those that add to the residual stream by the number of layers."""
+        width = self.width
+        into_residual = width**-0.5 * (2 * self.layers) ** -0.5
+        scales = {
+            "attn.in_proj_weight": width**-0.5,
+            "attn.out_proj.weight": into_residual,
+            "mlp.c_fc.weight": (2 * width) ** -0.5,
+            "mlp.c_proj.weight": into_residual,
+        }
+        for block in self.blocks:
+            for name, std in scales.items():
+                nn.init.normal_(block.get_parameter(name), std=std)
 
     @property
     def blocks(self) -> list[ResidualAttentionBlock]:

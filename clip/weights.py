@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .build import build_model, build_random, convert_weights
 from .checkpoint import read_checkpoint, weights_files
 from .config import ARCHITECTURES, canonical_name, sizes_of
 from .description import PIXEL_MEAN, PIXEL_STD, Description
@@ -17,7 +18,6 @@ from .errors import WeightsError
 from .files import choose_weights, describe_beside
 from .hub import HUB_PREFIXES, fetch_from_hub, hub_name
 from .loaded import ASSUMED, READ, SET, LoadedCLIP
-from .model import build_model, build_random, convert_weights
 from .open_clip_names import OPEN_CLIP_PREFIX, find_open_clip
 
 __all__ = ["LoadedCLIP", "load_clip"]

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip.clip import tokenize, tokenizer
+from clip.clip import tokenize
 from clip.model import CLIP
+from clip.simple_tokenizer import tokenizer
 
 
 def plain_prompts(

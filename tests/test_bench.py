@@ -15,8 +15,8 @@ from analysis.cost.parity import METHODS, parity
 from analysis.cost.report import target_rows
 from analysis.cost.run import Entries, Entry, full_plan, target_plan
 from analysis.cost.synthetic import Backbone, class_names
+from clip.build import build_random
 from clip.config import ARCHITECTURES
-from clip.model import build_random
 from datasets.imagenet import CLASSNAMES, imagenet_classnames
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clip.build import build_model, build_random, convert_weights
 from clip.config import ARCHITECTURES, CLIPConfig, canonical_name, config_from_state_dict
 from clip.errors import ImageSizeError, WeightsError
-from clip.model import CLIP, build_model, build_random, convert_weights
-from clip.transformer import Attention, LayerNorm
+from clip.model import CLIP
+from clip.transformer import LayerNorm
 from clip.vision_transformer import VisionTransformer
 from tests.golden import arrays, images, tiny_clip
 
@@ -81,19 +82,6 @@ def test_local_features_begin_with_the_pooled_one(arch: str) -> None:
     side = {"vit": 32 // 8, "rn": 64 // 32}[arch]
     assert local.shape == (8, 1 + side**2, 32)
     torch.testing.assert_close(local[:, 0], model.encode_image(pictures), atol=1e-5, rtol=1e-5)
-
-
-def test_keys_and_values_of_a_prefix_can_be_shared() -> None:
-    torch.manual_seed(0)
-    attention = Attention(64, 4)
-    x = torch.randn(9, 5, 64)
-    _, first_keys, first_values = attention.project(x[:6])
-    query, keys, values = attention.project(x[6:])
-    mask = torch.ones(3, 9, dtype=torch.bool).tril(6)
-    rest = attention.attend(
-        query, torch.cat([first_keys, keys], 2), torch.cat([first_values, values], 2), mask=mask
-    )
-    torch.testing.assert_close(rest, attention(x, causal=True)[6:], atol=1e-6, rtol=1e-5)
 
 
 def test_attributes_that_trainers_touch() -> None:
@@ -250,7 +238,7 @@ def test_shapes_are_those_of_the_signatures() -> None:
 import jaxtyping
 with jaxtyping.install_import_hook(["clip"], "beartype.beartype"):
     import clip.text_encoding
-from clip.model import convert_weights
+from clip.build import convert_weights
 import torch
 from clip.vision_transformer import VisionTransformer
 from tests.golden import arrays, images, tiny_clip

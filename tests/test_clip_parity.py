@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import clip
-from clip.model import CLIP, build_model, build_random
+from clip.build import build_model, build_random
+from clip.model import CLIP
 from tests.open_clip_model import open_clip_of
 
 CASES = [("RN50", "quick_gelu"), ("ViT-B/16", "quick_gelu"), ("ViT-B/16", "gelu")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from clip.model import build_random
+from clip.build import build_random
 from trainers.core.frozen_clip import freeze, speed_up
 
 SMALL: dict[str, dict[str, Any]] = {

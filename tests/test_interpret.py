@@ -8,7 +8,7 @@ import torch
 
 import interpret
 from analysis.words import nearest_words
-from clip.clip import tokenizer
+from clip.simple_tokenizer import tokenizer
 from clip.weights import load_clip
 from tests.runs import SHORT, command, finish
 

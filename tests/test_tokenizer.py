@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clip
-from clip.clip import tokenizer
-from clip.simple_tokenizer import SimpleTokenizer
+from clip.simple_tokenizer import SimpleTokenizer, tokenizer
 
 SOT, EOT = 49406, 49407
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clip.build import convert_weights
 from clip.errors import WeightsError
-from clip.model import CLIP, convert_weights
+from clip.model import CLIP
 from clip.torchscript import is_torchscript, read_torchscript
 from clip.weights import load_clip
 from tests.golden import arrays, assert_same_clip, images, tiny_clip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import clip
-from clip.clip import tokenizer
+from clip.simple_tokenizer import tokenizer
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.datasets.splits import split_trainval, subsample_classes

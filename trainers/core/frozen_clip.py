@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clip.clip import tokenizer
 from clip.files import DESCRIPTIONS
 from clip.loaded import ASSUMED, SET
 from clip.resnet import ModifiedResNet
+from clip.simple_tokenizer import tokenizer
 from clip.vision_transformer import VisionTransformer
 from clip.weights import LoadedCLIP, load_clip
 from dassl.config import declare_config

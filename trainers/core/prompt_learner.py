@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clip.clip import tokenizer
 from clip.model import CLIP
 from clip.prompt_layout import clean_classname
+from clip.simple_tokenizer import tokenizer
 
 INIT_STD = 0.02
 

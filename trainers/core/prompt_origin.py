@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip.clip import tokenize, tokenizer
+from clip.clip import tokenize
 from clip.config import canonical_name
 from clip.model import CLIP
 from clip.prompt_layout import clean_classname
+from clip.simple_tokenizer import tokenizer
 from clip.weights import LoadedCLIP
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG
