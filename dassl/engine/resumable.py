@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..data.samplers import skip_batches
 from ..utils import MetricMeter, random_states, restore_random_states, save_checkpoint
 from . import interruption
 from .base import TrainerBase
+from .capabilities import Capability, lower_capabilities
 from .own_state import changed_attributes, fingerprints, restore_attributes
 from .provenance import data_hashes
 from .resume_point import (
@@ -46,15 +47,6 @@ STEP_HOOKS = frozenset(
         *("model_backward_and_update", "update_lr"),
     }
 )
-CAPABILITY = "resumes_within_epoch"
-
-
-def _resumes_within_epoch(klass: type) -> bool:
-    """Whether a class, by its own body and its bases, resumes from any batch of an epoch."""
-    if CAPABILITY in vars(klass):  # declared, or computed when the class was made
-        return bool(vars(klass)[CAPABILITY])
-    gathers = bool(STEP_HOOKS & vars(klass).keys()) and "epoch_state" not in vars(klass)
-    return not gathers and all(_resumes_within_epoch(base) for base in klass.__bases__)
 
 
 class ResumableTrainer(TrainerBase):
@@ -65,19 +57,23 @@ class ResumableTrainer(TrainerBase):
             epochs. A class whose body defines one of `STEP_HOOKS` has it False, and so have its
             subclasses, unless the body defines `epoch_state`, too, or declares the attribute True:
             so its author says that nothing else is gathered from batch to batch.
+        capabilities: class attributes that a class body lowers; see `dassl.engine.capabilities`.
         record: counts the lines of the history.
         output_dir: the run's folder.
         best_result: see `ModelKeeper`.
     """
 
     resumes_within_epoch = True
+    capabilities: ClassVar[dict[str, Capability]] = {
+        "resumes_within_epoch": Capability(STEP_HOOKS, unless="epoch_state")
+    }
     cfg: Any
     record: RunRecord
     output_dir: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.resumes_within_epoch = _resumes_within_epoch(cls)
+        lower_capabilities(cls, cls.capabilities)
 
     def __init__(self) -> None:
         super().__init__()

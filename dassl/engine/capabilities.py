@@ -1,0 +1,44 @@
+"""Capabilities of a class: declared as class attributes, lowered where a class body may break them.
+
+A class that defines a method that a capability depends on, and does not declare the capability in
+the same body, has it lowered, and so have its subclasses. An author who knows better declares it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Capability(NamedTuple):
+    """When a class attribute is lowered.
+
+    Attributes:
+        hooks: the methods whose definition lowers it.
+        lowered: its value then.
+        unless: a method that keeps it when the same body defines that, too.
+    """
+
+    hooks: frozenset[str]
+    lowered: Any = False
+    unless: str = ""
+
+
+def lower_capabilities(cls: type, capabilities: Mapping[str, Capability]) -> None:
+    """Set the class attributes of a new class; for its `__init_subclass__`.
+
+    Args:
+        cls: the class.
+        capabilities: by the name of the attribute.
+    """
+    for name, capability in capabilities.items():
+        if name not in vars(cls):
+            inherited = _is_lowered(cls, name, capability)
+            setattr(cls, name, capability.lowered if inherited else getattr(cls, name))
+
+
+def _is_lowered(cls: type, name: str, capability: Capability) -> bool:
+    """Whether the body of a class, or one of its bases, lowers a capability."""
+    body = vars(cls)
+    if name in body:  # declared, or set when the class was made
+        return bool(body[name] == capability.lowered)
+    breaks = bool(capability.hooks & body.keys()) and capability.unless not in body
+    return breaks or any(_is_lowered(base, name, capability) for base in cls.__bases__)
