@@ -17,6 +17,7 @@ from torch import nn
 from dassl import utils
 from dassl.config import get_cfg_default
 from safeio.errors import UserError
+from safeio.files import prepare_output_dir, publish_json, write_atomic
 
 
 def test_checkpoint_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,14 +112,14 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        utils.write_atomic(path, fail)
+        write_atomic(path, fail)
     assert utils.read_json(path) == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
 
 
 def test_publishing_first_wins(tmp_path: Path) -> None:
-    assert utils.publish_json([1], tmp_path / "f") == [1]
-    assert utils.publish_json([2], tmp_path / "f") == [1]
+    assert publish_json([1], tmp_path / "f") == [1]
+    assert publish_json([2], tmp_path / "f") == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
@@ -157,10 +158,10 @@ def test_output_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "sub"):
         with pytest.raises(UserError, match="a file stands in its way"):
-            utils.prepare_output_dir(path)
+            prepare_output_dir(path)
     with pytest.raises(UserError, match=r"cannot be (created|written to)"):
-        utils.prepare_output_dir("/proc/1/output")
-    assert utils.prepare_output_dir(tmp_path / "a" / "b").is_dir()
+        prepare_output_dir("/proc/1/output")
+    assert prepare_output_dir(tmp_path / "a" / "b").is_dir()
 
 
 def test_a_read_only_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
