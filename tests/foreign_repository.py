@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-OURS = ("clip", "dassl")
+OURS = ("safeio", "clip", "dassl")
 DATASET = "HarnessSquares"
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 210)}
 TINY = {

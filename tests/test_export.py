@@ -70,7 +70,7 @@ image_features = load_file("features.safetensors")["image_features"]
 save_file({{"logits": logits}}, "logits.safetensors")
 json.dump([best, classnames], open("names.json", "w"))
 import sys
-assert not {{"clip", "dassl", "trainers", "analysis"}} & set(sys.modules)
+assert not {{"safeio", "clip", "dassl", "trainers", "analysis"}} & set(sys.modules)
 """
     # -I leaves out the present folder and PYTHONPATH.
     done = subprocess.run(

@@ -40,7 +40,7 @@ CLASSES = [concept.slug for concept in concepts_of("activities")[:3]]
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with the page's files, and the page's data folder in it."""
     root = tmp_path_factory.mktemp("house")
-    for shared in ("train.py", "clip", "dassl", "configs"):
+    for shared in ("train.py", "safeio", "clip", "dassl", "configs"):
         (root / shared).symlink_to(ROOT / shared)
     for copied in ("trainers", "datasets"):
         shutil.copytree(ROOT / copied, root / copied)

@@ -22,7 +22,7 @@ def test_hugging_face_datasets_still_imports_elsewhere(tmp_path: Path) -> None:
     assert ROOT / "datasets" not in Path(result.stdout.strip()).parents
 
 
-@pytest.mark.parametrize("name", ["clip", "dassl", "trainers", "analysis"])
+@pytest.mark.parametrize("name", ["safeio", "clip", "dassl", "trainers", "analysis"])
 def test_our_packages_are_not_installed(name: str, tmp_path: Path) -> None:
     code = f"import importlib.util as u; print(u.find_spec({name!r}))"
     assert str(ROOT) not in _elsewhere(code, tmp_path).stdout

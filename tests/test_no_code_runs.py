@@ -16,7 +16,7 @@ from dassl.utils import load_checkpoint
 from safeio.errors import UserError
 
 HOUSE = Path(__file__).parent.parent
-OURS = ("clip", "dassl", "datasets", "trainers", "analysis", "sweeps", "scripts")
+OURS = ("safeio", "clip", "dassl", "datasets", "trainers", "analysis", "sweeps", "scripts")
 # Calls that run what they are given, or let a file decide what runs.
 NEVER = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load"),

@@ -61,7 +61,7 @@ def test_a_method_is_one_file(name: str, tmp_path: Path, data_root: Path) -> Non
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     house = tmp_path / "house"
     shutil.copytree(ROOT / "trainers", house / "trainers")
-    for shared in ("train.py", "clip", "dassl", "datasets"):
+    for shared in ("train.py", "safeio", "clip", "dassl", "datasets"):
         (house / shared).symlink_to(ROOT / shared)
     (house / "trainers" / "shrink.py").write_text(code)
 
