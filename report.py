@@ -1,19 +1,18 @@
-r"""From finished runs to tables, figures and one page.
+r"""Make tables, figures and an HTML page from finished runs.
 
     python report.py output/demo
     python report.py output/few_shot --baseline CoOp --test t --paper a5 --output-dir paper/tables
     python report.py --sweep configs/sweeps/table_4.yaml --bench mini --paper 4
 
-Reads every results.json below the folders, whatever made it. Rows are named by the settings that
-differ between the runs. With --sweep it reads the runs of that sweep alone: rows are named and
-ordered as in its file, and a cell whose runs are not done says so. A number is the mean and
-standard deviation over the seeds, and says so when it has fewer seeds than others. Every row is
-compared with the baseline, pair by pair, and the paper's numbers stand beside ours where data and
-backbone are the paper's. The folder of the report holds report.html (one file, opens anywhere),
-report.md, and every table as .md, .csv and .tex.
+Reads every results.json below the folders. Rows are named by the settings that differ between the
+runs. With --sweep, only the runs of that sweep are read, rows are named and ordered as in its file,
+and cells with unfinished runs are marked. A number is the mean and standard deviation over the
+seeds; cells with missing seeds are marked. Every row is compared with the baseline by a paired
+test, and with the paper's numbers if data and backbone are the paper's. The report's folder
+contains report.html (self-contained), report.md, and every table as .md, .csv and .tex.
 
-Exit codes: 0 done, 1 a results.json is damaged (the others are in the report), 2 a mistake in the
-command, or runs that must not stand in one row or cell.
+Exit codes: 0 done, 1 a results.json is damaged (the report contains the others), 2 an error in the
+command, or runs that must not be mixed in one row or cell.
 """
 
 from dassl.startup import importing
@@ -27,8 +26,8 @@ with importing(__name__):
     from analysis.report.building import Options, build
     from analysis.report.comparison import TESTS
     from analysis.report.listing import to_markdown
-    from analysis.report.planned import Planned, as_run
     from analysis.report.settings import TRAITS, row_name, short_names
+    from analysis.report.sweep_status import SweepStatus, as_run
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from safeio.untrusted import printable
@@ -38,7 +37,7 @@ with importing(__name__):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add(
@@ -46,40 +45,43 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="FOLDER",
-        help="folders with runs in or below; with --sweep, the folder of all its runs",
+        help="folders that contain runs; with --sweep, the folder of all its runs",
     )
-    add("--sweep", metavar="SWEEP.yaml", help="report this sweep, as sweep.py has done it")
-    add("--bench", help="of the sweep: paper (default), or a name under the file's bench")
-    add("--root", help="of the sweep: folder of the datasets")
+    add("--sweep", metavar="SWEEP.yaml", help="report the runs of this sweep")
+    add("--bench", help="profile of the sweep: paper (default), or a name under its `bench` key")
+    add("--root", help="data root of the sweep")
     add(
         "--set",
         nargs=2,
         action="append",
         default=[],
         metavar=("KEY", "VALUE"),
-        help="of the sweep: a setting for all runs, as sweep.py had it",
+        help="a setting that sweep.py was called with",
     )
     add(
         "--output-dir",
         type=Path,
-        help="default: report, in the folder of all the FOLDERs; tables/NAME there for a sweep",
+        help="default: `report` in the common parent of the FOLDERs; for a sweep, `tables/NAME`",
     )
     add("--title", default="Report of the runs", help="heading of the page")
-    add("--baseline", metavar="ROW", help="what rows are compared with; default CoOp, if there")
+    add("--baseline", metavar="ROW", help="row to compare with; default CoOp, if present")
     add("--test", choices=TESTS, default="wilcoxon", help="paired test; default wilcoxon")
-    add("--paper", nargs="+", default=[], metavar="TABLE", help="show the paper's: a5, a6, 1, ...")
-    add("--by", nargs="+", default=[], choices=TRAITS, help="name rows by these as well")
+    tables = "tables of the paper to show: a5, a6, 1, ..."
+    add("--paper", nargs="+", default=[], metavar="TABLE", help=tables)
+    add("--by", nargs="+", default=[], choices=TRAITS, help="traits to add to the row names")
     add("--over-shots", action="store_true", help="show the mean over the shots, as in Table A6")
-    add("--seeds", type=int, default=0, help="seeds of a complete cell; default: of the fullest")
-    add("--allow-mixed", action="store_true", help="average runs that differ in backbone and such")
+    seeds = "seeds of a complete cell; default: the largest number of any cell"
+    add("--seeds", type=int, default=0, help=seeds)
+    mixed = "average runs of a row that differ in backbone, data or versions"
+    add("--allow-mixed", action="store_true", help=mixed)
     return parser
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse flags that do not go together.
+    """Check the combination of flags.
 
     Raises:
-        UserError: says which.
+        UserError: a flag is invalid, missing, or conflicts with another.
     """
     if arguments.seeds < 0:
         raise UserError(f"--seeds is {arguments.seeds}, but must be at least 1")
@@ -89,15 +91,17 @@ def check(arguments: argparse.Namespace) -> None:
             raise UserError("Nothing to report: name folders with runs, or --sweep SWEEP.yaml")
         for flag in ("bench", "root", "set"):
             if getattr(arguments, flag):
-                raise UserError(f"--{flag} is for --sweep SWEEP.yaml, which is not there")
+                raise UserError(
+                    f"--{flag} is for --sweep, which is missing; add --sweep SWEEP.yaml"
+                )
     elif len(folders) > 1:
         raise UserError(f"--sweep takes one folder of all its runs, not {len(folders)}")
     elif arguments.by:
-        raise UserError("--by names rows, but --sweep has names for them; leave one of them out")
+        raise UserError("--by names rows, but --sweep has names for them; omit one of the two")
 
 
-def planned(arguments: argparse.Namespace) -> tuple[Planned, Path]:
-    """What a sweep has done and what is missing, and the folder of its tables.
+def sweep_status(arguments: argparse.Namespace) -> tuple[SweepStatus, Path]:
+    """Return the sweep's finished and missing runs, and the folder of its tables.
 
     Raises:
         UserError: see `sweeps.command.plan`.
@@ -114,23 +118,23 @@ def planned(arguments: argparse.Namespace) -> tuple[Planned, Path]:
             missing.append((row_of(one), as_run(one.config, source)))
     rows = list(dict.fromkeys(map(row_of, sweep.runs)))
     output = sweep.runs[0].output / "tables" / Path(arguments.sweep).stem
-    return Planned(arguments.sweep, done, missing, rows), output
+    return SweepStatus(arguments.sweep, done, missing, rows), output
 
 
 def row_of(run: Run) -> str:
-    """The name of a run's row: its method's label, and its place in the method's grid."""
+    """Return a run's row name: its method's label and its point in the method's grid."""
     names = short_names(list(run.point))
     return row_name(run.method, {names[key]: value for key, value in run.point.items()})
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report, print its tables.
+    """Write the report and print its tables.
 
     Raises:
-        UserError: see `check`, `planned` and `build`.
+        UserError: see `check`, `sweep_status` and `build`.
     """
     check(arguments)
-    sweep, output = planned(arguments) if arguments.sweep else (None, None)
+    sweep, output = sweep_status(arguments) if arguments.sweep else (None, None)
     report = build(
         Options(
             folders=arguments.folders,
@@ -142,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
             by=arguments.by,
             seeds=arguments.seeds,
             allow_mixed=arguments.allow_mixed,
-            planned=sweep,
+            sweep=sweep,
             over_shots=arguments.over_shots,
         )
     )
@@ -157,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

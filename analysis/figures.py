@@ -1,4 +1,4 @@
-"""Figures of finished runs; readable in print and for colour-blind readers."""
+"""Figures of finished runs, readable in print and for colour-blind readers."""
 
 import csv
 import io
@@ -19,13 +19,13 @@ from safeio.untrusted import spreadsheet_text
 from .results import Cell
 from .scores import BASELINE, Score, natural_order, paper_order
 
-# Okabe and Ito's palette, told apart by markers as well, and by dashes when it begins again.
+# Okabe and Ito's palette; markers distinguish the colours, dashes distinguish its repetitions.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 Points = Mapping[tuple[str, str, int], Cell]  # by method, dataset and shots
-COLUMNS = 4  # panels side by side; more of them go into further rows
-# Colours that stand for the page's own in an SVG within it.
+COLUMNS = 4  # panels per row
+# Placeholders for the page's own colours in an embedded SVG.
 INK, FAINT = "#010203", "#040506"
 
 
@@ -35,16 +35,16 @@ def plot_accuracy_over_shots(
     path: Path,
     baseline: str = BASELINE,
 ) -> None:
-    """Accuracy over shots, one panel a dataset: means, bands of one standard deviation.
+    """Plot accuracy over shots, one panel per dataset: means with bands of one standard deviation.
 
-    The baseline is a dashed line, since it learns from no shots. Names are shown as they are, `$`
-    and `_` included.
+    The baseline is a dashed line, since it does not depend on shots. Names are printed verbatim,
+    including `$` and `_`.
 
     Args:
         cells: by method, dataset and shots; "average" is the last panel.
-        shots: what stands on the horizontal axis.
-        path: the file; its suffix says the format.
-        baseline: how the method's names begin that learns from no shots.
+        shots: ticks of the horizontal axis.
+        path: the file; its suffix determines the format.
+        baseline: prefix of the names of methods without training.
     """
     datasets = panels_of(cells)
     methods = lines_of(cells, baseline)
@@ -67,20 +67,20 @@ def plot_accuracy_over_shots(
         labels = {label: line for pair in pairs for line, label in pair}
         figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
         suffix = path.suffix.removeprefix(".")
-        # Without a date the same runs make the same file.
+        # Without a date, the same runs give the same file.
         metadata = {"CreationDate": None} if suffix == "pdf" else None
         write_atomic(path, lambda to: figure.savefig(to, dpi=160, format=suffix, metadata=metadata))
     plt.close(figure)
 
 
 def panels_of(cells: Points) -> list[str]:
-    """The datasets in the papers' order, the average last."""
+    """Return the datasets in the papers' order, the average last."""
     datasets = {dataset for _, dataset, _ in cells}
     return sorted(datasets, key=lambda name: (name == "average", paper_order(name)))
 
 
 def lines_of(cells: Points, baseline: str = BASELINE) -> list[str]:
-    """The methods that learn, in the order of their colours."""
+    """Return the trained methods in the order of their colours."""
     methods = {method for method, _, _ in cells if not method.startswith(baseline)}
     return sorted(methods, key=natural_order)
 
@@ -91,12 +91,12 @@ def panel_svg(
     shots: Sequence[int],
     baseline: str = BASELINE,
 ) -> str:
-    """One panel as an SVG element for a page, in the page's font and colours, without a legend.
+    """Draw one panel as an SVG element in the page's font and colours, without a legend.
 
-    Text and axes have the colour of the page's text; the grid that of its variable --line.
+    Text and axes have the colour of the page's text; the grid has its variable --line.
     """
     parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    # Without a salt the identifiers differ each time; with one they differ between panels.
+    # The salt makes identifiers reproducible and different between panels.
     style: Any = dict.fromkeys(parts, INK)
     style |= {"svg.fonttype": "none", "svg.hashsalt": f"panel {dataset}", "text.parse_math": False}
     buffer = io.StringIO()
@@ -109,11 +109,11 @@ def panel_svg(
         plt.close(figure)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(width|height)="[\d.]+pt" ?', "", svg, count=2)  # the page decides
+    svg = re.sub(r'(width|height)="[\d.]+pt" ?', "", svg, count=2)  # the page sets the size
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1; font-family: inherit", svg)
-    # A style element would hold for the whole page.
+    # A style element would apply to the whole page.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[\w.]+">', "<g>", svg)  # names that every panel has
+    svg = re.sub(r'<g id="[\w.]+">', "<g>", svg)  # the same in every panel
     svg = svg.replace(INK, "currentColor").replace("#000000", "currentColor")
     return svg.replace(FAINT, "var(--line)")
 
@@ -160,7 +160,7 @@ def _draw_series(axis: Any, series: dict[int, Cell], label: str, index: int) -> 
 
 
 def write_points(cells: Points, path: Path) -> None:
-    """Write what the figure shows as CSV, a point a line."""
+    """Write the figure's points as CSV, one per line."""
     datasets = panels_of(cells)
     ordered = sorted(cells, key=lambda key: (datasets.index(key[1]), key[0], key[2]))
 
@@ -170,9 +170,9 @@ def write_points(cells: Points, path: Path) -> None:
             writer.writerow(["dataset", "method", "shots", "mean", "std", "seeds", "lacks"])
             for method, dataset, shots in ordered:
                 cell = cells[method, dataset, shots]
-                lacks = cell.lacks if isinstance(cell, Score) else ""
+                missing = cell.missing if isinstance(cell, Score) else ""
                 numbers = (f"{cell.mean:.4f}", f"{cell.std:.4f}", len(cell.accuracies))
                 names = (spreadsheet_text(dataset), spreadsheet_text(method))
-                writer.writerow([*names, shots, *numbers, lacks])
+                writer.writerow([*names, shots, *numbers, missing])
 
     write_atomic(path, write)

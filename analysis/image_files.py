@@ -1,4 +1,4 @@
-"""From what a command line names - files, folders, patterns - to image files."""
+"""Find image files by the paths, folders and glob patterns of a command line."""
 
 import glob
 import os
@@ -10,17 +10,17 @@ from dassl.data.image_kinds import SUFFIXES, is_image
 
 
 def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
-    """List the image files that paths and patterns name.
+    """List the image files of paths, folders and glob patterns.
 
-    A folder stands for the images in it and in the folders below, in the order of their paths,
-    without hidden ones; in folders and patterns a file is an image by its suffix. A file that is
-    named itself is taken whatever it is called.
+    A folder contributes the images in it and its subfolders, sorted by path, without hidden files.
+    In folders and patterns, a file is an image by its suffix. An explicitly named file is included
+    regardless of its suffix.
 
     Args:
         arguments: files, folders or patterns such as `pictures/**/*.png`.
 
     Returns:
-        The files, each once, and a sentence for each argument that stands for none.
+        The files without duplicates, and a sentence for each argument without images.
     """
     files: dict[str, None] = {}
     problems = []
@@ -38,7 +38,7 @@ def _files_of(argument: str) -> Iterator[str]:
     elif Path(argument).exists():
         yield argument
     else:
-        # Path.glob would refuse a pattern that begins with a slash.
+        # Path.glob refuses patterns that begin with a slash.
         for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207
             if Path(match).is_dir():
                 yield from _files_in(match)
@@ -57,14 +57,14 @@ def _all_files_in(folder: str) -> Iterator[str]:
 
 
 def unused_files(arguments: Iterable[str]) -> list[str]:
-    """A sentence for each folder with files that `find_images` passes over, hidden ones aside."""
+    """Return a sentence for each folder with non-hidden files that `find_images` skips."""
     found = []
     for argument in filter(os.path.isdir, arguments):
         names = [path for path in _all_files_in(argument) if not is_image(path)]
         kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
         if names:
-            more = ", ..." * (len(kinds) > 5)
+            more = ", ..." if len(kinds) > 5 else ""
             found.append(
                 f"Not used in {argument}: {len(names):,} files of other kinds ({counts}{more})"
             )
@@ -73,7 +73,7 @@ def unused_files(arguments: Iterable[str]) -> list[str]:
 
 def _problem(argument: str) -> str:
     if Path(argument).is_dir():
-        return f"The folder {argument} holds no images ({', '.join(SUFFIXES)})"
+        return f"The folder {argument} contains no images ({', '.join(SUFFIXES)})"
     if any(character in argument for character in "*?["):
         return f"The pattern {argument} matches no images ({', '.join(SUFFIXES)})"
     return f"The image {argument} does not exist"

@@ -1,11 +1,11 @@
-"""The protocols' tables, from the results.json of finished runs.
+"""Make the tables of the protocols from the results.json of finished runs.
 
     python -m analysis.protocols base-to-new output/base_to_new/CoOp output/base_to_new/CoCoOp
 
 prints the table of all finished runs in these folders and writes it as table.md and table.json.
-few-shot: accuracy on every dataset with every number of shots. base-to-new: accuracy on the classes
-trained on and on the others. transfer: accuracy where a prompt was trained and on other datasets or
-domains. A cell with fewer seeds than others, or an average that misses some of them, says so.
+few-shot: accuracy on every dataset with every number of shots. base-to-new: accuracy on the base
+classes (trained) and the new classes. transfer: accuracy on the source dataset and on other
+datasets or domains. Cells and averages with missing runs state how many are present.
 """
 
 import argparse
@@ -46,14 +46,14 @@ def _is_training(run: Run, classes: str) -> bool:
 
 
 def few_shot(runs: Runs, seeds: int = 0) -> Table:
-    """A row per dataset and method, a column per number of shots; averages over the datasets.
+    """Make a table with a row per dataset and method and a column per number of shots.
 
     Args:
-        runs: finished runs; only trainings on all classes count.
-        seeds: how many a complete cell has, unless a cell has more.
+        runs: finished runs; only trainings on all classes are used.
+        seeds: minimum number of seeds of a complete cell.
 
     Raises:
-        UserError: no run counts, or two of them have the same place.
+        UserError: no run is usable, or two runs have the same cell and seed.
     """
     used = [(label, run) for label, run in runs if _is_training(run, "all")]
     scores = gather((((label, *trained_on(run)), run) for label, run in used), seeds)
@@ -74,17 +74,17 @@ def few_shot(runs: Runs, seeds: int = 0) -> Table:
 
 
 def base_to_new(runs: Runs, seeds: int = 0) -> Table:
-    """Accuracy on base classes and on new ones, and H, the harmonic mean of the two.
+    """Make a table of the accuracy on base classes, on new classes, and their harmonic mean H.
 
-    H is taken of the accuracies averaged over the seeds, and in the row of averages of those
-    averaged over the datasets, too, as in CoCoOp's tables; it is not the mean of the datasets' H.
+    As in CoCoOp's tables, H is computed from accuracies averaged over the seeds, and in the row of
+    averages from those averaged over the datasets; it is not the mean of the datasets' H.
 
     Args:
-        runs: finished runs: trainings on base classes, and evaluations of them on the new ones.
-        seeds: how many a complete cell has, unless a cell has more.
+        runs: finished runs: trainings on base classes and their evaluations on new classes.
+        seeds: minimum number of seeds of a complete cell.
 
     Raises:
-        UserError: no run counts, or two of them have the same place.
+        UserError: no run is usable, or two runs have the same cell and seed.
     """
     used = [(label, run) for label, run in runs if half_of(run)]
     scores = gather((((label, *trained_on(run), half_of(run)), run) for label, run in used), seeds)
@@ -92,7 +92,7 @@ def base_to_new(runs: Runs, seeds: int = 0) -> Table:
     datasets = {dataset for _, dataset, _ in rows}
     if len(datasets) > 1:
         for label, shots in dict.fromkeys((label, shots) for label, _, shots in rows):
-            # The two averages are over the same datasets: those that have both.
+            # Both averages are over the datasets that have base and new accuracies.
             pairs = [rows.get((label, dataset, shots), {}) for dataset in datasets]
             both = [row if _has_both(row) else {} for row in pairs]
             means = {half: average([row.get(half) for row in both]) for half in ("base", "new")}
@@ -100,7 +100,7 @@ def base_to_new(runs: Runs, seeds: int = 0) -> Table:
     for row in rows.values():
         if _has_both(row):
             value = harmonic_mean(row["base"].mean, row["new"].mean)
-            row["H"] = Score((value,), row["base"].lacks or row["new"].lacks)
+            row["H"] = Score((value,), row["base"].missing or row["new"].missing)
     note = "H: harmonic mean of the averaged base and new accuracies."
     return make_table(f"{caption_of(used)} {note}", rows, ("base", "new", "H"))
 
@@ -110,7 +110,7 @@ def _has_both(row: Row) -> bool:
 
 
 def half_of(run: Run) -> str:
-    """The half of the classes that a run of base-to-new tests; empty for any other run."""
+    """Return the classes that a base-to-new run tests, "base" or "new"; empty for other runs."""
     if _is_training(run, "base"):
         return "base"
     source = run.get("source_run") or {}
@@ -120,23 +120,23 @@ def half_of(run: Run) -> str:
 
 
 def trained_on(run: Run) -> tuple[str, int]:
-    """Dataset and shots of the training of the prompt that a run tests."""
+    """Return the training dataset and shots of the prompt that a run tests."""
     trained = run.get("source_run") or run
     return trained["dataset"], 0 if is_zero_shot(trained) else max(trained["shots"], 0)
 
 
 def transfer(runs: Runs, seeds: int = 0) -> list[Table]:
-    """Accuracy on the source dataset, on every target, and the average over the targets.
+    """Make tables of the accuracy on the source dataset, on every target, and the targets' average.
 
     Args:
-        runs: finished runs: trainings on all classes, and evaluations of their prompts elsewhere.
-        seeds: how many a complete cell has, unless a cell has more.
+        runs: finished runs: trainings on all classes and evaluations of their prompts elsewhere.
+        seeds: minimum number of seeds of a complete cell.
 
     Returns:
         A table per source dataset.
 
     Raises:
-        UserError: no run counts, or two of them have the same place.
+        UserError: no run is usable, or two runs have the same cell and seed.
     """
     used = [(label, run) for label, run in runs if place_of(run)]
     scores = gather((((label, *trained_on(run), place_of(run)), run) for label, run in used), seeds)
@@ -156,7 +156,7 @@ def transfer(runs: Runs, seeds: int = 0) -> list[Table]:
 
 
 def place_of(run: Run) -> str:
-    """Where a run of transfer tests; empty for any other run."""
+    """Return the dataset and domains that a transfer run tests; empty for other runs."""
     if _is_training(run, "all"):
         return run["dataset"]
     source = run.get("source_run") or {}
@@ -168,7 +168,7 @@ def place_of(run: Run) -> str:
     return f"{run['dataset']}: {domains}" if domains else run["dataset"]
 
 
-# Which number of a protocol's row a run gives; empty for a run of another protocol.
+# Column of a run in each protocol's table; empty for runs of other protocols.
 COLUMNS: dict[str, Callable[[Run], str]] = {
     "few-shot": lambda run: "accuracy" if _is_training(run, "all") else "",
     "base-to-new": half_of,
@@ -182,13 +182,16 @@ PROTOCOLS: dict[str, Callable[[Runs, int], list[Table]]] = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The protocol, the folders of its runs, and where the table goes."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of runs")
-    parser.add_argument("--output-dir", type=Path, help="default: the folder of all the FOLDERs")
+    parser.add_argument("--output-dir", type=Path, help="default: common parent of the FOLDERs")
     parser.add_argument(
-        "--seeds", type=int, default=0, help="seeds of a complete cell; default: of the fullest"
+        *("--seeds",),
+        type=int,
+        default=0,
+        help="seeds of a complete cell; default: the largest number of any cell",
     )
     return parser
 
@@ -197,11 +200,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the tables and write table.md and table.json.
 
     Raises:
-        UserError: a folder is missing, or holds no runs of the protocol.
+        UserError: a folder does not exist, or contains no runs of the protocol.
     """
     for folder in arguments.folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; name folders that hold finished runs")
+            raise UserError(f"{folder} is not a folder; name folders that contain finished runs")
     runs = label_runs(arguments.folders)
     tables = PROTOCOLS[arguments.protocol](runs, arguments.seeds)
     text = "\n\n".join(table.markdown for table in tables) + "\n"
@@ -212,7 +215,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

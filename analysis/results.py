@@ -1,4 +1,4 @@
-"""Finished runs, and their means over seeds."""
+"""Read finished runs and average them over seeds."""
 
 import statistics
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Cell:
 
     @property
     def std(self) -> float:
-        """Sample standard deviation over the seeds; 0 for a single one."""
+        """Sample standard deviation over the seeds; 0 for a single seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ Cells = dict[tuple[str, str, int], Cell]
 
 
 def collect_runs(folder: Path) -> list[dict[str, Any]]:
-    """Every finished run under the folder, in the order of their paths.
+    """Return every finished run below the folder, sorted by path.
 
     Raises:
         DamagedFile: a results.json is damaged.
@@ -48,16 +48,16 @@ def collect_runs(folder: Path) -> list[dict[str, Any]]:
 
 
 def method_of(run: Mapping[str, Any]) -> str:
-    """What a run's method is called in tables: `CoOp`, `PLOT+PAN`, `CoOp+PUN+PAN`, ..."""
+    """Return the name of a run's method in tables: `CoOp`, `PLOT+PAN`, `CoOp+PUN+PAN`, ..."""
     base = run["trainer"].removesuffix("Nemesis")
     if base == run["trainer"]:
         return base
     beta = run["config"]["TRAINER"]["NEMESIS"]["BETA"]
-    return base + "+PUN" * (beta > 0) + "+PAN" * (beta < 1)
+    return base + ("+PUN" if beta > 0 else "") + ("+PAN" if beta < 1 else "")
 
 
 def summarise(runs: Iterable[Mapping[str, Any]]) -> Cells:
-    """Group the runs' accuracies by (method, dataset, shots)."""
+    """Group the runs' accuracies by method, dataset and shots."""
     groups: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
     for run in runs:
         groups[method_of(run), run["dataset"], run["shots"]].append(run["accuracy"])
@@ -65,9 +65,9 @@ def summarise(runs: Iterable[Mapping[str, Any]]) -> Cells:
 
 
 def accuracy_table(cells: Cells, shots: Sequence[int], baseline: str = "ZeroshotCLIP") -> str:
-    """Markdown: a row per dataset and method, a column per number of shots.
+    """Format Markdown with a row per dataset and method and a column per number of shots.
 
-    The baseline learns from no shots: its one accuracy stands in every column.
+    The baseline does not depend on shots: its accuracy is repeated in every column.
     """
     datasets = sorted({dataset for _, dataset, _ in cells})
     methods = sorted({method for method, _, _ in cells}, key=lambda name: (name != baseline, name))

@@ -1,7 +1,7 @@
-"""Cells of the protocols' tables: gathered over seeds, averaged, and laid out in rows.
+"""Cells of the protocols' tables: collect over seeds, average, and arrange in rows.
 
-A cell is found by its key: the name of a method's setting, the dataset trained on, the shots and,
-where a prompt is tested in several places, the place.
+The key of a cell is (row name, training dataset, shots), followed by the test set if the protocol
+has several.
 """
 
 import re
@@ -28,22 +28,22 @@ BASELINE = "ZeroshotCLIP"
 AVERAGE = "average"
 
 Run = Mapping[str, Any]
-Runs = Sequence[tuple[str, Run]]  # each with the name of its setting
+Runs = Sequence[tuple[str, Run]]  # each with its row name
 
 
 @dataclass(frozen=True)
 class Score(Cell):
-    """A number of a table, in %; none of its runs may be there yet.
+    """A number of a table, in %; it has no accuracies if none of its runs is finished.
 
     Attributes:
-        lacks: what is missing from it, such as "2 of 3 seeds"; empty when it is complete.
+        missing: what is incomplete, such as "2 of 3 seeds"; empty if complete.
     """
 
-    lacks: str = ""
+    missing: str = ""
 
     def __str__(self) -> str:
         text = super().__str__() if self.accuracies else "-"
-        return f"{text} ({self.lacks})" if self.lacks else text
+        return f"{text} ({self.missing})" if self.missing else text
 
 
 Key = tuple[Any, ...]
@@ -56,9 +56,9 @@ class Table:
     """A protocol's result.
 
     Attributes:
-        markdown: for people.
-        records: for programs, one per number: what it stands for, "mean", "std", "accuracies" (a
-            list over the seeds; an average has one item) and "lacks".
+        markdown: the formatted table.
+        records: one per number: its key, "mean", "std", "accuracies" (a list over the seeds; an
+            average has one item) and "lacks" (what is missing).
     """
 
     markdown: str
@@ -66,34 +66,34 @@ class Table:
 
 
 def harmonic_mean(base: float, new: float) -> float:
-    """2 / (1 / base + 1 / new), and 0 where one of them is."""
+    """Return 2 / (1 / base + 1 / new), or 0 if either is 0."""
     return 2 * base * new / (base + new) if base and new else 0.0
 
 
 def average(scores: Sequence[Score | None], what: str = "datasets") -> Score | None:
-    """Mean of the means of those that are there; None when none is.
+    """Return the mean of the available means, or None if none is available.
 
     Args:
-        scores: numbers, None (or one without accuracies) for one that is missing.
-        what: what they stand for, to say how many are missing.
+        scores: the numbers; a missing one is None or has no accuracies.
+        what: plural noun for the numbers, used to state how many are missing.
     """
-    there = [score for score in scores if score is not None and score.accuracies]
-    if not there:
+    present = [score for score in scores if score is not None and score.accuracies]
+    if not present:
         return None
-    lacks = max((score.lacks for score in there), key=bool)
-    if len(there) < len(scores):
-        lacks = f"{len(there)} of {len(scores)} {what}"
-    return Score((statistics.fmean(score.mean for score in there),), lacks)
+    missing = max((score.missing for score in present), key=bool)
+    if len(present) < len(scores):
+        missing = f"{len(present)} of {len(scores)} {what}"
+    return Score((statistics.fmean(score.mean for score in present),), missing)
 
 
 def score_over_seeds(datasets: Sequence[Mapping[int, float]]) -> Score | None:
-    """Mean over the datasets for each seed, so that its deviation over the seeds is known.
+    """Average over datasets for each seed, so that the deviation over seeds is available.
 
     Args:
-        datasets: of each dataset, the accuracy by seed.
+        datasets: for each dataset, the accuracy by seed.
 
     Returns:
-        None unless all have the same seeds.
+        The averages by seed; None unless all datasets have the same seeds.
     """
     seeds = sorted(datasets[0]) if datasets else []
     if not seeds or any(sorted(accuracies) != seeds for accuracies in datasets):
@@ -102,10 +102,10 @@ def score_over_seeds(datasets: Sequence[Mapping[int, float]]) -> Score | None:
 
 
 def label_runs(folders: Sequence[Path]) -> list[tuple[str, Run]]:
-    """The folders' finished and tested runs, each with the name of its setting.
+    """Return the finished and tested runs of the folders, each with its row name.
 
-    That is the method's name, such as `CoOp+PUN`, and the folder's as well where several folders
-    hold runs of this method. An evaluation has the name of the run whose prompt it tests.
+    The row name is the method's, such as `CoOp+PUN`, followed by the folder's name if several
+    folders contain runs of the method. An evaluation has the name of its training run.
     """
     found = [
         (folder, method_of(run.get("source_run") or run), run)
@@ -113,30 +113,30 @@ def label_runs(folders: Sequence[Path]) -> list[tuple[str, Run]]:
         for run in collect_runs(folder)
         if run["accuracy"] is not None
     ]
-    homes: defaultdict[str, set[Path]] = defaultdict(set)
+    folders_of: defaultdict[str, set[Path]] = defaultdict(set)
     for folder, method, _ in found:
-        homes[method].add(folder)
+        folders_of[method].add(folder)
     return [
-        (method if len(homes[method]) == 1 else f"{method} ({folder.resolve().name})", run)
+        (method if len(folders_of[method]) == 1 else f"{method} ({folder.resolve().name})", run)
         for folder, method, run in found
     ]
 
 
 def is_zero_shot(run: Run) -> bool:
-    """Whether the run's method learns nothing."""
+    """Return whether the run's method is zero-shot CLIP, which is not trained."""
     return run["trainer"].startswith(BASELINE)
 
 
 def gather(keyed: Iterable[tuple[Key, Run]], seeds: int) -> Scores:
-    """The runs' accuracies over the seeds, by key.
+    """Collect the runs' accuracies over seeds by key.
 
     Args:
-        keyed: runs, each with the key of its cell; one that is planned has no accuracy yet.
-        seeds: how many a complete cell has, unless a cell has more. Zero-shot CLIP, which no seed
-            changes, needs one.
+        keyed: (key of the cell, run); the accuracy of an unfinished run is None.
+        seeds: minimum number of seeds of a complete cell. Zero-shot CLIP, which does not depend on
+            the seed, needs one.
 
     Raises:
-        UserError: there are no runs, or two of them have the same key and seed.
+        UserError: there are no runs, or two runs have the same key and seed.
     """
     cells: defaultdict[Key, dict[int, Run]] = defaultdict(dict)
     for key, run in keyed:
@@ -145,10 +145,12 @@ def gather(keyed: Iterable[tuple[Key, Run]], seeds: int) -> Scores:
             first, second = (one["config"]["OUTPUT_DIR"] for one in (other, run))
             raise UserError(
                 f"{first} and {second} are runs of one method with the same data and seed; name "
-                "folders that hold one setting of a method each"
+                "folders that each contain one setting of a method"
             )
     if not cells:
-        raise UserError("These folders hold no finished and tested run of this protocol")
+        raise UserError(
+            "These folders contain no finished and tested run of this protocol; train and test one"
+        )
     wanted = max(seeds, *(len(runs) for runs in cells.values()), 1)
     return {key: _score(runs, wanted) for key, runs in cells.items()}
 
@@ -158,17 +160,17 @@ def _score(runs: Mapping[int, Run], wanted: int) -> Score:
     accuracies = tuple(accuracy for accuracy in every if accuracy is not None)
     if all(map(is_zero_shot, runs.values())):
         wanted = max(1, len(accuracies))
-    lacks = "" if len(accuracies) == wanted else f"{len(accuracies)} of {seeds_name(wanted)}"
-    return Score(accuracies, lacks)
+    missing = "" if len(accuracies) == wanted else f"{len(accuracies)} of {seeds_name(wanted)}"
+    return Score(accuracies, missing)
 
 
 def seeds_name(count: int) -> str:
-    """Such as "1 seed" or "5 seeds"."""
+    """Return, for example, "1 seed" or "5 seeds"."""
     return f"{count} seed{'s' if count != 1 else ''}"
 
 
 def rows_of(scores: Scores) -> dict[Key, Row]:
-    """Bring the scores of all places (the last item of their keys) into one row each."""
+    """Group scores into rows by all items of the key but the last, which is the column."""
     rows: defaultdict[Key, Row] = defaultdict(dict)
     for (*key, column), score in scores.items():
         rows[tuple(key)][column] = score
@@ -176,7 +178,7 @@ def rows_of(scores: Scores) -> dict[Key, Row]:
 
 
 def make_table(caption: str, rows: Mapping[Key, Row], columns: Sequence[str]) -> Table:
-    """Lay out the rows; a number that is not there is a dash."""
+    """Format the rows; a missing number is a dash."""
     ordered = sorted(rows, key=row_order)
     cells = [
         [dataset, label, shots or "-", *(str(rows[key].get(name, "-")) for name in columns)]
@@ -195,7 +197,7 @@ def make_table(caption: str, rows: Mapping[Key, Row], columns: Sequence[str]) ->
 
 
 def make_record(key: Key, column: str, score: Score) -> dict[str, Any]:
-    """One number for programs."""
+    """Return one number as a record."""
     label, dataset, shots = key
     return {
         "method": label,
@@ -205,12 +207,12 @@ def make_record(key: Key, column: str, score: Score) -> dict[str, Any]:
         "mean": score.mean if score.accuracies else None,
         "std": score.std if score.accuracies else None,
         "accuracies": list(score.accuracies),
-        "lacks": score.lacks,
+        "lacks": score.missing,
     }
 
 
 def row_order(key: Key) -> Key:
-    """Sort by dataset, zero-shot CLIP first, averages last."""
+    """Return a sort key: by dataset, zero-shot CLIP first, averages last."""
     label, dataset, shots = key
     return (
         dataset == AVERAGE,
@@ -222,21 +224,21 @@ def row_order(key: Key) -> Key:
 
 
 def natural_order(text: str) -> list[tuple[bool, float, str]]:
-    """Sort as people do: omega 2 before omega 10."""
+    """Return a natural sort key: omega 2 before omega 10."""
     parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
     return [(part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
 
 
 def paper_order(name: str) -> tuple[int, str]:
-    """Sort datasets as the papers do, and others behind them."""
+    """Return a sort key: datasets in the papers' order, then the others."""
     return (DATASETS.index(name) if name in DATASETS else len(DATASETS), name)
 
 
 def caption_of(runs: Runs) -> str:
-    """Say what the numbers are; a split other than test and kept training views are said, too."""
+    """Describe the numbers: split, seeds and, if used, the number of cached training views."""
     splits = " and ".join(sorted({run["split"] for _, run in runs})).capitalize()
     seeds = sorted({run["seed"] for _, run in runs})
-    over = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
+    over = f"{seeds_name(len(seeds))} ({', '.join(map(str, seeds))})"
     views = max(run["train_views"] for _, run in runs)
-    kept = f"; trained on {views} kept views of each picture" if views else ""
-    return f"{splits} accuracy in %, mean ± standard deviation over {over}{kept}."
+    cached = f"; trained on {views} cached augmentations of each image" if views else ""
+    return f"{splits} accuracy in %, mean ± standard deviation over {over}{cached}."

@@ -1,4 +1,4 @@
-"""Learned vectors beside CLIP's vocabulary."""
+"""Nearest words of CLIP's vocabulary to learned context vectors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,28 +12,28 @@ from clip.simple_tokenizer import tokenizer
 from dassl.utils import check_availability
 from trainers.core.prompt_trainer import PromptTrainer
 
-AT_ONCE = 64  # vectors whose distances to the whole vocabulary are held together
+CHUNK = 64  # vectors per distance computation, to bound memory
 Vector = dict[str, Any]
 
 
 def nearest_words(
     vectors: Float[Tensor, "vectors width"], vocabulary: Float[Tensor, "words width"], count: int
 ) -> tuple[Int[Tensor, "vectors count"], Float[Tensor, "vectors count"]]:
-    """The tokens nearest to each vector, and their Euclidean distances, ascending.
+    """Return the nearest tokens of each vector and their Euclidean distances, ascending.
 
-    Rows of zeros, which stand for tokens without an embedding, are left out.
+    Rows of zeros, which represent tokens without an embedding, are ignored.
 
     Args:
-        vectors: learned ones.
+        vectors: learned context vectors.
         vocabulary: the token embedding.
-        count: how many; all where there are fewer.
+        count: maximum number of tokens per vector.
     """
     known = (vocabulary != 0).any(dim=1).nonzero()[:, 0]
-    # In double precision, or the shortcut by products would lose what ranks near neighbours.
+    # In single precision, cdist's matrix product would lose the digits that rank near neighbours.
     rows, count = vocabulary[known].double(), min(count, len(known))
     parts = [
         torch.cdist(part.double(), rows).topk(count, dim=1, largest=False)
-        for part in vectors.split(AT_ONCE)
+        for part in vectors.split(CHUNK)
     ]
     words = torch.cat([known[part.indices] for part in parts])
     return words, torch.cat([part.values for part in parts]).float()
@@ -43,19 +43,19 @@ def nearest_words(
 def interpret(
     trainer: PromptTrainer, top_k: int, classes: Sequence[str] | None = None
 ) -> list[Vector]:
-    """Every learned vector with its nearest words.
+    """Return every learned vector with its nearest words.
 
     Args:
-        trainer: with its prompts loaded.
+        trainer: a trainer with loaded prompts.
         top_k: words per vector.
-        classes: whose vectors, where classes have their own; None for all.
+        classes: classes to include if prompts are class-specific; None for all.
 
     Returns:
-        {"class", "set", "position", "norm", "words": [{"word", "distance"}, ...]} each; class
-        and set are None where all classes share the prompt, or there is one set.
+        One {"class", "set", "position", "norm", "words": [{"word", "distance"}, ...]} per vector;
+        class is None if all classes share the prompt, set is None if there is one set.
 
     Raises:
-        UserError: a class that the prompts were not learned for.
+        UserError: the prompts were not learned for a class in `classes`.
     """
     ctx = trainer.model.prompt_learner.ctx
     names = list(trainer.dm.dataset.classnames)
@@ -93,7 +93,7 @@ def _words(tokens: Sequence[int], distances: Sequence[float]) -> list[dict[str, 
 
 
 def word_table(vectors: Sequence[Vector]) -> str:
-    """A row per vector; the columns of class and set only where they say something."""
+    """Format a row per vector; the columns class and set are omitted if they are None."""
     columns = [key for key in ("class", "set") if vectors and vectors[0][key] is not None]
     rows = [
         [

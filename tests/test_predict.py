@@ -174,7 +174,7 @@ def test_mistakes(
         assert message == f'error: "{folder}" holds no run: {reason}'
     message = refusal(capsys, zero_shot, tmp_path, "*.nothing", "gone.png")
     assert "nothing to classify" in message
-    assert "holds no images" in message
+    assert "contains no images" in message
     assert "matches no images" in message
     assert "gone.png does not exist" in message
     for flag in ("--top-k", "--batch-size"):

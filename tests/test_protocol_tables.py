@@ -205,7 +205,7 @@ def test_the_command_writes_what_it_prints(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["few-shot", "{tmp}/nowhere"], "nowhere is no folder"),
+        (["few-shot", "{tmp}/nowhere"], "nowhere is not a folder"),
         (["transfer", "{tmp}"], "no finished and tested run"),
         (["base-to-old", "{tmp}"], "base-to-new"),
     ],

@@ -135,7 +135,7 @@ def test_the_baseline_is_coop_if_it_is_there() -> None:
 
 
 def test_an_unknown_baseline_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r'"CoOP\+PUM" is none .* did you mean "CoOp\+PUN"'):
+    with pytest.raises(UserError, match=r'"CoOP\+PUM" is not a row; did you mean "CoOp\+PUN"'):
         choose_baseline(named(a_run(1.0), pun(1.0)), "CoOP+PUM")
 
 

@@ -88,9 +88,9 @@ def test_a_run_named_twice_counts_once(runs: Path) -> None:
 
 
 def test_no_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is no folder" in refuse(capsys, tmp_path / "nowhere")
+    assert "is not a folder" in refuse(capsys, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "empty holds no finished run" in refuse(capsys, tmp_path / "empty")
+    assert "empty contains no finished run" in refuse(capsys, tmp_path / "empty")
     begun = write(tmp_path / "begun", {**a_run(1.0), "status": "begun"})
     assert "no finished and tested run in" in refuse(capsys, begun)
     assert not (tmp_path / "begun" / "report").exists()
@@ -102,13 +102,16 @@ def test_no_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("", "it is no JSON"),
         ('{"status": "finished", "trainer": "Co', "it is no JSON"),
         ("\x00\x01", "it is no JSON"),
-        ("[1, 2]", "it is no JSON object"),
+        ("[1, 2]", "it is not a JSON object"),
         ("{}", "it has no status"),
         (json.dumps({"status": "finished"}), "it has no trainer"),
         (json.dumps({**a_run(1.0), "shots": "four"}), "its shots is 'four'"),
         (json.dumps({**a_run(1.0), "accuracy": float("nan")}), "its accuracy is nan"),
         (json.dumps({**a_run(1.0), "config": None}), "its config is None"),
-        (json.dumps(a_run(1.0, source_run={"config": {}})), "its source_run does not say trainer"),
+        (
+            json.dumps(a_run(1.0, source_run={"config": {}})),
+            "its source_run does not contain valid trainer",
+        ),
         (json.dumps({**a_run(1.0, "CoOpNemesis"), "config": {}}), "BETA is None"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The paper's numbers stand beside ours only where data, backbone and settings are the paper's."""
+"""Runs are compared with the paper only if data, backbone and settings are the paper's."""
 
 from pathlib import Path
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from analysis.report.accuracy import make_tables
-from analysis.report.beside import (
+from analysis.report.paper import ELEVEN, FILES, PAPER, paper_numbers
+from analysis.report.paper_comparison import (
     Match,
     find_matches,
     paper_listing,
     printed_tables,
     wanted_tables,
-    why_none,
+    why_no_matches,
 )
-from analysis.report.paper import ELEVEN, FILES, PAPER, paper_numbers
 from analysis.report.settings import name_rows
 from clip.download import MODELS
 from safeio.errors import UserError
@@ -84,8 +84,8 @@ def test_other_runs_are_left_alone(other: dict[str, Any]) -> None:
 def test_the_bundled_benchmark_has_no_numbers_in_the_paper() -> None:
     runs = name_rows([a_run(60.0, backbone="RN50")]).runs
     assert find_matches(runs, make_tables(runs)) == []
-    assert "for other data (its eleven public datasets, not EmojiFood)" in why_none(runs)
-    assert "for RN50 and ViT-B/16" in why_none(name_rows([pets(backbone="RN101")]).runs)
+    assert "for other data (its eleven public datasets, not EmojiFood)" in why_no_matches(runs)
+    assert "for RN50 and ViT-B/16" in why_no_matches(name_rows([pets(backbone="RN101")]).runs)
 
 
 def nemesis(omega: float, **settings: Any) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_tau_is_compared_by_the_mean_over_shots() -> None:
     assert matches(*runs[1:]) == []
     listing = paper_listing(name_rows(runs).runs, [match])
     assert listing is not None
-    assert "do not say their shots" in listing.caption
+    assert "do not state their shots" in listing.caption
     assert "instead of 5" not in listing.caption  # a mean over shots does not tell its seeds
 
 
@@ -159,7 +159,7 @@ def test_what_is_not_as_in_the_paper_is_said() -> None:
     run["config"]["TRAINER"]["COOP"] |= {"CSC": True, "CTX_INIT": "a photo of a"}
     listing = paper_listing(name_rows([run]).runs, matches(run))
     assert listing is not None
-    for part in ("4 kept views", "CSC True instead of False", "CTX_INIT 'a photo of a'"):
+    for part in ("4 cached augmentations", "CSC True instead of False", "CTX_INIT 'a photo of a'"):
         assert part in listing.caption
 
 
@@ -167,12 +167,12 @@ def test_tables_are_shown_apart() -> None:
     (listing,) = printed_tables(wanted_tables(["Table A6"]))
     assert listing.source == "paper"
     assert [item.text for item in listing.rows[0]][:2] == ["0.1", "89.29"]
-    assert "say nothing about runs on other data" in listing.caption
+    assert "do not apply to runs on other data" in listing.caption
     assert len(printed_tables(wanted_tables(["a4", "A4"]))) == 2
 
 
 def test_an_unknown_table_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r'"a50" is no table .* did you mean "a5"'):
+    with pytest.raises(UserError, match=r'"a50" is not an available table .* did you mean "a5"'):
         wanted_tables(["a50"])
 
 

@@ -1,1 +1,1 @@
-"""From finished runs to one report: tables, comparison, the paper's numbers, figure, page."""
+"""Build one report from finished runs: tables, comparisons, the paper's numbers, figure, page."""

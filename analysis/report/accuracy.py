@@ -1,4 +1,4 @@
-"""The accuracy tables of every protocol that has runs."""
+"""Accuracy tables of every protocol that has runs."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from .checks import members_of
 from .listing import DASH, Item, Listing, accuracy
 
 OVER_SHOTS = "mean over shots"
-BEST = " The best mean of a column and dataset is bold; that alone does not make it the better."
+BEST = " The best mean per column and dataset is bold; bold does not imply significance."
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Tables:
     """The accuracy tables.
 
     Attributes:
-        listings: of all protocols.
-        scores: (row, dataset, shots) -> few-shot accuracy, averages over the datasets included.
-        other: of the other protocols, (row, dataset, shots, column) -> accuracy.
+        listings: one or more per protocol.
+        scores: (row, dataset, shots) -> few-shot accuracy, including averages over datasets.
+        other: for the other protocols, (row, dataset, shots, column) -> accuracy.
     """
 
     listings: list[Listing]
@@ -46,9 +46,9 @@ def make_tables(runs: Runs, seeds: int = 0, over_shots: bool = False) -> Tables:
     """Make the tables of the protocols that the runs belong to.
 
     Args:
-        runs: with the names of their rows; planned ones have no accuracy yet.
-        seeds: how many a complete cell has, unless a cell has more.
-        over_shots: whether the few-shot table ends in the mean over the shots.
+        runs: with their row names; unfinished runs have accuracy None.
+        seeds: minimum number of seeds of a complete cell.
+        over_shots: whether to append a column with the mean over shots to the few-shot table.
     """
     listings = []
     scores: dict[Key, Score] = {}
@@ -73,7 +73,7 @@ def make_tables(runs: Runs, seeds: int = 0, over_shots: bool = False) -> Tables:
 
 
 def transfers(runs: Runs) -> Runs:
-    """The runs of transfer whose prompt, or whose sibling's, is tested elsewhere."""
+    """Return the transfer runs whose source dataset has at least one evaluation elsewhere."""
     members = members_of("transfer", runs)
     sources = {trained_on(run)[0] for _, run in members if "model_dir" in run}
     return [(label, run) for label, run in members if trained_on(run)[0] in sources]
@@ -88,7 +88,7 @@ def _by_column(table: Table) -> dict[Key, Score]:
 
 
 def _with_spread(table: Table, runs: Runs) -> Table:
-    """Give complete averages over the datasets their standard deviation over the seeds."""
+    """Add the standard deviation over seeds to complete averages over datasets."""
     by_seed: defaultdict[Key, dict[str, dict[int, float]]] = defaultdict(dict)
     for label, run in runs:
         dataset, shots = trained_on(run)
@@ -104,9 +104,9 @@ def _with_spread(table: Table, runs: Runs) -> Table:
 
 
 def _few_shot_listing(table: Table, scores: dict[Key, Score], over_shots: bool) -> Listing:
-    """A row per dataset and method, a column per number of shots.
+    """Lay out a row per dataset and method, and a column per number of shots.
 
-    Zero-shot CLIP learns from no shots: its one accuracy stands in every column.
+    Zero-shot CLIP does not depend on shots: its accuracy is repeated in every column.
     """
     columns = sorted({shots for _, _, shots in scores if shots}) or [0]
     rows: dict[Key, dict[str, Score]] = {}
@@ -134,20 +134,20 @@ def _few_shot_listing(table: Table, scores: dict[Key, Score], over_shots: bool) 
 
 
 def _over_shots(scores: Sequence[Score | None]) -> Row:
-    """The mean over the shots, where it has a number for each; its deviation over the seeds."""
-    there = [score for score in scores if score is not None and score.accuracies]
-    if len(there) < len(scores):
+    """Return the mean over shots, with its deviation over seeds; empty if a shot is missing."""
+    present = [score for score in scores if score is not None and score.accuracies]
+    if len(present) < len(scores):
         return {}
-    lacks = max((score.lacks for score in there), key=bool)
-    counts = {len(score.accuracies) for score in there}
-    if lacks or len(counts) > 1:
-        return {OVER_SHOTS: Score((fmean(score.mean for score in there),), lacks)}
-    columns = zip(*(score.accuracies for score in there), strict=True)
+    missing = max((score.missing for score in present), key=bool)
+    counts = {len(score.accuracies) for score in present}
+    if missing or len(counts) > 1:
+        return {OVER_SHOTS: Score((fmean(score.mean for score in present),), missing)}
+    columns = zip(*(score.accuracies for score in present), strict=True)
     return {OVER_SHOTS: Score(tuple(fmean(column) for column in columns))}
 
 
 def shots_name(count: int) -> str:
-    """Such as "1 shot" or "16 shots"."""
+    """Return, for example, "1 shot" or "16 shots"."""
     return f"{count} shot{'s' if count != 1 else ''}"
 
 
@@ -174,40 +174,40 @@ def _listing(name: str, title: str, table: Table) -> Listing:
 
 
 def _record(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with the number of its seeds; a mean that stands for several cells has none."""
-    plain = record["dataset"] != AVERAGE and record["column"] not in (AVERAGE, "H")
-    count = len(record["accuracies"]) if plain or len(record["accuracies"]) > 1 else ""
+    """Add the number of seeds to a record; a single mean over several cells has none."""
+    single_cell = record["dataset"] != AVERAGE and record["column"] not in (AVERAGE, "H")
+    count = len(record["accuracies"]) if single_cell or len(record["accuracies"]) > 1 else ""
     return {**record, "seeds": count}
 
 
 def _lines(rows: dict[Key, dict[str, Score]], columns: Sequence[str]) -> list[list[Item]]:
-    """Lay out the rows; the best complete mean of a column and dataset is marked."""
+    """Lay out the rows and mark the best complete mean of each column and dataset."""
     best: dict[Key, float] = {}
     competitors: defaultdict[Key, int] = defaultdict(int)
     for (dataset, *_), cells in rows.items():
         for column, score in cells.items():
-            if not score.lacks:
-                place = dataset, column
-                best[place] = max(best.get(place, 0.0), round(score.mean, 1))
-                competitors[place] += 1
+            if not score.missing:
+                key = dataset, column
+                best[key] = max(best.get(key, 0.0), round(score.mean, 1))
+                competitors[key] += 1
     lines = []
     for (dataset, *words), cells in rows.items():
         items = []
         for column in columns:
-            one = cells.get(column)
-            place = dataset, column
-            rivals = one is not None and not one.lacks and competitors[place] > 1
-            wins = rivals and one is not None and round(one.mean, 1) == best[place]
-            items.append(accuracy(one, wins))
+            cell = cells.get(column)
+            key = dataset, column
+            ranked = cell is not None and not cell.missing and competitors[key] > 1
+            is_best = ranked and cell is not None and round(cell.mean, 1) == best[key]
+            items.append(accuracy(cell, is_best))
         text = [Item(word) for word in (dataset, *words)]
         lines.append([*text, *items, _seeds(dataset, cells, columns)])
     return lines
 
 
 def _seeds(dataset: str, cells: dict[str, Score], columns: Sequence[str]) -> Item:
-    """The number of seeds of a row's cells, such as 3, or from 2 to 3.
+    """Return the number of seeds of a row's cells, or their range, such as "2-3".
 
-    An average of means is one number, whatever the seeds.
+    An average of means counts as one number, regardless of the seeds.
     """
     means = AVERAGE, "H", OVER_SHOTS
     counted = [cells[name] for name in columns if name in cells and name not in means]

@@ -1,4 +1,4 @@
-"""The whole report: read, check, make the tables, write the files."""
+"""Build the whole report: read and check the runs, make the tables, write the files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,17 @@ from safeio.errors import UserError
 from safeio.files import prepare_output_dir, write_atomic
 
 from .accuracy import Tables, make_tables
-from .beside import find_matches, paper_listing, printed_tables, wanted_tables, why_none
 from .checks import members_of, notes_on, refuse_mixed, refuse_repeated
 from .comparison import choose_baseline, compare
 from .listing import Listing, to_csv, to_latex, to_markdown
 from .page import Page, render
-from .planned import Planned, in_order
+from .paper_comparison import (
+    find_matches,
+    paper_listing,
+    printed_tables,
+    wanted_tables,
+    why_no_matches,
+)
 from .provenance import (
     common_settings,
     example_commands,
@@ -26,28 +31,29 @@ from .provenance import (
     summary,
     versions_listing,
 )
-from .reading import Found, read_runs
+from .reading import RunIndex, read_runs
 from .settings import Rows, name_rows
+from .sweep_status import SweepStatus, in_order
 
 FIGURE = "accuracy_over_shots"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a report is of, and how.
+    """Options of a report.
 
     Attributes:
-        folders: of the runs.
-        output: folder of the report; None for `report` in the folder of all the folders.
+        folders: folders that contain the runs.
+        output: folder of the report; None for `report` in the common parent of the folders.
         title: heading of the page.
-        baseline: name of a row or method; None for CoOp, if it is there.
+        baseline: name of a row or method; None for CoOp, if present.
         test: "wilcoxon" or "t".
-        paper: the paper's tables to show apart.
+        paper: the paper's tables to show separately.
         by: traits that name rows.
-        seeds: how many a complete cell has, unless a cell has more.
+        seeds: minimum number of seeds of a complete cell.
         allow_mixed: whether a row may hold runs that differ in a trait.
-        planned: what the report is of, instead of all that the folders hold.
-        over_shots: whether tables end in the mean over the shots.
+        sweep: the sweep to report; None for all runs in the folders.
+        over_shots: whether to append the mean over shots to the tables.
     """
 
     folders: Sequence[Path]
@@ -59,18 +65,18 @@ class Options:
     by: Sequence[str] = ()
     seeds: int = 0
     allow_mixed: bool = False
-    planned: Planned | None = None
+    sweep: SweepStatus | None = None
     over_shots: bool = False
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was made.
+    """A finished report.
 
     Attributes:
         results: the tables of results.
-        notes: what to know before reading.
-        damaged: results.json files that could not be used, each with the reason.
+        notes: caveats for the reader.
+        damaged: unusable results.json files, each with the reason.
         output: the folder.
     """
 
@@ -84,29 +90,29 @@ def build(options: Options) -> Report:
     """Make the report and write its files.
 
     Raises:
-        UserError: no finished run, runs that must not be mixed, two runs of one cell and seed, or
-            an unknown baseline or table.
+        UserError: no run is finished, a row mixes incomparable runs, two runs have the same cell
+            and seed, or the baseline or a table is unknown.
     """
     printed = printed_tables(wanted_tables(options.paper))
-    found, rows, missing = _read(options)
+    index, rows, missing = _read(options)
     runs, stray = _split(rows.runs)
     _check(runs, options.allow_mixed)
     tables = make_tables([*runs, *missing], options.seeds, options.over_shots)
     baseline = choose_baseline(runs, options.baseline)
     compared = compare(runs, baseline, options.test) if baseline else []
-    beside = paper_listing(runs, find_matches(runs, tables))
-    results = [*tables.listings, *compared, *([beside] if beside else [])]
-    notes = [*_notes(found, rows, stray, tables), *notes_on(runs)]
+    paper = paper_listing(runs, find_matches(runs, tables))
+    results = [*tables.listings, *compared, *([paper] if paper else [])]
+    notes = [*_notes(index, rows, stray, tables), *notes_on(runs)]
     if not compared:
         notes.append(_why_no_comparison(baseline))
-    if not beside:
-        notes.append(why_none(runs))
+    if not paper:
+        notes.append(why_no_matches(runs))
     output = _output(options)
     origin = [settings_listing(runs), runs_listing(runs, output), versions_listing(runs)]
-    if options.planned:
-        notes.insert(0, options.planned.state)
-        results = [in_order(listing, options.planned.rows) for listing in results]
-        origin = [in_order(listing, options.planned.rows) for listing in origin]
+    if options.sweep:
+        notes.insert(0, options.sweep.state)
+        results = [in_order(listing, options.sweep.rows) for listing in results]
+        origin = [in_order(listing, options.sweep.rows) for listing in origin]
     results += printed
     page = Page(
         options.title,
@@ -117,30 +123,30 @@ def build(options: Options) -> Report:
         _drawn(tables),
         example_commands(runs),
         common_settings(runs),
-        options.planned.name if options.planned else ", ".join(map(str, options.folders)),
+        options.sweep.name if options.sweep else ", ".join(map(str, options.folders)),
     )
     _write(output, page)
-    return Report(results, notes, found.damaged, output)
+    return Report(results, notes, index.damaged, output)
 
 
-def _read(options: Options) -> tuple[Found, Rows, Runs]:
-    """What there is, with the names of its rows, and what is planned but missing."""
-    planned = options.planned
-    if planned is None:
-        found = read_runs(options.folders)
-        return found, name_rows(found.runs, options.by), []
-    if not planned.done:
-        raise UserError(f"{planned.state} Do them first: python sweep.py {planned.name}")
-    found = read_runs(list(planned.done))
-    named = [(planned.done[run["folder"]], run) for run in found.runs]
-    return found, Rows(named, {}, {}), planned.missing
+def _read(options: Options) -> tuple[RunIndex, Rows, Runs]:
+    """Read the finished runs, name their rows, and list the sweep's missing runs."""
+    sweep = options.sweep
+    if sweep is None:
+        index = read_runs(options.folders)
+        return index, name_rows(index.runs, options.by), []
+    if not sweep.done:
+        raise UserError(f"{sweep.state} Do them first: python sweep.py {sweep.name}")
+    index = read_runs(list(sweep.done))
+    named = [(sweep.done[run["folder"]], run) for run in index.runs]
+    return index, Rows(named, {}, {}), sweep.missing
 
 
 def _split(runs: Runs) -> tuple[Runs, list[Path]]:
-    """The runs that belong to a protocol, and the folders of the others."""
+    """Split into the runs that belong to a protocol and the folders of the others."""
     used = [(label, run) for label, run in runs if any(of(run) for of in COLUMNS.values())]
-    kept = {id(run) for _, run in used}
-    return used, [run["folder"] for _, run in runs if id(run) not in kept]
+    used_ids = {id(run) for _, run in used}
+    return used, [run["folder"] for _, run in runs if id(run) not in used_ids]
 
 
 def _check(runs: Runs, allow_mixed: bool) -> None:
@@ -159,41 +165,40 @@ def _output(options: Options) -> Path:
     )
 
 
-def _notes(found: Found, rows: Rows, stray: Sequence[Path], tables: Tables) -> list[str]:
-    notes = [f"{path} is left out: {why}." for path, why in found.damaged.items()]
+def _notes(index: RunIndex, rows: Rows, stray: Sequence[Path], tables: Tables) -> list[str]:
+    notes = [f"{path} is left out: {why}." for path, why in index.damaged.items()]
     for folders, why in (
-        (found.untested, "finished, but were not tested"),
+        (index.untested, "finished, but were not tested"),
         (stray, "belong to no protocol's table"),
     ):
         if folders:
-            names = ", ".join(map(str, folders[:3])) + ", ..." * (len(folders) > 3)
+            names = ", ".join([*map(str, folders[:3]), *(["..."] if len(folders) > 3 else [])])
             notes.append(f"Runs that {why} are left out: {len(folders)} ({names}).")
     for method, keys in rows.implied.items():
         if keys:
             names = ", ".join(key.removeprefix("TRAINER.") for key in keys)
-            notes.append(f"Rows of {method} differ in {names} as well; see Settings.")
-    lacking = sum(bool(score.lacks) for score in (*tables.scores.values(), *tables.other.values()))
-    if lacking:
-        are = "s are" if lacking > 1 else " is"
-        notes.append(f"{lacking} number{are} incomplete; each says what it lacks.")
+            notes.append(f"Rows of {method} also differ in {names}; see Settings.")
+    scores = (*tables.scores.values(), *tables.other.values())
+    incomplete = sum(bool(score.missing) for score in scores)
+    if incomplete:
+        are = "s are" if incomplete > 1 else " is"
+        notes.append(f"{incomplete} number{are} incomplete; each states what is missing.")
     return notes
 
 
 def _drawn(tables: Tables) -> Points:
-    """What the figure shows: averages over fewer datasets than others would mislead."""
+    """Select the figure's points; averages that miss datasets would mislead."""
     return {
         key: score
         for key, score in tables.scores.items()
-        if score.accuracies and (key[1] != AVERAGE or not score.lacks.endswith("datasets"))
+        if score.accuracies and (key[1] != AVERAGE or not score.missing.endswith("datasets"))
     }
 
 
 def _why_no_comparison(baseline: str | None) -> str:
     if baseline:
-        return f"Nothing is compared: no other row shares data and seeds with {baseline}."
-    return (
-        "Nothing is compared: there is no one row of CoOp; --baseline NAME compares with another."
-    )
+        return f"No comparison: no other row shares data and seeds with {baseline}."
+    return "No comparison: CoOp does not have exactly one row; choose another with --baseline NAME."
 
 
 def _write(output: Path, page: Page) -> None:

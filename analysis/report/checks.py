@@ -1,4 +1,4 @@
-"""Which runs may stand in one row, and which beside each other."""
+"""Check which runs can be averaged in one row and compared across rows."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,34 +10,34 @@ from safeio.errors import UserError
 
 from .settings import TRAIT_NAMES, TRAITS
 
-Pair = tuple[str, Any, Run, Any, Run]  # trait, its value in a run, the run, and the other's
+Pair = tuple[str, Any, Run, Any, Run]  # trait, value and run, other value and run
 
 
 def members_of(protocol: str, runs: Runs) -> Runs:
-    """The runs that count in a protocol's table."""
+    """Return the runs that belong to a protocol's table."""
     column = COLUMNS[protocol]
     return [(label, run) for label, run in runs if column(run)]
 
 
 def test_set(run: Run) -> tuple[Any, ...]:
-    """What a run was tested on."""
+    """Return the key of a run's test images."""
     return run["dataset"], run["subsample_classes"], tuple(run["target_domains"]), run["split"]
 
 
 def training_set(run: Run) -> tuple[Any, ...]:
-    """What a run drew its training images with."""
+    """Return the key of a run's training images."""
     return (*trained_on(run), run["subsample_classes"], run["seed"])
 
 
-# Traits that are compared between runs of the same images alone.
-PLACES = {"num_test": test_set, "test_data": test_set, "train_data": training_set}
+# Traits that are compared only between runs with the same key.
+COMPARED_WITHIN = {"num_test": test_set, "test_data": test_set, "train_data": training_set}
 
 
 def differences(runs: Sequence[Run]) -> Iterator[Pair]:
-    """For every trait in which runs differ, two that do.
+    """Yield two differing runs for every trait in which runs differ.
 
-    The data and its amount are compared between runs of the same dataset, classes and (for
-    training) shots and seed; a trait that a run does not know is not known to differ.
+    The data and its size are compared between runs of the same dataset, classes and (for training)
+    shots and seed. A run that does not record a trait is not counted as different.
     """
     for trait, value_of in TRAITS.items():
         first: dict[Any, tuple[Any, Run]] = {}
@@ -45,18 +45,18 @@ def differences(runs: Sequence[Run]) -> Iterator[Pair]:
             value = value_of(run)
             if value is None:
                 continue
-            place = PLACES[trait](run) if trait in PLACES else None
-            other, other_run = first.setdefault(place, (value, run))
+            key = COMPARED_WITHIN[trait](run) if trait in COMPARED_WITHIN else None
+            other, other_run = first.setdefault(key, (value, run))
             if other != value:
                 yield trait, other, other_run, value, run
                 break
 
 
 def refuse_repeated(protocol: str, runs: Runs) -> None:
-    """Make sure that no number of a table comes from two runs of the same seed.
+    """Check that no cell has two runs of the same seed.
 
     Raises:
-        UserError: two runs have the same row, data and seed; neither is known to be the right one.
+        UserError: two runs have the same row, data and seed.
     """
     seen: dict[Any, Run] = {}
     for label, run in runs:
@@ -71,7 +71,7 @@ def refuse_repeated(protocol: str, runs: Runs) -> None:
 
 
 def refuse_mixed(runs: Runs) -> None:
-    """Make sure that each row stands for one thing.
+    """Check that the runs of each row are comparable.
 
     Raises:
         UserError: runs of a row differ in a trait.
@@ -79,15 +79,16 @@ def refuse_mixed(runs: Runs) -> None:
     for label, members in by_label(runs).items():
         for trait, value, run, other, other_run in differences(members):
             name = TRAIT_NAMES.get(trait, trait)
-            how = f"name rows by it with --by {trait}, " if trait not in PLACES else ""
+            how = f"name rows by it with --by {trait}, " if trait not in COMPARED_WITHIN else ""
             raise UserError(
                 f"Runs of {label} differ in {name}: {value} in {run['folder']}, {other} in "
-                f"{other_run['folder']}; {how}report them apart, or mix them with --allow-mixed"
+                f"{other_run['folder']}; {how}report them separately, or mix them with "
+                "--allow-mixed"
             )
 
 
 def by_label(runs: Runs) -> dict[str, list[Run]]:
-    """The runs of each row."""
+    """Group the runs by row."""
     rows: defaultdict[str, list[Run]] = defaultdict(list)
     for label, run in runs:
         rows[label].append(run)
@@ -95,7 +96,7 @@ def by_label(runs: Runs) -> dict[str, list[Run]]:
 
 
 def notes_on(runs: Runs) -> list[str]:
-    """Say what is mixed within rows, which was asked for, and what differs between rows."""
+    """List traits that are mixed within rows (--allow-mixed) and that differ between rows."""
     notes = []
     rows = by_label(runs)
     mixed = set()
@@ -117,7 +118,7 @@ def notes_on(runs: Runs) -> list[str]:
 
 
 def code_notes(runs: Sequence[Run]) -> list[str]:
-    """Say where runs come from different states of the code, or from one that no commit has."""
+    """Note whether runs come from several commits or from uncommitted code."""
     origins = [run.get("provenance") or {} for run in runs]
     commits = {origin["commit"] for origin in origins if origin.get("commit")}
     notes = []
@@ -125,5 +126,5 @@ def code_notes(runs: Sequence[Run]) -> list[str]:
         notes.append(f"The runs come from {len(commits)} commits of the code; see Versions.")
     if dirty := sum(bool(origin.get("dirty")) for origin in origins):
         have = "runs come" if dirty > 1 else "run comes"
-        notes.append(f"{dirty} {have} from code with changes that are in no commit.")
+        notes.append(f"{dirty} {have} from code with uncommitted changes.")
     return notes

@@ -1,4 +1,4 @@
-"""Paired comparison of every row with a baseline, over datasets and seeds."""
+"""Compare every row with a baseline by paired tests over datasets and seeds."""
 
 import math
 import statistics
@@ -23,18 +23,18 @@ from .settings import trained
 DEFAULT_BASELINE = "CoOp"
 TESTS = {"wilcoxon": "Wilcoxon signed-rank test", "t": "paired t test"}
 LEVEL = 0.05
-TIE = 1e-9  # accuracies are ratios of counts; equal counts may differ in the last bit
+TIE = 1e-9  # equal counts can give accuracies that differ in the last bit
 
 Place = tuple[str, int, str, int]  # dataset, shots, column, seed
 
 
 @dataclass
 class Pairs:
-    """The differences of a row to the baseline in one column.
+    """Differences between a row and the baseline in one column.
 
     Attributes:
-        gains: accuracy less the baseline's, one a pair, in %.
-        unlike: how many pairs were left out since the two runs differ in a trait.
+        gains: accuracy minus the baseline's, one per pair, in %.
+        unlike: number of pairs left out because the two runs differ in a trait.
     """
 
     gains: list[float] = field(default_factory=list)
@@ -43,11 +43,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a paired test says.
+    """Result of a paired test.
 
     Attributes:
-        p: two-sided; None when the test cannot say anything.
-        note: why not, or why with caution.
+        p: two-sided p-value; None if the test does not apply.
+        note: why it does not apply, or a caveat.
     """
 
     p: float | None
@@ -58,7 +58,7 @@ def paired_test(gains: Sequence[float], test: str = "wilcoxon") -> Verdict:
     """Test whether paired differences are centred at zero, two-sided.
 
     Args:
-        gains: the differences. The Wilcoxon test leaves out those that are zero.
+        gains: the differences. The Wilcoxon test leaves out zeros.
         test: "wilcoxon" or "t".
     """
     if test == "t":
@@ -81,19 +81,19 @@ def _t_test(gains: Sequence[float]) -> Verdict:
     if max(gains) - min(gains) < TIE:
         return Verdict(None, "all differences are equal")
     p = float(stats.ttest_1samp(gains, 0.0).pvalue)
-    few = "few pairs: p rests on the differences being normal" if len(gains) < 10 else ""
+    few = "few pairs: p assumes normally distributed differences" if len(gains) < 10 else ""
     return Verdict(p, few)
 
 
 def choose_baseline(runs: Runs, wanted: str | None) -> str | None:
-    """The name of the baseline's row.
+    """Return the name of the baseline's row.
 
     Args:
-        runs: with the names of their rows.
-        wanted: a row's name, or a method's that has one row; None for CoOp, if it is there.
+        runs: with their row names.
+        wanted: name of a row, or of a method with one row; None for CoOp, if present.
 
     Raises:
-        UserError: there is no such row, or the method has several.
+        UserError: the row does not exist, or the method has several rows.
     """
     labels = list(dict.fromkeys(label for label, _ in runs))
     name = wanted or DEFAULT_BASELINE
@@ -109,18 +109,18 @@ def choose_baseline(runs: Runs, wanted: str | None) -> str | None:
         raise UserError(f'--baseline "{name}" has several rows; name one of them: {names}')
     nearest = get_most_similar_str_to_a_from_b(name, labels)
     raise UserError(
-        f'--baseline "{name}" is none of the rows; did you mean "{nearest}"? '
-        f"There are: {', '.join(sorted(labels))}"
+        f'--baseline "{name}" is not a row; did you mean "{nearest}"? '
+        f"Available: {', '.join(sorted(labels))}"
     )
 
 
 def compare(runs: Runs, baseline: str, test: str = "wilcoxon") -> list[Listing]:
     """Compare every row with the baseline, protocol by protocol.
 
-    A pair is one dataset (and number of shots, and place of the test) with one seed.
+    A pair shares the dataset, number of shots, test set and seed.
 
     Args:
-        runs: with the names of their rows.
+        runs: with their row names.
         baseline: name of a row.
         test: "wilcoxon" or "t".
     """
@@ -139,7 +139,7 @@ def compare(runs: Runs, baseline: str, test: str = "wilcoxon") -> list[Listing]:
 
 
 def collect_pairs(protocol: str, runs: Runs, baseline: str) -> dict[tuple[str, str], Pairs]:
-    """The differences to the baseline by row and column; "all" is over all columns."""
+    """Collect the differences to the baseline by row and column; "all" is over all columns."""
     cells: defaultdict[str, dict[Place, Run]] = defaultdict(dict)
     for label, run in runs:
         dataset, shots = trained_on(run)
@@ -163,14 +163,14 @@ def collect_pairs(protocol: str, runs: Runs, baseline: str) -> dict[tuple[str, s
 
 
 def _column(protocol: str, run: Run) -> str:
-    """What the pairs of a comparison have in common: shots, half of the classes, or place."""
+    """Return a run's column: its shots, half of the classes, or test set."""
     if protocol == "few-shot":
         return shots_name(trained_on(run)[1])
     return COLUMNS[protocol](run)
 
 
 def _counterpart(place: Place, run: Run, cells: dict[Place, Run]) -> Run | None:
-    """The baseline's run of the same place; zero-shot CLIP has one for all shots and seeds."""
+    """Return the baseline's run of a cell; zero-shot CLIP has one for all shots and seeds."""
     if place in cells:
         return cells[place]
     for (dataset, *_), other in cells.items():
@@ -201,10 +201,10 @@ def _listing(
                 records.append(_record(label, column, baseline, found, verdict, test))
     tests = sum(record["p"] != "" for record in records)
     caption = (
-        f"Each row beside {baseline}: the difference of accuracies in percentage points, a pair "
-        f"being one dataset, number of shots and seed of both; two-sided p of the {TESTS[test]}. "
-        f"Pairs of one dataset are alike, and p is not adjusted for the {tests} "
-        f"test{'s' if tests != 1 else ''} of this table: a small p is a hint, no proof."
+        f"Difference to {baseline} in percentage points; a pair shares dataset, number of shots "
+        f"and seed; two-sided p of the {TESTS[test]}. Pairs of one dataset are not independent, "
+        f"and p is not adjusted for the {tests} test{'s' if tests != 1 else ''} of this table: a "
+        "small p is a hint, not proof."
     )
     header = ["method", "on", "difference", "pairs", "wins", "ties", "losses", "p", "note"]
     return Listing(name, f"Compared with {baseline}: {title}", caption, header, rows, records)
@@ -258,7 +258,7 @@ def _record(
 
 
 def show_p(p: float | None) -> str:
-    """A p-value for people."""
+    """Format a p-value."""
     if p is None or math.isnan(p):
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

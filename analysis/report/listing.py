@@ -1,4 +1,4 @@
-"""A table for people and programs, and how it is written as Markdown, CSV and LaTeX."""
+"""Tables, and their formatting as Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -31,26 +31,26 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Item:
-    """One cell.
+    """A table cell.
 
     Attributes:
-        text: as it is read.
-        value: what it is sorted by, and the number for programs; None for text.
-        lacks: what is missing from it, such as "2 of 3 seeds".
+        text: displayed text.
+        value: unrounded number, used for sorting; None for text.
+        missing: what is incomplete, such as "2 of 3 seeds".
         best: whether it is the best of its column and group.
-        link: address of what the text names; relative.
+        link: relative URL of the text's target.
     """
 
     text: str
     value: float | None = None
-    lacks: str = ""
+    missing: str = ""
     best: bool = False
     link: str = ""
 
     @property
     def full(self) -> str:
-        """The text with what is missing."""
-        return f"{self.text} ({self.lacks})" if self.lacks else self.text
+        """Text followed by what is missing."""
+        return f"{self.text} ({self.missing})" if self.missing else self.text
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Listing:
     """A table.
 
     Attributes:
-        name: of its files, without suffix.
+        name: file name without suffix.
         title: heading.
-        caption: what the numbers are.
-        header: names of the columns.
-        rows: the cells; a row whose first cell is "average" sums up.
-        records: for programs: one entry a number, or a row.
-        text_columns: how many columns at the left hold text.
-        source: "paper" where the numbers are the paper's.
-        grouped: whether rows with the same first cell belong together.
+        caption: description of the numbers.
+        header: column names.
+        rows: the cells; a row whose first cell is "average" is a summary.
+        records: machine-readable entries for the CSV, one per number or row.
+        text_columns: number of leading columns that hold text.
+        source: "paper" if the numbers are the paper's.
+        grouped: whether to group rows with the same first cell.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Listing:
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> Item:
-    """A number rounded for people; a dash where there is none."""
+    """Return a cell with a rounded number, or a dash for None."""
     if value is None:
         return Item(DASH)
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
@@ -91,17 +91,17 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> Item:
 
 
 def accuracy(score: Score | None, best: bool = False) -> Item:
-    """Mean ± standard deviation in %, and what is missing from it."""
+    """Return a cell with mean ± standard deviation in %, and what is missing."""
     if score is None:
         return Item(DASH)
     if not score.accuracies:
-        return Item(DASH, None, score.lacks)
+        return Item(DASH, None, score.missing)
     text = str(Score(score.accuracies))
-    return Item(text, score.mean, score.lacks, best)
+    return Item(text, score.mean, score.missing, best)
 
 
 def groups_of(listing: Listing) -> list[tuple[str, list[Sequence[Item]]]]:
-    """Neighbouring rows with the same first cell, under its text; all under "" if not grouped."""
+    """Group adjacent rows by the text of their first cell; one group "" if not grouped."""
     groups: list[tuple[str, list[Sequence[Item]]]] = []
     for row in listing.rows:
         name = row[0].text if listing.grouped else ""
@@ -112,7 +112,7 @@ def groups_of(listing: Listing) -> list[tuple[str, list[Sequence[Item]]]]:
 
 
 def to_markdown(listing: Listing) -> str:
-    """Heading, caption and table."""
+    """Format as a Markdown heading, caption and table."""
     cells = [[_markdown_cell(item.full) for item in row] for row in listing.rows]
     header = [_markdown_cell(name) for name in listing.header]
     table = tabulate(cells, header, tablefmt="github", stralign="left", disable_numparse=True)
@@ -124,12 +124,12 @@ def _markdown_cell(text: str) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    """Markdown lets HTML through; a name that looks like a tag or a link must stay a name."""
+    """Escape HTML tags and links, which Markdown would interpret."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
 def to_csv(listing: Listing) -> str:
-    """The records, one a line; lists are separated by spaces."""
+    """Format the records as CSV, one per line; lists are separated by spaces."""
     names = list(dict.fromkeys(name for record in listing.records for name in record))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, names, lineterminator="\n", restval="")
@@ -148,7 +148,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def to_latex(listing: Listing) -> str:
-    """A table environment with the rules of the package booktabs."""
+    """Format as a LaTeX table environment with booktabs rules."""
     letters = "l" * listing.text_columns + "r" * (len(listing.header) - listing.text_columns)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -179,9 +179,9 @@ def _latex_item(item: Item) -> str:
     text = latex(item.text)
     if item.best:
         text = f"\\textbf{{{text}}}"
-    return f"{text} \\emph{{({latex(item.lacks)})}}" if item.lacks else text
+    return f"{text} \\emph{{({latex(item.missing)})}}" if item.missing else text
 
 
 def latex(text: str) -> str:
-    """Text as LaTeX shows it."""
+    """Escape text for LaTeX."""
     return "".join(_LATEX.get(letter, letter) for letter in text)

@@ -1,5 +1,5 @@
 "use strict";
-// A click on a heading sorts the rows of each group; the page reads the same without.
+// A click on a column heading sorts the rows of each group; the page also works without scripts.
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.querySelectorAll("thead th")];
   heads.forEach((head, column) => {
@@ -19,7 +19,7 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
-// Numbers by value; cells without one stay last.
+// Compare numbers by value; cells without a number stay last.
 function compare(a, b, sign) {
   const [x, y] = [a, b].map((cell) => (cell.dataset.v === undefined ? NaN : Number(cell.dataset.v)));
   if (!isNaN(x) && !isNaN(y)) return sign * (x - y);

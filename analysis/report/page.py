@@ -1,7 +1,7 @@
-"""One page with everything: no file beside it is needed, no address is called.
+"""Render the report as one self-contained HTML page that loads no other file or URL.
 
-Jinja2 escapes whatever it fills in; what is ours (style, script, drawings) is marked so. A content
-security policy lets no script run but the page's own.
+Jinja2 escapes all values except our own style, script and drawings, which are `Markup`. A content
+security policy allows only the page's own script.
 """
 
 import base64
@@ -34,18 +34,18 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows.
+    """Content of the page.
 
     Attributes:
         title: heading.
-        facts: a few figures, each with its name.
-        notes: what to know before reading.
+        facts: summary figures as (name, value).
+        notes: caveats for the reader.
         results: tables of results.
         origin: tables about the runs.
-        points: of the figure; none without.
-        commands: that make runs again.
-        common: settings that all runs share.
-        folders: what the report is of.
+        points: points of the figure; empty for no figure.
+        commands: commands that repeat runs.
+        common: settings shared by all runs.
+        folders: folders or sweep of the report.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -86,7 +86,7 @@ def render(page: Page) -> str:
 
 
 def legend(points: Points) -> list[dict[str, str]]:
-    """How each line is drawn: label, colour, dashes and marker."""
+    """Return the label, colour, dashes and marker of each line."""
     learned = lines_of(points)
     zero_shot = sorted({method for method, _, _ in points if method.startswith(BASELINE)})
     entries = [

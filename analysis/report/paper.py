@@ -1,4 +1,4 @@
-"""The paper's numbers: what each stands for, so that ours can be put beside it."""
+"""The paper's numbers, each with the method, data and settings that it was measured with."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,8 @@ from .settings import NEMESIS
 PAPER = Path(__file__).parent.parent / "paper"
 SOURCE = "Nemesis, ICLR 2024"
 SHOTS = (1, 2, 4, 8, 16)
-ALL_SHOTS = 0  # stands for the mean over SHOTS
-# The paper's names of datasets where ours differ.
+ALL_SHOTS = 0  # placeholder for the mean over SHOTS
+# The paper's dataset names that differ from the registered ones.
 NAMES = {
     "DTD": "DescribableTextures",
     "Flowers102": "OxfordFlowers",
@@ -58,13 +58,13 @@ class PaperNumber:
 
     Attributes:
         table: such as "a5".
-        method: in our words: CoOp, CoOp+PUN, PLOT+PAN, ...
-        dataset: in our words; "average" over `datasets`.
+        method: row name in this repository: CoOp, CoOp+PUN, PLOT+PAN, ...
+        dataset: name in this repository; "average" over `datasets`.
         shots: per class; `ALL_SHOTS` for the mean over 1 to 16.
         column: "accuracy", "base", "new", "H", or the dataset tested on.
         value: the accuracy.
-        settings: of Nemesis, by dotted key, as far as the number depends on them.
-        datasets: what an average is over.
+        settings: the Nemesis settings, by dotted key, that the number depends on.
+        datasets: datasets of an average.
     """
 
     table: str
@@ -78,19 +78,19 @@ class PaperNumber:
 
     @property
     def backbone(self) -> str:
-        """Of the runs in the paper."""
+        """Backbone of the paper's runs."""
         return "ViT-B/16" if self.table == "a4" else "RN50"
 
 
 def read_table(file: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV as the paper has them."""
+    """Read the header and rows of one of the paper's tables."""
     with (PAPER / file).open(newline="", encoding="utf-8") as opened:
         header, *rows = csv.reader(opened)
     return header, rows
 
 
 def paper_numbers() -> list[PaperNumber]:
-    """Every accuracy of the paper's tables that `report.py` can put beside a run."""
+    """Return every accuracy of the paper's tables that `report.py` can compare with runs."""
     readers = {
         "1": _table_1,
         "2": _few_shot,
@@ -112,13 +112,13 @@ def _records(key: str) -> Iterator[dict[str, str]]:
 
 
 def _method(name: str) -> str:
-    """`CoOp+Nemesis (PAN)` is `CoOp+PAN` in our words."""
+    """Translate the paper's `CoOp+Nemesis (PAN)` to `CoOp+PAN`."""
     base, _, variant = name.partition("+Nemesis")
     return base + variant.replace(" (", "+").removesuffix(")")
 
 
 def _settings(method: str, row: Mapping[str, str], table: str, dataset: str) -> dict[str, Any]:
-    """What a run of this row must have been made with, by dotted key."""
+    """Return the settings that a run of this row must have, by dotted key."""
     if "+" not in method:
         return {}
     default = 0.1 if table == "2" else PER_DATASET_OMEGA.get(dataset, 1.0)
@@ -152,11 +152,11 @@ def _table_1(key: str) -> Iterator[PaperNumber]:
 
 
 def _table_4(key: str) -> Iterator[PaperNumber]:
-    """Omega is each dataset's own there, so it is not among the settings."""
+    """Yield the numbers of Table 4, whose omega differs per dataset and is not a setting."""
     for row in _records(key):
         for name, value in list(row.items())[1:]:
             beta = float(name)
-            method = "CoOp" + "+PUN" * (beta > 0) + "+PAN" * (beta < 1)
+            method = "CoOp" + ("+PUN" if beta > 0 else "") + ("+PAN" if beta < 1 else "")
             settings = {NEMESIS + "BETA": beta}
             shots, accuracy = int(row["shots"]), float(value)
             yield PaperNumber(key, method, AVERAGE, shots, "accuracy", accuracy, settings, ELEVEN)

@@ -1,4 +1,4 @@
-"""Where the numbers come from: the runs, their settings, commands and versions."""
+"""Tables of the runs behind a report: folders, settings, commands and versions."""
 
 import shlex
 from collections import Counter, defaultdict
@@ -21,7 +21,7 @@ SHOWN_TRAITS = ("backbone", "weights", "train_views", "size", "split")
 
 
 def runs_listing(runs: Runs, output: Path) -> Listing:
-    """Every run, with a link to its folder relative to the report's."""
+    """Tabulate every run, with a link to its folder relative to the report's."""
     rows = []
     records = []
     for label, run in runs:
@@ -75,16 +75,18 @@ def runs_listing(runs: Runs, output: Path) -> Listing:
 
 
 def _tested(run: Run) -> str:
-    """What a run was tested on, in a few words."""
+    """Describe a run's test set in a few words."""
     classes = run["subsample_classes"]
     words = [run["dataset"], *run["target_domains"]]
-    words += [f"{classes} classes"] * (classes != "all")
-    words += [run["split"]] * (run["split"] != "test")
+    if classes != "all":
+        words.append(f"{classes} classes")
+    if run["split"] != "test":
+        words.append(run["split"])
     return ", ".join(words)
 
 
 def settings_listing(runs: Runs) -> Listing:
-    """What the rows have not in common; several values of a row differ between data or shots."""
+    """Tabulate the settings that differ between rows or within one."""
     values: defaultdict[str, defaultdict[str, dict[str, None]]]
     values = defaultdict(lambda: defaultdict(dict))
     for label, run in runs:
@@ -109,8 +111,8 @@ def settings_listing(runs: Runs) -> Listing:
     ]
     header = ["method", *(key.removeprefix("TRAINER.") for key in keys)]
     caption = (
-        "What differs between rows, and what all of them share of backbone and data. Several "
-        "values in one cell belong to different datasets or shots."
+        "Settings that differ between rows, and each row's backbone and data. Several values in "
+        "one cell belong to different datasets or shots."
     )
     return Listing(
         "settings", "Settings", caption, header, rows, records, len(header), grouped=False
@@ -118,7 +120,7 @@ def settings_listing(runs: Runs) -> Listing:
 
 
 def common_settings(runs: Runs) -> str:
-    """The settings that all runs share, as YAML of dotted keys."""
+    """Return the settings shared by all runs, as YAML with dotted keys."""
     flats = [flat(trained(run)["config"]) for _, run in runs]
     shared = {
         key: value
@@ -130,22 +132,23 @@ def common_settings(runs: Runs) -> str:
 
 
 def command_of(run: Run, output: str) -> str:
-    """The command that makes a run again in a new folder.
+    """Return the command that repeats a run in a new folder.
 
     Args:
-        run: whose config.yaml lies in its folder.
+        run: a run with its config.yaml in its folder.
         output: the new folder.
     """
     words = ["python", "train.py", "--config-file", str(run["folder"] / CONFIG)]
     words += ["--output-dir", output]
     if run.get("model_dir"):
         words += ["--eval-only", "--model-dir", str(run["model_dir"])]
-        words += ["--ignore-mismatch"] * bool(run.get("ignored_mismatch"))
+        if run.get("ignored_mismatch"):
+            words.append("--ignore-mismatch")
     return shlex.join(words)
 
 
 def example_commands(runs: Runs) -> list[str]:
-    """The command of one training and of one evaluation."""
+    """Return the command of one training and of one evaluation."""
     kinds: dict[bool, Run] = {}
     for _, run in runs:
         kinds.setdefault("model_dir" in run, run)
@@ -153,7 +156,7 @@ def example_commands(runs: Runs) -> list[str]:
 
 
 def versions_listing(runs: Runs) -> Listing:
-    """Versions of the packages and devices of the runs, with how many runs had each."""
+    """Tabulate package versions and devices, with the number of runs of each."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _, run in runs:
         origin = run.get("provenance") or {}
@@ -168,7 +171,9 @@ def versions_listing(runs: Runs) -> Listing:
         for version, count in found.items()
     ]
     return Listing(
-        "versions", "Versions", "Of the runs.", ["what", "version"], rows, records, 2, grouped=False
+        *("versions", "Versions", "Versions of packages, code and devices of the runs."),
+        *(["what", "version"], rows, records, 2),
+        grouped=False,
     )
 
 
@@ -179,7 +184,7 @@ def _counted(found: Counter[str], total: int) -> str:
 
 
 def summary(runs: Runs) -> list[tuple[str, str]]:
-    """What the report is about, in a few figures: (name, value)."""
+    """Return the report's summary figures as (name, value)."""
     shots = sorted({trained_on(run)[1] for _, run in runs} - {0})
     seeds = sorted({run["seed"] for _, run in runs})
     backbones = sorted({str(run.get("backbone")) for _, run in runs})

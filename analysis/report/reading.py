@@ -1,4 +1,4 @@
-"""The finished runs below some folders; a damaged results.json is named, the others still count."""
+"""Find and check the finished runs below some folders; damaged results.json files are listed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from safeio.checksums import DamagedFile, read_sealed
 from safeio.errors import UserError
 from safeio.untrusted import harmless, shown
 
-# What every table needs of a run, with the types that it must have.
+# Required keys of results.json, with their types.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "trainer": str,
     "dataset": str,
@@ -25,7 +25,7 @@ NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "train_views": int,
     "config": dict,
 }
-# What it need not say, but must say in these types.
+# Optional keys, with their types.
 OPTIONAL: Mapping[str, type | tuple[type, ...]] = {
     "backbone": (str, NoneType),
     "device": (str, NoneType),
@@ -42,12 +42,12 @@ OF_SOURCE = ("trainer", "dataset", "shots", "seed", "subsample_classes", "config
 
 
 @dataclass(frozen=True)
-class Found:
-    """What lies below the folders.
+class RunIndex:
+    """The runs found below the folders.
 
     Attributes:
-        runs: the finished and tested runs: results.json, and "folder", where it lies.
-        damaged: files that cannot be used, each with the reason.
+        runs: finished and tested runs: the content of results.json and its "folder".
+        damaged: unusable files, each with the reason.
         untested: folders of finished runs that were not tested.
     """
 
@@ -56,67 +56,67 @@ class Found:
     untested: list[Path] = field(default_factory=list)
 
 
-def read_runs(folders: Sequence[Path]) -> Found:
-    """Read every results.json below the folders, each once.
+def read_runs(folders: Sequence[Path]) -> RunIndex:
+    """Read every results.json below the folders once.
 
     Raises:
-        UserError: a folder is missing, or holds no finished and tested run.
+        UserError: a folder does not exist, or contains no finished and tested run.
     """
-    found = Found()
+    index = RunIndex()
     files: dict[Path, Path] = {}  # the real file -> the path under which it was found
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; name folders that hold finished runs")
+            raise UserError(f"{folder} is not a folder; name folders that contain finished runs")
         below = sorted(folder.rglob(RESULTS))
         if not below:
             raise UserError(
-                f"{folder} holds no finished run (no {RESULTS} in it or below); name folders "
-                "that train.py or a script wrote to"
+                f"{folder} contains no finished run (no {RESULTS} in it or below); name output "
+                "folders of train.py or a script"
             )
         for path in below:
             files.setdefault(path.resolve(), path)
     for path in files.values():
-        _add(path, found)
-    if not found.runs:
-        reason = "; ".join(f"{path} is damaged: {why}" for path, why in found.damaged.items())
+        _add(path, index)
+    if not index.runs:
+        reason = "; ".join(f"{path} is damaged: {why}" for path, why in index.damaged.items())
         raise UserError(
-            f"There is no finished and tested run in {', '.join(map(str, folders))}"
+            f"Found no finished and tested run in {', '.join(map(str, folders))}"
             f"{f' ({reason})' if reason else ''}; train and test one first"
         )
-    return found
+    return index
 
 
-def _add(path: Path, found: Found) -> None:
+def _add(path: Path, index: RunIndex) -> None:
     try:
         run = harmless(read_sealed(path, LARGEST))
     except OSError as error:
-        found.damaged[path] = f"it cannot be read ({error.strerror})"
+        index.damaged[path] = f"it cannot be read ({error.strerror})"
         return
     except (DamagedFile, ValueError) as error:
-        found.damaged[path] = str(error).removeprefix(f"{path} is damaged: ")
+        index.damaged[path] = str(error).removeprefix(f"{path} is damaged: ")
         return
     if why := _fault(run):
-        found.damaged[path] = why
+        index.damaged[path] = why
     elif run["status"] != "finished":
         return
     elif run["accuracy"] is None:
-        found.untested.append(path.parent)
+        index.untested.append(path.parent)
     else:
-        found.runs.append({**run, "folder": path.parent})
+        index.runs.append({**run, "folder": path.parent})
 
 
 def _fault(run: Any) -> str:
-    """Say what keeps a results.json from being used; empty when nothing does."""
+    """Return why a results.json cannot be used; empty if it can."""
     if not isinstance(run, dict):
-        return "it is no JSON object"
+        return "it is not a JSON object"
     if "status" not in run:
         return "it has no status"
     if run["status"] != "finished":
         return ""
-    return _missing(run) or _unusable(run)
+    return _invalid_key(run) or _invalid_source(run)
 
 
-def _missing(run: Mapping[str, Any]) -> str:
+def _invalid_key(run: Mapping[str, Any]) -> str:
     for name, kind in NEEDED.items():
         if name not in run:
             return f"it has no {name}"
@@ -131,12 +131,12 @@ def _missing(run: Mapping[str, Any]) -> str:
     return ""
 
 
-def _unusable(run: Mapping[str, Any]) -> str:
+def _invalid_source(run: Mapping[str, Any]) -> str:
     source = run.get("source_run") or run
     if not isinstance(source, dict) or not all(
         isinstance(source.get(name), NEEDED[name]) for name in OF_SOURCE
     ):
-        return f"its source_run does not say {', '.join(OF_SOURCE)}"
+        return f"its source_run does not contain valid {', '.join(OF_SOURCE)}"
     if source["trainer"].endswith("Nemesis"):
         beta: Any = source["config"]
         for name in ("TRAINER", "NEMESIS", "BETA"):

@@ -1,4 +1,4 @@
-"""Rows are named by what differs between the runs found: `CoOp+PAN (omega 10, tau 0.9)`."""
+"""Name rows by the settings that differ between runs: `CoOp+PAN (omega 10, tau 0.9)`."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from analysis.protocols import trained_on
 from analysis.results import method_of
 from analysis.scores import Run, is_zero_shot
 
-# Where a run lies and runs, what its cell is keyed by, and what `TRAITS` stands for.
+# Paths and devices, keys of the cell, and settings that `TRAITS` covers.
 NO_SETTINGS = (
     *("VERSION", "OUTPUT_DIR", "RESUME", "SEED", "DEVICE", "USE_CUDA", "VERBOSE"),
     *("DATASET.ROOT", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES"),
@@ -18,7 +18,7 @@ NO_SETTINGS = (
     *("MODEL.CLIP.TEXT_MEMORY", "MODEL.CLIP.DOWNLOAD_ROOT", "MODEL.BACKBONE.NAME"),
     *("INPUT.TRAIN_VIEWS", "INPUT.SIZE"),
 )
-SETTINGS_ALL_THE_SAME = ("TEST.FINAL_MODEL",)  # below a prefix of NO_SETTINGS, and yet one
+EXCEPTIONS = ("TEST.FINAL_MODEL",)  # settings below a prefix of NO_SETTINGS
 NEMESIS = "TRAINER.NEMESIS."
 BETA = NEMESIS + "BETA"
 
@@ -26,12 +26,12 @@ Settings = dict[str, Any]
 
 
 def trained(run: Run) -> Run:
-    """The run that learned the prompt which this run tests; itself unless it is an evaluation."""
+    """Return the training run of the tested prompt: the run itself, or an evaluation's source."""
     return run.get("source_run") or run
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Every setting of a configuration by its dotted key."""
+    """Flatten a configuration to dotted keys."""
     settings: Settings = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -42,7 +42,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Settings:
 
 
 def settings_of(run: Run) -> Settings:
-    """What the training of a run could have had otherwise, by dotted key."""
+    """Return the settings of a run's training that can distinguish rows, by dotted key."""
     source = trained(run)
     nemesis = source["trainer"].endswith("Nemesis")
     return {
@@ -54,13 +54,13 @@ def settings_of(run: Run) -> Settings:
 
 def _is_setting(key: str) -> bool:
     below = any(f"{key}.".startswith(f"{prefix}.") for prefix in NO_SETTINGS)
-    return not below or key in SETTINGS_ALL_THE_SAME
+    return not below or key in EXCEPTIONS
 
 
 def _views(run: Run) -> int | None:
     source = trained(run)
     if is_zero_shot(source):
-        return None  # it is trained on nothing
+        return None  # it has no training
     return source.get("train_views", source["config"].get("INPUT", {}).get("TRAIN_VIEWS"))
 
 
@@ -80,7 +80,7 @@ def _precision(run: Run) -> str | None:
 
 
 def _data(run: Run, part: str) -> str | None:
-    """First digits of the hash of a part of the data; see dassl/engine/provenance.py."""
+    """Return the first digits of a data part's hash; see dassl/engine/provenance.py."""
     hashes = (run.get("provenance") or {}).get("data") or {}
     return (hashes.get(part) or "")[:8] or None
 
@@ -90,7 +90,7 @@ def _train_data(run: Run) -> str | None:
     return _data(run, "train_x") if learned_here else None
 
 
-# What runs of one row must share: a mean over different ones would stand for nothing.
+# Traits that all runs of a row must share, or their mean would be meaningless.
 TRAITS = {
     "backbone": lambda run: run.get("backbone"),
     "weights": lambda run: (run.get("weights_sha256") or "")[:8] or None,
@@ -115,12 +115,12 @@ TRAIT_NAMES = {
 
 @dataclass(frozen=True)
 class Rows:
-    """The runs with the names of their rows.
+    """Runs with their row names.
 
     Attributes:
-        runs: (name of the row, run).
-        keys: of each method, the settings that name its rows.
-        implied: of each method, settings that differ, too, but go with those.
+        runs: (row name, run).
+        keys: for each method, the settings that name its rows.
+        implied: for each method, differing settings that `keys` determine.
     """
 
     runs: list[tuple[str, Run]]
@@ -129,14 +129,14 @@ class Rows:
 
 
 def name_rows(runs: Sequence[Run], by: Sequence[str] = ()) -> Rows:
-    """Name the row of each run: its method, and the settings that tell rows of a method apart.
+    """Name the row of each run by its method and the settings that distinguish the method's rows.
 
-    A setting names rows where runs of one method with the same data differ in it. What differs only
-    between datasets or shots, such as the papers' epochs, names none.
+    A setting is part of the name if runs of one method on the same data differ in it. Settings that
+    differ only between datasets or shots, such as the papers' epochs, are not.
 
     Args:
         runs: finished runs.
-        by: traits (of `TRAITS`) that name rows as well.
+        by: traits (of `TRAITS`) to add to the names.
     """
     methods: defaultdict[str, list[tuple[Run, Settings]]] = defaultdict(list)
     for run in runs:
@@ -157,49 +157,49 @@ def name_rows(runs: Sequence[Run], by: Sequence[str] = ()) -> Rows:
 
 
 def _differing(members: Iterable[tuple[Run, Settings]]) -> set[str]:
-    """Settings in which runs of one method with the same data differ.
+    """Return the settings in which runs of one method on the same data differ.
 
-    A setting that one of them does not know (an older run's) is not known to differ.
+    A setting that an older run does not record is not counted as different.
     """
     seen: dict[Any, Any] = {}
     found = set()
     for run, settings in members:
-        place = (*trained_on(run), trained(run)["subsample_classes"])
+        data = (*trained_on(run), trained(run)["subsample_classes"])
         for key, value in settings.items():
-            if seen.setdefault((place, key), value) != value:
+            if seen.setdefault((data, key), value) != value:
                 found.add(key)
     return found
 
 
 def _importance(key: str) -> tuple[int, str]:
-    """Nemesis' settings first, then the methods' own, then the others."""
+    """Sort Nemesis settings first, then the methods' own, then the others."""
     return (0 if key.startswith(NEMESIS) else 1 if key.startswith("TRAINER.") else 2, key)
 
 
 def _without_implied(keys: list[str], all_settings: list[Settings]) -> tuple[list[str], list[str]]:
-    """Split off the keys whose value follows from those of keys before them."""
-    kept: list[str] = []
+    """Split off the keys whose values are determined by earlier keys."""
+    independent: list[str] = []
     implied: list[str] = []
     for key in keys:
         values: dict[Any, Any] = {}
         known = [settings for settings in all_settings if key in settings]
-        follows = kept and all(
-            values.setdefault(repr([settings.get(name) for name in kept]), settings[key])
+        follows = independent and all(
+            values.setdefault(repr([settings.get(name) for name in independent]), settings[key])
             == settings[key]
             for settings in known
         )
-        (implied if follows else kept).append(key)
-    return kept, implied
+        (implied if follows else independent).append(key)
+    return independent, implied
 
 
 def row_name(method: str, settings: Mapping[str, Any]) -> str:
-    """A method with the settings that name its row: `CoOp+PAN (omega 10, N 2)`."""
+    """Return a row name: the method and its settings, such as `CoOp+PAN (omega 10, N 2)`."""
     parts = [f"{name} {show(value)}" for name, value in settings.items()]
     return f"{method} ({', '.join(parts)})" if parts else method
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The last part of each key, or as many as tell it from the others."""
+    """Return the last part of each key, or the last two parts if it is ambiguous."""
     last = [key.rpartition(".")[2] for key in keys]
     return {
         key: _spelt(name) if last.count(name) == 1 else ".".join(key.split(".")[-2:]).lower()
@@ -212,7 +212,7 @@ def _spelt(name: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A setting's value for people."""
+    """Format a setting's value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""A report of runs that were planned: what is done of them, and what is missing."""
+"""Finished and missing runs of a sweep, for its report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +12,14 @@ from .listing import Listing, groups_of
 
 
 @dataclass(frozen=True)
-class Planned:
-    """The runs that a report is to be of, whatever else lies beside them.
+class SweepStatus:
+    """The finished and missing runs of a sweep.
 
     Attributes:
-        name: where they are described.
-        done: folders of the finished runs, each with the name of its row.
-        missing: what is not done, as `as_run` says it, with the names of the rows.
-        rows: the names of the rows, in their order.
+        name: the sweep file.
+        done: row name of each finished run, by folder.
+        missing: the other runs, as `as_run` describes them, with their row names.
+        rows: the row names in order.
     """
 
     name: str
@@ -29,16 +29,16 @@ class Planned:
 
     @property
     def state(self) -> str:
-        """How much is done, in a sentence."""
+        """One sentence on how many runs are done."""
         total = len(self.done) + len(self.missing)
         return f"{len(self.done)} of the {total} runs of {self.name} are done."
 
 
 def as_run(config: Mapping[str, Any], source: Run | None = None) -> Run:
-    """What results.json will say about a run that is not done; its accuracy is None.
+    """Return what results.json will contain for an unfinished run, with accuracy None.
 
     Args:
-        config: its whole configuration, as plain dictionaries.
+        config: its complete configuration as nested dictionaries.
         source: for an evaluation, the run whose model is tested.
     """
     run = {
@@ -52,7 +52,7 @@ def as_run(config: Mapping[str, Any], source: Run | None = None) -> Run:
 
 
 def in_order(listing: Listing, rows: Sequence[str]) -> Listing:
-    """The listing with the methods' rows in this order, dataset by dataset."""
+    """Return the listing with the rows of each dataset in the order of `rows`."""
     if "method" not in listing.header:
         return listing
     at = listing.header.index("method")

@@ -1,11 +1,20 @@
-"""The paper's numbers beside ours, where they are about the same data and backbone."""
+"""Compare accuracies with the paper's numbers for the same data, method and backbone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.results import method_of
-from analysis.scores import AVERAGE, Run, Runs, Score, average, natural_order, paper_order
+from analysis.scores import (
+    AVERAGE,
+    Run,
+    Runs,
+    Score,
+    average,
+    natural_order,
+    paper_order,
+    seeds_name,
+)
 from clip.download import MODELS
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 from safeio.errors import UserError
@@ -26,13 +35,13 @@ from .paper import (
 )
 from .settings import Settings, settings_of, trained
 
-METHOD_OF_PAPER = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "CLASS_TOKEN_POSITION": "end"}
+PAPER_SETTINGS = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "CLASS_TOKEN_POSITION": "end"}
 SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Match:
-    """A number of the paper and ours."""
+    """A number of the paper and the corresponding number of this repository."""
 
     label: str
     theirs: PaperNumber
@@ -40,34 +49,34 @@ class Match:
 
 
 def wanted_tables(names: Sequence[str]) -> list[str]:
-    """Keys of the paper's tables that were asked for, such as "a5".
+    """Return the keys of the requested tables of the paper, such as "a5".
 
     Raises:
-        UserError: there is no such table here.
+        UserError: a requested table is not available.
     """
     keys = [name.lower().removeprefix("table").strip(" _") for name in names]
     for name, key in zip(names, keys, strict=True):
         if key not in FILES:
             nearest = get_most_similar_str_to_a_from_b(key, FILES)
             raise UserError(
-                f'--paper "{name}" is no table of the paper that is here; did you mean '
-                f'"{nearest}"? There are: {", ".join(FILES)}'
+                f'--paper "{name}" is not an available table of the paper; did you mean '
+                f'"{nearest}"? Available: {", ".join(FILES)}'
             )
     return list(dict.fromkeys(keys))
 
 
 def find_matches(runs: Runs, tables: Tables) -> list[Match]:
-    """Our numbers that stand for the same as one of the paper's.
+    """Match each number of the paper with the rows of the same experiment.
 
-    They have its backbone, dataset, method, shots and Nemesis settings. What else differs,
-    `deviations` says.
+    A match has the same backbone, dataset, method, shots and Nemesis settings. `deviations` lists
+    the other differences.
     """
     rows = by_label(runs)
     matches = []
     for theirs in paper_numbers():
         for label, members in rows.items():
-            concerned = [run for run in members if _concerns(run, theirs)]
-            if not concerned or not all(_fits(run, theirs) for run in concerned):
+            same_data = [run for run in members if _same_data(run, theirs)]
+            if not same_data or not all(_same_method(run, theirs) for run in same_data):
                 continue
             ours = _ours(label, theirs, tables)
             if ours is not None and ours.accuracies:
@@ -75,8 +84,8 @@ def find_matches(runs: Runs, tables: Tables) -> list[Match]:
     return matches
 
 
-def _concerns(run: Run, theirs: PaperNumber) -> bool:
-    """Whether a run's data and shots are those of a number of the paper."""
+def _same_data(run: Run, theirs: PaperNumber) -> bool:
+    """Return whether a run has the data and shots of a number of the paper."""
     source = trained(run)
     return (
         source["dataset"] in (theirs.datasets or (theirs.dataset,))
@@ -85,8 +94,8 @@ def _concerns(run: Run, theirs: PaperNumber) -> bool:
     )
 
 
-def _fits(run: Run, theirs: PaperNumber) -> bool:
-    """Whether a run has the method, backbone and Nemesis settings of a number of the paper."""
+def _same_method(run: Run, theirs: PaperNumber) -> bool:
+    """Return whether a run has the method, backbone and Nemesis settings of a paper's number."""
     return (
         method_of(trained(run)) == theirs.method
         and _has_backbone(run, theirs.backbone)
@@ -104,7 +113,7 @@ def _has_settings(ours: Settings, theirs: Mapping[str, Any]) -> bool:
 
 
 def _ours(label: str, theirs: PaperNumber, tables: Tables) -> Score | None:
-    """Our number; an average only when it is over the paper's datasets."""
+    """Return this repository's number; an average only if it is over the paper's datasets."""
     if theirs.datasets:
         cells = tables.scores if theirs.column == "accuracy" else tables.other
         found = {key[1] for key in cells if key[0] == label and cells[key].accuracies} - {AVERAGE}
@@ -119,7 +128,7 @@ def _ours(label: str, theirs: PaperNumber, tables: Tables) -> Score | None:
 
 
 def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
-    """What in the matching runs is not as in the paper, a sentence each."""
+    """List how the matching runs deviate from the paper's setting."""
     labels = {match.label for match in matches}
     found: dict[str, None] = {}
     for label, run in runs:
@@ -128,16 +137,14 @@ def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
         source = trained(run)
         views = source["config"].get("INPUT", {}).get("TRAIN_VIEWS", 0)
         if views:
-            found[f"trained on {views} kept views of each picture"] = None
+            found[f"trained on {views} cached augmentations of each image"] = None
         for key, value in settings_of(run).items():
             node, _, name = key.rpartition(".")
             own = node == f"TRAINER.{source['trainer'].removesuffix('Nemesis').upper()}"
             wanted = (
-                4
-                if name == "N_CTX" and "CoCoOp" in source["trainer"]
-                else METHOD_OF_PAPER.get(name)
+                4 if name == "N_CTX" and "CoCoOp" in source["trainer"] else PAPER_SETTINGS.get(name)
             )
-            if own and name in METHOD_OF_PAPER and value != wanted:
+            if own and name in PAPER_SETTINGS and value != wanted:
                 found[f"{name} {value!r} instead of {wanted!r}"] = None
         if run["split"] != "test":
             found[f"tested on {run['split']}"] = None
@@ -145,12 +152,12 @@ def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
     fewest = min(counts, default=SEEDS)
     if fewest < SEEDS:
         few = "as few as " if max(counts) > fewest else ""
-        found[f"{few}{fewest} seed{'s' * (fewest > 1)} instead of {SEEDS}"] = None
+        found[f"{few}{seeds_name(fewest)} instead of {SEEDS}"] = None
     return list(found)
 
 
 def _is_over_seeds(theirs: PaperNumber) -> bool:
-    """Whether our number has an item a seed; a mean of means and H have one in all."""
+    """Return whether the number has one accuracy per seed, unlike H and a mean of means."""
     return theirs.dataset != AVERAGE and theirs.shots != ALL_SHOTS and theirs.column != "H"
 
 
@@ -167,7 +174,7 @@ def _order(match: Match) -> tuple[Any, ...]:
 
 
 def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
-    """Our numbers, the paper's and the difference."""
+    """Tabulate this repository's numbers, the paper's and their differences."""
     if not matches:
         return None
     rows = []
@@ -194,24 +201,26 @@ def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
                 "ours": ours.mean,
                 "ours_std": ours.std,
                 "seeds": len(ours.accuracies),
-                "lacks": ours.lacks,
+                "lacks": ours.missing,
                 "paper": theirs.value,
                 "difference": ours.mean - theirs.value,
                 "paper_table": theirs.table.upper(),
             }
         )
     differing = deviations(runs, matches)
-    notes = f" Ours differ from the paper's setting: {'; '.join(differing)}." if differing else ""
+    notes = f" Deviations from the paper's setting: {'; '.join(differing)}." if differing else ""
     if any(match.theirs.shots == ALL_SHOTS for match in matches):
         notes += (
-            " Tables A6 and A7 do not say their shots; ours is the mean over 1, 2, 4, 8 and 16."
+            " Tables A6 and A7 do not state their shots; this repository's number is the mean over "
+            "1, 2, 4, 8 and 16."
         )
     caption = (
-        f"Ours: mean ± standard deviation over the seeds; paper: as printed in {SOURCE}; "
-        f"difference: ours less the paper's, in percentage points.{notes}"
+        f"This repository: mean ± standard deviation over seeds; paper: as printed in {SOURCE}; "
+        f"difference: this repository minus paper, in percentage points.{notes}"
     )
-    header = ["dataset", "method", "on", "ours", "paper", "difference", "source"]
-    return Listing("paper", "Beside the paper", caption, header, rows, records, text_columns=3)
+    header = ["dataset", "method", "on", "this repository", "paper", "difference", "source"]
+    title = "Comparison with the paper"
+    return Listing("paper", title, caption, header, rows, records, text_columns=3)
 
 
 def _on(theirs: PaperNumber) -> str:
@@ -223,7 +232,7 @@ def _on(theirs: PaperNumber) -> str:
 
 
 def printed_tables(keys: Iterable[str]) -> list[Listing]:
-    """The paper's tables as they are."""
+    """Return the paper's tables as printed."""
     listings = []
     for key in keys:
         for index, file in enumerate(FILES[key]):
@@ -231,9 +240,9 @@ def printed_tables(keys: Iterable[str]) -> list[Listing]:
             text = sum(not _is_number(name, rows, at) for at, name in enumerate(header))
             listings.append(
                 Listing(
-                    f"paper_table_{key}{'_' * bool(index)}{index or ''}",
+                    f"paper_table_{key}_{index}" if index else f"paper_table_{key}",
                     f"The paper's Table {key.upper()}: {TITLES[key]}",
-                    f"The paper's own numbers ({SOURCE}), on its own data: they say nothing about "
+                    f"The paper's own numbers ({SOURCE}), on its own data; they do not apply to "
                     "runs on other data. Accuracy in %; columns 1 to 16 are shots per class.",
                     header,
                     [[_printed(cell) for cell in row] for row in rows],
@@ -261,15 +270,15 @@ def _printed(text: str) -> Item:
     return Item(text or DASH, _value(text))
 
 
-def why_none(runs: Runs) -> str:
-    """Say why no number of the paper stands beside ours."""
+def why_no_matches(runs: Runs) -> str:
+    """Explain why no number of the paper can be compared with these runs."""
     theirs = set(ELEVEN)
     if not any(trained(run)["dataset"] in theirs for _, run in runs):
         data = ", ".join(sorted({run["dataset"] for _, run in runs}))
         return (
             f"The paper's numbers are for other data (its eleven public datasets, not {data}), so "
-            "none stands beside ours; --paper TABLE shows one of its tables apart."
+            "none can be compared; --paper TABLE shows one of its tables separately."
         )
     if not any(_has_backbone(run, name) for _, run in runs for name in ("RN50", "ViT-B/16")):
-        return "The paper's numbers are for RN50 and ViT-B/16, so none stands beside ours."
-    return "None of these rows has the settings of a number in the paper."
+        return "The paper's numbers are for RN50 and ViT-B/16, so none can be compared."
+    return "No row has the settings of a number in the paper."
