@@ -1,14 +1,14 @@
-r"""What a step costs: the textbook way of tuning prompts beside ours, in one run.
+r"""Benchmark the cost of a step: this repository against a reference implementation, in one run.
 
     python bench.py --quick                      # RN50, 100 classes: two minutes on two cores
     python bench.py --targets                    # every row of the target table: seven minutes
     python bench.py --corruption                 # a corrupted prompt: three minutes
-    python bench.py                              # everything, hours on two cores
+    python bench.py                              # all cases: hours on two cores
     python bench.py --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
-    python bench.py --table a8                   # the paper's table of costs beside ours
-    python bench.py --loading                    # does loading keep up with the tower: minutes
+    python bench.py --table a8                   # the paper's table of costs, measured
+    python bench.py --loading                    # data loading against the image encoder: minutes
 
-Exit codes: 0 done, 2 a mistake in the command (one sentence says which).
+Exit codes: 0 done, 2 an error in the command (stated in one sentence).
 """
 
 from dassl.startup import importing
@@ -29,7 +29,7 @@ with importing(__name__):
     from analysis.cost.loading import measure_loading, write_loading_report
     from analysis.cost.parity import parity
     from analysis.cost.report import environment, write_report
-    from analysis.cost.run import Effort, Entries, full_plan, quick_plan, run_plan, target_plan
+    from analysis.cost.run import Effort, Entries, full_jobs, quick_jobs, run_jobs, target_jobs
     from analysis.cost.synthetic import Backbone, class_names
     from analysis.cost.tables import BASELINE, TABLES, classes_of, write_cost_table
     from dassl.config import load_config
@@ -40,13 +40,13 @@ with importing(__name__):
 
 BACKBONES = ("RN50", "ViT-B/16")
 CLASSES = (10, 100, 1000)
-# Repetitions of each workload, and seconds after which it sits out the rest of them.
+# Repetitions of each workload, and seconds after which it skips the remaining ones.
 EFFORT = {"quick": (2, 5.0), "targets": (15, 20.0), "full": (5, 90.0)}
 CHECKED = ("coop",)  # the tests check every method
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
     size = parser.add_mutually_exclusive_group()
@@ -55,12 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--targets", action="store_true", help="all targets: also memory and C = 1000"
     )
     size.add_argument(
-        "--loading", action="store_true", help="images/s of loading beside encoding: RN50 and mini"
+        "--loading", action="store_true", help="images/s of loading and encoding: RN50 and mini"
     )
     size.add_argument(
         "--corruption",
         action="store_true",
-        help="a process per corrupted prompt beside one pass: RN50, 100 classes, on the CPU",
+        help="corrupted prompts, one process each or one pass: RN50, 100 classes, on the CPU",
     )
     size.add_argument("--table", choices=TABLES, help="the paper's table of costs, measured")
     add("--backbones", nargs="+", metavar="NAME", help=f"default {' '.join(BACKBONES)}; also mini")
@@ -73,18 +73,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--cases", nargs="+", metavar="CASE", help=f"some of: {' '.join(CASES)}")
     add("--repetitions", type=int, help="of each workload, default 5 (--quick: 2, --targets: 15)")
-    add("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch on the CPU")
+    add("--threads", type=int, default=torch.get_num_threads(), help="PyTorch's CPU threads")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     add("--output-dir", type=Path, default=Path("output/bench"), help="default output/bench")
     return parser
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be measured, and fill in the defaults.
+    """Check the values and the combination of flags.
 
     Raises:
-        UserError: an unknown case, a number of classes that ImageNet's names do not give, fewer
-            than one repetition or thread, or --quick or --targets with a selection.
+        UserError: a case is unknown, a number of classes is above the number of ImageNet's, there
+            is less than one repetition or thread, or --quick or --targets has a selection.
     """
     names = len(imagenet_classnames())
     for key in ("repetitions", "threads"):
@@ -107,26 +107,26 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _check_selection(arguments: argparse.Namespace) -> None:
-    """Refuse a selection beside a flag that makes it."""
+    """Check that a flag with a fixed selection is not combined with another selection."""
     if arguments.table and arguments.cases:
-        raise UserError("--table says which cases are measured; leave out --cases.")
+        raise UserError("--table determines the cases; leave out --cases.")
     fixed = arguments.quick or arguments.targets
     if fixed and (arguments.backbones or arguments.classes or arguments.cases):
         raise UserError(
-            "--quick and --targets say what is measured; leave out --backbones, --classes and "
-            "--cases."
+            "--quick and --targets determine the measurements; leave out --backbones, --classes "
+            "and --cases."
         )
 
 
 def run_loading(arguments: argparse.Namespace) -> None:
-    """Measure loading beside encoding, and say where the report is.
+    """Measure loading and encoding, and write and print the report.
 
     Raises:
-        UserError: classes or cases are given; or the device is not there.
-        UserError: an unknown backbone.
+        UserError: classes or cases are passed, the device is not available, or a backbone is
+            unknown.
     """
     if arguments.classes or arguments.cases:
-        raise UserError("--loading has no --classes and no --cases; leave them out.")
+        raise UserError("--loading does not accept --classes or --cases; leave them out.")
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
     backbones = [Backbone.find(name) for name in arguments.backbones or ("RN50", "mini")]
     folder = Path(prepare_output_dir(str(arguments.output_dir)))
@@ -138,11 +138,10 @@ def run_loading(arguments: argparse.Namespace) -> None:
 
 
 def run_cases(arguments: argparse.Namespace) -> None:
-    """Measure the cases of a plan, both sides, by turns.
+    """Measure the selected cases on both sides, and write and print the report.
 
     Raises:
-        UserError: the device is not there.
-        UserError: an unknown backbone.
+        UserError: the device is not available, or a backbone is unknown.
     """
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
     fixed = arguments.quick or arguments.targets
@@ -155,16 +154,16 @@ def run_cases(arguments: argparse.Namespace) -> None:
     effort = Effort(arguments.repetitions or repetitions, budget, arguments.threads)
     classes = sorted(set(arguments.classes or CLASSES))
     cases = list(dict.fromkeys(arguments.cases or CASES))
-    plan = full_plan(classes, cases)
+    jobs = full_jobs(classes, cases)
     if fixed:
-        plan = quick_plan() if arguments.quick else target_plan()
+        jobs = quick_jobs() if arguments.quick else target_jobs()
 
     measured, differences = [], {}
-    print(f"{len(plan) * len(backbones)} measurements on {device} ...", flush=True)
+    print(f"{len(jobs) * len(backbones)} measurements on {device} ...", flush=True)
     for backbone in backbones:
         setting = Setting(backbone, class_names(3), device)
         differences[backbone.name] = max(parity(setting, CHECKED).values())
-        measured += run_plan(backbone, plan, device, effort)
+        measured += run_jobs(backbone, jobs, device, effort)
     entries = Entries(measured)
     figures = draw_all(entries, folder)
     print(write_report(folder, entries, environment(device, effort), differences, figures))
@@ -174,11 +173,10 @@ def run_cases(arguments: argparse.Namespace) -> None:
 
 
 def run_table(arguments: argparse.Namespace) -> None:
-    """Measure the cases of one of the paper's tables, both sides, and write it.
+    """Measure the cases of one of the paper's tables on both sides, and write and print it.
 
     Raises:
-        UserError: the device is not there.
-        UserError: an unknown backbone.
+        UserError: the device is not available, or a backbone is unknown.
     """
     key = arguments.table
     device = choose_device(load_config(opts=["DEVICE", arguments.device]))
@@ -188,18 +186,18 @@ def run_table(arguments: argparse.Namespace) -> None:
     repetitions, budget = EFFORT["full"]
     effort = Effort(arguments.repetitions or repetitions, budget, arguments.threads)
     classes = sorted(set(arguments.classes or classes_of(key)))
-    jobs = full_plan(classes, [BASELINE, *TABLES[key].columns])
-    plan = [replace(job, memory=False) for job in jobs]
-    measured = [entry for one in backbones for entry in run_plan(one, plan, device, effort)]
+    jobs = full_jobs(classes, [BASELINE, *TABLES[key].columns])
+    jobs = [replace(job, memory=False) for job in jobs]
+    measured = [entry for one in backbones for entry in run_jobs(one, jobs, device, effort)]
     print(write_cost_table(key, Entries(measured), folder, environment(device, effort)))
     print(f"Table: {folder / f'table_{key}.md'}  JSON: {folder / f'table_{key}.json'}")
 
 
 def run_corruption(arguments: argparse.Namespace) -> None:
-    """Measure a corrupted prompt, report, and say where the report is.
+    """Measure a corrupted prompt, and write and print the report.
 
     Raises:
-        UserError: an unknown backbone.
+        UserError: a backbone is unknown.
     """
     backbone = Backbone.find((arguments.backbones or BACKBONES)[0])
     classes, repetitions = (arguments.classes or [100])[0], arguments.repetitions or 3
@@ -214,11 +212,10 @@ def run_corruption(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, report and say where the report is.
+    """Run the selected benchmark.
 
     Raises:
-        UserError: see `check`; or the device is not there.
-        UserError: an unknown backbone.
+        UserError: see `check`; or the device is not available, or a backbone is unknown.
     """
     check(arguments)
     if arguments.loading:
@@ -232,7 +229,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

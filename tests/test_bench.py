@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 import bench
 from analysis.cost import measure
-from analysis.cost.cases import CASES, OurSide, PlainSide, Setting
+from analysis.cost.cases import CASES, ReferenceSide, RepositorySide, Setting
 from analysis.cost.parity import METHODS, parity
 from analysis.cost.report import target_rows
-from analysis.cost.run import Entries, Entry, full_plan, target_plan
+from analysis.cost.run import Entries, Entry, full_jobs, target_jobs
 from analysis.cost.synthetic import Backbone, class_names
 from clip.build import build_random
 from clip.config import ARCHITECTURES
@@ -50,7 +50,7 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Setting(backbone, class_names(5), torch.device("cpu"))
 
 
-def test_plain_and_ours_compute_the_same(setting: Setting) -> None:
+def test_both_sides_compute_the_same(setting: Setting) -> None:
     differences = parity(setting)
     assert len(differences) == 5 * len(METHODS)
     wrong = {key: value for key, value in differences.items() if value > TOLERANCE}
@@ -79,10 +79,10 @@ def test_a_small_configuration_runs_to_the_end(
 
 
 def test_every_case_runs_on_both_sides(setting: Setting) -> None:
-    sides = PlainSide(setting), OurSide(setting)
+    sides = ReferenceSide(setting), RepositorySide(setting)
     for case in CASES.values():
         for side in sides:
-            if isinstance(side, OurSide) or case.plain_as is None:
+            if isinstance(side, RepositorySide) or case.reference_as is None:
                 side.workload(case)()
 
 
@@ -90,11 +90,11 @@ def test_what_does_not_fit_is_said_and_not_tried(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "available_memory", lambda: 2**20)
-    assert "GiB are free" in measure.why_not(CASES["coop"], "plain", setting)
-    assert measure.why_not(CASES["coop"], "ours", setting) == ""
+    assert "GiB are free" in measure.why_skipped(CASES["coop"], "plain", setting)
+    assert measure.why_skipped(CASES["coop"], "ours", setting) == ""
     large = ARCHITECTURES["RN50"]
-    assert measure.plain_memory(CASES["coop"], large, 1000) > 24 * 2**30
-    assert measure.plain_memory(CASES["text_forward"], large, 1000) < 6 * 2**30
+    assert measure.reference_memory(CASES["coop"], large, 1000) > 24 * 2**30
+    assert measure.reference_memory(CASES["text_forward"], large, 1000) < 6 * 2**30
 
 
 def test_an_allocation_beyond_the_free_memory_is_an_entry(
@@ -103,22 +103,22 @@ def test_an_allocation_beyond_the_free_memory_is_an_entry(
     def fail() -> None:
         raise RuntimeError("DefaultCPUAllocator: not enough memory")
 
-    monkeypatch.setattr(OurSide, "workload", lambda *_: fail)
+    monkeypatch.setattr(RepositorySide, "workload", lambda *_: fail)
     monkeypatch.setattr(measure, "_limit_memory", lambda free: None)
     assert "did not fit" in str(measure._peak_here("coop", "ours", setting, 1))
 
 
-def test_a_plain_workload_of_two_cases_is_measured_once() -> None:
-    jobs = [(job.case, job.side) for job in full_plan([5], ["coop", "coop_cached"])]
+def test_a_reference_workload_of_two_cases_is_measured_once() -> None:
+    jobs = [(job.case, job.side) for job in full_jobs([5], ["coop", "coop_cached"])]
     assert jobs == [("coop", "plain"), ("coop", "ours"), ("coop_cached", "ours")]
-    alone = [(job.case, job.side) for job in full_plan([5], ["coop_cached"])]
+    alone = [(job.case, job.side) for job in full_jobs([5], ["coop_cached"])]
     assert alone == [("coop_cached", "plain"), ("coop_cached", "ours")]
     entries = Entries([Entry("RN50", 5, "coop", "plain", seconds=1.0)])
     assert entries.find("RN50", 5, "coop_cached", "plain") is entries.all[0]
 
 
-def test_the_target_plan_measures_every_target_once() -> None:
-    jobs = target_plan()
+def test_the_target_jobs_measure_every_target_once() -> None:
+    jobs = target_jobs()
     keys = [(job.classes, job.case, job.side) for job in jobs]
     assert len(set(keys)) == len(keys)
     entries = [

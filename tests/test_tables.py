@@ -158,8 +158,8 @@ def test_a_table_of_costs_has_the_papers_numbers_beside_ours(tmp_path: Path) -> 
     ]
     assert rows[0] == ["classes", "whose", "N=1", "N=2", "N=4", "N=8", "N=16", "CoOp, s"]
     assert [row[:2] for row in rows[2:]] == [
-        ["10", "plain, mini"],
-        ["10", "ours, mini"],
+        ["10", "reference, mini"],
+        ["10", "this repository, mini"],
         ["10", "paper, EuroSAT"],
     ]
     assert rows[-1][2:] == ["1.2", "1.2", "1.2", "1.4", "1.8", "-"]

@@ -1,1 +1,1 @@
-"""What a step costs: the framework's way beside the plain one, measured in the same run."""
+"""Benchmark of the cost of a step: this repository against a reference implementation."""

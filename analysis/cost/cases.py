@@ -1,6 +1,6 @@
-"""What is measured: every case as a callable, the plain way and through the real trainers.
+"""Benchmark cases as callables, for the reference implementation and the registered trainers.
 
-Images are noise, class names are ImageNet's, prompts are random: none of it changes the cost.
+Images are noise, class names are ImageNet's, prompts are random: none of these affects the cost.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trainers.nemesis import rescale
 
-from .plain import PlainCLIP, plain_clip
-from .plain_methods import PlainCoCoOp, PlainCoOp, PlainNemesis, PlainPLOT
+from .reference_clip import ReferenceCLIP, build_reference_clip
+from .reference_methods import ReferenceCoCoOp, ReferenceCoOp, ReferenceNemesis, ReferencePLOT
 from .synthetic import (
     N_CTX,
     PROMPT_SETS,
@@ -25,8 +25,8 @@ from .synthetic import (
 
 Workload = Callable[[], object]
 
-PLAIN, OURS = "plain", "ours"
-SIDES = (PLAIN, OURS)
+REFERENCE, REPOSITORY = "plain", "ours"  # "side" in bench.json
+SIDES = {REFERENCE: "reference", REPOSITORY: "this repository"}  # with their names in tables
 STUDY_IMAGES = 200
 TEST_IMAGES = 500
 TEST_BATCH = 100
@@ -35,19 +35,19 @@ TAU = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the report.
+    """One row of the report.
 
     Attributes:
-        title: what the line says.
-        kind: which method of `PlainSide` and `OurSide` makes it.
-        trainer: the registered trainer of ours.
+        title: label of the row.
+        kind: method of `ReferenceSide` and `RepositorySide` that makes the workload.
+        trainer: name of the registered trainer.
         beta: Nemesis' beta, None without Nemesis.
         n: PAN's N.
-        batch: images of a training step.
-        sets: prompts per class that are trained at once, for the estimate of memory.
-        plain_as: the case whose plain workload is this one's, too.
-        prompts: in one workload of ours, when seconds are given per prompt.
-        test_images: of an evaluation.
+        batch: images per training step.
+        sets: prompts per class trained at once, for the memory estimate.
+        reference_as: case with the same reference workload, which is measured once.
+        prompts: prompts per workload of this repository, if seconds are per prompt.
+        test_images: images per evaluation.
     """
 
     title: str
@@ -57,13 +57,13 @@ class Case:
     n: int = 1
     batch: int = 32
     sets: int = 1
-    plain_as: str | None = None
+    reference_as: str | None = None
     prompts: int = 1
     test_images: int = TEST_IMAGES
 
     @property
     def learns(self) -> bool:
-        """Whether a backward pass keeps the activations of the plain text tower."""
+        """Whether a backward pass stores the activations of the reference text encoder."""
         return self.kind in ("text_backward", "step", "cached_step")
 
 
@@ -76,7 +76,7 @@ CASES: dict[str, Case] = {
     "text_backward": Case("text forward + backward", "text_backward"),
     "text_corrupted": Case("text forward of 16 corrupted prompts", "text_corrupted"),
     "coop": Case("CoOp step"),
-    "coop_cached": Case("CoOp step, cached views", "cached_step", plain_as="coop"),
+    "coop_cached": Case("CoOp step, cached views", "cached_step", reference_as="coop"),
     "pun": Case("PUN step", trainer="CoOpNemesis", beta=1.0),
     "pan1": _pan(1),
     "pan2": _pan(2),
@@ -92,65 +92,67 @@ CASES: dict[str, Case] = {
     ),
     "evaluation": Case(f"evaluation, {TEST_IMAGES} images", "evaluation"),
     "evaluation_again": Case(
-        "evaluation of a second prompt", "evaluation_again", plain_as="evaluation"
+        "evaluation of a second prompt", "evaluation_again", reference_as="evaluation"
     ),
 }
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all workloads of a comparison share."""
+    """Backbone, class names and device shared by all workloads of a comparison."""
 
     backbone: Backbone
     classnames: Sequence[str]
     device: torch.device
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of a training step."""
+        """Return images and labels of a training step."""
         images = random_images(size, self.backbone, self.device)
         return images, random_labels(size, len(self.classnames), self.device)
 
     def test_batches(self, images: int) -> tuple[Tensor, ...]:
-        """The images of a test set."""
+        """Return the images of a test set in batches."""
         return random_images(images, self.backbone, self.device, seed=1).split(TEST_BATCH)
 
 
-class PlainSide:
-    """The textbook's workloads; the model is loaded once."""
+class ReferenceSide:
+    """Workloads of the reference implementation; the model is loaded once."""
 
-    methods = {"CoCoOp": PlainCoCoOp, "PLOT": PlainPLOT, "PLOTNemesis": PlainPLOT}
+    methods = {"CoCoOp": ReferenceCoCoOp, "PLOT": ReferencePLOT, "PLOTNemesis": ReferencePLOT}
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.clip_model: PlainCLIP = plain_clip(setting.backbone.load(setting.device).model)
+        self.clip_model: ReferenceCLIP = build_reference_clip(
+            setting.backbone.load(setting.device).model
+        )
 
     def workload(self, case: Case) -> Workload:
-        """What is timed."""
-        case = CASES[case.plain_as] if case.plain_as else case
+        """Return the callable to measure."""
+        case = CASES[case.reference_as] if case.reference_as else case
         sets = (case.sets,) if case.trainer.startswith("PLOT") else ()
         shape = (*sets, N_CTX, self.setting.backbone.config.transformer_width)
         ctx = 0.02 * torch.randn(shape, device=self.setting.device)
-        method = self.methods.get(case.trainer, PlainCoOp)
+        method = self.methods.get(case.trainer, ReferenceCoOp)
         model = method(self.clip_model, self.setting.classnames, ctx)
         workload: Workload = getattr(self, f"_{case.kind}")(model, case)
         return workload
 
-    def _text_forward(self, model: PlainCoOp, _: Case) -> Workload:
+    def _text_forward(self, model: ReferenceCoOp, _: Case) -> Workload:
         return torch.no_grad()(lambda: model.text_features(model.ctx))
 
-    def _text_backward(self, model: PlainCoOp, _: Case) -> Workload:
+    def _text_backward(self, model: ReferenceCoOp, _: Case) -> Workload:
         return lambda: model.text_features(model.ctx).sum().backward()
 
-    def _text_corrupted(self, model: PlainCoOp, _: Case) -> Workload:
+    def _text_corrupted(self, model: ReferenceCoOp, _: Case) -> Workload:
         corrupted = rescale(model.ctx.detach(), torch.arange(N_CTX), TAU)
         return torch.no_grad()(lambda: [model.text_features(ctx) for ctx in corrupted])
 
-    def _step(self, model: PlainCoOp, case: Case) -> Workload:
+    def _step(self, model: ReferenceCoOp, case: Case) -> Workload:
         images, labels = self.setting.batch(case.batch)
-        nemesis = None if case.beta is None else PlainNemesis(case.beta, case.n, TAU)
+        nemesis = None if case.beta is None else ReferenceNemesis(case.beta, case.n, TAU)
         return lambda: model.step(images, labels, nemesis)
 
-    def _evaluation(self, model: PlainCoOp, case: Case) -> Workload:
+    def _evaluation(self, model: ReferenceCoOp, case: Case) -> Workload:
         batches = self.setting.test_batches(case.test_images)
 
         @torch.no_grad()
@@ -160,22 +162,22 @@ class PlainSide:
 
         return run
 
-    def _corruption(self, model: PlainCoOp, case: Case) -> Workload:
-        """One corrupted prompt: a process of its own evaluates it as any other prompt."""
+    def _corruption(self, model: ReferenceCoOp, case: Case) -> Workload:
+        """Evaluate one corrupted prompt from scratch, as a separate process does."""
         with torch.no_grad():
             model.ctx[0] *= TAU
         return self._evaluation(model, case)
 
 
-class OurSide:
-    """The same through the registered trainers; each is built once."""
+class RepositorySide:
+    """The same workloads with the registered trainers; each is built once."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self._trainers: dict[str, Any] = {}
 
     def trainer(self, name: str) -> Any:
-        """The trainer of this name."""
+        """Return the trainer of this name."""
         if name not in self._trainers:
             setting = self.setting
             self._trainers[name] = synthetic_trainer(
@@ -184,7 +186,7 @@ class OurSide:
         return self._trainers[name]
 
     def workload(self, case: Case) -> Workload:
-        """What is timed."""
+        """Return the callable to measure."""
         workload: Workload = getattr(self, f"_{case.kind}")(self.trainer(case.trainer), case)
         return workload
 
@@ -206,7 +208,7 @@ class OurSide:
         images, labels = self.setting.batch(case.batch)
 
         def run() -> dict[str, Any]:
-            if case.beta is not None:  # one trainer serves every variant
+            if case.beta is not None:  # all Nemesis variants share one trainer
                 trainer.norm_penalty = replace(trainer.norm_penalty, beta=case.beta, n=case.n)
             summary: dict[str, Any] = trainer.forward_backward({"img": images, "label": labels})
             return summary
@@ -237,7 +239,7 @@ class OurSide:
         return lambda: match_test_set(trainer.model, features)
 
     def _corruption(self, trainer: Any, case: Case) -> Workload:
-        """All prompts at once; the test set is encoded for them all."""
+        """Evaluate all prompts at once on a test set that is encoded once."""
         batches = self.setting.test_batches(case.test_images)
         ctx = trainer.model.prompt_learner.ctx.detach()
         corrupted = rescale(ctx, torch.arange(N_CTX, device=ctx.device), TAU)
@@ -252,16 +254,16 @@ class OurSide:
 
 @torch.no_grad()
 def encode_test_set(model: Any, batches: Sequence[Tensor]) -> Tensor:
-    """Image features (B, E) of a test set, as a first evaluation computes them."""
+    """Compute the image features (B, E) of a test set, as the first evaluation does."""
     return torch.cat([model.image_features(images) for images in batches])
 
 
 @torch.no_grad()
 def match_test_set(model: Any, features: Tensor, ctx: Tensor | None = None) -> Tensor:
-    """Logits (G, B, C) of encoded images, as an evaluation that finds them in a cache does."""
+    """Compute logits (G, B, C) from image features, as an evaluation with cached features does."""
     return model.logits(features, model.prompt_learner() if ctx is None else ctx)
 
 
-def make_side(side: str, setting: Setting) -> PlainSide | OurSide:
-    """The plain side or ours."""
-    return PlainSide(setting) if side == PLAIN else OurSide(setting)
+def make_side(side: str, setting: Setting) -> ReferenceSide | RepositorySide:
+    """Return the workloads of the reference implementation or of this repository."""
+    return ReferenceSide(setting) if side == REFERENCE else RepositorySide(setting)

@@ -1,7 +1,7 @@
-"""What a corrupted prompt costs: a process for each, as published code does it, beside one pass.
+"""Compare the cost of a corrupted prompt: one process each, as in published code, or one pass.
 
-Everything is real: a run of train.py on a data set in CoOp's layout (noise for images), processes
-that test one corrupted prompt each (`plain_process`), and the study that corrupt.py makes.
+The benchmark runs train.py on a dataset in CoOp's layout (with noise as images), processes that
+test one corrupted prompt each (`reference_process`), and the study of corrupt.py.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ TEST_IMAGES = 200
 PLAN = Plan(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))  # 20 corruptions
 TARGET = 100.0
 NOTES = """\
-Plain: a process per corruption starts Python, loads CLIP, decodes and encodes the test set, encodes
-the prompts over 77 tokens and counts; the median of several processes. Ours: the study of {count}
-corruptions of the same finished run, whose test has left the image features behind, per corruption.
-The other rows are whole processes of corrupt.py, all that starting takes included, spread over the
-{count} corruptions; the full study of a prompt has 160."""
+Reference: a process per corruption starts Python, loads CLIP, decodes and encodes the test set,
+encodes the prompts over 77 tokens and counts; median over several processes. This repository: the
+study of {count} corruptions of the same finished run with cached image features, per corruption.
+The other rows are whole processes of corrupt.py, including start-up, divided by the {count}
+corruptions; the full study of a prompt has 160."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Cost:
     """Seconds per corruption.
 
     Attributes:
-        plain: a process each.
-        ours: one study.
+        plain: reference implementation, one process each.
+        ours: this repository, one study.
         command: a whole process of corrupt.py.
-        first_command: one that has to compute the image features.
-        difference: by how many images the two sides' counts differ at most.
+        first_command: a whole process of corrupt.py without cached image features.
+        difference: largest difference between the two sides' counts of correct images.
     """
 
     plain: float
@@ -64,12 +64,12 @@ class Cost:
 
     @property
     def ratio(self) -> float:
-        """Plain over ours."""
+        """Seconds of the reference implementation over seconds of this repository."""
         return self.plain / self.ours
 
 
 def _write_dataset(root: Path, backbone: Backbone, classes: int, images: int) -> None:
-    """Noise in the layout of Caltech101, which like any other is a folder and a split file."""
+    """Write noise images and a split file in the layout of Caltech101."""
     folder, side = root / "caltech-101", backbone.config.image_resolution
     pictures = folder / "101_ObjectCategories"
     pictures.mkdir(parents=True)
@@ -85,7 +85,7 @@ def _write_dataset(root: Path, backbone: Backbone, classes: int, images: int) ->
 
 
 def _weights_file(backbone: Backbone, folder: Path) -> str:
-    """Where both sides load the weights from: random ones are saved once, in OpenAI's precision."""
+    """Return the weights file of both sides; random weights are saved in OpenAI's precision."""
     if not backbone.weights.startswith(RANDOM_PREFIX):
         return backbone.weights
     state = backbone.load(torch.device("cpu")).model.state_dict()
@@ -96,7 +96,7 @@ def _weights_file(backbone: Backbone, folder: Path) -> str:
 
 
 def make_run(backbone: Backbone, classes: int, images: int, folder: Path) -> Path:
-    """A finished CoOp run of one epoch in the folder."""
+    """Train CoOp for one epoch and return the run's folder."""
     _write_dataset(folder / "data", backbone, classes, images)
     side = backbone.config.image_resolution
     settings: dict[str, Any] = {
@@ -126,7 +126,7 @@ def make_run(backbone: Backbone, classes: int, images: int, folder: Path) -> Pat
 
 
 def _call(threads: int, *arguments: str) -> tuple[float, str]:
-    """Seconds and output of a Python process in the checkout."""
+    """Return the seconds and output of a Python process in the checkout."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -139,8 +139,8 @@ def _call(threads: int, *arguments: str) -> tuple[float, str]:
     return time.perf_counter() - start, done.stdout
 
 
-def _ours(run_dir: Path, plan: Plan) -> tuple[float, Study]:
-    """Seconds of a study of prompts that have been tested as they are, and its results."""
+def _time_study(run_dir: Path, plan: Plan) -> tuple[float, Study]:
+    """Return the seconds of a study whose uncorrupted prompt is already tested, and its results."""
     (run_dir / "corruption.json").unlink(missing_ok=True)
     subject = Subject(run_dir)
     subject.study(Plan((), ()))
@@ -150,7 +150,7 @@ def _ours(run_dir: Path, plan: Plan) -> tuple[float, Study]:
 
 
 def _command(run_dir: Path, plan: Plan, threads: int, cached: bool) -> float:
-    """Seconds of a whole process of corrupt.py."""
+    """Return the seconds of a whole process of corrupt.py."""
     (run_dir / "corruption.json").unlink()
     if not cached:
         for path in (run_dir.parent / "data" / "features").iterdir():
@@ -169,64 +169,65 @@ def measure(
     images: int = TEST_IMAGES,
     plan: Plan = PLAN,
 ) -> Cost:
-    """Measure both sides on one finished run, by turns.
+    """Measure both sides alternately on one finished run.
 
     Args:
         backbone: random weights of an architecture, or a file.
         classes: C.
-        repetitions: of each side.
-        threads: of PyTorch.
-        images: of the test set.
+        repetitions: repetitions per side.
+        threads: PyTorch's threads.
+        images: size of the test set.
         plan: RESCALE at some positions.
     """
     corruptions = plan.corruptions(N_CTX)
-    plain, ours, differences = [], [], []
+    reference, repository, differences = [], [], []
     with TemporaryDirectory() as name, tqdm(total=repetitions, disable=None) as bar:
         run_dir = make_run(backbone, classes, images, Path(name))
         for number in range(repetitions):
-            seconds, study = _ours(run_dir, plan)
-            ours.append(seconds / len(corruptions))
+            seconds, study = _time_study(run_dir, plan)
+            repository.append(seconds / len(corruptions))
             one = corruptions[number * len(corruptions) // repetitions]
-            process = ("analysis.cost.plain_process", str(run_dir))
-            seconds, said = _call(threads, "-m", *process, str(one.position), str(one.value))
-            plain.append(seconds)
-            differences.append(abs(int(said.split()[-1]) - study.entries[one]["correct"]))
+            process = ("analysis.cost.reference_process", str(run_dir))
+            seconds, output = _call(threads, "-m", *process, str(one.position), str(one.value))
+            reference.append(seconds)
+            differences.append(abs(int(output.split()[-1]) - study.entries[one]["correct"]))
             bar.update()
-        kept, first = (_command(run_dir, plan, threads, cached) for cached in (True, False))
+        cached, first = (_command(run_dir, plan, threads, cached) for cached in (True, False))
     return Cost(
-        plain=statistics.median(plain),
-        ours=statistics.median(ours),
-        command=kept / len(corruptions),
+        plain=statistics.median(reference),
+        ours=statistics.median(repository),
+        command=cached / len(corruptions),
         first_command=first / len(corruptions),
         difference=max(differences),
     )
 
 
 def report(cost: Cost, folder: Path, settings: Mapping[str, Any]) -> str:
-    """Write corruption.md and corruption.json into the folder; returns the Markdown."""
+    """Write corruption.md and corruption.json to the folder and return the Markdown."""
     count = len(PLAN.corruptions(N_CTX))
     rows = {
         "one process per corruption, 77 tokens": cost.plain,
-        "ours, one pass": cost.ours,
+        "this repository, one pass": cost.ours,
         f"whole corrupt.py / {count}": cost.command,
-        f"whole corrupt.py / {count}, no kept features": cost.first_command,
+        f"whole corrupt.py / {count}, no cached features": cost.first_command,
     }
     table = tabulate(
         [[title, f"{taken:.3g}", f"{cost.plain / taken:.3g}"] for title, taken in rows.items()],
-        ["a corrupted prompt", "seconds", "plain / this"],
+        ["a corrupted prompt", "seconds", "speed-up over the reference"],
         tablefmt="github",
         disable_numparse=True,
     )
-    kept = "yes" if cost.ratio >= TARGET else "no"
-    said = ", ".join(f"{key} {value}" for key, value in settings.items())
+    met = "yes" if cost.ratio >= TARGET else "no"
+    measured_with = ", ".join(f"{key} {value}" for key, value in settings.items())
     text = "\n\n".join(
         [
-            "# What a corrupted prompt costs",
-            f"Measured with {said}.",
+            "# Cost of a corrupted prompt",
+            f"Measured with {measured_with}.",
             table,
-            f"Target: plain / ours >= {TARGET:g}; measured {cost.ratio:.3g}; met: {kept}.",
+            f"Target: reference / this repository >= {TARGET:g}; measured {cost.ratio:.3g}; "
+            f"met: {met}.",
             NOTES.format(count=count),
-            f"Both sides' counts of correct images differ by at most {cost.difference}.",
+            f"The sides' counts of correct images differ by at most {cost.difference}.",
         ]
     )
     write_atomic(folder / "corruption.md", lambda path: path.write_text(text + "\n", "utf-8"))

@@ -1,4 +1,4 @@
-"""Cost over PAN's N and over the number of classes, beside what the paper reports."""
+"""Figures of the cost over PAN's N and over the number of classes, with the paper's values."""
 
 import csv
 import functools
@@ -10,7 +10,7 @@ from typing import Any
 from analysis.figures import COLOURS, MARKERS, plt
 from safeio.files import write_atomic
 
-from .cases import OURS, SIDES
+from .cases import REFERENCE, REPOSITORY, SIDES
 from .run import Entries
 from .tables import read_paper, relative
 
@@ -20,7 +20,7 @@ OVER_CLASSES = {"pun": ("PUN", "PUN_x"), "pan1": ("PAN", "PAN_x"), "plot": ("PLO
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a figure; `index` chooses colour and marker."""
+    """One line of a figure; `index` selects colour and marker."""
 
     label: str
     points: dict[int, float]
@@ -33,16 +33,16 @@ def _measured(values: dict[int, float | None]) -> dict[int, float]:
 
 
 def cost_over_n(entries: Entries, backbone: str, classes: int) -> list[Series]:
-    """PAN step / CoOp step for each N: ours, plain, and the paper's Table A9."""
+    """Return PAN step / CoOp step for each N: this repository, reference, the paper's Table A9."""
     series = [
         Series(
-            f"{side}, {classes} classes",
+            f"{SIDES[side]}, {classes} classes",
             _measured(
                 {n: relative(entries, backbone, classes, key, side) for key, n in OVER_N.items()}
             ),
             index,
         )
-        for index, side in enumerate(reversed(SIDES))
+        for index, side in enumerate((REPOSITORY, REFERENCE))
     ]
     rows = {row["dataset"]: row for row in read_paper("a9")}
     for index, dataset in enumerate(("ImageNet", "Caltech101"), 2):
@@ -54,29 +54,29 @@ def cost_over_n(entries: Entries, backbone: str, classes: int) -> list[Series]:
 
 
 def cost_over_classes(entries: Entries, backbone: str) -> list[Series]:
-    """PUN, PAN and PLOT steps / CoOp step for each number of classes: ours and Table A8."""
+    """Return step / CoOp step of PUN, PAN and PLOT for each number of classes, and Table A8's."""
     counts = sorted({entry.classes for entry in entries.all})
     rows = read_paper("a8")
     series = []
     for index, (key, (label, column)) in enumerate(OVER_CLASSES.items()):
-        ours = {count: relative(entries, backbone, count, key, OURS) for count in counts}
+        own = {count: relative(entries, backbone, count, key, REPOSITORY) for count in counts}
         paper = {int(row["classes"]): float(row[column]) for row in rows if row[column]}
-        series.append(Series(f"{label}, ours", _measured(ours), index))
+        series.append(Series(f"{label}, this repository", _measured(own), index))
         series.append(Series(f"{label}, paper, its own GPU", paper, index, dashed=True))
     return series
 
 
 def draw_all(entries: Entries, folder: Path) -> list[Path]:
-    """Draw what was measured, for every backbone; returns the PNGs.
+    """Draw the figures of every backbone and return the PNG paths.
 
-    Beside each stand a PDF and a CSV with its points.
+    Each figure is also written as PDF, and its points as CSV.
     """
     paths = []
     for backbone in dict.fromkeys(entry.backbone for entry in entries.all):
         name = "".join(letter if letter.isalnum() else "_" for letter in backbone)
         counts = {e.classes for e in entries.all if e.backbone == backbone and e.case in OVER_N}
         timed = sorted(
-            count for count in counts if relative(entries, backbone, count, "pan1", OURS)
+            count for count in counts if relative(entries, backbone, count, "pan1", REPOSITORY)
         )
         if not timed:
             continue
@@ -108,15 +108,15 @@ def _draw(series: Sequence[Series], path: Path, title: str, xlabel: str) -> None
             markersize=4,
             label=line.label,
         )
-    _dress(axis, series, title, xlabel)
-    for suffix in ("png", "pdf"):  # named to savefig, which is given a temporary file
+    _format_axis(axis, series, title, xlabel)
+    for suffix in ("png", "pdf"):  # explicit, since savefig writes to a temporary file name
         save = functools.partial(figure.savefig, dpi=160, format=suffix)
         write_atomic(path.with_suffix(f".{suffix}"), save)
     plt.close(figure)
     write_atomic(path.with_suffix(".csv"), lambda to: _write_csv(series, to))
 
 
-def _dress(axis: Any, series: Sequence[Series], title: str, xlabel: str) -> None:
+def _format_axis(axis: Any, series: Sequence[Series], title: str, xlabel: str) -> None:
     every = sorted({x for line in series for x in line.points})
     axis.set_xscale("log", base=2 if every[-1] <= 16 else 10)
     ticks = every if every[-1] <= 16 else [10, 100, 1000]

@@ -1,7 +1,7 @@
-"""Whether loading keeps up with the tower: images per second from files against encoding.
+"""Compare the speed of data loading with the image encoder, in images per second.
 
-Everything is an evaluation's own code: `build_data_loader` with the test transform, and the tower
-of `ZeroshotCLIP`. The figures of one tower are measured by turns in one process.
+Both are an evaluation's own code: `build_data_loader` with the test transform, and the image
+encoder of `ZeroshotCLIP`. The workloads of one encoder alternate in one process.
 """
 
 import os
@@ -31,26 +31,27 @@ from .run import Effort
 from .synthetic import Backbone, class_names, synthetic_trainer
 
 IMAGES = 500
-WIDTH, HEIGHT = 500, 375  # of the photographs of many public datasets
+WIDTH, HEIGHT = 500, 375  # common in public datasets
 ENCODE = "encoding alone"
 NOTES = """\
-Loading is decoding, the test transform and making batches of {batch}; encoding is the tower on
-batches that are in memory. A ratio above 1 says that loading is faster than the tower. Workers are
-processes of their own (DATALOADER.NUM_WORKERS, at most one a core); where they share the cores with
-the tower, "both" says what they reach together. Starting the workers is part of the time: about
-half a second, most of it on few small images, for which the bundled configurations take none."""
+Loading is decoding, the test transform and collating batches of {batch}; encoding is the image
+encoder on batches in memory. A ratio above 1 means that loading is faster than the encoder. Workers
+are separate processes (DATALOADER.NUM_WORKERS, at most one per core); if they share the cores with
+the encoder, "both" is the throughput of loading and encoding combined. The time includes starting
+the workers, about half a second; it dominates for few small images, for which the bundled
+configurations use no workers."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One line of the report.
+    """One row of the report.
 
     Attributes:
-        images: what was loaded.
-        backbone: the tower's name.
+        images: description of the images.
+        backbone: name of the backbone.
         what: loading, encoding, or both.
-        per_second: images a second, the median of the repetitions.
-        runs: images a second of every repetition.
+        per_second: images per second, median over the repetitions.
+        runs: images per second of every repetition.
         ratio: `per_second` over that of encoding alone.
     """
 
@@ -63,7 +64,7 @@ class Speed:
 
 
 def make_photographs(folder: Path, count: int = IMAGES) -> list[str]:
-    """JPEGs of smooth random colours with some noise, which compress about as photographs do."""
+    """Write JPEGs of smooth random colours with noise, which compress like photographs."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -78,27 +79,27 @@ def make_photographs(folder: Path, count: int = IMAGES) -> list[str]:
 
 
 def make_scenes(folder: Path, count: int = IMAGES) -> list[str]:
-    """Scenes of the bundled benchmark."""
+    """Write scenes of the bundled benchmark."""
     slugs = [concept.slug for concept in concepts_of("activities")][: -(-count // SCENES)]
     write_scenes(SOURCE_STYLES[0], slugs, folder)
     return [str(path) for path in sorted(folder.rglob("*.png"))][:count]
 
 
 def worker_count() -> int:
-    """DATALOADER.NUM_WORKERS' default, at most one a core."""
+    """Return the default of DATALOADER.NUM_WORKERS, at most one per core."""
     return min(get_cfg_default().DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
 
 
 def measure_loading(
     backbone: Backbone, device: torch.device, effort: Effort, count: int = IMAGES
 ) -> list[Speed]:
-    """Measure one tower: the bundled one with its scenes, any other with photographs.
+    """Measure one backbone: the bundled one with its scenes, any other with photographs.
 
     Args:
-        backbone: the tower.
-        device: where it encodes.
-        effort: repetitions, and how long one workload may take.
-        count: images.
+        backbone: the CLIP to measure.
+        device: device of the encoder.
+        effort: repetitions and time budget per workload.
+        count: number of images.
     """
     scenes = backbone.name == "mini"
     with TemporaryDirectory() as folder:
@@ -129,13 +130,13 @@ def measure_loading(
 def make_workloads(
     backbone: Backbone, device: torch.device, paths: Sequence[str]
 ) -> dict[str, Workload]:
-    """Loading without and with workers, encoding, and both."""
+    """Return workloads for loading with and without workers, encoding, and both."""
     opts = ("INPUT.INTERPOLATION", "bicubic", "INPUT.TRANSFORMS", ["normalize"])
     trainer = synthetic_trainer("ZeroshotCLIP", backbone, class_names(2), device, *opts)
     items = [Datum(path) for path in paths]
     workers = worker_count()
-    alone, helped = (_loader(trainer.cfg, items, number) for number in (0, workers))
-    batches = [batch["img"] for batch in alone]
+    in_process, with_workers = (_loader(trainer.cfg, items, number) for number in (0, workers))
+    batches = [batch["img"] for batch in in_process]
 
     def load(loader: Iterable[Any]) -> Workload:
         return lambda: [None for _ in loader]
@@ -149,11 +150,11 @@ def make_workloads(
         return lambda: encode(batch["img"] for batch in loader)
 
     return {
-        "loading, this process": load(alone),
-        f"loading, {workers} workers": load(helped),
+        "loading, this process": load(in_process),
+        f"loading, {workers} workers": load(with_workers),
         ENCODE: lambda: encode(batches),
-        "both, this process": both(alone),
-        f"both, {workers} workers": both(helped),
+        "both, this process": both(in_process),
+        f"both, {workers} workers": both(with_workers),
     }
 
 
@@ -171,15 +172,16 @@ def _loader(cfg: Any, items: Sequence[Datum], workers: int) -> Iterable[Any]:
 
 
 def write_loading_report(folder: Path, speeds: Sequence[Speed], settings: dict[str, Any]) -> str:
-    """Write loading.md and loading.json into the folder, each atomically; returns the Markdown."""
+    """Write loading.md and loading.json to the folder and return the Markdown."""
     rows = [
         [speed.images, speed.backbone, speed.what, f"{speed.per_second:.0f}", f"{speed.ratio:.2f}"]
         for speed in speeds
     ]
-    header = ["images", "tower", "what", "images/s", "x encoding"]
+    header = ["images", "backbone", "what", "images/s", "x encoding"]
     table = tabulate(rows, header, tablefmt="github", disable_numparse=True)
-    said = ", ".join(f"{key} {value}" for key, value in settings.items())
-    parts = ["# Loading", f"Measured with {said}.", table, NOTES.format(batch=TEST_BATCH)]
+    measured_with = ", ".join(f"{key} {value}" for key, value in settings.items())
+    notes = NOTES.format(batch=TEST_BATCH)
+    parts = ["# Loading", f"Measured with {measured_with}.", table, notes]
     text = "\n\n".join(parts) + "\n"
     write_atomic(folder / "loading.md", lambda path: path.write_text(text, encoding="utf-8"))
     contents = {"settings": settings, "speeds": [asdict(speed) for speed in speeds]}

@@ -1,4 +1,4 @@
-"""How it is measured: seconds by turns in one process, peak memory in a process of its own."""
+"""Measure seconds, alternating in one process, and peak memory, in a separate process each."""
 
 import gc
 import multiprocessing
@@ -17,9 +17,9 @@ import torch
 
 from clip.config import CLIPConfig
 
-from .cases import CASES, PLAIN, Case, Setting, Workload, make_side
+from .cases import CASES, REFERENCE, Case, Setting, Workload, make_side
 
-# A first run that is longer than this also counts: what it pays once is small beside it.
+# A longer first run counts as a repetition: one-off costs are negligible in it.
 LONGEST_WARM_UP = 2.0
 STATUS = Path("/proc/self/status")
 GIB = 2**30
@@ -33,20 +33,20 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """Median over the repetitions."""
         return statistics.median(self.seconds)
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Peak memory in bytes: above the loaded model, and in all (the process, or CUDA's tensors)."""
+    """Peak memory in bytes: above the loaded model, and total (process, or CUDA tensors)."""
 
     above: int
     total: int
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was told: it works on its own."""
+    """Wait until an asynchronous device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -54,7 +54,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def seconds_of(workload: Workload, device: torch.device) -> float:
-    """Wall clock of one run."""
+    """Return the wall-clock seconds of one run."""
     gc.collect()
     synchronise(device)
     start = time.perf_counter()
@@ -70,14 +70,14 @@ def time_by_turns(
     device: torch.device,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Timing]:
-    """Run all workloads one after the other, again and again: what disturbs one disturbs all.
+    """Time all workloads in rounds, so that disturbances affect all of them alike.
 
     Args:
         workloads: by name.
-        repetitions: rounds.
-        budget: seconds after which a workload, run at least once, sits out the later rounds.
-        device: to wait for.
-        done: is told the name after every round of a workload.
+        repetitions: number of rounds.
+        budget: seconds after which a workload skips the remaining rounds; it runs at least once.
+        device: device to synchronise.
+        done: called with the workload's name after each of its rounds.
     """
     timings = {name: Timing() for name in workloads}
     for name, workload in workloads.items():
@@ -97,7 +97,7 @@ def time_by_turns(
 
 
 def available_memory() -> int:
-    """Bytes that a new process may use without pushing others out."""
+    """Return the bytes that a new process can use without swapping."""
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():
@@ -106,15 +106,15 @@ def available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def plain_memory(case: Case, config: CLIPConfig, classes: int) -> int:
-    """What the plain way of a case needs above the model, estimated in bytes.
+def reference_memory(case: Case, config: CLIPConfig, classes: int) -> int:
+    """Estimate the bytes that a case's reference implementation needs above the model.
 
-    For the backward pass a block keeps 14 rows of width D per token, in fp32: the inputs of both
-    norms, queries, keys, values and the mixed values, and in QuickGELU, four times as wide, the
-    input and its sigmoid (the frozen linear layers keep nothing). In passing, a block holds about
-    as much once. A quarter is added for what allocators leave lying; with 100 classes on RN50 a
-    CoOp step was then estimated at 3.7 GiB and measured at 3.6 and 3.95. The image tower is allowed
-    12 MiB an image of 224 x 224 pixels.
+    For the backward pass, a block stores 14 rows of width D per token in fp32: the inputs of both
+    norms, queries, keys, values and the attention output, and the input of QuickGELU and its
+    sigmoid, four times as wide (frozen linear layers store nothing). Temporary tensors of one block
+    take about as much again. A quarter is added for fragmentation; for a CoOp step with 100 classes
+    on RN50 this estimates 3.7 GiB, measured 3.6 and 3.95. The image encoder takes 12 MiB per image
+    of 224 x 224 pixels.
     """
     row = 4 * config.transformer_width
     prompts = classes * (case.sets if case.learns else 1)
@@ -124,11 +124,11 @@ def plain_memory(case: Case, config: CLIPConfig, classes: int) -> int:
     return int(tokens * 14 * row * blocks * 1.25 + images * 12 * 2**20)
 
 
-def why_not(case: Case, side: str, setting: Setting) -> str:
-    """Why a workload is not even tried on a CPU; "" when it is."""
-    if side != PLAIN or setting.device.type != "cpu":
+def why_skipped(case: Case, side: str, setting: Setting) -> str:
+    """Return why a workload is skipped on a CPU; "" if it is not."""
+    if side != REFERENCE or setting.device.type != "cpu":
         return ""
-    need = plain_memory(case, setting.backbone.config, len(setting.classnames))
+    need = reference_memory(case, setting.backbone.config, len(setting.classnames))
     free = available_memory()
     if need < 0.9 * free:
         return ""
@@ -136,23 +136,23 @@ def why_not(case: Case, side: str, setting: Setting) -> str:
 
 
 def peak_memory(key: str, side: str, setting: Setting, threads: int) -> Peak | str:
-    """Peak memory of a case's first run in a fresh process, or why there is none.
+    """Return the peak memory of a case's first run in a new process, or why it did not fit.
 
     Raises:
-        RuntimeError: the process failed for another reason than memory; it has said why.
+        RuntimeError: the process failed for a reason other than memory; it has printed the error.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     job = (sender, key, side, setting, threads)
     process = context.Process(target=_send_peak, args=job, daemon=True)
     process.start()
-    sender.close()  # so that the child's end is the last one, and its death is seen
+    sender.close()  # so that recv raises EOFError if the child dies
     try:
         peak: Peak | str = receiver.recv()
     except EOFError:
         process.join()
         if process.exitcode is not None and process.exitcode < 0:
-            return f"did not fit: its process was ended by signal {-process.exitcode}"
+            return f"did not fit: signal {-process.exitcode} ended its process"
         raise RuntimeError(f"Measuring the memory of {side} {key} failed, see above.") from None
     process.join()
     return peak
@@ -163,7 +163,7 @@ def _send_peak(sender: Connection, *job: Any) -> None:
 
 
 def _peak_here(key: str, side: str, setting: Setting, threads: int) -> Peak | str:
-    """Measure in this process, which has done nothing else."""
+    """Measure in this process, which must be new."""
     torch.set_num_threads(threads)
     workload = make_side(side, setting).workload(CASES[key])
     gc.collect()
@@ -177,7 +177,7 @@ def _peak_here(key: str, side: str, setting: Setting, threads: int) -> Peak | st
         _limit_memory(free)
     try:
         workload()
-    except (RuntimeError, MemoryError) as error:  # torch's allocators raise RuntimeErrors
+    except (RuntimeError, MemoryError) as error:  # torch's allocators raise RuntimeError
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             return f"did not fit: {free / GIB:.0f} GiB were free"
         raise
@@ -187,7 +187,7 @@ def _peak_here(key: str, side: str, setting: Setting, threads: int) -> Peak | st
 
 
 def _limit_memory(free: int) -> None:
-    """Let an allocation beyond the free memory fail here, before the system ends some process."""
+    """Make an allocation beyond the free memory fail here, before the OOM killer acts."""
     if STATUS.is_file():
         limit = _status("VmData") + free
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -199,7 +199,7 @@ def _status(key: str) -> int:
 
 
 def _start_peak() -> int:
-    """Forget the peak so far where the system can; returns the resident bytes now."""
+    """Reset the peak if the system can, and return the current resident bytes."""
     if not STATUS.is_file():
         return _peak()
     try:
@@ -210,9 +210,9 @@ def _start_peak() -> int:
 
 
 def _peak() -> int:
-    """The highest number of resident bytes.
+    """Return the peak resident bytes.
 
-    On Linux not getrusage's: a process that is started inherits its parent's in `ru_maxrss`.
+    On Linux, a new process inherits its parent's `ru_maxrss`, so getrusage is not used there.
     """
     if STATUS.is_file():
         return _status("VmHWM")

@@ -1,43 +1,48 @@
-"""Whether the plain way and ours compute the same: a ratio of two different things says nothing."""
+"""Check that the reference implementation and this repository compute the same."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .cases import CASES, TAU, Case, OurSide, PlainSide, Setting
-from .plain_methods import PlainCoOp, PlainNemesis
+from .cases import CASES, TAU, Case, ReferenceSide, RepositorySide, Setting
+from .reference_methods import ReferenceCoOp, ReferenceNemesis
 from .synthetic import own_seed
 
 METHODS = ("coop", "pun", "pan1", "pan4", "pan16", "pun_pan", "cocoop", "plot", "plot_pan")
 
 
 def relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected entry."""
+    """Return the largest difference, relative to the largest expected entry."""
     scale = expected.detach().abs().max().clamp(min=1e-12)
     return float((actual.detach() - expected.detach()).abs().max() / scale)
 
 
 def parity(setting: Setting, methods: tuple[str, ...] = METHODS) -> dict[str, float]:
-    """Relative differences of text features, logits, losses and gradients, by method and quantity.
+    """Compute relative differences of features, logits, losses and gradients.
 
     Args:
         setting: the model, the class names and the device.
         methods: keys of `CASES` that are training steps.
+
+    Returns:
+        The differences by method and quantity.
     """
-    plain, ours = PlainSide(setting), OurSide(setting)
+    reference, repository = ReferenceSide(setting), RepositorySide(setting)
     differences = {}
     for key in methods:
-        for quantity, pair in _compare(plain, ours, CASES[key]).items():
+        for quantity, pair in _compare(reference, repository, CASES[key]).items():
             differences[f"{key} {quantity}"] = relative_difference(*pair)
     return differences
 
 
-def _compare(plain: PlainSide, ours: OurSide, case: Case) -> dict[str, tuple[Tensor, Tensor]]:
-    """Pairs (ours, plain) from one step on the same batch with the same prompts."""
-    trainer = ours.trainer(case.trainer)
-    model = _plain_method(plain, trainer, case)
-    images, labels = plain.setting.batch(case.batch)
+def _compare(
+    reference: ReferenceSide, repository: RepositorySide, case: Case
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (this repository, reference) pairs of one step with the same batch and prompts."""
+    trainer = repository.trainer(case.trainer)
+    model = _reference_method(reference, trainer, case)
+    images, labels = reference.setting.batch(case.batch)
     with torch.no_grad():
         features = model.image_features(images)
         pairs = {
@@ -51,23 +56,23 @@ def _compare(plain: PlainSide, ours: OurSide, case: Case) -> dict[str, tuple[Ten
                 model.logits(features, model.ctx),
             ),
         }
-    with own_seed(1):  # PAN draws its positions alike on both sides
-        nemesis = None if case.beta is None else PlainNemesis(case.beta, case.n, TAU)
+    with own_seed(1):  # PAN draws the same positions on both sides
+        nemesis = None if case.beta is None else ReferenceNemesis(case.beta, case.n, TAU)
         loss = model.loss(images, labels, nemesis)
         loss.backward()
     with own_seed(1):
-        summary: Any = ours.workload(case)()
+        summary: Any = repository.workload(case)()
     assert model.ctx.grad is not None
     pairs["loss"] = summary["loss"], loss
     pairs["gradient"] = trainer.model.prompt_learner.ctx.grad, model.ctx.grad
     return pairs
 
 
-def _plain_method(plain: PlainSide, trainer: Any, case: Case) -> PlainCoOp:
-    """The plain method with the learned parameters that the trainer has now."""
+def _reference_method(reference: ReferenceSide, trainer: Any, case: Case) -> ReferenceCoOp:
+    """Build the reference method with the trainer's current parameters."""
     learner = trainer.model.prompt_learner
-    method = plain.methods.get(case.trainer, PlainCoOp)
-    model = method(plain.clip_model, plain.setting.classnames, learner.ctx)
+    method = reference.methods.get(case.trainer, ReferenceCoOp)
+    model = method(reference.clip_model, reference.setting.classnames, learner.ctx)
     if hasattr(learner, "meta_net"):
         model.get_submodule("meta_net").load_state_dict(learner.meta_net.state_dict())
     return model

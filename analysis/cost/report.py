@@ -1,4 +1,4 @@
-"""From a benchmark's entries to Markdown tables and bench.json."""
+"""Write a benchmark's entries as Markdown tables and bench.json."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from safeio.files import write_atomic, write_json
 
-from .cases import CASES, OURS, PLAIN, STUDY_IMAGES, TEST_BATCH, TEST_IMAGES
+from .cases import CASES, SIDES, STUDY_IMAGES, TEST_BATCH, TEST_IMAGES
 from .measure import GIB
 from .run import Effort, Entries, Entry
 from .synthetic import N_CTX
@@ -19,19 +19,20 @@ from .targets import TARGETS
 
 NOT_MEASURED = "-"
 NOTES = f"""\
-Plain: OpenAI's CLIP with CoOp's published way of driving it (`analysis/cost/plain.py`); ours: the
-registered trainers. Seconds are medians of repetitions by turns; peak memory is that of one run in
-a process of its own, above the loaded model. {N_CTX} context tokens, class token at the end, fp32,
-batch 32 (CoCoOp: 4), random weights and images, ImageNet's class names.
+Reference: OpenAI's CLIP with CoOp's published code (`analysis/cost/reference_clip.py`); this
+repository: the registered trainers. Seconds are medians of alternating repetitions; peak memory is
+of one run in a separate process, above the loaded model. {N_CTX} context tokens, class token at the
+end, fp32, batch 32 (CoCoOp: 4), random weights and images, ImageNet's class names.
 
-- PAN, plain: one more text pass per position; the batch's images are not encoded again.
-- CoOp step, cached views: plain is the CoOp step.
-- Corruption study, per prompt: plain encodes text and the {STUDY_IMAGES} images for each of its
-  prompts, as one process per corruption does; ours encodes the images once for {N_CTX + 1} prompts
-  (each position rescaled by 0.5, and the original), and is divided by {N_CTX + 1}.
-- Evaluation of a second prompt: plain evaluates as for the first; ours has the image features.
-  The test set has {TEST_IMAGES} images in batches of {TEST_BATCH}; a larger one makes the ratio
-  larger in proportion."""
+- PAN, reference: one more text pass per position; the batch's images are not encoded again.
+- CoOp step, cached views: the reference is the CoOp step.
+- Corruption study, per prompt: the reference encodes text and the {STUDY_IMAGES} images for each of
+  its prompts, as one process per corruption does; this repository encodes the images once for
+  {N_CTX + 1} prompts (each position rescaled by 0.5, and the original); its seconds are divided by
+  {N_CTX + 1}.
+- Evaluation of a second prompt: the reference evaluates as for the first; this repository has
+  cached image features. The test set has {TEST_IMAGES} images in batches of {TEST_BATCH}; the ratio
+  is proportional to its size."""
 
 
 def _seconds(entry: Entry | None) -> str:
@@ -51,29 +52,30 @@ def _ratio(top: float | None, bottom: float | None) -> str:
 
 
 def _table(entries: Entries, backbone: str, classes: int) -> str:
-    """One Markdown table: a row a case."""
+    """Format one Markdown table with a row per case."""
     rows = []
     for key, case in CASES.items():
-        plain, ours = (entries.find(backbone, classes, key, side) for side in (PLAIN, OURS))
-        if ours is None:
+        reference, own = (entries.find(backbone, classes, key, side) for side in SIDES)
+        if own is None:
             continue
         rows.append(
             [
                 case.title,
-                _seconds(plain),
-                _seconds(ours),
-                _ratio(plain.seconds if plain else None, ours.seconds),
-                _gib(plain),
-                _gib(ours),
-                _ratio(plain.above if plain else None, ours.above),
+                _seconds(reference),
+                _seconds(own),
+                _ratio(reference.seconds if reference else None, own.seconds),
+                _gib(reference),
+                _gib(own),
+                _ratio(reference.above if reference else None, own.above),
             ]
         )
-    header = ["case", "plain s", "ours s", "plain / ours", "plain GiB", "ours GiB", "plain / ours"]
+    header = ["case", "reference, s", "this repository, s", "ratio"]
+    header += ["reference, GiB", "this repository, GiB", "ratio"]
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
 def target_rows(entries: Entries) -> list[dict[str, Any]]:
-    """Every promise with its bound, the value (None: not measured) and whether it is kept."""
+    """Return every target with its bound, the value (None: not measured) and whether it is met."""
     rows = []
     for target in TARGETS:
         value = target.value(entries)
@@ -104,7 +106,7 @@ def _target_table(entries: Entries) -> str:
 
 
 def environment(device: torch.device, effort: Effort) -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
+    """Return the versions, hardware and settings that the numbers depend on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "torch": torch.__version__,
@@ -123,16 +125,17 @@ def markdown(
     differences: Mapping[str, float],
     figures: Sequence[Path],
 ) -> str:
-    """The report: targets, a table per backbone and number of classes, how it was measured."""
-    said = ", ".join(f"{key} {value}" for key, value in settings.items())
-    parts = ["# What a step costs", f"Measured with {said}.", "## Targets", _target_table(entries)]
+    """Format the report: targets, a table per backbone and number of classes, and notes."""
+    measured_with = ", ".join(f"{key} {value}" for key, value in settings.items())
+    parts = ["# Cost of a step", f"Measured with {measured_with}."]
+    parts += ["## Targets", _target_table(entries)]
     for backbone, classes in dict.fromkeys((e.backbone, e.classes) for e in entries.all):
         parts += [f"## {backbone}, {classes} classes", _table(entries, backbone, classes)]
     worst = ", ".join(f"{value:.0e} ({name})" for name, value in differences.items())
     parts += [
-        "## How",
+        "## Method",
         NOTES,
-        f"The largest relative difference between plain and ours before measuring: {worst}.",
+        f"Largest relative difference between the two implementations before measuring: {worst}.",
         *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in figures),
     ]
     return "\n\n".join(parts) + "\n"
@@ -145,7 +148,7 @@ def write_report(
     differences: Mapping[str, float],
     figures: Sequence[Path],
 ) -> str:
-    """Write bench.md and bench.json into the folder, each atomically; returns the Markdown."""
+    """Write bench.md and bench.json to the folder and return the Markdown."""
     text = markdown(entries, settings, differences, figures)
     write_atomic(folder / "bench.md", lambda path: path.write_text(text, encoding="utf-8"))
     contents = {

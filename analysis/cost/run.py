@@ -1,4 +1,4 @@
-"""One benchmark from its plan to its entries."""
+"""Run benchmark jobs and collect their entries."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .cases import CASES, OURS, PLAIN, SIDES, Setting, Workload, make_side
-from .measure import Peak, peak_memory, time_by_turns, why_not
+from .cases import CASES, REFERENCE, REPOSITORY, SIDES, Setting, Workload, make_side
+from .measure import Peak, peak_memory, time_by_turns, why_skipped
 from .synthetic import Backbone, class_names
 
 
 @dataclass(frozen=True)
 class Job:
-    """A case of one side on a number of classes, and what is measured of it."""
+    """A case of one side on a number of classes, with the quantities to measure."""
 
     classes: int
     case: str
@@ -25,18 +25,18 @@ class Job:
 
 @dataclass
 class Entry:
-    """What was measured.
+    """The measurements of a case on one side.
 
     Attributes:
         backbone: its name.
         classes: C.
         case: key of `CASES`.
-        side: `plain` or `ours`.
-        seconds: median, per prompt where the case says so; None when it was not timed.
+        side: `plain` (reference implementation) or `ours` (this repository).
+        seconds: median, per prompt if the case has several; None if not timed.
         runs: seconds of every repetition, likewise.
         above: peak memory above the loaded model in bytes.
-        total: peak memory in all.
-        skipped: why there are no numbers; "" otherwise.
+        total: total peak memory in bytes.
+        skipped: why it was not measured; "" otherwise.
     """
 
     backbone: str
@@ -50,56 +50,58 @@ class Entry:
     skipped: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """For bench.json."""
+        """Return the entry of bench.json."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How carefully is measured; see `time_by_turns`."""
+    """Repetitions, time budget and threads of a measurement; see `time_by_turns`."""
 
     repetitions: int
     budget: float
     threads: int
 
 
-def full_plan(classes: Sequence[int], cases: Sequence[str]) -> list[Job]:
-    """Every case on both sides; a plain workload that two cases share is measured once."""
+def full_jobs(classes: Sequence[int], cases: Sequence[str]) -> list[Job]:
+    """Return jobs for every case on both sides; a shared reference workload is measured once."""
     return [
         Job(count, case, side)
         for count in classes
         for case in cases
         for side in SIDES
-        if side == OURS or CASES[case].plain_as not in cases
+        if side == REPOSITORY or CASES[case].reference_as not in cases
     ]
 
 
-def quick_plan(classes: int = 100) -> list[Job]:
-    """The seconds of the target table that two cores measure in two minutes."""
+def quick_jobs(classes: int = 100) -> list[Job]:
+    """Return the jobs for the part of the target table that takes two minutes on two cores."""
     sides = {
         "text_forward": SIDES,
         "text_backward": SIDES,
-        "text_corrupted": (OURS,),
+        "text_corrupted": (REPOSITORY,),
         "coop": SIDES,
-        "pan1": (OURS,),
-        "pan16": (OURS,),
-        "coop_cached": (OURS,),
+        "pan1": (REPOSITORY,),
+        "pan16": (REPOSITORY,),
+        "coop_cached": (REPOSITORY,),
     }
     return [Job(classes, case, side, memory=False) for case in sides for side in sides[case]]
 
 
-def target_plan(few: int = 100, many: int = 1000) -> list[Job]:
-    """What the target table needs, and nothing else."""
-    jobs = [replace(job, memory=job.case == "coop") for job in quick_plan(few)]
-    jobs += [Job(few, case, OURS, memory=False) for case in ("evaluation", "evaluation_again")]
+def target_jobs(few: int = 100, many: int = 1000) -> list[Job]:
+    """Return the jobs for the whole target table."""
+    jobs = [replace(job, memory=job.case == "coop") for job in quick_jobs(few)]
+    jobs += [
+        Job(few, case, REPOSITORY, memory=False) for case in ("evaluation", "evaluation_again")
+    ]
     jobs += [Job(many, "text_forward", side, memory=False) for side in SIDES]
-    return [*jobs, Job(many, "coop", OURS, timed=False)]
+    return [*jobs, Job(many, "coop", REPOSITORY, timed=False)]
 
 
-def run_plan(
+def run_jobs(
     backbone: Backbone, jobs: Iterable[Job], device: torch.device, effort: Effort
 ) -> list[Entry]:
-    """Measure every job: first the memory of each, then the seconds of all by turns."""
+    """Measure every job: first the memory of each, then the seconds of all in rounds."""
     jobs = list(jobs)
     entries = []
     steps = sum(job.timed * effort.repetitions + job.memory for job in jobs)
@@ -115,7 +117,7 @@ def _run_group(setting: Setting, jobs: Sequence[Job], effort: Effort, bar: Any) 
     pairs = []
     for job in jobs:
         entry = Entry(setting.backbone.name, job.classes, job.case, job.side)
-        entry.skipped = why_not(CASES[job.case], job.side, setting)
+        entry.skipped = why_skipped(CASES[job.case], job.side, setting)
         if job.memory and not entry.skipped:
             _measure_memory(entry, setting, effort)
         bar.update(job.memory)
@@ -145,21 +147,21 @@ def _measure_seconds(entries: Sequence[Entry], setting: Setting, effort: Effort,
         workloads, effort.repetitions, effort.budget, setting.device, lambda _: bar.update()
     )
     for entry, timing in zip(entries, timings.values(), strict=True):
-        prompts = CASES[entry.case].prompts if entry.side == OURS else 1
+        prompts = CASES[entry.case].prompts if entry.side == REPOSITORY else 1
         entry.seconds = timing.median / prompts
         entry.runs = [seconds / prompts for seconds in timing.seconds]
 
 
 class Entries:
-    """Looks entries up; a plain workload that two cases share is found under both."""
+    """Lookup of entries; a reference workload shared by two cases is found under both."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.all = list(entries)
         self._by_key = {(e.backbone, e.classes, e.case, e.side): e for e in self.all}
 
     def find(self, backbone: str, classes: int, case: str, side: str) -> Entry | None:
-        """The entry, or None when it was not measured."""
+        """Return the entry, or None if it was not measured."""
         entry = self._by_key.get((backbone, classes, case, side))
-        if entry is None and side == PLAIN and CASES[case].plain_as:
-            entry = self._by_key.get((backbone, classes, CASES[case].plain_as or "", side))
+        if entry is None and side == REFERENCE and CASES[case].reference_as:
+            entry = self._by_key.get((backbone, classes, CASES[case].reference_as or "", side))
         return entry

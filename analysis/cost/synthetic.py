@@ -1,4 +1,4 @@
-"""Real trainers on made-up data: every measured step of ours is a registered trainer's own."""
+"""Registered trainers on synthetic data, for benchmarks."""
 
 import contextlib
 import io
@@ -32,13 +32,13 @@ class Backbone:
     """A CLIP to measure.
 
     Attributes:
-        name: as the user gave it.
-        weights: what `load_clip` takes: random weights for an architecture's name.
-        config: its sizes.
-        pixel_mean: what a trainer's INPUT must say.
-        pixel_std: likewise.
-        text_heads: of the text tower, where the weights do not tell; 0 leaves it to them.
-        vision_heads: of the image tower, likewise.
+        name: as passed by the user.
+        weights: argument for `load_clip`; random weights for an architecture's name.
+        config: its architecture.
+        pixel_mean: value of INPUT.PIXEL_MEAN.
+        pixel_std: value of INPUT.PIXEL_STD.
+        text_heads: attention heads of the text encoder; 0 reads them from the weights.
+        vision_heads: attention heads of the image encoder, likewise.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Backbone:
 
     @classmethod
     def find(cls, name: str, text_heads: int = 0, vision_heads: int = 0) -> "Backbone":
-        """Random weights for an architecture's name; everything else as `load_clip` loads it.
+        """Return random weights for an architecture's name, else the CLIP that `load_clip` finds.
 
         Raises:
-            WeightsError: no such CLIP.
+            WeightsError: the CLIP does not exist.
         """
         canonical = canonical_name(name)
         if canonical is not None:
@@ -66,7 +66,7 @@ class Backbone:
         return cls(name, name, config, mean, std, text_heads, vision_heads)
 
     def load(self, device: torch.device) -> LoadedCLIP:
-        """A fresh copy of the model."""
+        """Load a new copy of the model."""
         return load_clip(
             self.weights,
             device=device,
@@ -77,7 +77,7 @@ class Backbone:
 
 @DATASET_REGISTRY.register()
 class SyntheticClasses(DatasetBase):
-    """The class names of a file with one blank picture for all, so that a trainer can be built."""
+    """Dataset with one blank image and the class names of a file, to build trainers."""
 
     def __init__(self, cfg: Any) -> None:
         root = Path(cfg.DATASET.ROOT)
@@ -89,9 +89,9 @@ class SyntheticClasses(DatasetBase):
 
 
 def class_names(count: int) -> list[str]:
-    """ImageNet class names, evenly spread over its 1000.
+    """Return ImageNet class names, evenly spaced over its 1000.
 
-    Neighbours of ImageNet's order are alike (a hundred dogs), other data sets' names are not.
+    Adjacent classes of ImageNet are similar (a hundred dogs), unlike those of other datasets.
     """
     names = imagenet_classnames()
     return [names[index * len(names) // count] for index in range(count)]
@@ -100,14 +100,14 @@ def class_names(count: int) -> list[str]:
 def synthetic_trainer(
     name: str, backbone: Backbone, classnames: Sequence[str], device: torch.device, *opts: Any
 ) -> Any:
-    """A registered trainer on a backbone, ready for `forward_backward`.
+    """Build a registered trainer on a backbone, ready for `forward_backward`.
 
     Args:
-        name: of the trainer.
+        name: name of the trainer.
         backbone: see `Backbone`.
         classnames: C names.
-        device: where it computes.
-        *opts: KEY VALUE pairs that go before what is set here.
+        device: device of the trainer.
+        *opts: KEY VALUE pairs that override the settings here.
     """
     side = backbone.config.image_resolution
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -138,21 +138,21 @@ def synthetic_trainer(
 
 
 def random_images(count: int, backbone: Backbone, device: torch.device, seed: int = 0) -> Tensor:
-    """Noise in the shape of normalised images (B, 3, H, W)."""
+    """Return noise in the shape of normalised images (B, 3, H, W)."""
     side = backbone.config.image_resolution
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3, side, side, generator=generator).to(device)
 
 
 def random_labels(count: int, classes: int, device: torch.device, seed: int = 0) -> Tensor:
-    """Labels (B,) of such images."""
+    """Return random labels (B,)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(classes, (count,), generator=generator).to(device)
 
 
 @contextlib.contextmanager
 def own_seed(seed: int) -> Iterator[None]:
-    """Draw from a seeded generator, and leave the global one as it was."""
+    """Seed PyTorch's generator within the context and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

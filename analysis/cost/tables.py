@@ -1,4 +1,4 @@
-"""Tables A8 and A9: a training step beside one of CoOp, ours and the paper's."""
+"""Tables A8 and A9: the cost of a training step relative to CoOp's, measured and in the paper."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ class CostTable:
     """A table of the paper.
 
     Attributes:
-        title: what it shows.
-        file: the paper's numbers.
+        title: heading.
+        file: CSV of the paper's numbers.
         columns: case -> the paper's column.
     """
 
@@ -46,30 +46,30 @@ TABLES = {
     ),
 }
 CAPTION = """\
-plain: the textbook's implementation, ours: this project's, each beside its own CoOp step, whose
-seconds are in the last column; paper: as printed, on its authors' GPU. Medians of repetitions."""
+Each implementation (reference, this repository) is divided by its own CoOp step, whose seconds are
+in the last column; paper: as printed, on its authors' GPU. Medians of repetitions."""
 
 
 def read_paper(key: str) -> list[dict[str, str]]:
-    """The paper's rows, one a dataset."""
+    """Return the paper's rows, one per dataset."""
     with (PAPER / TABLES[key].file).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def classes_of(key: str) -> list[int]:
-    """The numbers of classes of the paper's datasets, each once."""
+    """Return the numbers of classes of the paper's datasets without duplicates."""
     return sorted({int(row["classes"]) for row in read_paper(key)})
 
 
 def relative(entries: Entries, backbone: str, classes: int, case: str, side: str) -> float | None:
-    """Seconds of a case over those of the same side's CoOp step; None where one is missing."""
+    """Return seconds of a case over those of the same side's CoOp step; None if not measured."""
     found = [entries.find(backbone, classes, key, side) for key in (case, BASELINE)]
     top, bottom = (entry.seconds if entry else None for entry in found)
     return top / bottom if top and bottom else None
 
 
 def cost_records(key: str, entries: Entries) -> list[dict[str, Any]]:
-    """A record for each backbone, number of classes and side; the paper's for each dataset."""
+    """Return records per backbone, number of classes and side, and the paper's per dataset."""
     table = TABLES[key]
     records: list[dict[str, Any]] = []
     for backbone, classes in dict.fromkeys((e.backbone, e.classes) for e in entries.all):
@@ -80,7 +80,8 @@ def cost_records(key: str, entries: Entries) -> list[dict[str, Any]]:
                 for case, column in table.columns.items()
             }
             seconds = base.seconds if base else None
-            records.append({"whose": f"{side}, {backbone}", "classes": classes, **values})
+            whose = f"{SIDES[side]}, {backbone}"
+            records.append({"whose": whose, "classes": classes, **values})
             records[-1]["CoOp_s"] = seconds
         for row in read_paper(key):
             if int(row["classes"]) == classes:
@@ -92,11 +93,11 @@ def cost_records(key: str, entries: Entries) -> list[dict[str, Any]]:
 
 
 def cost_markdown(key: str, records: Sequence[Mapping[str, Any]], settings: str) -> str:
-    """The table for people."""
+    """Format the table as Markdown."""
     header = ["classes", "whose", *TABLES[key].columns.values(), "CoOp_s"]
     rows = [[_cell(record[name]) for name in header] for record in records]
-    shown = [*(name.removesuffix("_x") for name in header[:-1]), "CoOp, s"]
-    table = tabulate(rows, shown, tablefmt="github", disable_numparse=True)
+    titles = [*(name.removesuffix("_x") for name in header[:-1]), "CoOp, s"]
+    table = tabulate(rows, titles, tablefmt="github", disable_numparse=True)
     return f"# {TABLES[key].title}\n\n{CAPTION}\n\nMeasured with {settings}.\n\n{table}\n"
 
 
@@ -107,10 +108,10 @@ def _cell(value: Any) -> str:
 
 
 def write_cost_table(key: str, entries: Entries, folder: Path, settings: Mapping[str, Any]) -> str:
-    """Write table_KEY.md and .json into the folder; returns the Markdown."""
+    """Write table_KEY.md and table_KEY.json to the folder and return the Markdown."""
     records = cost_records(key, entries)
-    said = ", ".join(f"{name} {value}" for name, value in settings.items())
-    text = cost_markdown(key, records, said)
+    measured_with = ", ".join(f"{name} {value}" for name, value in settings.items())
+    text = cost_markdown(key, records, measured_with)
     write_atomic(folder / f"table_{key}.md", lambda path: path.write_text(text, encoding="utf-8"))
     measured = [entry.as_json() for entry in entries.all]
     contents = {"settings": dict(settings), "rows": records, "entries": measured}

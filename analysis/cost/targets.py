@@ -1,9 +1,9 @@
-"""The numbers that the framework promises: fp32, CPU, RN50, 16 context tokens."""
+"""Performance targets of the framework: fp32, CPU, RN50, 16 context tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .cases import OURS, PLAIN
+from .cases import REFERENCE, REPOSITORY
 from .measure import GIB
 from .run import Entries, Entry
 
@@ -13,15 +13,15 @@ Lookup = tuple[int, str, str]  # classes, case, side
 
 @dataclass(frozen=True)
 class Target:
-    """A quotient (or, without a denominator, one number) and its bound.
+    """A ratio of two measurements, or a single measurement, with a bound.
 
     Attributes:
-        title: what it says.
+        title: label of the row.
         top: the numerator's entry.
-        bottom: the denominator's; None for none.
-        bound: at least (`>=`) or at most (`<=`, `<`) this.
-        relation: which.
-        quantity: of an entry: seconds, bytes above the model, GiB in all.
+        bottom: the denominator's entry; None for a single measurement.
+        relation: `>=`, `<=` or `<`.
+        bound: right-hand side of the relation.
+        quantity: seconds, bytes above the model, or total GiB of an entry.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Target:
     quantity: Callable[[Entry], float | None] = lambda entry: entry.seconds
 
     def value(self, entries: Entries) -> float | None:
-        """The measured value; None when an entry is missing."""
+        """Return the measured value; None if an entry is missing."""
         numbers = []
         for lookup in filter(None, (self.top, self.bottom)):
             entry = entries.find(BACKBONE, *lookup)
@@ -43,7 +43,7 @@ class Target:
         return numbers[0] / numbers[1] if len(numbers) == 2 else numbers[0]
 
     def met(self, value: float) -> bool:
-        """Whether a value keeps the promise."""
+        """Return whether a value meets the target."""
         if self.relation == ">=":
             return value >= self.bound
         return value < self.bound if self.relation == "<" else value <= self.bound
@@ -59,65 +59,65 @@ def _total_gib(entry: Entry) -> float | None:
 
 TARGETS = (
     Target(
-        "text forward + backward, 100 classes, plain / ours",
-        (100, "text_backward", PLAIN),
-        (100, "text_backward", OURS),
+        "text forward + backward, 100 classes, reference / this repository",
+        (100, "text_backward", REFERENCE),
+        (100, "text_backward", REPOSITORY),
         ">=",
         18,
     ),
     Target(
-        "text forward, 1000 classes, plain / ours",
-        (1000, "text_forward", PLAIN),
-        (1000, "text_forward", OURS),
+        "text forward, 1000 classes, reference / this repository",
+        (1000, "text_forward", REFERENCE),
+        (1000, "text_forward", REPOSITORY),
         ">=",
         16,
     ),
     Target(
-        "text forward for N = 16 corrupted prompts, 100 classes, ours / one plain text forward",
-        (100, "text_corrupted", OURS),
-        (100, "text_forward", PLAIN),
+        "text forward of N = 16 corrupted prompts / one reference text forward, 100 classes",
+        (100, "text_corrupted", REPOSITORY),
+        (100, "text_forward", REFERENCE),
         "<=",
         0.9,
     ),
     Target(
-        "PAN N = 1 step / CoOp step, ours, 100 classes, batch 32",
-        (100, "pan1", OURS),
-        (100, "coop", OURS),
+        "PAN N = 1 step / CoOp step, this repository, 100 classes, batch 32",
+        (100, "pan1", REPOSITORY),
+        (100, "coop", REPOSITORY),
         "<=",
         1.08,
     ),
     Target(
-        "PAN N = 16 step, ours / CoOp step, plain, 100 classes, batch 32",
-        (100, "pan16", OURS),
-        (100, "coop", PLAIN),
+        "PAN N = 16 step, this repository / CoOp step, reference, 100 classes, batch 32",
+        (100, "pan16", REPOSITORY),
+        (100, "coop", REFERENCE),
         "<=",
         0.6,
     ),
     Target(
-        "peak memory above the loaded model of a CoOp step, 100 classes, plain / ours",
-        (100, "coop", PLAIN),
-        (100, "coop", OURS),
+        "peak memory of a CoOp step above the model, 100 classes, reference / this repository",
+        (100, "coop", REFERENCE),
+        (100, "coop", REPOSITORY),
         ">=",
         10,
         _above,
     ),
     Target(
-        "CoOp step with cached views, 100 classes, plain / ours",
-        (100, "coop_cached", PLAIN),
-        (100, "coop_cached", OURS),
+        "CoOp step with cached views, 100 classes, reference / this repository",
+        (100, "coop_cached", REFERENCE),
+        (100, "coop_cached", REPOSITORY),
         ">=",
         20,
     ),
     Target(
         "evaluation of a second prompt on a cached test set / the first evaluation, 100 classes",
-        (100, "evaluation_again", OURS),
-        (100, "evaluation", OURS),
+        (100, "evaluation_again", REPOSITORY),
+        (100, "evaluation", REPOSITORY),
         "<=",
         0.02,
     ),
     Target(
-        "CoOp training step on 1000 classes, batch 32: peak in all, GiB",
-        (1000, "coop", OURS),
+        "CoOp training step on 1000 classes, batch 32: total peak memory, GiB",
+        (1000, "coop", REPOSITORY),
         None,
         "<",
         6,

@@ -1,9 +1,9 @@
-"""One corrupted prompt the published way: a process of its own tests it as any other prompt.
+"""Test one corrupted prompt in a separate process, as published code does.
 
-    python -m analysis.cost.plain_process RUN_DIR POSITION FACTOR
+    python -m analysis.cost.reference_process RUN_DIR POSITION FACTOR
 
-It loads CLIP, decodes and encodes the test set, encodes the prompts of all classes over 77 tokens,
-and prints how many images are classified correctly.
+The process loads CLIP, decodes and encodes the test set, encodes the prompts of all classes over 77
+tokens, and prints the number of correctly classified images.
 """
 
 import sys
@@ -14,20 +14,20 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 import datasets  # noqa: F401  (registers)
-import trainers  # noqa: F401  (registers their settings)
+import trainers  # noqa: F401  (declares their settings)
 from clip.weights import load_clip
 from dassl.config import load_config
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 
-from .plain import plain_clip
-from .plain_methods import PlainCoOp
+from .reference_clip import build_reference_clip
+from .reference_methods import ReferenceCoOp
 
 
 @torch.no_grad()
 def count_correct(run_dir: Path, position: int, factor: float) -> int:
-    """Correctly classified test images under a run's prompt with one vector rescaled."""
+    """Count correctly classified test images under a run's prompt with one vector rescaled."""
     cfg = load_config(config_file=str(run_dir / "config.yaml"))
     dataset, node = build_dataset(cfg), cfg.MODEL.CLIP
     loaded = load_clip(
@@ -37,7 +37,7 @@ def count_correct(run_dir: Path, position: int, factor: float) -> int:
     )
     ctx = load_file(run_dir / "prompt.safetensors")["ctx"]
     ctx[position] *= factor
-    model = PlainCoOp(plain_clip(loaded.model), dataset.classnames, ctx)
+    model = ReferenceCoOp(build_reference_clip(loaded.model), dataset.classnames, ctx)
     transform = build_transform(cfg, is_train=False)
     images = DatasetWrapper(cfg, dataset.test, transform=transform)
     text, correct = model.text_features(model.ctx), 0

@@ -1,10 +1,10 @@
-"""The textbook CLIP that the framework's speed is measured against.
+"""Reference implementation of CLIP, the baseline of the benchmark.
 
-OpenAI's published modules (Radford et al., ICML 2021) as CoOp (Zhou et al., IJCV 2022) drives them:
-`nn.MultiheadAttention` under an additive causal mask, every prompt padded to the whole context of
-77 tokens, `ln_final` on all of them, convolutions and batch normalisations one after the other in
-PyTorch's default memory layout. Written down here once more, apart from `clip/`, so that whatever
-`clip/` comes to do shows in the ratio; `analysis/cost/parity.py` checks that both compute the same.
+OpenAI's published modules (Radford et al., ICML 2021) as CoOp (Zhou et al., IJCV 2022) uses them:
+`nn.MultiheadAttention` with an additive causal mask, every prompt padded to the full context of 77
+tokens, `ln_final` on all tokens, unfused convolutions and batch normalisations in PyTorch's default
+memory layout. Independent of `clip/`, so that changes in `clip/` show in the ratio;
+`analysis/cost/parity.py` checks that both compute the same.
 """
 
 from collections import OrderedDict
@@ -20,7 +20,7 @@ from clip.config import CLIPConfig
 from clip.model import CLIP
 
 
-class PlainQuickGELU(nn.Module):
+class ReferenceQuickGELU(nn.Module):
     """x * sigmoid(1.702 x)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -28,14 +28,14 @@ class PlainQuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-class PlainBlock(nn.Module):
+class ReferenceBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), on (length, batch, width)."""
 
     def __init__(self, width: int, heads: int, activation: str, mask: Tensor | None) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
-        gelu = nn.GELU() if activation == "gelu" else PlainQuickGELU()
+        gelu = nn.GELU() if activation == "gelu" else ReferenceQuickGELU()
         layers = [
             ("c_fc", nn.Linear(width, width * 4)),
             ("gelu", gelu),
@@ -52,14 +52,14 @@ class PlainBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class PlainTransformer(nn.Module):
+class ReferenceTransformer(nn.Module):
     """A stack of blocks."""
 
     def __init__(
         self, width: int, layers: int, heads: int, activation: str, mask: Tensor | None = None
     ) -> None:
         super().__init__()
-        blocks = (PlainBlock(width, heads, activation, mask) for _ in range(layers))
+        blocks = (ReferenceBlock(width, heads, activation, mask) for _ in range(layers))
         self.resblocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class PlainTransformer(nn.Module):
         return self.resblocks(x)
 
 
-class PlainBottleneck(nn.Module):
+class ReferenceBottleneck(nn.Module):
     """A residual block whose stride is an average pooling."""
 
     def __init__(self, inplanes: int, planes: int, stride: int) -> None:
@@ -98,8 +98,8 @@ class PlainBottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(out)) + identity)
 
 
-class PlainAttentionPool(nn.Module):
-    """Attention pooling: the mean of all positions asks, or every position for local features."""
+class ReferenceAttentionPool(nn.Module):
+    """Attention pooling; the query is the mean of all positions, or all for local features."""
 
     def __init__(self, side: int, width: int, heads: int, output_dim: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class PlainAttentionPool(nn.Module):
         self.c_proj = nn.Linear(width, output_dim)
 
     def forward(self, x: Tensor, local: bool = False) -> Tensor:
-        """(B, W, H, H) -> (B, E), or (B, 1 + H * H, E) for local features, the pooled one first."""
+        """Map (B, W, H, H) to (B, E), or to (B, 1 + H * H, E) with the pooled feature first."""
         x = x.flatten(start_dim=2).permute(2, 0, 1)
         x = torch.cat([x.mean(dim=0, keepdim=True), x], dim=0)
         x = x + self.positional_embedding[:, None, :]
@@ -140,7 +140,7 @@ class PlainAttentionPool(nn.Module):
         return pooled.permute(1, 0, 2) if local else pooled.squeeze(0)
 
 
-class PlainResNet(nn.Module):
+class ReferenceResNet(nn.Module):
     """CLIP's ModifiedResNet."""
 
     def __init__(self, config: CLIPConfig) -> None:
@@ -158,15 +158,15 @@ class PlainResNet(nn.Module):
         inplanes = width
         for stage, blocks in enumerate(config.vision_layers):
             planes, stride = width * 2**stage, 1 if stage == 0 else 2
-            layers = [PlainBottleneck(inplanes, planes, stride)]
+            layers = [ReferenceBottleneck(inplanes, planes, stride)]
             inplanes = 4 * planes
-            layers += [PlainBottleneck(inplanes, planes, 1) for _ in range(1, blocks)]
+            layers += [ReferenceBottleneck(inplanes, planes, 1) for _ in range(1, blocks)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         side = config.image_resolution // 32
-        self.attnpool = PlainAttentionPool(side, inplanes, config.image_heads, config.embed_dim)
+        self.attnpool = ReferenceAttentionPool(side, inplanes, config.image_heads, config.embed_dim)
 
     def forward(self, x: Tensor, local: bool = False) -> Tensor:
-        """(B, 3, H, W) -> (B, E), or (B, M, E) for local features."""
+        """Map (B, 3, H, W) to (B, E), or to (B, M, E) for local features."""
         for conv, norm in (
             (self.conv1, self.bn1),
             (self.conv2, self.bn2),
@@ -179,7 +179,7 @@ class PlainResNet(nn.Module):
         return self.attnpool(x, local)
 
 
-class PlainVisionTransformer(nn.Module):
+class ReferenceVisionTransformer(nn.Module):
     """CLIP's vision transformer."""
 
     def __init__(self, config: CLIPConfig) -> None:
@@ -191,14 +191,14 @@ class PlainVisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = PlainTransformer(
+        self.transformer = ReferenceTransformer(
             width, config.vision_layers, config.image_heads, config.activation
         )
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
 
     def forward(self, x: Tensor, local: bool = False) -> Tensor:
-        """(B, 3, H, W) -> (B, E), or (B, M, E) for local features."""
+        """Map (B, 3, H, W) to (B, E), or to (B, M, E) for local features."""
         x = self.conv1(x).flatten(2).permute(0, 2, 1)
         cls = self.class_embedding + torch.zeros(len(x), 1, x.shape[-1], device=x.device)
         x = self.ln_pre(torch.cat([cls, x], dim=1) + self.positional_embedding)
@@ -206,15 +206,17 @@ class PlainVisionTransformer(nn.Module):
         return self.ln_post(x if local else x[:, 0]) @ self.proj
 
 
-class PlainCLIP(nn.Module):
-    """Both towers, with OpenAI's parameter names."""
+class ReferenceCLIP(nn.Module):
+    """Image encoder and text encoder, with OpenAI's parameter names."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         context, width = config.context_length, config.transformer_width
-        tower = PlainVisionTransformer if isinstance(config.vision_layers, int) else PlainResNet
+        tower = (
+            ReferenceVisionTransformer if isinstance(config.vision_layers, int) else ReferenceResNet
+        )
         self.visual = tower(config)
-        self.transformer = PlainTransformer(
+        self.transformer = ReferenceTransformer(
             width,
             config.transformer_layers,
             config.text_heads,
@@ -230,34 +232,34 @@ class PlainCLIP(nn.Module):
     def encode_prompts(
         self, prompts: Float[Tensor, "classes context width"], eos: Tensor
     ) -> Float[Tensor, "classes embed"]:
-        """CoOp's TextEncoder: every token of every prompt; the feature is read at EOS."""
+        """Encode all tokens of every prompt and return the EOS features, as CoOp's TextEncoder."""
         x = (prompts + self.positional_embedding).permute(1, 0, 2)
         x = self.transformer(x).permute(1, 0, 2)
         x = self.ln_final(x)
         return x[torch.arange(len(x), device=x.device), eos] @ self.text_projection
 
 
-def plain_clip(model: CLIP) -> PlainCLIP:
-    """The textbook model with the weights of ours, frozen; where layouts agree they are shared.
+def build_reference_clip(model: CLIP) -> ReferenceCLIP:
+    """Build the frozen reference model with the weights of a `CLIP`, sharing memory if possible.
 
     Args:
-        model: ours, as `clip.weights.load_clip` gives it, in fp32.
+        model: as returned by `clip.weights.load_clip`, in fp32.
     """
     with torch.device("meta"):
-        plain = PlainCLIP(model.config)
+        reference = ReferenceCLIP(model.config)
     weights = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
-    plain.load_state_dict(weights, assign=True)
-    return plain.to(model.logit_scale.device).requires_grad_(False).eval()
+    reference.load_state_dict(weights, assign=True)
+    return reference.to(model.logit_scale.device).requires_grad_(False).eval()
 
 
-class PlainPrompts(nn.Module):
-    """Full-length prompts `[SOS] ctx [name] . [EOS] 0 ...` around a context, name at the end."""
+class ReferencePrompts(nn.Module):
+    """Full-length prompts `[SOS] ctx [name] . [EOS] 0 ...`."""
 
     prefix: Tensor
     suffix: Tensor
     eos: Tensor
 
-    def __init__(self, clip_model: PlainCLIP, classnames: Sequence[str], length: int) -> None:
+    def __init__(self, clip_model: ReferenceCLIP, classnames: Sequence[str], length: int) -> None:
         super().__init__()
         names = [name.replace("_", " ") for name in classnames]
         fillers = " ".join(["X"] * length)
@@ -270,6 +272,6 @@ class PlainPrompts(nn.Module):
         self.register_buffer("eos", ids.argmax(dim=-1), persistent=False)
 
     def forward(self, ctx: Float[Tensor, "length width"]) -> Float[Tensor, "classes context width"]:
-        """Put the context between what never changes, for every class."""
+        """Insert the context between the fixed prefix and suffix of every class."""
         own = ctx.unsqueeze(0).expand(len(self.eos), -1, -1)
         return torch.cat([self.prefix, own, self.suffix], dim=1)
