@@ -1,14 +1,14 @@
-r"""The Low-Norm Effect of finished runs: every position of their prompts corrupted in one pass.
+r"""Study the Low-Norm Effect of finished runs: corrupt every position of their prompts in one pass.
 
-    python corrupt.py output/food/CoOp/16shots/seed*       # or a folder with runs below it
+    python corrupt.py output/food/CoOp/16shots/seed*       # or a folder containing runs
     python corrupt.py output/food --rescale 0.1 0.5 --positions 0 15 --output output/low_norm
 
-Each run gets a `corruption.json`: accuracy and norm of the learned prompts, and with every vector
-in turn replaced by noise (REPLACE) or multiplied by a factor (RESCALE). Positions count from 0. A
-second call tests only what is missing. The folder --output gets the occurrence frequencies over the
-seeds (Tables A2 and A3) and the figures 1b and A1.
+Writes a `corruption.json` to each run: accuracy and norm of the learned prompts, and of the prompts
+with each vector replaced by noise (REPLACE) or multiplied by a factor (RESCALE). Positions count
+from 0. A second call tests only missing corruptions. Writes the occurrence frequencies over seeds
+(Tables A2 and A3) and the figures 1b and A1 to the folder --output.
 
-Exit codes: 0 done, 1 a run could not be studied (the others were), 2 a mistake in the command.
+Exit codes: 0 done, 1 a run could not be studied (the others were), 2 an error in the command.
 """
 
 from dassl.startup import importing
@@ -36,34 +36,35 @@ DEFAULT_OUTPUT = Path("output/low_norm")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder with runs below")
+    add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder containing runs")
     add("--replace", nargs="*", type=float, default=STDS, metavar="STD", help=f"default {STDS}")
     add("--rescale", nargs="*", type=float, default=FACTORS, metavar="FACTOR", help="likewise")
-    add("--positions", nargs="+", type=int, metavar="J", help="from 0; default all")
-    add("--epoch", type=int, help="which checkpoint of the runs; default the best or the last")
-    add("--noise-seed", type=int, default=0, help="what REPLACE's noise is drawn with; default 0")
-    add("--root", default="", help="folder of the datasets; default the runs' own")
+    add("--positions", nargs="+", type=int, metavar="J", help="positions from 0; default all")
+    add("--epoch", type=int, help="epoch of the checkpoints; default the best or the last")
+    add("--noise-seed", type=int, default=0, help="seed of REPLACE's noise; default 0")
+    add("--root", default="", help="data root; default the runs' own")
     add_ignore_flag(parser)
     add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"default {DEFAULT_OUTPUT}")
     return parser
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
-    """What the flags ask for.
+    """Make the grid of corruptions from the flags.
 
     Raises:
-        UserError: a value that a corruption cannot have.
+        UserError: a value is invalid for a corruption.
     """
     check_values("--replace", arguments.replace)
     check_values("--rescale", arguments.rescale)
     for name in ("positions", "noise_seed", "epoch"):
-        given = getattr(arguments, name)
-        for number in given if isinstance(given, list) else [given]:
+        value = getattr(arguments, name)
+        for number in value if isinstance(value, list) else [value]:
             if number is not None and number < 0:
-                raise UserError(f"--{name.replace('_', '-')} is {number}, but counts from 0")
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is {number}, but must be at least 0")
     positions = arguments.positions and tuple(sorted(set(arguments.positions)))
     return Plan(
         tuple(dict.fromkeys(arguments.replace)),
@@ -74,10 +75,10 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 
 def study_runs(arguments: argparse.Namespace, plan: Plan) -> tuple[list[Study], int]:
-    """Study every run, one sentence for each that cannot be.
+    """Study every run, and print one sentence for each failure.
 
     Returns:
-        The studies, and how many runs there are none of.
+        The studies, and the number of runs that could not be studied.
     """
     studies, failed = [], 0
     for run_dir in run_folders(arguments.runs):
@@ -99,10 +100,10 @@ def study_runs(arguments: argparse.Namespace, plan: Plan) -> tuple[list[Study], 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Study, then write tables and figures of what could be studied.
+    """Study the runs, then write tables and figures.
 
     Raises:
-        UserError: a value that cannot be, or runs that are no repetitions of each other.
+        UserError: a value is invalid, or runs differ in more than the seed.
     """
     plan = make_plan(arguments)
     output = prepare_output_dir(arguments.output)
@@ -118,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

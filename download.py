@@ -1,14 +1,14 @@
-r"""Download public datasets into the folders that their loaders read.
+r"""Download public datasets to the folders that their loaders read.
 
     python download.py caltech101 OxfordPets --root data
     python download.py all --root data
     python download.py --list --root data
 
-A dataset is named like its config or like its DATASET.NAME. Interrupted downloads go on where they
-stopped; what is there already is left as it is; an archive that you put into a dataset's folder by
-hand is unpacked. What cannot be had is listed at the end, with where it has to be put.
+NAME is the stem of a dataset's config file or its DATASET.NAME. Interrupted downloads resume.
+Existing files are not changed, and archives that you place in a dataset's folder are unpacked. The
+command ends with a list of the files that could not be downloaded and where to place them.
 
-Exit codes: 0 everything is there, 2 a mistake in the command, 1 something could not be had.
+Exit codes: 0 complete, 1 a file could not be downloaded, 2 an error in the command.
 """
 
 from dassl.startup import importing
@@ -34,27 +34,27 @@ CONFIGS = Path(__file__).parent / "configs" / "datasets"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="datasets, or all")
-    add("--root", default="data", help="folder of the datasets (default: data)")
-    add("--list", action="store_true", help="show what is needed, there and missing, and end")
-    add("--keep-archives", action="store_true", help="keep what was downloaded and unpacked")
+    add("--root", default="data", help="data root (default: data)")
+    add("--list", action="store_true", help="list required, present and missing files, and exit")
+    add("--keep-archives", action="store_true", help="do not delete archives after unpacking")
     return parser
 
 
 def config_names() -> dict[str, str]:
-    """Config name -> DATASET.NAME, for all configs of datasets."""
+    """Return DATASET.NAME by config name, for all dataset configs."""
     configs = sorted(CONFIGS.glob("*.yaml"))
     return {path.stem: yaml.safe_load(path.read_text())["DATASET"]["NAME"] for path in configs}
 
 
-def chosen(names: Sequence[str]) -> list[str]:
-    """The DATASET.NAMEs that a command line names, each once.
+def selected(names: Sequence[str]) -> list[str]:
+    """Return the DATASET.NAMEs that a command line selects, without duplicates.
 
     Raises:
-        UserError: an unknown name; says the nearest.
+        UserError: a name is unknown; the message suggests the nearest.
     """
     public = [name for name in SOURCES if name in DATASET_REGISTRY]
     configs = config_names()
@@ -67,14 +67,14 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def folder_of(name: str, root: str) -> Path:
-    """A dataset's folder."""
+    """Return a dataset's folder."""
     return Path(root).expanduser().absolute() / DATASET_REGISTRY.get(name).dataset_dir
 
 
 def show(name: str, folder: Path) -> None:
-    """Print what a dataset needs, what of it is there and where the rest can be had."""
+    """Print a dataset's files, which of them are present, and where to get the others."""
     print(f"{name}: {folder}")
-    # Parts of one archive stand in a row, and where it can be had is said once.
+    # Adjacent parts of one archive share the lines on where to get it.
     for lines, group in groupby(SOURCES.get(name, ()), lambda source: origins(source, folder)):
         wanted = False
         for source in group:
@@ -85,39 +85,39 @@ def show(name: str, folder: Path) -> None:
 
 
 def state(source: Source, folder: Path) -> str:
-    """One word about a file or folder."""
+    """Return whether a file or folder is present, missing or not needed."""
     if source.is_there(folder):
-        return "there"
+        return "present"
     return "missing" if source.is_wanted(folder) else "not needed"
 
 
 def note(source: Source) -> str:
-    """What it is to the dataset, if it can be absent."""
+    """Return why a source can be absent; empty if it is required."""
     if source.unless:
         return f"only needed without {source.unless}"
-    return "the dataset can do without it" if source.optional else ""
+    return "optional" if source.optional else ""
 
 
 def origins(source: Source, folder: Path) -> list[str]:
-    """Where a source can be had, a line each."""
+    """Return lines on where to get a source."""
     pages = [f"from {Address.of(url, source).page}" for url in source.urls]
     return pages or [Missing(source, folder).advice()]
 
 
 def report(missing: dict[str, list[Missing]]) -> None:
-    """Print a table of what could not be had, and then why and what to do about each."""
+    """Print a table of the missing files, then the reason and advice for each."""
     rows = [
         (name, lost.source.path, note(lost.source))
         for name, items in missing.items()
         for lost in items
     ]
-    print(f"\nThis could not be had:\n{tabulate(rows, headers=('dataset', 'missing', ''))}")
-    # Several files of one archive have the same reasons and the same advice.
-    told: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
+    print(f"\nNot downloaded:\n{tabulate(rows, headers=('dataset', 'missing', ''))}")
+    # Files of one archive share the reasons and the advice.
+    by_advice: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
     for items in missing.values():
         for lost in items:
-            told.setdefault((lost.advice(), lost.tried), []).append(str(lost.place))
-    for (advice, tried), places in told.items():
+            by_advice.setdefault((lost.advice(), lost.tried), []).append(str(lost.place))
+    for (advice, tried), places in by_advice.items():
         print("\n" + "\n".join(places))
         for address, reason in tried:
             print(f"  tried {address}: {reason}")
@@ -128,14 +128,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Download or list.
 
     Returns:
-        1 if something could not be had, else 0.
+        1 if a file could not be downloaded, else 0.
 
     Raises:
-        UserError: an unknown dataset, none at all, or a folder that cannot be written to.
+        UserError: no dataset is named, a name is unknown, or a folder is not writable.
     """
     if not (arguments.names or arguments.list):
-        raise UserError("No dataset is named; name some, or all, or see them with --list")
-    names = chosen(arguments.names or ["all"])
+        raise UserError("No dataset is named; name some, or all, or list them with --list")
+    names = selected(arguments.names or ["all"])
     missing: dict[str, list[Missing]] = {}
     for name in names:
         folder = folder_of(name, arguments.root)
@@ -145,18 +145,18 @@ def run(arguments: argparse.Namespace) -> int:
         lost = Fetcher(folder, arguments.keep_archives).fetch(SOURCES.get(name, ()))
         if lost:
             missing[name] = lost
-        print(f"{name}: {'not everything is there' if lost else 'everything is there'}")
+        print(f"{name}: {'incomplete' if lost else 'complete'}")
     if missing:
         report(missing)
     return int(bool(missing))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     try:
         return exit_code(run, build_parser(), argv)
     except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here", file=sys.stderr)
+        print("\nStopped; run the same command to resume", file=sys.stderr)
         return 1
 
 

@@ -1,14 +1,14 @@
-r"""The words nearest to learned vectors: what a prompt would say if it were text.
+r"""Find the words nearest to learned context vectors.
 
     python interpret.py output/food/CoOp/16shots/seed1 --top-k 3
     python interpret.py output/food/PLOT/16shots/seed1 --classes pizza sushi --json words.json
 
-For every vector its norm, and the entries of CLIP's vocabulary with the smallest Euclidean distance
-to it, as in CoOp's interpret_prompt. Entries that the weights hold no embedding of (only zeros) are
-left out, and of CoCoOp the vectors before an image shifts them. Positions and prompt sets count
-from 0. A word ends with </w>; without, it is the beginning of one.
+Prints, for every vector, its norm and the entries of CLIP's vocabulary with the smallest Euclidean
+distance, as CoOp's interpret_prompt does. Entries without an embedding in the weights (all zeros)
+are left out. For CoCoOp, the vectors are those before conditioning on an image. Positions and
+prompt sets count from 0. A token with </w> ends a word; a token without is the beginning of one.
 
-Exit codes: 0 done, 1 a run could not be read (the others were), 2 a mistake in the command.
+Exit codes: 0 done, 1 a run could not be read (the others were), 2 an error in the command.
 """
 
 from dassl.startup import importing
@@ -33,28 +33,29 @@ with importing(__name__):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder with runs below")
-    add("--top-k", type=int, default=3, help="how many words; default 3")
-    add("--classes", nargs="+", metavar="NAME", help="of class-specific prompts; default all")
-    add("--epoch", type=int, help="which checkpoint; default the best or the last")
+    add("runs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder containing runs")
+    add("--top-k", type=int, default=3, help="words per vector; default 3")
+    classes = "classes of class-specific prompts; default all"
+    add("--classes", nargs="+", metavar="NAME", help=classes)
+    add("--epoch", type=int, help="epoch of the checkpoint; default the best or the last")
     add_setup_flags(parser)
-    add("--json", type=Path, metavar="FILE", help="also write everything to this file")
+    add("--json", type=Path, metavar="FILE", help="also write the results to this file")
     return parser
 
 
 def words_of_run(run_dir: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every vector of a run with its words; see `interpret`.
+    """Return every vector of a run with its nearest words; see `interpret`.
 
     Raises:
-        UserError: the run cannot be opened, learns no prompts, or has no such classes.
-        UserError: the backbone's weights cannot be had.
+        UserError: the run cannot be loaded, has no prompts or lacks a class, or the backbone's
+            weights are not available.
     """
     trainer = open_quietly(run_dir, arguments, arguments.epoch)
     if not isinstance(trainer, PromptTrainer):
-        raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
+        raise UserError(f"{trainer.cfg.TRAINER.NAME} has no learned prompts")
     return interpret(trainer, arguments.top_k, arguments.classes)
 
 
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a table per run.
 
     Raises:
-        UserError: a number of words that cannot be.
+        UserError: --top-k is below 1.
     """
     if arguments.top_k < 1:
         raise UserError(f"--top-k is {arguments.top_k}, but must be at least 1")
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

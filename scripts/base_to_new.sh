@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Base-to-new generalisation: train on half of the classes, test on it and on the other half
+# Base-to-new generalisation: train on half of the classes, test on both halves
 # (CoCoOp, section 4.1; Nemesis, Table A4).
-# Settings and what they mean: scripts/lib.sh. BENCH=mini runs it on the bundled benchmark.
+# Settings: scripts/lib.sh. BENCH=mini uses the bundled benchmark.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

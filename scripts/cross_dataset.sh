@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Cross-dataset transfer: train on all classes of one dataset, test on others (CoCoOp, section 4.2).
-# Settings and what they mean: scripts/lib.sh. BENCH=mini runs it on the bundled benchmark.
+# Settings: scripts/lib.sh. BENCH=mini uses the bundled benchmark.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

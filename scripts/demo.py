@@ -1,8 +1,7 @@
-"""`make demo`: zero-shot CLIP, CoOp and Nemesis on bundled pictures; a table and a figure.
+"""`make demo`: compare zero-shot CLIP, CoOp and Nemesis on the bundled images.
 
-It ends with one learned prompt whose vectors are corrupted in turn (the Low-Norm Effect). The runs
-are those of a file in configs/sweeps/; finished ones are kept, so that it goes on where it was
-stopped.
+Writes a table and a figure, then corrupts each vector of one learned prompt (the Low-Norm Effect).
+The runs are those of a file in configs/sweeps/; a second call skips finished runs.
 """
 
 import argparse
@@ -18,16 +17,17 @@ import torch
 import corrupt
 from analysis.figures import plot_accuracy_over_shots
 from analysis.results import accuracy_table, collect_runs, summarise
+from analysis.scores import seeds_name
 from dassl.utils import Parser, exit_code
 from safeio.files import write_atomic
 from sweeps.command import carry_on, plan
 from sweeps.runs import Run
 
-HOUSE = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 def write_report(folder: Path, sweep_file: Path, runs: Sequence[Run]) -> str:
-    """Draw the figure and write report.md; returns the table."""
+    """Draw the figure, write report.md and return the table."""
     results = [found for run in runs for found in collect_runs(run.folder)]
     cells = summarise(results)
     shots = sorted({run.shots for run in runs if run.shots})
@@ -36,14 +36,14 @@ def write_report(folder: Path, sweep_file: Path, runs: Sequence[Run]) -> str:
     plot_accuracy_over_shots(cells, shots, folder / "accuracy_over_shots.png")
     views = max(found["train_views"] for found in results)
     lines = [
-        "# Soft prompts learning on the bundled pictures",
-        f"Test accuracy in %, mean ± standard deviation over {len(seeds)} seed(s); "
+        "# Soft-prompt tuning on the bundled images",
+        f"Test accuracy in %, mean ± standard deviation over {seeds_name(len(seeds))}; "
         f"bundled tiny CLIP, PyTorch {torch.__version__} on {platform.machine()}, "
         f"{os.cpu_count()} cores. "
-        + (f"Trained on {views} kept views of each picture." if views else ""),
+        + (f"Trained on {views} cached augmentations of each image." if views else ""),
         table,
         "![accuracy over shots](accuracy_over_shots.png)",
-        "The runs can be made again with:",
+        "To repeat the runs:",
         f"    python sweep.py {os.path.relpath(sweep_file)} --output-dir DIR",
     ]
     text = "\n\n".join(lines) + "\n"
@@ -52,9 +52,9 @@ def write_report(folder: Path, sweep_file: Path, runs: Sequence[Run]) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo; the exit code is that of its sweep."""
+    """Run the demo and return the exit code of its sweep, or of the study of corruptions."""
     name = "demo_quick" if arguments.quick else "demo_table" if arguments.table else "demo"
-    sweep_file = HOUSE / f"configs/sweeps/{name}.yaml"
+    sweep_file = ROOT / f"configs/sweeps/{name}.yaml"
     sweep = plan(sweep_file, output=arguments.output_dir)
     print(f"{len(sweep.left)} runs, then a table and a figure ...", flush=True)
     start = time.perf_counter()
@@ -66,21 +66,21 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{len(sweep.left)} runs in {time.perf_counter() - start:.0f} s")
     print(f"Report and figure: {folder / 'report.md'}, {folder / 'accuracy_over_shots.png'}\n")
     studied = next(run.folder for run in sweep.runs if (run.method, run.shots) == ("CoOp", 1))
-    print(f"Each vector of the prompt in {studied} replaced or rescaled in turn ...")
+    print(f"Replacing or rescaling each vector of the prompt in {studied} ...")
     return corrupt.main([str(studied), "--output", str(folder / "low_norm")])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = Parser(__doc__)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="one task, 1 and 4 shots")
     size.add_argument(
         "--table",
         action="store_true",
-        help="the README's table: three seeds, PLOT and CoCoOp, too; half an hour",
+        help="the README's table: three seeds, with PLOT and CoCoOp; half an hour",
     )
-    parser.add_argument("--output-dir", type=Path, help="where to write")
+    parser.add_argument("--output-dir", type=Path, help="output folder")
     return exit_code(run, parser, argv)
 
 

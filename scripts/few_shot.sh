@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Few-shot learning: every dataset with every number of shots and every seed (Nemesis, Table A5).
-# Settings and what they mean: scripts/lib.sh. BENCH=mini runs it on the bundled benchmark.
+# Settings: scripts/lib.sh. BENCH=mini uses the bundled benchmark.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -15,7 +15,7 @@ list SHOTS
 list DATASETS
 begin "${CONFIG:-$BACKBONE}" "$@"
 
-# The papers' epochs: configs/trainers/backbones/recipe.yaml says the rule.
+# The papers' epochs; see configs/trainers/backbones/recipe.yaml.
 config_for() { # DATASET SHOTS
     case "$1 $2" in
         imagenet\ * | *\ 1) echo "${BACKBONE}_ep50" ;;

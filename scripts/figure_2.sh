@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Figure 2: accuracy over shots of CoOp, PUN and PAN; runs of Table A5.
+# Figure 2: accuracy over shots of CoOp, PUN and PAN, from runs of Table A5.
 # Settings and further arguments: scripts/table.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/table.sh"

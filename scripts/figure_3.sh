@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Figure 3: accuracy, corrupted prompts' accuracy and mean norm over the epochs, CoOp beside Nemesis.
-# Settings: scripts/low_norm.sh; FACTOR rescales a vector, BETA chooses PUN (1) or PAN (0), EVERY
-# tests the checkpoint of every so many epochs.
+# Figure 3: accuracy, corrupted prompts' accuracy and mean norm over epochs, for CoOp and Nemesis.
+# Settings: scripts/low_norm.sh; FACTOR rescales a vector, BETA selects PUN (1) or PAN (0), EVERY is
+# the number of epochs between tested checkpoints.
 set -euo pipefail
 : "${SHOTS=1}" "${SEEDS=1}" "${FACTOR=0.5}" "${BETA=1.0}" "${EVERY=1}"
 if [[ ${BENCH:-paper} == mini ]]; then : "${DATASETS=emoji_activities}"; fi
@@ -13,7 +13,7 @@ train CoOp CoOp TRAIN.CHECKPOINT_FREQ 1
 train "Nemesis_beta$BETA" CoOpNemesis TRAIN.CHECKPOINT_FREQ 1 TRAINER.NEMESIS.BETA "$BETA"
 for dataset in "${DATASETS[@]}"; do for shots in "${SHOTS[@]}"; do for seed in "${SEEDS[@]}"; do
     folder=$(stem "$dataset")/shots_$shots/seed$seed
-    house -m analysis.corruption.training "$OUTPUT/CoOp/$folder" \
+    project_python -m analysis.corruption.training "$OUTPUT/CoOp/$folder" \
         "$OUTPUT/Nemesis_beta$BETA/$folder" --root "$DATA" --figures 3 \
         --rescale "$FACTOR" --every "$EVERY" --output "$OUTPUT/figure_3/$folder" ||
         failed+=("figure 3: $folder")

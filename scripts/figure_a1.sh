@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Figure A1: accuracy and norm with each position of CoOp's prompts corrupted, on one dataset.
-# Settings: scripts/low_norm.sh; REPLACE and RESCALE are the lists of values.
+# Figure A1: accuracy and norm for each corrupted position of CoOp's prompts, on one dataset.
+# Settings: scripts/low_norm.sh; REPLACE and RESCALE list the values.
 set -euo pipefail
 : "${SHOTS=1}"
 if [[ ${BENCH:-paper} == mini ]]; then : "${DATASETS=emoji_activities}"; fi
@@ -11,6 +11,6 @@ list REPLACE
 list RESCALE
 
 train CoOp CoOp
-house corrupt.py "$OUTPUT/CoOp" --root "$DATA" --output "$OUTPUT/figure_a1" \
+project_python corrupt.py "$OUTPUT/CoOp" --root "$DATA" --output "$OUTPUT/figure_a1" \
     --replace "${REPLACE[@]}" --rescale "${RESCALE[@]}" || failed+=(corrupt.py)
 finish

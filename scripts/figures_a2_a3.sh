@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Figures A2 and A3: loss, test accuracy, norms and PAN's selections over the epochs of CoOp, PUN, PAN.
-# Settings: scripts/low_norm.sh; BETAS chooses PUN (1) and PAN (0), EVERY tests the checkpoint of
-# every so many epochs.
+# Settings: scripts/low_norm.sh; BETAS selects PUN (1) and PAN (0), EVERY is the number of epochs
+# between tested checkpoints.
 set -euo pipefail
 : "${SHOTS=1}" "${SEEDS=1}" "${BETAS=1.0 0.0}" "${EVERY=1}"
 if [[ ${BENCH:-paper} == mini ]]; then : "${DATASETS=emoji_activities}"; fi
@@ -16,6 +16,6 @@ for beta in "${BETAS[@]}"; do
     train "Nemesis_beta$beta" CoOpNemesis TRAIN.CHECKPOINT_FREQ 1 TRAINER.NEMESIS.BETA "$beta"
     runs+=("$OUTPUT/Nemesis_beta$beta")
 done
-house -m analysis.corruption.training "${runs[@]}" --root "$DATA" --figures a2 --rescale \
+project_python -m analysis.corruption.training "${runs[@]}" --root "$DATA" --figures a2 --rescale \
     --every "$EVERY" --output "$OUTPUT/figures_a2_a3" || failed+=("figures A2 and A3")
 finish

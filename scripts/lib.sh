@@ -1,31 +1,31 @@
-# What the scripts of protocols and figures share; sourced, not run. Needs bash 4.4.
+# Shared functions of the scripts for protocols and figures; sourced, not run. Needs bash 4.4.
 #
-# BENCH           paper (default), or mini: the bundled benchmark
-# DATA, OUTPUT    folder of the datasets; folder of the runs and of their table
-# TRAINER, CONFIG method; its file in configs/trainers/TRAINER/, without .yaml, or a path to a .yaml
-# OPTS            KEY VALUE pairs for every run, as are the script's own arguments
-# NAME            folder of this setting below OUTPUT; default: TRAINER, CONFIG and the pairs
-# PYTHON, LOG     interpreter; file for what the runs print (each has its own log.txt, too)
+# BENCH           profile: paper (default), or mini for the bundled benchmark
+# DATA, OUTPUT    data root; folder of the runs and their table
+# TRAINER, CONFIG method; its file in configs/trainers/TRAINER/ without .yaml, or a path to a .yaml
+# OPTS            KEY VALUE pairs for every run, in addition to the script's arguments
+# NAME            subfolder of OUTPUT for this setting; default: TRAINER, CONFIG and the pairs
+# PYTHON, LOG     interpreter; file for the output of the runs (each run also has a log.txt)
 #
-# Lists (SEEDS, SHOTS, DATASETS, TARGETS, DOMAINS) are separated by spaces; a dataset is a file of
-# configs/datasets/, without .yaml, or a path to a .yaml. Quotes within a list or OPTS keep spaces:
+# Lists (SEEDS, SHOTS, DATASETS, TARGETS, DOMAINS) are separated by spaces; a dataset is a file in
+# configs/datasets/ without .yaml, or a path to a .yaml. Quote items of a list or OPTS with spaces:
 #     OPTS='TRAINER.COOP.CTX_INIT "a photo of a"' scripts/few_shot.sh
-# A row of zero-shot CLIP in the same table, with bundled data and without:
+# To add a row of zero-shot CLIP to the table, on the bundled benchmark or the papers' datasets:
 #     BENCH=mini TRAINER=ZeroshotCLIP CONFIG=mini SHOTS=0 SEEDS=1 scripts/base_to_new.sh
 #     TRAINER=ZeroshotCLIP CONFIG=vit_b16 SHOTS=0 SEEDS=1 scripts/base_to_new.sh
-# Finished runs are skipped, so a script that was stopped, or some of whose runs failed, goes on
-# when it is started again. Several may run at once on parts of the lists, such as one seed each.
+# Finished runs are skipped, so start a stopped or partly failed script again to resume it. Several
+# scripts can run at once on different parts of the lists, such as one seed each.
 
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
-    echo "error: bash $BASH_VERSION is too old; the scripts need 4.4 or later" >&2
+    echo "error: bash $BASH_VERSION is too old; use bash 4.4 or later" >&2
     exit 2
 }
 trap 'exit 130' INT
 
-HOUSE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 failed=()
 
-# defaults BENCH NAME=VALUE...: for that benchmark, set what the environment leaves open.
+# defaults BENCH NAME=VALUE...: for this profile, set the variables that the environment does not set.
 defaults() {
     local entry
     [[ $BENCH == "$1" ]] || return 0
@@ -34,7 +34,7 @@ defaults() {
     done
 }
 
-# list NAME: turn a variable's text into an array of its words.
+# list NAME: split a variable's text into an array.
 list() {
     local text
     text=$(xargs printf '%s\n' <<<"${!1}")
@@ -43,17 +43,17 @@ list() {
     [[ -z $text ]] || mapfile -t "$1" <<<"$text"
 }
 
-# yaml_of FOLDER NAME: the path of a file of configs/FOLDER; a path to a .yaml stays as it is.
+# yaml_of FOLDER NAME: print the path of a file in configs/FOLDER; a path to a .yaml is unchanged.
 yaml_of() {
-    if [[ $2 == *.yaml ]]; then echo "$2"; else echo "$HOUSE/configs/$1/$2.yaml"; fi
+    if [[ $2 == *.yaml ]]; then echo "$2"; else echo "$ROOT/configs/$1/$2.yaml"; fi
 }
 
-# stem PATH: a name for folders.
+# stem PATH: print the file name without .yaml.
 stem() { basename "$1" .yaml; }
 
 finished() { grep -qs '"status": "finished"' "$1/results.json"; }
 
-# begin CONFIG [ARGUMENT...]: read the settings; CONFIG and the script's arguments name the folder.
+# begin CONFIG [ARGUMENT...]: set OPTS and RUNS; CONFIG and the arguments are part of RUNS' name.
 begin() {
     local setting
     OPTS=${OPTS:-}
@@ -63,17 +63,17 @@ begin() {
     RUNS=$OUTPUT/${NAME:-${setting//[^A-Za-z0-9._+-]/_}}
 }
 
-# run FOLDER DATASET CONFIG SEED [ARGUMENT...]: one run of train.py; an interrupted one goes on.
+# run FOLDER DATASET CONFIG SEED [ARGUMENT...]: run train.py, resuming an interrupted run.
 run() {
     if finished "$1"; then return; fi
     echo "$1"
-    "$PYTHON" "$HOUSE/train.py" --root "$DATA" --output-dir "$1" --trainer "$TRAINER" \
+    "$PYTHON" "$ROOT/train.py" --root "$DATA" --output-dir "$1" --trainer "$TRAINER" \
         --dataset-config-file "$(yaml_of datasets "$2")" \
         --config-file "$(yaml_of "trainers/$TRAINER" "$3")" \
         --seed "$4" "${@:5}" "${OPTS[@]}" >>"$LOG" || failed+=("$1")
 }
 
-# evaluate SOURCE FOLDER DATASET CONFIG SEED [ARGUMENT...]: test SOURCE's prompt, if there is one.
+# evaluate SOURCE FOLDER DATASET CONFIG SEED [ARGUMENT...]: test SOURCE's prompt, if finished.
 evaluate() {
     if finished "$1"; then run "${@:2:4}" --eval-only --model-dir "$1" "${@:6}"; fi
 }
@@ -95,18 +95,18 @@ transfer() {
     done
 }
 
-# finish [CODE]: say what failed; the exit code is 1 if anything did, else CODE (0).
+# finish [CODE]: list failed runs; exit with 1 if there are any, else with CODE (0).
 finish() {
     ((${#failed[@]})) || exit "${1:-0}"
     printf 'failed: %s\n' "${failed[@]}" >&2
     exit 1
 }
 
-# report PROTOCOL: write the table of all settings below OUTPUT, and say what failed.
+# report PROTOCOL: write the table of all settings below OUTPUT, and list failed runs.
 report() {
     local output=$OUTPUT code=0
     [[ $output == /* ]] || output=$PWD/$output
-    (cd "$HOUSE" && "$PYTHON" -m analysis.protocols "$1" "$output"/*/ --output-dir "$output" \
+    (cd "$ROOT" && "$PYTHON" -m analysis.protocols "$1" "$output"/*/ --output-dir "$output" \
         --seeds "${#SEEDS[@]}") || code=1
     finish "$code"
 }
@@ -117,6 +117,6 @@ if [[ $BENCH != paper && $BENCH != mini ]]; then
     exit 2
 fi
 if [[ -z ${PYTHON:-} ]]; then
-    PYTHON=$HOUSE/.venv/bin/python
+    PYTHON=$ROOT/.venv/bin/python
     [[ -x $PYTHON ]] || PYTHON=python3
 fi

@@ -1,13 +1,13 @@
-"""How long ImageNet's images take to list, and to load again from the kept listing.
+"""Benchmark listing ImageNet's images, and loading them from the cached listing.
 
     python -m scripts.listing_benchmark --files 100000
     python -m scripts.listing_benchmark --files 1281167 --kept-only
 
-A tree like ImageNet's is made of empty files in a temporary folder: 1,000 classes with so many
-training files in all, and one test file a class. Each row is a new process that builds the ImageNet
-dataset; its peak memory includes the libraries. The system still knows the new files' names: a cold
-or a network disk lists slower, but loads the kept file as fast. With --kept-only the files' names
-are written into the kept listing alone, without making the files.
+Makes a tree like ImageNet's from empty files in a temporary folder: 1,000 classes with --files
+training files in total and one test file each. Each row is a new process that builds the ImageNet
+dataset; its peak memory includes the libraries. The file names are in the system's cache: listing a
+cold or network disk is slower, loading the cached listing is not. With --kept-only, the files are
+not created, only their names are written to the cached listing.
 """
 
 import argparse
@@ -32,26 +32,26 @@ from safeio.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 IMAGENET = 1_281_167  # training images
-LONG_AGO = 1_000_000_000  # seconds: folders that change right now are not kept
+LONG_AGO = 1_000_000_000  # seconds; recently changed folders are not cached
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--files", type=int, default=100_000, help="training files in all")
-    parser.add_argument("--kept-only", action="store_true", help="write only the kept listing")
-    parser.add_argument("--load", help=argparse.SUPPRESS)  # what the new processes do
+    parser.add_argument("--files", type=int, default=100_000, help="total training files")
+    parser.add_argument("--kept-only", action="store_true", help="write only the cached listing")
+    parser.add_argument("--load", help=argparse.SUPPRESS)  # for the new processes
     parser.add_argument("--shots", type=int, default=-1, help=argparse.SUPPRESS)
     return parser
 
 
 def make_tree(imagenet: Path, count: int, kept_only: bool) -> None:
-    """Make class folders with `count` training files in all, and one test file a class."""
+    """Make class folders with `count` training files in total and one test file per class."""
     entries = {}
     wnids = list(read_classnames(CLASSNAMES))
     for number, wnid in enumerate(wnids):
-        mine = range(number * count // len(wnids), (number + 1) * count // len(wnids))
-        names = [f"{wnid}_{index}.JPEG" for index in mine]
+        indices = range(number * count // len(wnids), (number + 1) * count // len(wnids))
+        names = [f"{wnid}_{index}.JPEG" for index in indices]
         train, val = (imagenet / "images" / part / wnid for part in ("train", "val"))
         for folder, files in ((train, () if kept_only else names), (val, ("val.JPEG",))):
             folder.mkdir(parents=True)
@@ -64,7 +64,7 @@ def make_tree(imagenet: Path, count: int, kept_only: bool) -> None:
 
 
 def load(root: str, shots: int) -> None:
-    """Build the dataset in this process and print what it cost as JSON."""
+    """Build the dataset in this process and print its cost as JSON."""
     opts = ["DATASET.NAME", "ImageNet", "DATASET.ROOT", root, "DATASET.NUM_SHOTS", str(shots)]
     cfg = load_config(opts=[*opts, "SEED", "1", "VERBOSE", "False"])
     libraries = peak_memory()
@@ -81,9 +81,9 @@ def load(root: str, shots: int) -> None:
 
 
 def peak_memory() -> float:
-    """The process's peak resident memory in MiB."""
+    """Return the process's peak resident memory in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # unlike getrusage's, not inherited from the process that started this one
+    if status.is_file():  # not inherited from the parent process, unlike getrusage's
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -91,7 +91,7 @@ def peak_memory() -> float:
 
 
 def measure(root: Path, shots: int = -1) -> dict[str, float]:
-    """What a new process needs to build the dataset."""
+    """Return the cost of building the dataset in a new process."""
     command = [sys.executable, "-m", "scripts.listing_benchmark"]
     command += ["--load", str(root), "--shots", str(shots)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -102,26 +102,26 @@ def run(arguments: argparse.Namespace) -> None:
     """Make the tree, measure and print.
 
     Raises:
-        UserError: too few files.
+        UserError: --files is below the number of classes.
     """
     if arguments.load:
         load(arguments.load, arguments.shots)
         return
     if arguments.files < 1000:
-        raise UserError(f"--files is {arguments.files}, but each of 1000 classes needs one")
+        raise UserError(f"--files is {arguments.files}, but must be at least 1000, one per class")
     with tempfile.TemporaryDirectory() as temporary:
         imagenet = Path(temporary) / "imagenet"
         make_tree(imagenet, arguments.files, arguments.kept_only)
-        rows = {} if arguments.kept_only else {"list and keep": measure(imagenet.parent)}
-        rows["load again"] = measure(imagenet.parent)
-        rows["load again, draw 16 shots"] = measure(imagenet.parent, 16)
-        rows["load again, 16 shots drawn before"] = measure(imagenet.parent, 16)
+        rows = {} if arguments.kept_only else {"list and cache": measure(imagenet.parent)}
+        rows["load cache"] = measure(imagenet.parent)
+        rows["load cache, sample 16 shots"] = measure(imagenet.parent, 16)
+        rows["load cache, load 16 shots"] = measure(imagenet.parent, 16)
         size = (imagenet / "listing_train.json.gz").stat().st_size / 2**20
     report(rows, arguments.files, size)
 
 
 def report(rows: dict[str, dict[str, float]], files: int, size: float) -> None:
-    """Print the figures, and what they mean for ImageNet's number of files."""
+    """Print the measurements, and the CPU time scaled to ImageNet's number of files."""
     scale = IMAGENET / files
     table = [
         [
@@ -134,16 +134,16 @@ def report(rows: dict[str, dict[str, float]], files: int, size: float) -> None:
         ]
         for name, row in rows.items()
     ]
-    print(f"{files:,} files in 1000 folders; the kept listing has {size:.2f} MiB")
-    headers = ["", "seconds", "of them CPU", f"CPU for {IMAGENET:,}", "peak MiB", "above libraries"]
+    print(f"{files:,} files in 1000 folders; the cached listing has {size:.2f} MiB")
+    headers = ["", "seconds", "CPU s", f"CPU s for {IMAGENET:,}", "peak MiB", "above libraries"]
     print(tabulate(table, headers=headers, floatfmt=("", ".2f", ".2f", ".2f", ".0f", ".0f")))
-    if "list and keep" in rows:
-        ratio = rows["list and keep"]["seconds"] / rows["load again"]["seconds"]
-        print(f"list / load again: {ratio:.1f}")
+    if "list and cache" in rows:
+        ratio = rows["list and cache"]["seconds"] / rows["load cache"]["seconds"]
+        print(f"list / load cache: {ratio:.1f}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

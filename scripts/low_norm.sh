@@ -1,5 +1,5 @@
-# What the Low-Norm Effect's scripts share; sourced, not run. lib.sh says what the environment may
-# set: here BENCH, DATA, OUTPUT, DATASETS, SHOTS, SEEDS, OPTS, PYTHON and LOG.
+# Shared functions of the Low-Norm Effect's scripts; sourced, not run. lib.sh documents the variables
+# BENCH, DATA, OUTPUT, DATASETS, SHOTS, SEEDS, OPTS, PYTHON and LOG.
 
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -17,7 +17,7 @@ if [[ $BENCH == mini ]]; then OPTS=(INPUT.TRAIN_VIEWS 4 "${OPTS[@]}"); fi
 [[ $OUTPUT == /* ]] || OUTPUT=$PWD/$OUTPUT
 [[ $DATA == /* ]] || DATA=$PWD/$DATA
 
-# config_of DATASET SHOTS: 16 generic vectors; more shots take more epochs, ImageNet always 50.
+# config_of DATASET SHOTS: print the config with 16 generic vectors and the papers' epochs.
 config_of() {
     if [[ $BENCH == mini ]]; then echo mini_ctx16
     elif [[ $1 == imagenet || $2 == 1 ]]; then echo rn50_ep50
@@ -25,7 +25,7 @@ config_of() {
     else echo rn50; fi
 }
 
-# train METHOD TRAINER [KEY VALUE ...]: the method's runs on all datasets, shots and seeds.
+# train METHOD TRAINER [KEY VALUE ...]: train the method on all datasets, shots and seeds.
 train() {
     local dataset shots seed TRAINER=$2
     for dataset in "${DATASETS[@]}"; do for shots in "${SHOTS[@]}"; do for seed in "${SEEDS[@]}"; do
@@ -34,5 +34,5 @@ train() {
     done; done; done
 }
 
-# house ARGUMENT...: Python on the project's own commands and modules.
-house() { (cd "$HOUSE" && "$PYTHON" "$@"); }
+# project_python ARGUMENT...: run Python in the repository's root.
+project_python() { (cd "$ROOT" && "$PYTHON" "$@"); }

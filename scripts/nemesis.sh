@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Any script of coop, cocoop or plot with Nemesis: nemesis.sh PUN|PAN|PUN+PAN SCRIPT ARGUMENT...
+# Run a script of coop, cocoop or plot with Nemesis: nemesis.sh PUN|PAN|PUN+PAN SCRIPT ARGUMENT...
 #     scripts/nemesis.sh PUN coop/main caltech101 rn50_ep50 end 16 1 False
 #     scripts/nemesis.sh PAN cocoop/base2new_train dtd 1 TRAINER.NEMESIS.OMEGA 10
 set -euo pipefail

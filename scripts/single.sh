@@ -1,13 +1,13 @@
-# What the scripts for single runs share, named as in CoOp's, CoCoOp's and PLOT's repositories;
-# sourced, not run. Finished runs are skipped; an interrupted one goes on.
+# Shared functions of the scripts for single runs, which have the names of CoOp's, CoCoOp's and
+# PLOT's repositories; sourced, not run. Finished runs are skipped, interrupted runs resume.
 #
-# DATA, OUTPUT   folder of the datasets (data); folder of the runs (output)
-# TRAINER        method, such as CoOpNemesis; scripts/nemesis.sh chooses PUN or PAN
-# SEEDS          of the scripts that loop over them; 1 2 3
-# CFG, SHOTS     of the scripts that do not take them as arguments
+# DATA, OUTPUT   data root (data); folder of the runs (output)
+# TRAINER        method, such as CoOpNemesis; scripts/nemesis.sh selects PUN or PAN
+# SEEDS          seeds of the scripts that loop over them; 1 2 3
+# CFG, SHOTS     for scripts that do not take them as arguments
 # OPTS           KEY VALUE pairs for every run
 #
-# Arguments behind the named ones go to train.py, flags first, and are part of the folder's name.
+# Further arguments go to train.py, flags first, and are part of the folder's name.
 
 : "${LOG=/dev/stdout}" "${OUTPUT=output}" "${SEEDS=1 2 3}"
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -15,7 +15,7 @@ list SEEDS
 : "${OPTS=}"
 list OPTS
 
-# take NAME... -- [ARGUMENT...]: give the script's arguments their names; EXTRA are the others.
+# take NAME... -- [ARGUMENT...]: assign the script's arguments to the names, the others to EXTRA.
 take() {
     local names=() name
     while [[ $1 != -- ]]; do names+=("$1"); shift; done
@@ -31,21 +31,21 @@ take() {
     EXTRA=("$@")
     SUFFIX=${EXTRA[*]:+-${EXTRA[*]}}
     SUFFIX=${SUFFIX//[^A-Za-z0-9._+-]/_}
-    need datasets "$DATASET"
-    need "trainers/$TRAINER" "$CFG"
+    require_config datasets "$DATASET"
+    require_config "trainers/$TRAINER" "$CFG"
 }
 
-# need FOLDER NAME: a file of configs/FOLDER that has to be there.
-need() {
+# require_config FOLDER NAME: exit if the file does not exist in configs/FOLDER.
+require_config() {
     local file
     file=$(yaml_of "$1" "$2")
     if [[ ! -f $file ]]; then
-        echo "error: $2 is none of configs/$1 ($file does not exist)" >&2
+        echo "error: $2 is not a file of configs/$1 ($file does not exist)" >&2
         exit 2
     fi
 }
 
-# prompts: CoOp's settings of the prompts as KEY VALUE pairs, from CTP, NCTX and CSC.
+# prompts: set PROMPTS, KEY VALUE pairs from CTP, NCTX and CSC, and SETTING, the folder's name.
 prompts() {
     local node=${TRAINER%Nemesis}
     node=TRAINER.${node^^}
@@ -53,10 +53,10 @@ prompts() {
     SETTING=${CFG##*/}_${SHOTS}shots$SUFFIX/nctx${NCTX}_csc${CSC}_ctp$CTP
 }
 
-# source_of FOLDER: refuse to test a run that is not finished.
-source_of() {
+# require_finished FOLDER: exit if the run to test is not finished.
+require_finished() {
     if ! finished "$1"; then
-        echo "error: $1 holds no finished run to test; train it first" >&2
+        echo "error: $1 contains no finished run to test; train it first" >&2
         exit 2
     fi
 }

@@ -1,12 +1,12 @@
-r"""Many runs in one process: does its memory grow, do its files stay open?
+r"""Check a process for leaks of memory and open files over many runs.
 
     python -m scripts.soak --runs 200
 
-does tiny runs on the bundled benchmark, one after the other, as a worker of a sweep does them, and
-prints how much memory and how many open files the process has after each. The slope is that of a
-straight line through the runs after the warm-up (a quarter of them, at least five).
+runs tiny experiments on the bundled benchmark one after the other, as a sweep's worker does, and
+prints the memory and the open files of the process. The slope is that of a linear regression over
+the runs after the warm-up (a quarter of the runs, at least five).
 
-Exit codes: 0 done, 1 a run failed, 2 a mistake in the command.
+Exit codes: 0 done, 1 a run failed, 2 an error in the command.
 """
 
 import argparse
@@ -41,12 +41,12 @@ set: {{DATASET.ROOT: {root}, OPTIM.MAX_EPOCH: 1, INPUT.TRAIN_VIEWS: 1}}
 
 @dataclass(frozen=True)
 class Soak:
-    """What was measured after each run.
+    """Measurements after each run.
 
     Attributes:
         memory: resident memory of the process, in MiB.
         handles: open files of the process.
-        threads: threads of the process that Python knows.
+        threads: Python threads of the process.
     """
 
     memory: list[float]
@@ -55,41 +55,41 @@ class Soak:
 
     @property
     def warm_up(self) -> int:
-        """How many runs do not count."""
+        """Number of runs that are ignored."""
         return max(5, len(self.memory) // 4)
 
     @property
     def slope(self) -> float:
-        """MiB that a run adds after the warm-up."""
+        """MiB per run after the warm-up."""
         values = self.memory[self.warm_up :]
         return statistics.linear_regression(range(len(values)), values).slope
 
     @property
     def handles_grown(self) -> int:
-        """Open files after the last run, beyond those after the warm-up."""
+        """Open files after the last run minus those after the warm-up."""
         return self.handles[-1] - self.handles[self.warm_up - 1]
 
 
 def resident() -> float:
-    """Memory of this process, in MiB (Linux)."""
+    """Return the resident memory of this process, in MiB (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
-    raise UserError("this system does not say how much memory a process has; Linux does")
+    raise UserError("This system does not report a process's memory; use Linux")
 
 
 def open_files() -> int:
-    """Open files of this process (Linux)."""
+    """Count the open files of this process (Linux)."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def soak(runs: int, root: Path, folder: Path) -> Iterator[tuple[float, int, int]]:
-    """Do runs as a worker does; yields memory, open files and threads after each.
+    """Run as a worker does, and yield memory, open files and threads after each run.
 
     Args:
-        runs: how many.
-        root: folder of the datasets.
-        folder: for the runs, which are removed again.
+        runs: number of runs.
+        root: data root.
+        folder: folder for the runs, which are removed after measuring.
 
     Raises:
         UserError: a run failed.
@@ -109,38 +109,38 @@ def soak(runs: int, root: Path, folder: Path) -> Iterator[tuple[float, int, int]
 
 
 def measure(runs: int, root: Path, folder: Path) -> Soak:
-    """Do all runs; see `soak`."""
+    """Measure all runs; see `soak`."""
     memory, handles, threads = zip(*soak(runs, root, folder), strict=True)
     return Soak(list(memory), list(handles), list(threads))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and tell.
+    """Measure and print the results.
 
     Raises:
-        UserError: too few runs, or one of them failed.
+        UserError: there are too few runs, or a run failed.
     """
     if arguments.runs < 10:
-        raise UserError(f"--runs is {arguments.runs}, but a slope takes at least 10")
+        raise UserError(f"--runs is {arguments.runs}, but must be at least 10 for a slope")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(arguments.runs, arguments.root, Path(folder))
     first, last = found.warm_up - 1, len(found.memory) - 1
-    print(f"{arguments.runs} runs in one process, {found.warm_up} of them to warm up")
+    print(f"{arguments.runs} runs in one process, {found.warm_up} of them warm-up")
     for name, values in (("memory, MiB", found.memory), ("open files", found.handles)):
         print(f"{name}: {values[first]:.0f} after run {first + 1}, {values[last]:.0f} at the end")
     print(f"threads: {found.threads[first]}, {found.threads[last]} at the end")
-    print(f"slope: {1024 * found.slope:+.1f} KiB a run")
+    print(f"slope: {1024 * found.slope:+.1f} KiB per run")
     if arguments.json:
         write_json({**vars(found), "slope_mib": found.slope}, arguments.json)
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = Parser(__doc__)
     parser.add_argument("--runs", type=int, default=200, help="default 200")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of the datasets")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="data root")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     return exit_code(run, parser, argv)
 
 

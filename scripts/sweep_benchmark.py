@@ -1,12 +1,12 @@
-"""What a run costs from a worker of `sweep.py`, beside launching `train.py` for each.
+"""Benchmark runs in a worker of `sweep.py` against a process of `train.py` for each run.
 
     python -m scripts.sweep_benchmark
     python -m scripts.sweep_benchmark --runs 30 --epochs 14
 
-The runs are seeds of CoOp and its Nemesis variants on the bundled benchmark, one process and one
-thread at a time both ways, from the command line to the last results.json. Images and features are
-made before, in runs that nobody counts. The start-up of a run in a worker is its time from taking a
-configuration to where the first step would be (`--no-train`), CLIP and data being loaded.
+The runs are seeds of CoOp and its Nemesis variants on the bundled benchmark, with one process and
+one thread, measured from the command line to the last results.json. Images and features are made
+beforehand in runs that are not measured. The start-up time of a run in a worker is from its
+configuration to the first step (`--no-train`), with CLIP and data already loaded.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from safeio.files import write_json
 from sweeps.command import plan
 from sweeps.runs import Run
 
-HOUSE = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 NEMESIS = "CoOpNemesis"
 METHODS: dict[str, Any] = {
     "CoOp": None,
@@ -42,18 +42,19 @@ METHODS: dict[str, Any] = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--runs", type=int, default=12, help="how many runs (default 12)")
-    add("--epochs", type=int, default=1, help="of each run (default 1)")
-    add("--root", type=Path, default=HOUSE / "data", help="folder of the datasets (default: data)")
-    add("--output-dir", type=Path, default=Path("output/sweep_benchmark"), help="for the report")
+    add("--runs", type=int, default=12, help="number of runs (default 12)")
+    add("--epochs", type=int, default=1, help="epochs per run (default 1)")
+    add("--root", type=Path, default=ROOT / "data", help="data root (default: data)")
+    output = Path("output/sweep_benchmark")
+    add("--output-dir", type=Path, default=output, help=f"folder of the report (default {output})")
     return parser
 
 
 def sweep_file(folder: Path, arguments: argparse.Namespace) -> Path:
-    """Write the sweep file of the runs into a folder."""
+    """Write the sweep file of the runs to a folder."""
     content = {
         "output": str(folder / "sweep"),
         "datasets": ["emoji_activities"],
@@ -73,21 +74,21 @@ def sweep_file(folder: Path, arguments: argparse.Namespace) -> Path:
 
 
 def launch(*command: object) -> None:
-    """Run one of the house's commands in a process of its own.
+    """Run one of the project's commands in a separate process.
 
     Raises:
-        UserError: it fails.
+        UserError: the command fails.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole = [sys.executable, *map(str, command)]
-    done = subprocess.run(whole, cwd=HOUSE, env=environment, capture_output=True, text=True)
+    arguments = [sys.executable, *map(str, command)]
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last = done.stderr.strip().splitlines()[-1:] or ["it printed no error"]
         raise UserError(f"{command[0]} failed: {last[0]}")
 
 
 def one_by_one(runs: Sequence[Run], folder: Path) -> float:
-    """Seconds of `train.py` for each run."""
+    """Return the seconds of one `train.py` process per run."""
     files = []
     for number, run in enumerate(runs):
         files.append(folder / f"run{number}.yaml")
@@ -99,14 +100,14 @@ def one_by_one(runs: Sequence[Run], folder: Path) -> float:
 
 
 def swept(file: Path, count: int) -> float:
-    """Seconds of `sweep.py` for all runs."""
+    """Return the seconds of `sweep.py` for all runs."""
     start = time.perf_counter()
     launch("sweep.py", file, "--workers", 1, "--limit", count)
     return time.perf_counter() - start
 
 
 def start_ups(runs: Sequence[Run]) -> list[float]:
-    """Seconds from a run's configuration to its first step, in a process that has begun before."""
+    """Return each run's seconds from configuration to first step, after a warm-up run."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds = []
@@ -124,10 +125,10 @@ def start_ups(runs: Sequence[Run]) -> list[float]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure both ways, print what came out, and write it as JSON.
+    """Measure both, print the results and write them as JSON.
 
     Raises:
-        UserError: a number below 1; or a run fails.
+        UserError: a number is below 1, or a run fails.
     """
     if min(arguments.runs, arguments.epochs) < 1:
         raise UserError("--runs and --epochs must be at least 1")
@@ -137,34 +138,34 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.root = arguments.root.resolve()
         file = sweep_file(folder, arguments)
         runs = plan(file).runs[: arguments.runs]
-        (folder / "before").mkdir()
-        one_by_one(runs[:1], folder / "before")
-        alone, together = one_by_one(runs, folder), swept(file, len(runs))
+        (folder / "warm_up").mkdir()
+        one_by_one(runs[:1], folder / "warm_up")
+        separate, swept_seconds = one_by_one(runs, folder), swept(file, len(runs))
         seconds = start_ups(runs)
     found = {
         "runs": len(runs),
         "epochs": arguments.epochs,
-        "train_py_seconds": alone,
-        "sweep_py_seconds": together,
-        "ratio": alone / together,
+        "train_py_seconds": separate,
+        "sweep_py_seconds": swept_seconds,
+        "ratio": separate / swept_seconds,
         "start_up_seconds": {"median": statistics.median(seconds), "max": max(seconds)},
         "cores": os.cpu_count(),
         "load_before": load,
         "versions": package_versions(),
     }
     print(f"{len(runs)} runs of {arguments.epochs} epochs, one thread, load {load:.1f} before:")
-    print(f"train.py for each run        {alone:8.1f} s")
-    print(f"sweep.py --workers 1         {together:8.1f} s")
-    print(f"ratio                        {alone / together:8.2f}")
+    print(f"train.py for each run        {separate:8.1f} s")
+    print(f"sweep.py --workers 1         {swept_seconds:8.1f} s")
+    print(f"ratio                        {separate / swept_seconds:8.2f}")
     print(f"start-up in a worker, median {statistics.median(seconds):8.3f} s")
-    print(f"start-up in a worker, most   {max(seconds):8.3f} s")
+    print(f"start-up in a worker, max    {max(seconds):8.3f} s")
     report = arguments.output_dir / "sweep_benchmark.json"
     write_json(found, report)
     print(f"JSON: {report}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table 4: beta, from PAN alone to PUN alone.
+# Table 4: beta, from only PAN (0) to only PUN (1).
 # Settings and further arguments: scripts/table.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/table.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table A4: CoCoOp from base to new classes.
+# Table A4: base-to-new generalisation of CoCoOp.
 # Settings and further arguments: scripts/table.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/table.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table A7: the norm that PAN makes smaller.
+# Table A7: the norm that PAN penalises.
 # Settings and further arguments: scripts/table.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/table.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table A9: what a training step of PAN with N positions costs beside one of CoOp.
+# Table A9: cost of a training step of PAN with N positions relative to CoOp.
 # Settings: scripts/table.sh; further arguments go to bench.py, such as --device cuda.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/table.sh"

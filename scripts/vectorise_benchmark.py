@@ -1,14 +1,13 @@
-"""How many runs a minute K of them come to together, beside one by one in the same process.
+"""Benchmark K runs trained together as a run group against one by one in the same process.
 
     python -m scripts.vectorise_benchmark --k 1 5 35
     python -m scripts.vectorise_benchmark --k 5 --settings mini_ctx16/CoOpNemesis --epochs 5
 
-The runs are seeds and Nemesis settings on the bundled benchmark, from nothing to results.json. Both
-ways are measured by turns, round by round, after a round that nobody counts: it renders images and
-keeps their features, which all runs share. What is reported is each way's fastest round, since
-other programs on the machine only ever make one slower. One by one, at most --alone of the K are
-run, those with the first seeds. The last column is the ratio of processor time: it says more where
-the machine is busy.
+The runs are seeds and Nemesis settings on the bundled benchmark, measured from start to
+results.json. Both alternate round by round, after a warm-up round that renders the images and
+caches their features, which all runs share. The report shows the fastest round of each, since other
+programs can only slow a round down. One by one, at most --alone of the K are run, those with the
+first seeds. The last column is the ratio of CPU time, which is more reliable on a busy machine.
 """
 
 import argparse
@@ -37,7 +36,7 @@ SETTINGS = tuple(
     for config in ("mini_ctx16", "mini")
     for trainer in ("CoOp", "CoOpNemesis")
 )
-# What the runs of CoOpNemesis differ in, beside their seeds: PUN, PAN and both.
+# Settings of the CoOpNemesis runs, which also differ in their seeds: PUN, PAN and both.
 PENALTIES = (
     {"BETA": 1.0, "OMEGA": 0.1},
     {"BETA": 0.0, "N": 1, "TAU": 0.5},
@@ -46,30 +45,32 @@ PENALTIES = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--k", nargs="+", type=int, default=[1, 5, 35], help="how many runs at once")
+    add("--k", nargs="+", type=int, default=[1, 5, 35], help="runs per group")
     add("--settings", nargs="+", default=list(SETTINGS), help=f"some of: {' '.join(SETTINGS)}")
-    add("--views", nargs="+", type=int, default=[4, 0], help="INPUT.TRAIN_VIEWS; 0 augments anew")
-    add("--epochs", type=int, default=3, help="of each run (default 3)")
-    add("--shots", type=int, default=4, help="images of each class (default 4)")
-    add("--rounds", type=int, default=2, help="counted rounds (default 2)")
-    add("--alone", type=int, default=5, help="runs one by one in a round, at most (default 5)")
-    add("--root", default=str(ROOT / "data"), help="folder of the datasets (default: data)")
-    add("--output-dir", type=Path, default=Path("output/vectorise"), help="for the report")
+    add("--views", nargs="+", type=int, default=[4, 0], help="INPUT.TRAIN_VIEWS; 0: no cache")
+    add("--epochs", type=int, default=3, help="epochs per run (default 3)")
+    add("--shots", type=int, default=4, help="images per class (default 4)")
+    add("--rounds", type=int, default=2, help="measured rounds (default 2)")
+    add("--alone", type=int, default=5, help="maximum runs one by one in a round (default 5)")
+    add("--root", default=str(ROOT / "data"), help="data root (default: data)")
+    add("--output-dir", type=Path, default=Path("output/vectorise"), help="folder of the report")
     return parser
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be measured.
+    """Check the values of the flags.
 
     Raises:
-        UserError: an unknown setting, or a number below 1.
+        UserError: a setting is unknown, or a number is below 1.
     """
     unknown = [name for name in arguments.settings if name not in SETTINGS]
     if unknown:
-        raise UserError(f"--settings: {unknown[0]!r} is none of {', '.join(SETTINGS)}.")
+        raise UserError(
+            f"--settings: {unknown[0]!r} is unknown; choose from {', '.join(SETTINGS)}."
+        )
     numbers = [*arguments.k, arguments.epochs, arguments.shots, arguments.rounds, arguments.alone]
     if min(numbers) < 1:
         raise UserError("--k, --epochs, --shots, --rounds and --alone must be at least 1.")
@@ -82,11 +83,11 @@ class Workload:
     """K runs of one setting.
 
     Args:
-        arguments: of the command.
+        arguments: the command line's arguments.
         setting: configuration file and trainer.
         views: INPUT.TRAIN_VIEWS.
         count: K.
-        folder: where the runs are; every round has its own in it.
+        folder: folder of the runs, with a subfolder for every round.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Workload:
         self.rounds = 0
 
     def command(self, output: Path, number: int) -> list[str]:
-        """The arguments of `train.py` for one of the runs."""
+        """Return the arguments of `train.py` for one of the runs."""
         options: dict[str, Any] = {
             "DATASET.NUM_SHOTS": self.arguments.shots,
             "OPTIM.MAX_EPOCH": self.arguments.epochs,
@@ -123,7 +124,7 @@ class Workload:
         return [self.command(folder / f"run{number}", number) for number in range(count)]
 
     def together(self) -> Seconds:
-        """Seconds a run of K at once."""
+        """Return the seconds per run of K in one group."""
         parser = train.build_parser()
         commands = self._commands(self.count)
         start = _now()
@@ -133,7 +134,7 @@ class Workload:
         return _since(start, self.count)
 
     def alone(self) -> Seconds:
-        """Seconds a run one by one."""
+        """Return the seconds per run one by one."""
         commands = self._commands(min(self.count, self.arguments.alone))
         start = _now()
         for command in commands:
@@ -147,20 +148,20 @@ def _now() -> Seconds:
 
 
 def _since(start: Seconds, runs: int) -> Seconds:
-    wall, busy = _now()
-    return (wall - start[0]) / runs, (busy - start[1]) / runs
+    wall, cpu = _now()
+    return (wall - start[0]) / runs, (cpu - start[1]) / runs
 
 
 def measure(workload: Workload, rounds: int) -> dict[str, Any]:
-    """Seconds a run, both ways by turns, each way's fastest round."""
+    """Measure the seconds per run of both, alternating, and return the fastest rounds."""
     seconds: dict[str, list[Seconds]] = {"together": [], "alone": []}
     with contextlib.redirect_stdout(io.StringIO()):
         workload.together()
         for _ in range(rounds):
             seconds["together"].append(workload.together())
             seconds["alone"].append(workload.alone())
-    together, alone = (min(wall for wall, _ in seconds[way]) for way in ("together", "alone"))
-    busy = [min(cpu for _, cpu in seconds[way]) for way in ("together", "alone")]
+    together, alone = (min(wall for wall, _ in seconds[key]) for key in ("together", "alone"))
+    cpu_together, cpu_alone = (min(cpu for _, cpu in seconds[key]) for key in ("together", "alone"))
     return {
         "setting": f"{workload.config}/{workload.trainer}",
         "views": workload.views,
@@ -168,7 +169,7 @@ def measure(workload: Workload, rounds: int) -> dict[str, Any]:
         "runs_per_minute_together": 60 / together,
         "runs_per_minute_alone": 60 / alone,
         "ratio": alone / together,
-        "cpu_ratio": busy[1] / busy[0],
+        "cpu_ratio": cpu_alone / cpu_together,
         "wall_and_cpu_seconds_per_run": seconds,
     }
 
@@ -177,7 +178,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure all workloads, print the table and write the JSON.
 
     Raises:
-        UserError: see `check`; or a run fails.
+        UserError: see `check`, or a run fails.
     """
     check(arguments)
     rows: list[dict[str, Any]] = []
@@ -198,13 +199,13 @@ def run(arguments: argparse.Namespace) -> None:
         "load_after": os.getloadavg()[0],
         "versions": package_versions(),
     }
-    given = {key: str(value) for key, value in vars(arguments).items()}
-    write_json({"rows": rows, "arguments": given, "environment": environment}, report)
+    flags = {key: str(value) for key, value in vars(arguments).items()}
+    write_json({"rows": rows, "arguments": flags, "environment": environment}, report)
     print(f"JSON: {report}")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The measurements in Markdown."""
+    """Format the measurements as Markdown."""
     names = (
         *("setting", "views", "k", "runs_per_minute_together", "runs_per_minute_alone"),
         *("ratio", "cpu_ratio"),
@@ -218,7 +219,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(run, build_parser(), argv)
 
 

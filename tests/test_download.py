@@ -304,10 +304,10 @@ def test_the_command(
     assert not any(tmp_path.iterdir())
     code, out, err = _run("caltech101", "Caltech101", *root, capsys=capsys)
     assert (code, err) == (0, "")
-    assert out.count("Caltech101: everything is there") == 1
+    assert out.count("Caltech101: complete") == 1
     assert (tmp_path / "caltech-101/101_ObjectCategories/accordion/image_0001.jpg").is_file()
     code, out, _ = _run("caltech101", "--list", *root, capsys=capsys)
-    assert "there      101_ObjectCategories" in out
+    assert "present    101_ObjectCategories" in out
     assert _run("emoji_food", *root, capsys=capsys)[0] == 0
 
 
@@ -316,10 +316,10 @@ def test_what_is_missing_is_said_at_the_end(
 ) -> None:
     code, out, _ = _run("StanfordCars", "all", "--root", str(tmp_path), capsys=capsys)
     assert code == 1
-    assert "Caltech101: everything is there" in out
+    assert "Caltech101: complete" in out
     folder = tmp_path / "stanford_cars"
     assert (folder / "cars_train/00001.jpg").is_file()
-    _, _, end = out.partition("This could not be had:")
+    _, _, end = out.partition("Not downloaded:")
     assert re.search(r"StanfordCars +cars_test *\n", end)
     assert "only needed without split_zhou_StanfordCars.json" in end
     assert (

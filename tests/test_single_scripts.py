@@ -88,10 +88,18 @@ def test_base_to_new_and_cross_dataset_with_nemesis(tmp_path: Path) -> None:
     ("name", "words", "message"),
     [
         ("coop/main", ["dtd", "rn50"], "takes 6: DATASET CFG CTP NCTX SHOTS CSC"),
-        ("coop/main", ["dtdd", "rn50", "end", "16", "1", "False"], "dtdd is none of configs/data"),
-        ("coop/main", ["dtd", "rn5", "end", "16", "1", "False"], "rn5 is none of configs/trainers"),
+        (
+            "coop/main",
+            ["dtdd", "rn50", "end", "16", "1", "False"],
+            "dtdd is not a file of configs/data",
+        ),
+        (
+            "coop/main",
+            ["dtd", "rn5", "end", "16", "1", "False"],
+            "rn5 is not a file of configs/trainers",
+        ),
         ("cocoop/base2new_train", [], "takes 2: DATASET SEED"),
-        ("cocoop/base2new_test", ["dtd", "1"], "holds no finished run to test"),
+        ("cocoop/base2new_test", ["dtd", "1"], "contains no finished run to test"),
         ("nemesis", ["PUM", "coop/main"], 'the first argument is "PUM"; accepted: PUN, PAN'),
         ("nemesis", ["PUN"], 'the second argument is "nothing"; accepted: coop/main'),
     ],

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# CoCoOp on all classes, to be tested on other datasets: xd_train.sh DATASET SEED.
-# More: scripts/cocoop/base2new_train.sh and scripts/single.sh.
+# Train CoCoOp on all classes, to test it on other datasets: xd_train.sh DATASET SEED.
+# See scripts/cocoop/base2new_train.sh and scripts/single.sh.
 set -euo pipefail
 : "${TRAINER=CoCoOp}" "${CFG=vit_b16_c4_ep10_batch1_ctxv1}" "${SHOTS=16}"
 source "$(dirname "${BASH_SOURCE[0]}")/../single.sh"

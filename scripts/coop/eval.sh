@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Test the prompts that coop/main.sh has learned on SOURCE (imagenet): eval.sh DATASET CFG.
-# SHOTS, NCTX, CSC and CTP say which (16, 16, False, end). More: scripts/single.sh.
+# Test the prompts that coop/main.sh trained on SOURCE (imagenet): eval.sh DATASET CFG.
+# SHOTS, NCTX, CSC and CTP select them (16, 16, False, end). See scripts/single.sh.
 set -euo pipefail
 : "${TRAINER=CoOp}" "${SOURCE=imagenet}" "${SHOTS=16}" "${NCTX=16}" "${CSC=False}" "${CTP=end}"
 source "$(dirname "${BASH_SOURCE[0]}")/../single.sh"
@@ -8,7 +8,7 @@ take DATASET CFG -- "$@"
 prompts
 for seed in "${SEEDS[@]}"; do
     model=$OUTPUT/$(stem "$SOURCE")/$TRAINER/$SETTING/seed$seed
-    source_of "$model"
+    require_finished "$model"
     run "$OUTPUT/evaluation/$TRAINER/$SETTING/$(stem "$DATASET")/seed$seed" "$DATASET" "$CFG" \
         "$seed" --eval-only --model-dir "$model" "${EXTRA[@]}" "${PROMPTS[@]}"
 done

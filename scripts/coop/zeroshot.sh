@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Zero-shot CLIP: zeroshot.sh DATASET CFG. More: scripts/single.sh.
+# Test zero-shot CLIP: zeroshot.sh DATASET CFG. See scripts/single.sh.
 set -euo pipefail
 : "${TRAINER=ZeroshotCLIP}"
 source "$(dirname "${BASH_SOURCE[0]}")/../single.sh"

@@ -1,14 +1,14 @@
-r"""Feed damaged files to a reader, guided by coverage, and keep what it does not refuse cleanly.
+r"""Coverage-guided fuzzing of a file reader: save inputs that it does not reject with a UserError.
 
     python -m scripts.fuzz --list
     python -m scripts.fuzz torchscript --runs 100000 --seconds 600
 
-Starts from valid files of the kind and from what earlier runs found (OUTPUT/TARGET/corpus). An
-input that shows a stack trace is saved in OUTPUT/TARGET/defects and the search goes on; one that
-ends the process, takes longer than --timeout or more memory than --memory is saved there by
-libFuzzer, which then ends. Needs atheris: pip install -e '.[fuzz]'.
+Starts from valid files of the kind and from the corpus of earlier runs (OUTPUT/TARGET/corpus). An
+input that raises another exception is saved in OUTPUT/TARGET/defects and the search continues. If
+an input ends the process or exceeds --timeout or --memory, libFuzzer saves it there and exits.
+Needs atheris: pip install -e '.[fuzz]'.
 
-Exit codes: 0 no defect, 1 defects, 2 a mistake in the command.
+Exit codes: 0 no defect, 1 defects, 2 an error in the command.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from typing import Any
 from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 
-# Whose branches guide the search: ours, and the readers in Python that we lean on.
-GUIDING = (
+# Packages whose coverage guides the search: the project's, and the third-party readers it uses.
+INSTRUMENTED = (
     "clip",
     "dassl",
     "safeio",
@@ -39,20 +39,20 @@ GUIDING = (
     "zipfile",
 )
 LONGEST_INPUT = 1 << 16  # bytes; the valid files are smaller
-CHILD = "FUZZ_CHILD"  # set in the process that libFuzzer may end at any moment
+CHILD = "FUZZ_CHILD"  # set in the child process, which libFuzzer can end at any moment
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("target", nargs="?", help="kind of file; --list shows all")
+    add("target", nargs="?", help="kind of file; see --list")
     add("--list", action="store_true", help="print the targets")
     add("--runs", type=int, default=100_000, help="inputs to try (default: 100000)")
-    add("--seconds", type=int, default=600, help="stop after so long (default: 600)")
-    add("--timeout", type=int, default=20, help="seconds that one input may take (default: 20)")
-    add("--memory", type=int, default=2048, help="MiB of the whole process (default: 2048)")
-    add("--seed", type=int, default=1, help="of the search (default: 1)")
+    add("--seconds", type=int, default=600, help="duration of the search (default: 600)")
+    add("--timeout", type=int, default=20, help="seconds per input (default: 20)")
+    add("--memory", type=int, default=2048, help="MiB of the process (default: 2048)")
+    add("--seed", type=int, default=1, help="seed of the search (default: 1)")
     add("--output", type=Path, default=Path("output/fuzz"), help="default: output/fuzz")
     return parser
 
@@ -68,10 +68,10 @@ def _atheris() -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search in a process of its own, and say what came of it.
+    """Search in a child process and print the results.
 
     Raises:
-        UserError: an unknown target, or atheris is missing.
+        UserError: the target is unknown, or atheris is missing.
     """
     if arguments.list:
         readers = importlib.import_module("scripts.fuzz.readers")
@@ -97,13 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Search:
-    """What libFuzzer calls.
+    """Callback for libFuzzer.
 
     Args:
         readers: the module with the readers.
-        target: name of one.
-        folder: of this target.
-        scratch: where each input is written.
+        target: name of a reader.
+        folder: output folder of the target.
+        scratch: folder to which inputs are written.
     """
 
     def __init__(self, readers: Any, target: str, folder: Path, scratch: Path) -> None:
@@ -111,7 +111,7 @@ class _Search:
         self.reader = readers.READERS[target]
         self.defects = folder / "defects"
         self.scratch = scratch
-        # A byte an input: it tells the number, however the process ends.
+        # One byte per input, so that the count survives the end of the process.
         self.tried = (folder / "tried").open("ab", buffering=0)
         self.known: set[str] = set()
 
@@ -122,9 +122,9 @@ class _Search:
             with contextlib.redirect_stdout(None):
                 self.readers.answer(self.reader, data, self.scratch)
         except Exception as error:
-            self._keep(data, error)
+            self._save(data, error)
 
-    def _keep(self, data: bytes, error: Exception) -> None:
+    def _save(self, data: bytes, error: Exception) -> None:
         """Save the first input of each kind of failure."""
         trace: Any = error.__traceback__
         while trace.tb_next:
@@ -140,14 +140,14 @@ def search(arguments: argparse.Namespace) -> int:
     """Run libFuzzer in this process, which it ends.
 
     Raises:
-        UserError: an unknown target.
+        UserError: the target is unknown.
     """
     atheris = _atheris()
-    with atheris.instrument_imports(include=list(GUIDING)):
+    with atheris.instrument_imports(include=list(INSTRUMENTED)):
         readers: Any = importlib.import_module("scripts.fuzz.readers")
     if arguments.target not in readers.READERS:
         raise UserError(
-            f'"{arguments.target}" is no target; choose one of {", ".join(readers.READERS)}'
+            f'"{arguments.target}" is not a target; choose from {", ".join(readers.READERS)}'
         )
     folder = arguments.output.absolute() / arguments.target
     corpus, defects = folder / "corpus", folder / "defects"
@@ -176,7 +176,7 @@ def search(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from a command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return exit_code(search if os.environ.get(CHILD) else run, build_parser(), argv)
 
 

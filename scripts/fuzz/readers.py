@@ -1,4 +1,4 @@
-"""Every reader of files that may come from strangers, as a function of the file's bytes."""
+"""Readers of untrusted files, as functions of the file's bytes, for fuzzing."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ from trainers.core.open_run import trained_classnames
 
 from . import seeds
 
-# What a reader may answer: exceptions whose text is one sentence for the user.
+# Expected exceptions, whose message is one sentence for the user.
 CLEAN = (UserError, ArchiveError)
 LONGEST_SENTENCE = 4000
 
@@ -55,9 +55,9 @@ class Reader:
     """A kind of file.
 
     Attributes:
-        file: the name under which it is read; may begin with folders.
-        seeds: makes valid files of this kind, given an empty folder to work in.
-        read: reads the file as the project does; its own folder is empty but for it.
+        file: name of the file, optionally with parent folders.
+        seeds: makes valid files of this kind in an empty folder.
+        read: reads the file, which is alone in its folder, as the project does.
     """
 
     file: str
@@ -66,18 +66,18 @@ class Reader:
 
 
 def answer(reader: Reader, data: bytes, folder: Path) -> str | None:
-    """Let a reader read some bytes.
+    """Write bytes to a file and read it.
 
     Args:
-        reader: which.
+        reader: the reader.
         data: content of the file.
-        folder: where the file is written.
+        folder: folder to which the file is written.
 
     Returns:
-        None where the file was accepted, or the sentence why it was not.
+        None if the file was accepted, else the error message.
 
     Raises:
-        Exception: anything that is no clean refusal, which is a defect.
+        Exception: any other exception, which is a defect.
     """
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def answer(reader: Reader, data: bytes, folder: Path) -> str | None:
     except CLEAN as error:
         sentence = str(error)
         if not sentence or len(sentence) > LONGEST_SENTENCE:
-            raise ValueError(f"no sentence, but {len(sentence)} characters") from error
+            raise ValueError(f"the message has {len(sentence)} characters") from error
         return sentence
     return None
 
@@ -229,7 +229,7 @@ READERS: dict[str, Reader] = dict(_readers())
 
 
 def seeds_of(reader: Reader, folder: Path) -> list[bytes]:
-    """Valid files for a reader, each of which it accepts."""
+    """Return valid files for a reader, all of which it accepts."""
     work: Any = folder / "seeds"
     work.mkdir(parents=True, exist_ok=True)
     return reader.seeds(work)

@@ -1,4 +1,4 @@
-"""Valid files of every kind that the project reads: what the fuzzer starts from."""
+"""Valid files of every kind that the project reads, as seeds for fuzzing."""
 
 import gzip
 import io
@@ -21,25 +21,25 @@ from dassl.data.datasets.splits import PARTS
 from dassl.utils import random_states, save_checkpoint
 from trainers.core.features.store import FeatureStore
 
-HOUSE = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SPLIT = {part: [["a.png", 0, "cat"], ["b.png", 1, "dog"]] for part in PARTS}
 FEATURE_KEY, FEATURE_STAMP, FEATURE_SHAPE = "ab12", "cd34", (3, 4)
 
 
 def texts(*patterns: str) -> list[bytes]:
-    """The project's own files of these patterns, but those that need others beside them."""
-    files = [path.read_bytes() for pattern in patterns for path in sorted(HOUSE.glob(pattern))]
+    """Return the project's files that match the patterns and do not include other files."""
+    files = [path.read_bytes() for pattern in patterns for path in sorted(ROOT.glob(pattern))]
     return [content for content in files if b"_BASE_" not in content]
 
 
 def as_json(content: Any) -> bytes:
-    """JSON in UTF-8."""
+    """Encode as JSON in UTF-8."""
     return json.dumps(content).encode()
 
 
 def tiny_clip() -> CLIP:
-    """A CLIP of a few thousand numbers."""
+    """Return a CLIP with a few thousand parameters."""
     torch.manual_seed(0)
     return CLIP(
         CLIPConfig(
@@ -59,14 +59,14 @@ def tiny_clip() -> CLIP:
 
 
 def saved(content: Any) -> bytes:
-    """What torch.save writes."""
+    """Return the bytes that torch.save writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
 
 
 def state_dicts() -> list[bytes]:
-    """State dicts: bare, wrapped, and in the format of torch before version 1.6."""
+    """Return state dicts: bare, nested, and in the format of torch before version 1.6."""
     state = tiny_clip().state_dict()
     old = io.BytesIO()
     torch.save(state, old, _use_new_zipfile_serialization=False)
@@ -74,7 +74,7 @@ def state_dicts() -> list[bytes]:
 
 
 class _Traced(nn.Module):
-    """A CLIP under the names that a traced one has."""
+    """A module with the parameters of a CLIP, for tracing."""
 
     def __init__(self, model: CLIP) -> None:
         super().__init__()
@@ -91,21 +91,21 @@ class _Traced(nn.Module):
         module.register_parameter(last, parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Anything at all: an archive has to have some code."""
+        """Return x + 1; tracing needs some code."""
         return x + 1
 
 
 def torchscripts() -> list[bytes]:
-    """Weights as a TorchScript archive, as OpenAI publishes them."""
+    """Return weights as a TorchScript archive, OpenAI's format."""
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit is deprecated; nothing else writes such files
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, but nothing else writes these
         torch.jit.save(torch.jit.trace(_Traced(tiny_clip()), torch.zeros(1)), file)
     return [file.getvalue()]
 
 
 def descriptions() -> list[bytes]:
-    """JSON files beside weights, of Hugging Face's transformers and of open_clip."""
+    """Return config files of Hugging Face's transformers and of open_clip."""
     tower = {"hidden_size": 8, "intermediate_size": 32, "hidden_act": "gelu"}
     theirs = {"model_type": "clip", "text_config": tower, "vision_config": tower}
     model = {"embed_dim": 8, "vision_cfg": {"layers": [1, 1, 1, 1]}, "text_cfg": {"heads": 2}}
@@ -114,7 +114,7 @@ def descriptions() -> list[bytes]:
 
 
 def safetensors() -> list[bytes]:
-    """Weights as safetensors, with and without a description."""
+    """Return weights as safetensors, with and without metadata."""
     state = {key: value.contiguous() for key, value in tiny_clip().state_dict().items()}
     embedding = state.pop("token_embedding.weight")
     packed = {
@@ -130,14 +130,14 @@ def safetensors() -> list[bytes]:
 
 
 def checkpoint_model() -> tuple[nn.Module, Any, Any]:
-    """A model, its optimiser and its schedule, as small as a checkpoint's can be."""
+    """Return a minimal model, its optimiser and its learning-rate schedule."""
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
 
 def checkpoints(folder: Path) -> list[bytes]:
-    """A checkpoint after a step, with the random generators' states, and one without."""
+    """Return a checkpoint with the random generators' states and one without."""
     model, optimizer, scheduler = checkpoint_model()
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
@@ -154,20 +154,20 @@ def checkpoints(folder: Path) -> list[bytes]:
 
 
 def prompts() -> list[bytes]:
-    """A learned prompt with what it says about itself."""
+    """Return a learned prompt with metadata."""
     metadata = {"classnames": json.dumps(["cat", "dog"]), "trainer": json.dumps("CoOp")}
     return [save({"ctx": torch.zeros(4, 8)}, metadata)]
 
 
 def features(folder: Path) -> list[bytes]:
-    """An entry of the feature cache."""
+    """Return an entry of the feature cache."""
     store = FeatureStore(folder)
     store.get(FEATURE_KEY, FEATURE_STAMP, FEATURE_SHAPE[0], lambda: [torch.ones(FEATURE_SHAPE)])
     return [store.path(FEATURE_KEY).read_bytes()]
 
 
 def images() -> list[bytes]:
-    """A picture in every format and in unusual modes, animated, and with EXIF data."""
+    """Return an image in every format and in unusual modes, animated, and with EXIF data."""
     picture = Image.linear_gradient("L").resize((24, 16))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -179,7 +179,7 @@ def images() -> list[bytes]:
             try:
                 picture.convert(mode).save(file, kind, exif=exif)
             except (OSError, ValueError, KeyError):
-                continue  # a format that does not have this mode
+                continue  # the format does not support this mode
             found.append(file.getvalue())
     for kind in ("GIF", "PNG", "TIFF", "WEBP"):
         file = io.BytesIO()
@@ -190,12 +190,12 @@ def images() -> list[bytes]:
 
 
 def listings() -> list[bytes]:
-    """A kept listing of class folders."""
+    """Return a cached listing of class folders."""
     return [gzip.compress(as_json({"version": 2, "folders": {"cat": [5, ["a.png"]]}}))]
 
 
 def mats() -> list[bytes]:
-    """MATLAB files as the datasets' publishers write them."""
+    """Return MATLAB files like those of the datasets."""
     found = []
     structs = [{"fname": "a.jpg", "class": 1}, {"fname": "b.jpg", "class": 2}]
     for compressed in (False, True):
@@ -206,7 +206,7 @@ def mats() -> list[bytes]:
 
 
 def archives() -> list[bytes]:
-    """A zip and tars of every compression."""
+    """Return a zip and tars of every compression."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images/a.txt", "hello" * 50)
@@ -225,7 +225,7 @@ def archives() -> list[bytes]:
 
 
 def a_result(**entries: Any) -> dict[str, Any]:
-    """What a finished run's results.json holds, as far as a report reads it."""
+    """Return the keys of a finished run's results.json that a report reads."""
     config = {
         "SEED": 1,
         "OUTPUT_DIR": "output/1",
@@ -249,13 +249,13 @@ def a_result(**entries: Any) -> dict[str, Any]:
 
 
 def results() -> list[bytes]:
-    """A training's results.json and an evaluation's."""
+    """Return results.json of a training and of an evaluation."""
     source = a_result()
     return [as_json(source), as_json(a_result(model_dir="runs/1", source_run=source, shots=-1))]
 
 
 def histories() -> list[bytes]:
-    """A history of one epoch and one evaluation."""
+    """Return a history of one epoch and one evaluation."""
     lines = [
         {"event": "train", "epoch": 0, "seconds": 1.0, "lr": 0.002, "loss": 2.0},
         {"event": "test", "epoch": 0, "split": "test", "accuracy": 50.0},

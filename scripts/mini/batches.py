@@ -1,4 +1,4 @@
-"""The pretraining's data: rendered drawings of the training styles, as scenes with captions."""
+"""Pretraining data: rendered drawings of the training styles as scenes with captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scripts.mini.styles import STYLES
 
 
 class PairBatch(NamedTuple):
-    """Pictures (B, 64, 64, 3), concepts (B), compact token ids (B, L), lengths (B), named (B)."""
+    """Images (B, 64, 64, 3), concepts (B), compact token ids (B, L), lengths (B), named (B)."""
 
     images: Tensor
     concepts: Tensor
@@ -39,8 +39,8 @@ class Corpus:
         styles: Style of each drawing.
         labels: Concept of each drawing.
         concepts: Names, groups and keywords.
-        captioner: Draws captions.
-        vocabulary: Token ids that occur; a compact id is a position in it.
+        captioner: Samples captions.
+        vocabulary: Token ids in use; a compact id is an index into it.
     """
 
     drawings: np.ndarray
@@ -52,7 +52,7 @@ class Corpus:
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
-        """Read what `render` wrote."""
+        """Read the output of `render`."""
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         concepts = [
             Concept(**{**c, "aliases": tuple(c["aliases"]), "keywords": tuple(c["keywords"])})
@@ -75,32 +75,32 @@ class Corpus:
         return torch.tensor([names.index(c.group) for c in self.concepts])
 
     def training_rows(self) -> np.ndarray:
-        """Drawings that the pretraining may see."""
+        """Return the indices of the drawings for pretraining."""
         allowed = [s.name for s in STYLES if s.role == "train" and not s.share_alike]
         return np.flatnonzero(np.isin(self.styles, allowed))
 
     def probe(self, style: str) -> tuple[Tensor, Tensor]:
-        """One fixed scene per concept of a style, and the concepts."""
+        """Return one fixed scene per concept of a style, and the concepts."""
         rows = np.flatnonzero(self.styles == style)
         keys = [scene_key(style, self.concepts[k].code, -1) for k in self.labels[rows]]
         scenes = compose(Atlas.of(self.drawings[rows]), Chance.of(keys))
         return torch.from_numpy(scenes), torch.from_numpy(self.labels[rows])
 
     def pad(self, texts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Compact ids (B, L), padded with 0, and lengths (B)."""
+        """Return compact ids (B, L), padded with 0, and lengths (B)."""
         lengths = torch.tensor([len(t) for t in texts])
         ids = np.zeros((len(texts), int(lengths.max())), dtype=np.int64)
         for row, text in zip(ids, texts, strict=True):
             row[: len(text)] = np.searchsorted(self.vocabulary, text)
         return torch.from_numpy(ids), lengths
 
-    def plain_captions(self) -> tuple[Tensor, Tensor]:
-        """The evaluation's caption of every concept."""
-        return self.pad([self.captioner.plain(k) for k in range(len(self.concepts))])
+    def evaluation_captions(self) -> tuple[Tensor, Tensor]:
+        """Return the evaluation's caption of every concept."""
+        return self.pad([self.captioner.fill(k) for k in range(len(self.concepts))])
 
 
 class Batches:
-    """Endless variety up to a number of pairs, composed in a thread while the model computes."""
+    """Random batches up to a total number of pairs, composed in a background thread."""
 
     def __init__(self, corpus: Corpus, size: int, seed: int, done: int, total: int) -> None:
         self.corpus, self.size, self.seed = corpus, size, seed
@@ -112,7 +112,7 @@ class Batches:
         self.atlas = Atlas.of(corpus.drawings[self.rows])
 
     def make(self, step: int) -> PairBatch:
-        """The batch of a step; it depends on the seed and the step alone."""
+        """Return the batch of a step; it depends only on the seed and the step."""
         rng = np.random.default_rng([self.seed, step])
         known = np.flatnonzero(np.diff(self.first))
         concepts = rng.choice(known, self.size)

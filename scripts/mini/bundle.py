@@ -1,8 +1,8 @@
-"""Pack the task styles' drawings for shipping, one archive per family of licences.
+"""Pack the task styles' drawings for the repository, one archive per family of licences.
 
 Run from the repository's root after `fetch` and `render`: `python -m scripts.mini.bundle`.  Writes
-`datasets/emoji/`: two archives of WebP pictures, `concepts.json` and `LICENSES.md`; the same input
-gives the same bytes.
+`datasets/emoji/`: two archives of WebP images, `concepts.json` and `LICENSES.md`. The output is
+deterministic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scripts.mini.render import write_atomically
 from scripts.mini.styles import STYLES, WORK, Style
 
 TARGET = Path("datasets/emoji")
-COLOURS = 256  # a palette halves the archives, and drawings hardly have more
+COLOURS = 256  # a palette halves the archives; drawings rarely have more colours
 LICENCE_TEXTS = {
     "Apache-2.0": ("Apache License 2.0", "https://www.apache.org/licenses/LICENSE-2.0"),
     "CC-BY-SA-4.0": (
@@ -48,17 +48,17 @@ task's scenes rotate, scale and recolour them. Nobody below endorses this projec
 
 
 def archive_of(style: Style) -> str:
-    """Name of the archive that a style's drawings are in."""
+    """Return the name of the archive with a style's drawings."""
     return "drawings_share_alike.zip" if style.share_alike else "drawings.zip"
 
 
 def slug(name: str) -> str:
-    """A concept's name as a file name."""
+    """Convert a concept's name to a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("\u2019", "")).strip("-")
 
 
 def concept_ids(names: list[str]) -> list[str]:
-    """Distinct slugs of all concepts."""
+    """Return distinct slugs of all concepts."""
     ids = [slug(name) for name in names]
     if len(set(ids)) < len(ids) or not all(ids):
         raise ValueError("two concepts share a slug")
@@ -66,7 +66,7 @@ def concept_ids(names: list[str]) -> list[str]:
 
 
 def encode(drawing: np.ndarray) -> bytes:
-    """Lossless WebP of an RGBA drawing (72, 72, 4) in a palette of its own."""
+    """Encode an RGBA drawing (72, 72, 4) as lossless WebP with its own palette."""
     picture = Image.fromarray(drawing).quantize(COLOURS, method=Image.Quantize.FASTOCTREE)
     buffer = io.BytesIO()
     picture.convert("RGBA").save(buffer, "WEBP", lossless=True, quality=100, method=6)
@@ -74,7 +74,7 @@ def encode(drawing: np.ndarray) -> bytes:
 
 
 def zip_bytes(members: dict[str, bytes]) -> bytes:
-    """An archive that depends on nothing but its members."""
+    """Return a zip archive that depends only on its members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
@@ -92,7 +92,7 @@ def _credits(styles: list[Style]) -> list[str]:
 
 
 def licence_page() -> str:
-    """Credits of every style, shipped or trained on, and where the licences' texts are."""
+    """Return the credits of every style, shipped or trained on, with links to the licences."""
     shipped = [s for s in STYLES if s.role == "task"]
     lines = [HEADER]
     for name in sorted({archive_of(s) for s in shipped}):

@@ -1,7 +1,7 @@
 """Captions for the pretraining, as token ids.
 
-A third carries 4 to 16 filler words around the name, so that names also stand late (where learned
-context vectors push them); a fifth are keyword lists; the others are plain sentences.
+A third have 4 to 16 filler words around the name, so that names also occur at late positions, as
+behind learned context vectors; a fifth are keyword lists; the others are sentence templates.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ TEMPLATES = (
     "a {} on a colorful background.",
 )  # fmt: skip
 FILLER_WORDS = 5000  # the vocabulary's most frequent whole words
-LONGEST = 60  # tokens; longer keyword lists are cut
+LONGEST = 60  # tokens; longer keyword lists are truncated
 
 
 class Caption(NamedTuple):
-    """Token ids with start and end, and whether the concept's name is in it."""
+    """Token ids with start and end, and whether they contain the concept's name."""
 
     ids: list[int]
     named: bool
 
 
 class Captioner:
-    """Draws captions for concepts."""
+    """Sampler of captions for concepts."""
 
     def __init__(self, concepts: Sequence[Concept]) -> None:
         tokenizer = SimpleTokenizer()
@@ -48,19 +48,19 @@ class Captioner:
         self.fillers = np.array(words[:FILLER_WORDS])
 
     def vocabulary(self) -> list[int]:
-        """All token ids that a caption can hold, sorted."""
+        """Return all token ids that captions can contain, sorted."""
         used = {self.start, self.end, self.comma, self.stop, *self.fillers.tolist()}
         for encoded in (*self.names, *self.keywords, *self.templates):
             used.update(i for ids in encoded for i in ids)
         return sorted(used)
 
-    def plain(self, concept: int, template: int = 0) -> list[int]:
-        """The name in a template, for evaluation."""
+    def fill(self, concept: int, template: int = 0) -> list[int]:
+        """Return the name in a template, for evaluation."""
         front, back = self.templates[template]
         return [self.start, *front, *self.names[concept][0], *back, self.end]
 
     def draw(self, concept: int, rng: np.random.Generator) -> Caption:
-        """A random caption."""
+        """Sample a caption."""
         kind = rng.random()
         named = True
         name = self._name(concept, rng)

@@ -1,4 +1,4 @@
-"""Concepts (one per emoji) with their names and keywords, and the matching of icons to them."""
+"""Concepts (one per emoji) with names and keywords, and the matching of icons to concepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORTCODES = ("emojibase", "cldr", "github", "iamcal", "joypixels")
 
 @dataclass(frozen=True)
 class Concept:
-    """One emoji: its code points, English name, group, further names and keywords."""
+    """One emoji: code points, English name, group, aliases and keywords."""
 
     code: str
     name: str
@@ -31,22 +31,22 @@ class Concept:
     keywords: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary of the fields."""
+        """Return the fields as a dictionary."""
         return asdict(self)
 
 
 def normal_code(code: str) -> str:
-    """Code points as the sets agree on them: lower case, no variation selectors or leading 0."""
+    """Normalise code points: lower case, without variation selectors and leading 0."""
     return code.lower().replace("-fe0f", "").lstrip("0")
 
 
 def squeeze(name: str) -> str:
-    """A name without its punctuation, since every set writes hyphens its own way."""
+    """Remove punctuation from a name, since hyphenation differs between sets."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _is_concept(entry: dict[str, Any]) -> bool:
-    """Leaves out flags, keycaps, gender variants, families and mirrored twins."""
+    """Return False for flags, keycaps, gender variants, families and mirrored twins."""
     label = entry["label"]
     if entry.get("group") not in GROUPS or "gender" in entry or "keycap" in label:
         return False
@@ -61,7 +61,7 @@ def _read(path: Path) -> Any:
 
 
 def load_concepts() -> list[Concept]:
-    """All concepts, in Unicode's order."""
+    """Return all concepts in Unicode's order."""
     base = source_of("emojibase-data") / "en"
     shortcodes: dict[str, list[str]] = defaultdict(list)
     for name in _SHORTCODES:
@@ -94,7 +94,7 @@ def _concept(entry: dict[str, Any], shortcodes: list[str], more: list[str]) -> C
 
 
 class Matcher:
-    """Finds the concept that a file or icon of a package shows, by code points or by name."""
+    """Lookup of the concept of a package's file or icon by code points or name."""
 
     def __init__(self, concepts: list[Concept]) -> None:
         self.codes = {c.code: i for i, c in enumerate(concepts)}
@@ -103,22 +103,22 @@ class Matcher:
         for i, concept in enumerate(concepts):
             for alias in concept.aliases:
                 owners[squeeze(alias)].add(i)
-        # an alias that two emoji share ('mouse') says nothing
+        # aliases that two emoji share ('mouse') are ambiguous
         self.aliases = {a: next(iter(o)) for a, o in owners.items() if len(o) == 1}
 
     def learn(self, style: Style) -> None:
-        """Take over the icon names of a set that gives code points as well."""
+        """Add the icon names of a set that also has code points as aliases."""
         for code, name in _read(style.source / "chars.json").items():
             concept = self.by_code(code)
             if concept is not None:
                 self.aliases.setdefault(squeeze(name), concept)
 
     def by_code(self, code: str) -> int | None:
-        """Concept with these code points."""
+        """Return the concept with these code points."""
         return self.codes.get(normal_code(code))
 
     def by_name(self, name: str) -> int | None:
-        """Concept of this name; a suffix such as '-fill' is dropped."""
+        """Return the concept of this name, ignoring suffixes such as '-fill'."""
         for key in (squeeze(name), squeeze(_VARIANT.sub("", name))):
             found = self.labels.get(key, self.aliases.get(key))
             if found is not None:

@@ -1,8 +1,8 @@
-"""Zero-shot accuracy of a small CLIP on the bundled benchmark, by task and style.
+"""Evaluate the zero-shot accuracy of a small CLIP on the bundled benchmark, by task and style.
 
-Run from the repository's root: `python -m scripts.mini.evaluate`.  With `--templates` it compares
-sentence templates on validation scenes, which is how the datasets' template was chosen; with
-`--drawings STYLE` it names a style's drawings among all concepts of the pretraining.
+Run from the repository's root: `python -m scripts.mini.evaluate`.  `--templates` compares sentence
+templates on validation scenes (the datasets' template was selected this way); `--drawings STYLE`
+classifies a style's drawings among all concepts of the pretraining.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TARGETS = tuple(style for style in STYLES if style not in SOURCE_STYLES)
 
 
 def tasks() -> Iterator[type[EmojiDataset]]:
-    """The emoji datasets."""
+    """Yield the emoji datasets."""
     for name in DATASET_REGISTRY.registered_names():
         dataset = DATASET_REGISTRY.get(name)
         if issubclass(dataset, EmojiDataset):
@@ -52,7 +52,7 @@ def tasks() -> Iterator[type[EmojiDataset]]:
 def image_features(
     loaded: LoadedCLIP, group: str, style: str, numbers: Sequence[int]
 ) -> tuple[Float[Tensor, "n embed"], Tensor]:
-    """Unit features of a style's scenes, and their labels."""
+    """Return normalised features of a style's scenes, and their labels."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (loaded.pixel_mean, loaded.pixel_std))
     classes = [(k, c.slug) for k, c in enumerate(concepts_of(group)) if style in c.styles]
     atlas = Atlas.of(read_drawings(style, [slug for _, slug in classes]))
@@ -69,13 +69,13 @@ def image_features(
 
 @torch.no_grad()
 def text_features(loaded: LoadedCLIP, group: str, template: str) -> Float[Tensor, "classes embed"]:
-    """Unit features of all class names in a template."""
+    """Return normalised features of all class names in a template."""
     tokens = tokenize([template.format(c.name) for c in concepts_of(group)])
     return functional.normalize(loaded.model.encode_text(tokens), dim=-1)
 
 
 def accuracy(images: tuple[Tensor, Tensor], texts: Tensor) -> float:
-    """Top-1 accuracy in %."""
+    """Return the top-1 accuracy in %."""
     features, labels = images
     return 100 * ((features @ texts.t()).argmax(1) == labels).float().mean().item()
 
@@ -88,7 +88,7 @@ def _sources(
 
 
 def compare_templates(loaded: LoadedCLIP) -> None:
-    """Validation accuracy of every template of the pretraining, over all tasks."""
+    """Print the validation accuracy of every pretraining template over all tasks."""
     templates = list(dict.fromkeys(TEMPLATES))
     results: dict[str, list[float]] = {}
     for task in tasks():
@@ -101,7 +101,7 @@ def compare_templates(loaded: LoadedCLIP) -> None:
 
 
 def table(loaded: LoadedCLIP) -> None:
-    """Every task's classes and zero-shot accuracies, as Markdown."""
+    """Print every task's number of classes and zero-shot accuracies as Markdown."""
     columns = ["validation", "test", *TARGETS]
     print("| task | classes | " + " | ".join(columns) + " |")
     print("|---" * (2 + len(columns)) + "|")
@@ -116,9 +116,9 @@ def table(loaded: LoadedCLIP) -> None:
 
 @torch.no_grad()
 def name_drawings(loaded: LoadedCLIP, style: str) -> None:
-    """Accuracy of naming a style's drawings among all concepts, as scenes and on plain grey.
+    """Print the accuracy of a style's drawings among all concepts, as scenes and on plain grey.
 
-    Needs what `render` wrote, since not every concept belongs to a task.
+    Needs the output of `render`, since not every concept belongs to a task.
     """
     corpus = Corpus.load(WORK)
     scenes, labels = corpus.probe(style)
@@ -141,11 +141,11 @@ def name_drawings(loaded: LoadedCLIP, style: str) -> None:
 
 
 def main() -> None:
-    """Read the options and print."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", default="mini", help="name or path of a CLIP")
     parser.add_argument("--templates", action="store_true", help="compare sentence templates")
-    parser.add_argument("--drawings", metavar="STYLE", help="name a style among all concepts")
+    parser.add_argument("--drawings", metavar="STYLE", help="classify a style among all concepts")
     options = parser.parse_args()
     loaded = load_clip(options.weights)
     print(json.dumps({"weights": loaded.source, "sha256": loaded.sha256}))

@@ -1,7 +1,7 @@
-"""Turn a pretraining's checkpoint into the CLIP that ships, `clip/mini.safetensors`.
+"""Convert a pretraining checkpoint to the bundled CLIP, `clip/mini.safetensors`.
 
 Run from the repository's root: `python -m scripts.mini.export`.  fp16, OpenAI's key names; only the
-token embedding's rows that the pretraining used are kept, the others are zero when it is loaded.
+rows of the token embedding that the pretraining used are saved, the others load as zeros.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRAINING = (
 
 
 def packed(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The towers' tensors in fp16, with the token embedding as rows and their token ids."""
+    """Return the tensors in fp16, with the token embedding as rows and their token ids."""
     tensors: dict[str, Tensor] = {}
     for key, value in state["learner"].items():
         name = key.removeprefix("clip.")
@@ -44,7 +44,7 @@ def packed(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def description(state: dict[str, Any], date: str, note: str) -> dict[str, str]:
-    """The file's metadata: architecture, pixels, licence and how it was trained."""
+    """Return the file's metadata: architecture, pixel statistics, licence and training."""
     licences = sorted({s.licence for s in STYLES if s.role == "train"})
     recipe = state["recipe"]
     return {
@@ -59,12 +59,12 @@ def description(state: dict[str, Any], date: str, note: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Read the options and write the file."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=WORK / "pretrain.pt")
     parser.add_argument("--output", type=Path, default=TARGET)
-    parser.add_argument("--date", required=True, help="when the pretraining ended, YYYY-MM-DD")
-    parser.add_argument("--note", default="", help="what the recipe's numbers do not tell")
+    parser.add_argument("--date", required=True, help="end of the pretraining, YYYY-MM-DD")
+    parser.add_argument("--note", default="", help="note on the recipe for the metadata")
     options = parser.parse_args()
     state = torch.load(options.checkpoint, weights_only=True)
     scratch = options.output.with_suffix(".tmp")

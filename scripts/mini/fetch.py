@@ -1,7 +1,7 @@
-"""Get the pinned npm packages that hold the drawings and their names.
+"""Download the pinned npm packages with the drawings and their names.
 
-Run from the repository's root: `python -m scripts.mini.fetch`.  Needs `npm`; packages that are
-already unpacked are left alone.
+Run from the repository's root: `python -m scripts.mini.fetch`.  Needs `npm`; skips packages that
+are already unpacked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scripts.mini.styles import NAME_PACKAGES, STYLES, source_of
 
 
 def fetch(package: str, version: str) -> None:
-    """Unpack one npm package; the folder appears only when it is complete."""
+    """Download and unpack one npm package; the folder is moved into place once complete."""
     target = source_of(package)
     if target.exists():
         return

@@ -1,12 +1,12 @@
 """Pretrain the bundled small CLIP on the training styles of `scripts/mini/styles.py`.
 
-CLIP's contrastive loss (Radford et al., ICML 2021), with pairs of the same concept taken out of
-the negatives, plus centres: both towers are pulled to one learned centre per concept,
+CLIP's contrastive loss (Radford et al., ICML 2021), with pairs of the same concept removed from
+the negatives, plus a classification loss of both encoders against one learned centre per concept,
 
     L = contrastive + 0.5 CE(20 cos(f, z), y) + 0.5 CE(20 cos(g, z), y),   label smoothing 0.05.
 
 Run from the repository's root after `fetch` and `render`: `python -m scripts.mini.pretrain`.  It
-writes a checkpoint every two minutes and goes on from it when started again.
+writes a checkpoint every two minutes and resumes from it when started again.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ CONFIG = CLIPConfig(
     transformer_layers=3,
 )  # fmt: skip
 PIXEL_MEAN, PIXEL_STD = 0.6, 0.33
-TEXT_BUCKETS = 4  # captions are sorted by length and run in this many pieces
+TEXT_BUCKETS = 4  # captions are sorted by length and encoded in this many chunks
 CENTRE_SCALE, CENTRE_WEIGHT, SMOOTHING = 20.0, 0.5, 0.05
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run is decided by."""
+    """Hyperparameters of a run."""
 
     pairs: int = 1_300_000
     batch: int = 96
@@ -60,29 +60,29 @@ class Learner(nn.Module):
     def __init__(self, vocabulary: list[int], concepts: int, first_scale: float) -> None:
         super().__init__()
         self.clip = CLIP(CONFIG)
-        # 49,408 rows of which most never occur would be dead weight for the optimizer
+        # most of CLIP's 49,408 rows would never be used, but slow the optimizer down
         self.clip.token_embedding = nn.Embedding(len(vocabulary), CONFIG.transformer_width)
         nn.init.normal_(self.clip.token_embedding.weight, std=0.02)
         nn.init.constant_(self.clip.logit_scale, math.log(first_scale))
         for stage in self.clip.visual.modules():
-            # branches that start at zero suit deep towers; with one block a stage they only delay
+            # zero-initialised branches help deep encoders; with one block per stage they only delay
             if isinstance(stage, Bottleneck):
                 nn.init.ones_(stage.bn3.weight)
         self.centres = nn.Parameter(torch.randn(concepts, CONFIG.embed_dim))
 
     def image_features(self, images: Tensor) -> Float[Tensor, "b embed"]:
-        """Unit features of uint8 pictures (B, 64, 64, 3)."""
+        """Return normalised features of uint8 images (B, 64, 64, 3)."""
         pixels = (images.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
-        # evaluation goes past the compiled call: its shapes differ and are few
-        tower = self.clip.visual if self.training else self.clip.visual.forward
-        return functional.normalize(tower(pixels).float(), dim=-1)
+        # evaluation bypasses the compiled call, since other shapes would recompile it
+        encode = self.clip.visual if self.training else self.clip.visual.forward
+        return functional.normalize(encode(pixels).float(), dim=-1)
 
     def text_features(
         self, ids: Int[Tensor, "b length"], lengths: Int[Tensor, " b"]
     ) -> Float[Tensor, "b embed"]:
-        """Unit features of compact token ids, in pieces that are trimmed to their longest text.
+        """Return normalised features of compact token ids, in chunks cut to their longest text.
 
-        The tower is causal and read at EOS, so that trimming changes nothing.
+        The text encoder is causal and read at EOS, so cutting does not change the features.
         """
         order = lengths.argsort()
         pieces = [self._piece(ids[k], lengths[k]) for k in order.chunk(TEXT_BUCKETS)]
@@ -95,7 +95,7 @@ class Learner(nn.Module):
         return model.ln_final(x[lengths - 1, torch.arange(len(ids))]) @ model.text_projection
 
     def loss(self, batch: PairBatch) -> Float[Tensor, ""]:
-        """The objective on one batch."""
+        """Return the loss of one batch."""
         f, g = self.image_features(batch.images), self.text_features(batch.ids, batch.lengths)
         labels = batch.concepts
         same = labels[:, None] == labels
@@ -115,7 +115,7 @@ class Learner(nn.Module):
 
 
 def learning_rate(recipe: Recipe, pairs: int) -> float:
-    """Linear warm-up, then a cosine to zero, by the pairs seen."""
+    """Return the learning rate after some pairs: linear warm-up, then cosine to zero."""
     share = pairs / recipe.pairs
     if share < recipe.warmup:
         return recipe.rate * share / recipe.warmup
@@ -124,7 +124,7 @@ def learning_rate(recipe: Recipe, pairs: int) -> float:
 
 
 def make_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW that decays matrices only."""
+    """Return AdamW with weight decay for matrices only."""
     matrices = [p for p in learner.parameters() if p.ndim > 1]
     others = [p for p in learner.parameters() if p.ndim <= 1]
     groups = [
@@ -135,7 +135,7 @@ def make_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint that is whole or absent."""
+    """Write a checkpoint atomically."""
     scratch = path.with_suffix(".tmp")
     torch.save(state, scratch)
     scratch.replace(path)
@@ -143,9 +143,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def evaluate(learner: Learner, corpus: Corpus) -> dict[str, float]:
-    """Accuracy in % of naming one scene per concept, in evaluation mode."""
+    """Return the accuracy in % on one scene per concept, in evaluation mode."""
     learner.eval()
-    ids, lengths = corpus.plain_captions()
+    ids, lengths = corpus.evaluation_captions()
     texts = learner.text_features(ids, lengths)
     groups = corpus.groups
     result = {}
@@ -161,7 +161,7 @@ def evaluate(learner: Learner, corpus: Corpus) -> dict[str, float]:
 
 
 class Run:
-    """A pretraining that can be interrupted anywhere."""
+    """Pretraining that resumes after interruptions."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, corpus: Corpus, compiled: bool = False
@@ -184,12 +184,12 @@ class Run:
         if state["recipe"] != asdict(self.recipe):
             raise SystemExit(
                 f"{self.checkpoint} belongs to the recipe {state['recipe']}; move it away or "
-                "give the same options."
+                "pass the same options."
             )
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.pairs = state["pairs"]
-        print(f"going on after {self.pairs:,} pairs", flush=True)
+        print(f"resuming after {self.pairs:,} pairs", flush=True)
 
     def _save(self) -> None:
         state = {
@@ -216,8 +216,8 @@ class Run:
         return loss.item()
 
     def train(self) -> None:
-        """Go on to the end, with a progress line, metrics and checkpoints."""
-        began = saved = time.monotonic()
+        """Train to the end, with progress lines, metrics and checkpoints."""
+        started = saved = time.monotonic()
         first, mean, step = self.pairs, 0.0, 0
         self.learner.train()
         for batch in Batches(
@@ -228,7 +228,7 @@ class Run:
             now = time.monotonic()
             last = self.pairs >= self.recipe.pairs
             if step % 50 == 0 or last:
-                speed = (self.pairs - first) / (now - began)
+                speed = (self.pairs - first) / (now - started)
                 left = (self.recipe.pairs - self.pairs) / speed / 60
                 print(
                     f"{self.pairs:,} pairs, loss {mean:.3f}, {speed:.0f}/s, {left:.0f} min left",
@@ -250,7 +250,7 @@ class Run:
 
 
 def main() -> None:
-    """Read the options and run."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

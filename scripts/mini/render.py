@@ -1,4 +1,4 @@
-"""Render every drawing of every style to an RGBA picture, cropped and centred.
+"""Render every drawing of every style to an RGBA image, cropped and centred.
 
 Run from the repository's root after `fetch`: `python -m scripts.mini.render`.  Writes
 `build/mini/drawings.npy`, uint8 (N, 72, 72, 4), and `build/mini/manifest.json`.
@@ -25,7 +25,7 @@ MARGIN = 2  # transparent pixels around a drawing, so that rotated edges stay sm
 
 
 class Source(NamedTuple):
-    """A drawing before rendering: SVG text or an encoded picture."""
+    """A drawing before rendering: SVG text or an encoded image."""
 
     style: str
     concept: int
@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
 
 def _svg(icons: dict[str, Any], name: str) -> str | None:
-    """SVG text of an iconify icon; aliases that mirror another icon count as absent."""
+    """Return the SVG text of an iconify icon; None for aliases that mirror another icon."""
     alias = icons.get("aliases", {}).get(name)
     if alias is not None:
         return _svg(icons, alias["parent"]) if set(alias) == {"parent"} else None
@@ -75,7 +75,7 @@ def _files(style: Style, matcher: Matcher) -> Iterator[Source]:
 
 
 def crop_and_centre(image: Image.Image) -> np.ndarray | None:
-    """The visible part of a picture, fitted into (SIZE, SIZE, 4); None if nothing shows."""
+    """Fit the visible part of an image to (SIZE, SIZE, 4); None if nothing is visible."""
     box = image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     if box is None:
         return None
@@ -89,7 +89,7 @@ def crop_and_centre(image: Image.Image) -> np.ndarray | None:
 
 
 def render(source: Source) -> np.ndarray | None:
-    """RGBA picture (SIZE, SIZE, 4) of one source; None if it shows nothing."""
+    """Render one source to RGBA (SIZE, SIZE, 4); None if nothing is visible."""
     data = source.data
     if not isinstance(data, bytes) or data.lstrip().startswith(b"<"):
         text = data if isinstance(data, str) else data.decode("utf-8")
@@ -99,7 +99,7 @@ def render(source: Source) -> np.ndarray | None:
 
 
 def collect() -> tuple[list[Any], list[Source]]:
-    """Concepts and the sources of all styles, in the table's order."""
+    """Return the concepts and the sources of all styles in the table's order."""
     concepts = load_concepts()
     matcher = Matcher(concepts)
     for style in STYLES:
@@ -113,7 +113,7 @@ def collect() -> tuple[list[Any], list[Source]]:
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+    """Write a file atomically."""
     scratch = path.with_suffix(path.suffix + ".tmp")
     scratch.write_bytes(payload)
     scratch.replace(path)
@@ -124,19 +124,19 @@ def main() -> None:
     concepts, sources = collect()
     with multiprocessing.get_context("spawn").Pool() as pool:
         pictures = pool.map(render, sources, chunksize=64)
-    shown = [(s, p) for s, p in zip(sources, pictures, strict=True) if p is not None]
+    visible = [(s, p) for s, p in zip(sources, pictures, strict=True) if p is not None]
     buffer = io.BytesIO()
-    np.save(buffer, np.stack([p for _, p in shown]))
+    np.save(buffer, np.stack([p for _, p in visible]))
     write_atomically(WORK / "drawings.npy", buffer.getvalue())
     manifest = {
         "size": SIZE,
         "concepts": [c.to_json() for c in concepts],
-        "drawings": [{"style": s.style, "concept": s.concept, "icon": s.icon} for s, _ in shown],
+        "drawings": [{"style": s.style, "concept": s.concept, "icon": s.icon} for s, _ in visible],
     }
     write_atomically(WORK / "manifest.json", json.dumps(manifest, indent=1).encode())
-    for style, count in Counter(s.style for s, _ in shown).items():
+    for style, count in Counter(s.style for s, _ in visible).items():
         print(f"{style:18s} {count}")
-    print(f"{len(concepts)} concepts, {len(shown)} drawings")
+    print(f"{len(concepts)} concepts, {len(visible)} drawings")
 
 
 if __name__ == "__main__":

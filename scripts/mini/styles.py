@@ -1,8 +1,8 @@
-"""The one table of drawing styles: package, pinned version, licence, credit and role.
+"""Table of drawing styles: package, pinned version, licence, credit and role.
 
-Roles keep the benchmark honest.  `train` styles are what the small CLIP is pretrained on; a style
-with the role `task` is shipped as drawings and never shown to the pretraining.  Share-alike sets
-are only ever `task` styles: they must not enter the weights.
+Roles separate pretraining from evaluation.  The small CLIP is pretrained on `train` styles; the
+drawings of `task` styles are bundled and never used for pretraining.  Share-alike sets must not
+enter the weights, so they are always `task` styles.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Style:
     Attributes:
         name: Folder name and `TARGET_DOMAINS` entry.
         package: npm package.
-        version: Pinned version of it.
+        version: Pinned version of the package.
         licence: SPDX identifier.
-        credit: Whom to credit, and where the originals live.
-        role: `train` (pretraining) or `task` (shipped, held out of the pretraining).
-        kind: How the package stores its pictures.
-        variants: Drawings kept of one concept; icon sets draw it outlined, filled and so on.
+        credit: Author and URL of the originals.
+        role: `train` (pretraining) or `task` (bundled, held out of the pretraining).
+        kind: File layout of the package.
+        variants: Maximum drawings per concept; icon sets have outlined, filled, ... variants.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Style:
 
     @property
     def share_alike(self) -> bool:
-        """Whether works made of these pictures must keep their licence."""
+        """Whether derived works must have the same licence."""
         return "-SA-" in self.licence
 
 
 def source_of(package: str) -> Path:
-    """Folder that `fetch.py` unpacks an npm package into."""
+    """Return the folder to which `fetch.py` unpacks an npm package."""
     return WORK / "packages" / package.replace("@", "").replace("/", "-")
 
 
@@ -66,7 +66,7 @@ _EMOJITWO = "Emoji One 2 / EmojiTwo, https://github.com/EmojiTwo/emojitwo"
 _OPENMOJI = "OpenMoji, https://openmoji.org"
 
 STYLES: tuple[Style, ...] = (
-    # the tasks' styles, never seen in pretraining
+    # task styles, not used for pretraining
     Style("noto", "@iconify-json/noto", "1.2.9", "Apache-2.0", _GOOGLE, "task"),
     Style("openmoji", "openmoji", "17.0.0", "CC-BY-SA-4.0", _OPENMOJI, "task", "openmoji"),
     Style("openmoji-black", "openmoji", "17.0.0", "CC-BY-SA-4.0", _OPENMOJI, "task", "openmoji"),
@@ -78,7 +78,7 @@ STYLES: tuple[Style, ...] = (
         "fxemoji", "@iconify-json/fxemoji", "1.2.2", "Apache-2.0",
         "Mozilla, https://github.com/mozilla/fxemoji", "task",
     ),
-    # emoji designs of the pretraining
+    # emoji designs for pretraining
     Style("noto-v1", "@iconify-json/noto-v1", "1.2.5", "Apache-2.0", _GOOGLE),
     Style(
         "twemoji", "@iconify-json/twemoji", "1.2.5", "CC-BY-4.0",
@@ -94,7 +94,7 @@ STYLES: tuple[Style, ...] = (
         "streamline", "@iconify-json/streamline-emojis", "1.2.4", "CC-BY-4.0",
         "Streamline, https://github.com/webalys-hq/streamline-vectors",
     ),
-    # icon sets: only the icons whose name is an emoji's name
+    # icon sets: only icons with the name of an emoji
     Style(
         "mdi", "@iconify-json/mdi", "1.2.3", "Apache-2.0",
         "Pictogrammers, https://github.com/Templarian/MaterialDesign", variants=2,
