@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_plan(arguments: argparse.Namespace) -> Plan:
+def make_grid(arguments: argparse.Namespace) -> Plan:
     """Make the grid of corruptions from the flags.
 
     Raises:
@@ -74,7 +74,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def study_runs(arguments: argparse.Namespace, plan: Plan) -> tuple[list[Study], int]:
+def study_runs(arguments: argparse.Namespace, grid: Plan) -> tuple[list[Study], int]:
     """Study every run, and print one sentence for each failure.
 
     Returns:
@@ -84,7 +84,7 @@ def study_runs(arguments: argparse.Namespace, plan: Plan) -> tuple[list[Study], 
     for run_dir in run_folders(arguments.runs):
         try:
             subject = Subject(run_dir, arguments.root, arguments.ignore_mismatch)
-            study = subject.study(plan, arguments.epoch)
+            study = subject.study(grid, arguments.epoch)
         except UserError as error:
             failed += 1
             print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
@@ -105,14 +105,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a value is invalid, or runs differ in more than the seed.
     """
-    plan = make_plan(arguments)
+    grid = make_grid(arguments)
     output = prepare_output_dir(arguments.output)
-    studies, failed = study_runs(arguments, plan)
+    studies, failed = study_runs(arguments, grid)
     if studies:
         cells = group_by_seed(studies)
-        for path in write_tables(cells, plan.settings, output):
+        for path in write_tables(cells, grid.settings, output):
             print(f"\n{path.read_text(encoding='utf-8')}")
-        for path in draw_figures(cells, plan.settings, output):
+        for path in draw_figures(cells, grid.settings, output):
             print(f"Figure: {path} (with .pdf and .csv)")
         print(f"Tables: {output}/low_norm_*.md (with .csv and .tex)")
     return 1 if failed else 0

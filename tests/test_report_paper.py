@@ -27,7 +27,7 @@ def matches(*runs: dict[str, Any]) -> list[Match]:
 
 
 def found(*runs: dict[str, Any]) -> list[tuple[str, str, float]]:
-    return [(m.theirs.table, m.theirs.dataset, m.theirs.value) for m in matches(*runs)]
+    return [(m.paper.table, m.paper.dataset, m.paper.value) for m in matches(*runs)]
 
 
 def pets(accuracy: float = 86.0, **entries: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_numbers_of_the_tables() -> None:
 def test_a_run_of_coop() -> None:
     """Table A5: CoOp on OxfordPets with one shot has 85.80."""
     (match,) = matches(pets())
-    assert (match.theirs.table, match.theirs.value) == ("a5", 85.80)
+    assert (match.paper.table, match.paper.value) == ("a5", 85.80)
     listing = paper_listing(name_rows([pets()]).runs, [match])
     assert listing is not None
     assert [item.text for item in listing.rows[0]] == [
@@ -112,8 +112,8 @@ def test_tau_is_compared_by_the_mean_over_shots() -> None:
         for shots in (1, 2, 4, 8, 16)
     ]
     (match,) = matches(*runs)
-    assert (match.theirs.table, match.theirs.value) == ("a6", 68.28)
-    assert match.ours.mean == pytest.approx(86.2)
+    assert (match.paper.table, match.paper.value) == ("a6", 68.28)
+    assert match.measured.mean == pytest.approx(86.2)
     assert matches(*runs[1:]) == []
     listing = paper_listing(name_rows(runs).runs, [match])
     assert listing is not None
@@ -125,7 +125,7 @@ def test_domain_generalisation() -> None:
     source = a_run(62.0, dataset="ImageNet", shots=16, backbone="RN50")
     runs = [source, a_test(source, 33.0, "ImageNetSketch")]
     assert [
-        (m.theirs.table, m.theirs.column, m.theirs.value, m.ours.mean) for m in matches(*runs)
+        (m.paper.table, m.paper.column, m.paper.value, m.measured.mean) for m in matches(*runs)
     ] == [
         ("1", "ImageNet", 62.70, 62.0),
         ("1", "ImageNetSketch", 32.64, 33.0),
@@ -139,7 +139,7 @@ def test_base_to_new_average_is_over_the_papers_datasets() -> None:
         entries: dict[str, Any] = {"subsample_classes": "base", "backbone": "ViT-B/16"}
         base = a_run(80.0, "CoCoOp", dataset, 16, **entries)
         runs += [base, a_test(base, 72.0, subsample_classes="new")]
-    assert [(m.theirs.column, m.theirs.value) for m in matches(*runs)] == [
+    assert [(m.paper.column, m.paper.value) for m in matches(*runs)] == [
         *(("base", 80.8), ("new", 72.6), ("H", 76.5))
     ]
     assert matches(*runs[2:]) == []
@@ -148,10 +148,10 @@ def test_base_to_new_average_is_over_the_papers_datasets() -> None:
 def test_runs_like_the_papers_differ_by_nothing() -> None:
     """Eleven datasets, seven settings each, five shots: 385 numbers of Table A5, and PLOT none."""
     runs = like_the_paper()
-    beside = [m for m in matches(*runs) if m.theirs.table == "a5"]
+    beside = [m for m in matches(*runs) if m.paper.table == "a5"]
     assert len(beside) == 385
-    assert all(m.ours.mean == pytest.approx(m.theirs.value) for m in beside)
-    assert all(len(m.ours.accuracies) == 5 for m in beside)
+    assert all(m.measured.mean == pytest.approx(m.paper.value) for m in beside)
+    assert all(len(m.measured.accuracies) == 5 for m in beside)
 
 
 def test_what_is_not_as_in_the_paper_is_said() -> None:

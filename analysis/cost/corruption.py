@@ -34,7 +34,7 @@ from .synthetic import N_CTX, Backbone, class_names
 
 ROOT = Path(__file__).parent.parent.parent
 TEST_IMAGES = 200
-PLAN = Plan(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))  # 20 corruptions
+GRID = Plan(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))  # 20 corruptions
 TARGET = 100.0
 NOTES = """\
 Reference: a process per corruption starts Python, loads CLIP, decodes and encodes the test set,
@@ -139,24 +139,24 @@ def _call(threads: int, *arguments: str) -> tuple[float, str]:
     return time.perf_counter() - start, done.stdout
 
 
-def _time_study(run_dir: Path, plan: Plan) -> tuple[float, Study]:
+def _time_study(run_dir: Path, grid: Plan) -> tuple[float, Study]:
     """Return the seconds of a study whose uncorrupted prompt is already tested, and its results."""
     (run_dir / "corruption.json").unlink(missing_ok=True)
     subject = Subject(run_dir)
     subject.study(Plan((), ()))
     start = time.perf_counter()
-    study = subject.study(plan)
+    study = subject.study(grid)
     return time.perf_counter() - start, study
 
 
-def _command(run_dir: Path, plan: Plan, threads: int, cached: bool) -> float:
+def _command(run_dir: Path, grid: Plan, threads: int, cached: bool) -> float:
     """Return the seconds of a whole process of corrupt.py."""
     (run_dir / "corruption.json").unlink()
     if not cached:
         for path in (run_dir.parent / "data" / "features").iterdir():
             path.unlink()
-    flags = ["--replace", "--rescale", *map(str, plan.rescale)]
-    flags += ["--positions", *map(str, plan.positions or range(N_CTX))]
+    flags = ["--replace", "--rescale", *map(str, grid.rescale)]
+    flags += ["--positions", *map(str, grid.positions or range(N_CTX))]
     output = ("--output", str(run_dir.parent / "low_norm"))
     return _call(threads, "corrupt.py", str(run_dir), *flags, *output)[0]
 
@@ -167,7 +167,7 @@ def measure(
     repetitions: int,
     threads: int,
     images: int = TEST_IMAGES,
-    plan: Plan = PLAN,
+    grid: Plan = GRID,
 ) -> Cost:
     """Measure both sides alternately on one finished run.
 
@@ -177,14 +177,14 @@ def measure(
         repetitions: repetitions per side.
         threads: PyTorch's threads.
         images: size of the test set.
-        plan: RESCALE at some positions.
+        grid: values of RESCALE and positions.
     """
-    corruptions = plan.corruptions(N_CTX)
+    corruptions = grid.corruptions(N_CTX)
     reference, repository, differences = [], [], []
     with TemporaryDirectory() as name, tqdm(total=repetitions, disable=None) as bar:
         run_dir = make_run(backbone, classes, images, Path(name))
         for number in range(repetitions):
-            seconds, study = _time_study(run_dir, plan)
+            seconds, study = _time_study(run_dir, grid)
             repository.append(seconds / len(corruptions))
             one = corruptions[number * len(corruptions) // repetitions]
             process = ("analysis.cost.reference_process", str(run_dir))
@@ -192,7 +192,7 @@ def measure(
             reference.append(seconds)
             differences.append(abs(int(output.split()[-1]) - study.entries[one]["correct"]))
             bar.update()
-        cached, first = (_command(run_dir, plan, threads, cached) for cached in (True, False))
+        cached, first = (_command(run_dir, grid, threads, cached) for cached in (True, False))
     return Cost(
         plain=statistics.median(reference),
         ours=statistics.median(repository),
@@ -204,7 +204,7 @@ def measure(
 
 def report(cost: Cost, folder: Path, settings: Mapping[str, Any]) -> str:
     """Write corruption.md and corruption.json to the folder and return the Markdown."""
-    count = len(PLAN.corruptions(N_CTX))
+    count = len(GRID.corruptions(N_CTX))
     rows = {
         "one process per corruption, 77 tokens": cost.plain,
         "this repository, one pass": cost.ours,

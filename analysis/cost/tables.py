@@ -96,7 +96,8 @@ def cost_markdown(key: str, records: Sequence[Mapping[str, Any]], settings: str)
     """Format the table as Markdown."""
     header = ["classes", "whose", *TABLES[key].columns.values(), "CoOp_s"]
     rows = [[_cell(record[name]) for name in header] for record in records]
-    titles = [*(name.removesuffix("_x") for name in header[:-1]), "CoOp, s"]
+    columns = [column.removesuffix("_x") for column in TABLES[key].columns.values()]
+    titles = ["classes", "implementation", *columns, "CoOp, s"]
     table = tabulate(rows, titles, tablefmt="github", disable_numparse=True)
     return f"# {TABLES[key].title}\n\n{CAPTION}\n\nMeasured with {settings}.\n\n{table}\n"
 

@@ -44,8 +44,8 @@ class Match:
     """A number of the paper and the corresponding number of this repository."""
 
     label: str
-    theirs: PaperNumber
-    ours: Score
+    paper: PaperNumber
+    measured: Score
 
 
 def wanted_tables(names: Sequence[str]) -> list[str]:
@@ -73,33 +73,33 @@ def find_matches(runs: Runs, tables: Tables) -> list[Match]:
     """
     rows = by_label(runs)
     matches = []
-    for theirs in paper_numbers():
+    for paper in paper_numbers():
         for label, members in rows.items():
-            same_data = [run for run in members if _same_data(run, theirs)]
-            if not same_data or not all(_same_method(run, theirs) for run in same_data):
+            same_data = [run for run in members if _same_data(run, paper)]
+            if not same_data or not all(_same_method(run, paper) for run in same_data):
                 continue
-            ours = _ours(label, theirs, tables)
-            if ours is not None and ours.accuracies:
-                matches.append(Match(label, theirs, ours))
+            measured = _measured(label, paper, tables)
+            if measured is not None and measured.accuracies:
+                matches.append(Match(label, paper, measured))
     return matches
 
 
-def _same_data(run: Run, theirs: PaperNumber) -> bool:
+def _same_data(run: Run, paper: PaperNumber) -> bool:
     """Return whether a run has the data and shots of a number of the paper."""
     source = trained(run)
     return (
-        source["dataset"] in (theirs.datasets or (theirs.dataset,))
-        and source["shots"] in (SHOTS if theirs.shots == ALL_SHOTS else (theirs.shots,))
-        and source["subsample_classes"] == ("base" if theirs.table == "a4" else "all")
+        source["dataset"] in (paper.datasets or (paper.dataset,))
+        and source["shots"] in (SHOTS if paper.shots == ALL_SHOTS else (paper.shots,))
+        and source["subsample_classes"] == ("base" if paper.table == "a4" else "all")
     )
 
 
-def _same_method(run: Run, theirs: PaperNumber) -> bool:
+def _same_method(run: Run, paper: PaperNumber) -> bool:
     """Return whether a run has the method, backbone and Nemesis settings of a paper's number."""
     return (
-        method_of(trained(run)) == theirs.method
-        and _has_backbone(run, theirs.backbone)
-        and _has_settings(settings_of(run), theirs.settings)
+        method_of(trained(run)) == paper.method
+        and _has_backbone(run, paper.backbone)
+        and _has_settings(settings_of(run), paper.settings)
     )
 
 
@@ -108,23 +108,23 @@ def _has_backbone(run: Run, name: str) -> bool:
     return run.get("backbone") == name or digest in MODELS[name]
 
 
-def _has_settings(ours: Settings, theirs: Mapping[str, Any]) -> bool:
-    return all(ours.get(key) == value for key, value in theirs.items())
+def _has_settings(settings: Settings, expected: Mapping[str, Any]) -> bool:
+    return all(settings.get(key) == value for key, value in expected.items())
 
 
-def _ours(label: str, theirs: PaperNumber, tables: Tables) -> Score | None:
+def _measured(label: str, paper: PaperNumber, tables: Tables) -> Score | None:
     """Return this repository's number; an average only if it is over the paper's datasets."""
-    if theirs.datasets:
-        cells = tables.scores if theirs.column == "accuracy" else tables.other
+    if paper.datasets:
+        cells = tables.scores if paper.column == "accuracy" else tables.other
         found = {key[1] for key in cells if key[0] == label and cells[key].accuracies} - {AVERAGE}
-        if found != set(theirs.datasets):
+        if found != set(paper.datasets):
             return None
-    if theirs.column != "accuracy":
-        return tables.other.get((label, theirs.dataset, theirs.shots, theirs.column))
-    if theirs.shots == ALL_SHOTS:
-        scores = [tables.scores.get((label, theirs.dataset, shots)) for shots in SHOTS]
+    if paper.column != "accuracy":
+        return tables.other.get((label, paper.dataset, paper.shots, paper.column))
+    if paper.shots == ALL_SHOTS:
+        scores = [tables.scores.get((label, paper.dataset, shots)) for shots in SHOTS]
         return average(scores) if all(scores) else None
-    return tables.scores.get((label, theirs.dataset, theirs.shots))
+    return tables.scores.get((label, paper.dataset, paper.shots))
 
 
 def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
@@ -148,7 +148,7 @@ def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
                 found[f"{name} {value!r} instead of {wanted!r}"] = None
         if run["split"] != "test":
             found[f"tested on {run['split']}"] = None
-    counts = [len(match.ours.accuracies) for match in matches if _is_over_seeds(match.theirs)]
+    counts = [len(match.measured.accuracies) for match in matches if _is_over_seeds(match.paper)]
     fewest = min(counts, default=SEEDS)
     if fewest < SEEDS:
         few = "as few as " if max(counts) > fewest else ""
@@ -156,20 +156,20 @@ def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
     return list(found)
 
 
-def _is_over_seeds(theirs: PaperNumber) -> bool:
+def _is_over_seeds(paper: PaperNumber) -> bool:
     """Return whether the number has one accuracy per seed, unlike H and a mean of means."""
-    return theirs.dataset != AVERAGE and theirs.shots != ALL_SHOTS and theirs.column != "H"
+    return paper.dataset != AVERAGE and paper.shots != ALL_SHOTS and paper.column != "H"
 
 
 def _order(match: Match) -> tuple[Any, ...]:
-    theirs = match.theirs
-    place = theirs.dataset == AVERAGE, *paper_order(theirs.dataset)
+    paper = match.paper
+    place = paper.dataset == AVERAGE, *paper_order(paper.dataset)
     return (
         *place,
         natural_order(match.label),
-        theirs.shots == ALL_SHOTS,
-        theirs.shots,
-        theirs.table,
+        paper.shots == ALL_SHOTS,
+        paper.shots,
+        paper.table,
     )
 
 
@@ -180,36 +180,36 @@ def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
     rows = []
     records = []
     for match in sorted(matches, key=_order):
-        theirs, ours = match.theirs, match.ours
-        on = _on(theirs)
+        paper, measured = match.paper, match.measured
+        on = _on(paper)
         rows.append(
             [
-                Item(theirs.dataset),
+                Item(paper.dataset),
                 Item(match.label),
                 Item(on),
-                accuracy(ours),
-                number(theirs.value),
-                number(ours.mean - theirs.value, sign=True),
-                Item(f"Table {theirs.table.upper()}"),
+                accuracy(measured),
+                number(paper.value),
+                number(measured.mean - paper.value, sign=True),
+                Item(f"Table {paper.table.upper()}"),
             ]
         )
         records.append(
             {
-                "dataset": theirs.dataset,
+                "dataset": paper.dataset,
                 "method": match.label,
                 "on": on,
-                "ours": ours.mean,
-                "ours_std": ours.std,
-                "seeds": len(ours.accuracies),
-                "lacks": ours.missing,
-                "paper": theirs.value,
-                "difference": ours.mean - theirs.value,
-                "paper_table": theirs.table.upper(),
+                "ours": measured.mean,
+                "ours_std": measured.std,
+                "seeds": len(measured.accuracies),
+                "lacks": measured.missing,
+                "paper": paper.value,
+                "difference": measured.mean - paper.value,
+                "paper_table": paper.table.upper(),
             }
         )
     differing = deviations(runs, matches)
     notes = f" Deviations from the paper's setting: {'; '.join(differing)}." if differing else ""
-    if any(match.theirs.shots == ALL_SHOTS for match in matches):
+    if any(match.paper.shots == ALL_SHOTS for match in matches):
         notes += (
             " Tables A6 and A7 do not state their shots; this repository's number is the mean over "
             "1, 2, 4, 8 and 16."
@@ -223,12 +223,12 @@ def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
     return Listing("paper", title, caption, header, rows, records, text_columns=3)
 
 
-def _on(theirs: PaperNumber) -> str:
-    if theirs.table == "1":
-        return theirs.column
-    if theirs.column != "accuracy":
-        return theirs.column
-    return "mean over shots" if theirs.shots == ALL_SHOTS else shots_name(theirs.shots)
+def _on(paper: PaperNumber) -> str:
+    if paper.table == "1":
+        return paper.column
+    if paper.column != "accuracy":
+        return paper.column
+    return "mean over shots" if paper.shots == ALL_SHOTS else shots_name(paper.shots)
 
 
 def printed_tables(keys: Iterable[str]) -> list[Listing]:
@@ -272,8 +272,7 @@ def _printed(text: str) -> Item:
 
 def why_no_matches(runs: Runs) -> str:
     """Explain why no number of the paper can be compared with these runs."""
-    theirs = set(ELEVEN)
-    if not any(trained(run)["dataset"] in theirs for _, run in runs):
+    if not any(trained(run)["dataset"] in ELEVEN for _, run in runs):
         data = ", ".join(sorted({run["dataset"] for _, run in runs}))
         return (
             f"The paper's numbers are for other data (its eleven public datasets, not {data}), so "
