@@ -171,8 +171,12 @@ def versions_listing(runs: Runs) -> Listing:
         for version, count in found.items()
     ]
     return Listing(
-        *("versions", "Versions", "Versions of packages, code and devices of the runs."),
-        *(["what", "version"], rows, records, 2),
+        name="versions",
+        title="Versions",
+        caption="Versions of packages, code and devices of the runs.",
+        header=["name", "version"],
+        rows=rows,
+        records=records,
         grouped=False,
     )
 
