@@ -19,14 +19,11 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 
 def parity(setting: Setting, methods: tuple[str, ...] = METHODS) -> dict[str, float]:
-    """Compute relative differences of features, logits, losses and gradients.
+    """Compute relative differences of features, logits, losses and gradients, by case and quantity.
 
     Args:
         setting: the model, the class names and the device.
         methods: keys of `CASES` that are training steps.
-
-    Returns:
-        The differences by method and quantity.
     """
     reference, repository = ReferenceSide(setting), RepositorySide(setting)
     differences = {}

@@ -170,15 +170,8 @@ def versions_listing(runs: Runs) -> Listing:
         for name, found in counts.items()
         for version, count in found.items()
     ]
-    return Listing(
-        name="versions",
-        title="Versions",
-        caption="Versions of packages, code and devices of the runs.",
-        header=["name", "version"],
-        rows=rows,
-        records=records,
-        grouped=False,
-    )
+    header, caption = ["name", "version"], "Packages, code and devices of the runs."
+    return Listing("versions", "Versions", caption, header, rows, records, grouped=False)
 
 
 def _counted(found: Counter[str], total: int) -> str:
