@@ -30,15 +30,15 @@ def lower_capabilities(cls: type, capabilities: Mapping[str, Capability]) -> Non
         capabilities: by the name of the attribute.
     """
     for name, capability in capabilities.items():
-        if name not in vars(cls):
-            inherited = _is_lowered(cls, name, capability)
-            setattr(cls, name, capability.lowered if inherited else getattr(cls, name))
+        # Only then: a mixin that declares nothing must not hide what a class behind it declares.
+        if name not in vars(cls) and _is_lowered(cls, name, capability):
+            setattr(cls, name, capability.lowered)
 
 
 def _is_lowered(cls: type, name: str, capability: Capability) -> bool:
     """Whether the body of a class, or one of its bases, lowers a capability."""
     body = vars(cls)
-    if name in body:  # declared, or set when the class was made
+    if name in body:  # declared or lowered
         return bool(body[name] == capability.lowered)
     breaks = bool(capability.hooks & body.keys()) and capability.unless not in body
     return breaks or any(_is_lowered(base, name, capability) for base in cls.__bases__)
