@@ -5,7 +5,6 @@
 
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import pickle
@@ -24,7 +23,8 @@ from scripts.fuzz import seeds
 from scripts.fuzz.readers import READERS, answer
 
 ADDRESSES = 4 << 30  # bytes that the process may ask for beyond those of its libraries
-ACCEPTED = ("listing", "features", "history")  # are made again, or read as far as they go
+# Are made again, or read as far as they go.
+ACCEPTED = ("listing", "features", "feature metadata", "history")
 DEEP = b"[" * 10**6
 
 
@@ -143,15 +143,22 @@ def _safetensors() -> dict[str, bytes]:
 
 
 def _features() -> dict[str, bytes]:
-    shape = [10**18, 0]
-    meta = {"key": seeds.FEATURE_KEY, "stamp": seeds.FEATURE_STAMP, "dtype": "F32"}
-    digest = hashlib.sha256(json.dumps([meta, shape], sort_keys=True).encode())
-    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
-    header = {"__metadata__": {**meta, "checksum": digest.hexdigest()}, "features": entry}
-    scalar = {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}
+    def array(header: Any, length: int | None = None) -> bytes:
+        text = repr(header).encode() if isinstance(header, dict) else header
+        return b"\x93NUMPY\x02\0" + struct.pack("<I", length or len(text)) + text
+
+    def rows(*shape: int, descr: str = "<f4") -> bytes:
+        return array({"descr": descr, "fortran_order": False, "shape": shape})
+
     return {
-        "10^18 rows of nothing": _header(header),
-        "no rows at all": _header({"__metadata__": meta, "features": scalar}, bytes(4)),
+        "10^18 rows of nothing": rows(10**18, 0),
+        "no rows at all": rows() + bytes(4),
+        "sides that overflow": rows(2**33, 2**33),
+        "a negative side": rows(-1, 4),
+        "a pickled object": rows(1, descr="|O") + pickle.dumps([print]),
+        "a header of a gigabyte": array(b"{}", 2**30),
+        "a million brackets": array(DEEP),
+        "a pickle": pickle.dumps([print]),
     }
 
 
@@ -272,6 +279,7 @@ def all_bombs() -> dict[str, dict[str, bytes]]:
         },
         "safetensors": _safetensors(),
         "features": _features(),
+        "feature metadata": {"a million brackets": DEEP, "a number": b"1", "a list": b"[]"},
         "state_dict": _pickles(),
         "checkpoint": _pickles(),
         "torchscript": _torchscripts(),

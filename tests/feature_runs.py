@@ -40,8 +40,8 @@ def scores(trainer: Any) -> Tensor:
 
 
 def entries(output: Path) -> list[Path]:
-    """The files of the cache."""
-    return sorted((output / "cache").glob("*.safetensors"))
+    """The files with the cache's features."""
+    return sorted((output / "cache").glob("*.npy"))
 
 
 def spoil(paths: list[Path]) -> None:

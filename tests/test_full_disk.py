@@ -87,7 +87,7 @@ def test_the_feature_cache_is_done_without(
         capsys.readouterr()
         full = tmp_path / "full"
         finish(command(full, data_root, *views, "TEST.FEATURE_CACHE", str(disk / "features")))
-        assert capsys.readouterr().out.count("Features cannot be kept in") == 1
+        assert capsys.readouterr().out.count("Features cannot be cached in") == 1
         assert not list(disk.rglob("*.tmp"))
     results = [finished_run(tmp_path / name) or {} for name in ("kept", "full")]
     assert results[0]["accuracy"] == results[1]["accuracy"]

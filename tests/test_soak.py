@@ -68,7 +68,5 @@ def test_many_sweeps_at_once_share_their_data_and_features(tmp_path: Path) -> No
         assert different <= {"config", "train_seconds", "checksum"}
         assert "damaged" not in (found.parent / "log.txt").read_text()
     assert not list((tmp_path / "shared").rglob("*.tmp"))
-    features = [
-        list((tmp_path / root / "features").glob("*.safetensors")) for root in ("shared", "own")
-    ]
+    features = [list((tmp_path / root / "features").glob("*.npy")) for root in ("shared", "own")]
     assert len(features[0]) == len(features[1])

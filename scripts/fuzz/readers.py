@@ -1,10 +1,12 @@
 """Readers of untrusted files, as functions of the file's bytes, for fuzzing."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import datasets  # noqa: F401  (registers the datasets)
@@ -36,6 +38,7 @@ from dassl.utils import load_checkpoint, restore_random_states
 from dassl.utils.checkpoint import load_state
 from datasets.own_images import read_table
 from safeio.archives import ArchiveError, Budget, extract
+from safeio.checksums import write_sealed
 from safeio.errors import UserError
 from sweeps.grid import make_runs
 from sweeps.runs import recorded_digest
@@ -135,11 +138,25 @@ def _description(path: Path) -> None:
 
 
 def _features(path: Path) -> None:
-    store = FeatureStore(path.parent)
-    shape = seeds.FEATURE_SHAPE
-    key, stamp = seeds.FEATURE_KEY, seeds.FEATURE_STAMP
-    rows = store.get(key, stamp, shape[0], lambda: [torch.ones(shape)])
-    assert rows is not None and len(rows.read(0, shape[0])) == shape[0]
+    metadata = {
+        **{"key": seeds.FEATURE_KEY, "fingerprint": seeds.FEATURE_FINGERPRINT},
+        **{"dtype": str(torch.float32), "stored_as": str(torch.float32)},
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),  # so that more is read than that
+    }
+    write_sealed(metadata, path.with_suffix(".json"))
+    _read_features(path.parent)
+
+
+def _feature_metadata(path: Path) -> None:
+    np.save(path.with_suffix(".npy"), np.ones(seeds.FEATURE_SHAPE, np.float32))
+    _read_features(path.parent)
+
+
+def _read_features(folder: Path) -> None:
+    key, fingerprint = seeds.FEATURE_KEY, seeds.FEATURE_FINGERPRINT
+    made = torch.ones(seeds.FEATURE_SHAPE)
+    rows = FeatureStore(folder).get(key, fingerprint, len(made), lambda: [made])
+    assert rows is not None and len(rows.read(0, len(made))) == len(made)
 
 
 def _prompt(path: Path) -> None:
@@ -214,7 +231,9 @@ def _readers() -> Iterator[tuple[str, Reader]]:
     described = fixed(seeds.descriptions)
     yield "description", Reader(hugging_face.CONFIG, described, _description)
     yield "prompt", Reader("prompt.safetensors", fixed(seeds.prompts), _prompt)
-    yield "features", Reader(f"{seeds.FEATURE_KEY}.safetensors", seeds.features, _features)
+    key = seeds.FEATURE_KEY
+    yield "features", Reader(f"{key}.npy", seeds.features, _features)
+    yield "feature metadata", Reader(f"{key}.json", seeds.feature_metadata, _feature_metadata)
     yield "image", Reader("image", fixed(seeds.images), lambda path: read_image(str(path)))
     yield "results", Reader("runs/1/results.json", fixed(seeds.results), _results)
     yield "history", Reader("history.jsonl", fixed(seeds.histories), _history)

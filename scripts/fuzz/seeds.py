@@ -24,7 +24,7 @@ from trainers.core.features.store import FeatureStore
 ROOT = Path(__file__).parents[2]
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SPLIT = {part: [["a.png", 0, "cat"], ["b.png", 1, "dog"]] for part in PARTS}
-FEATURE_KEY, FEATURE_STAMP, FEATURE_SHAPE = "ab12", "cd34", (3, 4)
+FEATURE_KEY, FEATURE_FINGERPRINT, FEATURE_SHAPE = "ab12", "cd34", (3, 4)
 
 
 def texts(*patterns: str) -> list[bytes]:
@@ -160,10 +160,19 @@ def prompts() -> list[bytes]:
 
 
 def features(folder: Path) -> list[bytes]:
-    """Return an entry of the feature cache."""
-    store = FeatureStore(folder)
-    store.get(FEATURE_KEY, FEATURE_STAMP, FEATURE_SHAPE[0], lambda: [torch.ones(FEATURE_SHAPE)])
-    return [store.path(FEATURE_KEY).read_bytes()]
+    """The rows of an entry of the feature cache."""
+    return [_entry(folder).read_bytes()]
+
+
+def feature_metadata(folder: Path) -> list[bytes]:
+    """What stands beside the rows."""
+    return [_entry(folder).with_suffix(".json").read_bytes()]
+
+
+def _entry(folder: Path) -> Path:
+    store, rows = FeatureStore(folder), torch.ones(FEATURE_SHAPE)
+    store.get(FEATURE_KEY, FEATURE_FINGERPRINT, len(rows), lambda: [rows])
+    return store.path(FEATURE_KEY)
 
 
 def images() -> list[bytes]:
