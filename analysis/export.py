@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
-from trainers.core.feature_trainer import FeatureTrainer
+from trainers.core.features.evaluation import FrozenCLIPTrainer
 from trainers.core.prompt_file import save_tensors
 
 from .opening import open_classifier
@@ -33,7 +33,7 @@ def export_command(arguments: argparse.Namespace) -> None:
     print(f"The classifier of {len(trainer.dm.dataset.classnames)} classes is in {path}")
 
 
-def save_classifier(trainer: FeatureTrainer, path: Path) -> None:
+def save_classifier(trainer: FrozenCLIPTrainer, path: Path) -> None:
     """Write text features (C, E), their scale, and all that makes image features fit them.
 
     docs/export.md describes the file.
@@ -46,7 +46,7 @@ def save_classifier(trainer: FeatureTrainer, path: Path) -> None:
         UserError: the method has no such matrix, the images' transform is a special one, or the
             folder cannot be written to.
     """
-    with trainer.fixed_classifier():
+    with trainer.cached_text_features():
         weights = functional.normalize(trainer.class_weights().float(), dim=-1)
         scale = trainer.loaded_clip.model.logit_scale.float().exp()
     metadata = _metadata(trainer)
@@ -54,7 +54,7 @@ def save_classifier(trainer: FeatureTrainer, path: Path) -> None:
     save_tensors(path, {"text_features": weights, "scale": scale}, metadata)
 
 
-def _metadata(trainer: FeatureTrainer) -> dict[str, Any]:
+def _metadata(trainer: FrozenCLIPTrainer) -> dict[str, Any]:
     cfg, loaded = trainer.cfg, trainer.loaded_clip
     return {
         "classnames": list(trainer.dm.dataset.classnames),

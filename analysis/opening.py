@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from safeio.errors import UserError
-from trainers.core.feature_trainer import FeatureTrainer
+from trainers.core.features.evaluation import FrozenCLIPTrainer
 from trainers.core.open_run import Setup, known_classnames, open_run, run_config
-from trainers.core.prompt_origin import FLAG
+from trainers.core.prompt_checkpoints import FLAG
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def open_classifier(arguments: argparse.Namespace) -> FeatureTrainer:
+def open_classifier(arguments: argparse.Namespace) -> FrozenCLIPTrainer:
     """Open the run that the flags of `add_run_flags` name, quietly.
 
     Raises:
@@ -85,7 +85,7 @@ def open_quietly(
     epoch: int | None = None,
     opts: Sequence[str] = (),
     classnames: Sequence[str] | None = None,
-) -> FeatureTrainer:
+) -> FrozenCLIPTrainer:
     """Open a run as the flags of `add_setup_flags` say.
 
     Its dataset is needed only where nothing names its classes: a zero-shot run has learned nothing,

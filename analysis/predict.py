@@ -18,7 +18,7 @@ from dassl.data.datasets import Datum
 from dassl.data.images import decoding, max_pixels, read_image
 from safeio.errors import UserError
 from safeio.untrusted import printable
-from trainers.core.feature_trainer import FeatureTrainer
+from trainers.core.features.evaluation import FrozenCLIPTrainer
 
 from .image_files import find_images, unused_files
 from .opening import open_classifier
@@ -69,7 +69,7 @@ def _collate(items: list[dict[str, Any]]) -> tuple[Any, list[str]]:
 
 
 def predict(
-    trainer: FeatureTrainer,
+    trainer: FrozenCLIPTrainer,
     paths: Sequence[str],
     show: Callable[[Prediction], None],
     top_k: int = 5,
@@ -87,7 +87,7 @@ def predict(
     names = trainer.dm.dataset.classnames
     remaining = iter(paths)
     batches = _loader(trainer, paths, batch_size or trainer.cfg.DATALOADER.TEST.BATCH_SIZE)
-    with trainer.fixed_classifier(), tqdm(total=len(paths), unit="image", disable=None) as bar:
+    with trainer.cached_text_features(), tqdm(total=len(paths), unit="image", disable=None) as bar:
         for images, errors in batches:
             best = iter(_best(trainer, images, min(top_k, len(names))))
             for error in errors:
@@ -101,7 +101,7 @@ def predict(
             bar.update(len(errors))
 
 
-def _loader(trainer: FeatureTrainer, paths: Sequence[str], batch_size: int) -> DataLoader[Any]:
+def _loader(trainer: FrozenCLIPTrainer, paths: Sequence[str], batch_size: int) -> DataLoader[Any]:
     files = ImageFiles(trainer.cfg, paths, trainer.dm.tfm_test)
     loader = trainer.cfg.DATALOADER
     # Starting a process costs more than reading a few images.
@@ -116,7 +116,7 @@ def _loader(trainer: FeatureTrainer, paths: Sequence[str], batch_size: int) -> D
 
 
 def _best(
-    trainer: FeatureTrainer, images: torch.Tensor | None, count: int
+    trainer: FrozenCLIPTrainer, images: torch.Tensor | None, count: int
 ) -> list[tuple[list[float], list[int]]]:
     """Probabilities and labels of the likeliest classes of each image.
 
@@ -196,7 +196,7 @@ def predict_command(arguments: argparse.Namespace) -> int:
 
 
 def _print_all(
-    trainer: FeatureTrainer, paths: Sequence[str], arguments: argparse.Namespace
+    trainer: FrozenCLIPTrainer, paths: Sequence[str], arguments: argparse.Namespace
 ) -> list[Prediction]:
     """Print predictions as they come; those that are errors go to stderr and are returned."""
     table = Table(paths, trainer.dm.dataset.classnames)

@@ -239,6 +239,6 @@ def caption_of(runs: Runs) -> str:
     splits = " and ".join(sorted({run["split"] for _, run in runs})).capitalize()
     seeds = sorted({run["seed"] for _, run in runs})
     over = f"{seeds_name(len(seeds))} ({', '.join(map(str, seeds))})"
-    views = max(run["train_views"] for _, run in runs)
+    views = max(run.get("train_views", 0) for _, run in runs)
     cached = f"; trained on {views} cached augmentations of each image" if views else ""
     return f"{splits} accuracy in %, mean ± standard deviation over {over}{cached}."

@@ -34,7 +34,7 @@ def write_report(folder: Path, sweep_file: Path, runs: Sequence[Run]) -> str:
     seeds = {run.config["SEED"] for run in runs}
     table = accuracy_table(cells, shots)
     plot_accuracy_over_shots(cells, shots, folder / "accuracy_over_shots.png")
-    views = max(found["train_views"] for found in results)
+    views = max(found.get("train_views", 0) for found in results)
     lines = [
         "# Soft-prompt tuning on the bundled images",
         f"Test accuracy in %, mean ± standard deviation over {seeds_name(len(seeds))}; "

@@ -18,7 +18,7 @@ from clip.weights import load_clip
 from dassl.data import DatasetWrapper
 from tests.open_clip_model import open_clip_of
 from tests.runs import ROOT, command, finish
-from trainers.core.feature_trainer import FeatureTrainer
+from trainers.core.features.evaluation import FrozenCLIPTrainer
 from trainers.core.open_run import open_run
 
 PAGE = (ROOT / "docs/export.md").read_text()
@@ -37,7 +37,7 @@ def run_dir(
 
 
 @pytest.fixture(scope="module")
-def trainer(run_dir: Path) -> FeatureTrainer:
+def trainer(run_dir: Path) -> FrozenCLIPTrainer:
     return open_run(run_dir)
 
 
@@ -48,14 +48,14 @@ def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def some_images(trainer: FeatureTrainer) -> tuple[torch.Tensor, list[str]]:
+def some_images(trainer: FrozenCLIPTrainer) -> tuple[torch.Tensor, list[str]]:
     items = trainer.dm.dataset.test[::101][:8]
     images = DatasetWrapper(trainer.cfg, items, trainer.dm.tfm_test)
     batch = torch.stack([images[index]["img"] for index in range(len(items))])
     return batch, [item.impath for item in items]
 
 
-def test_the_pages_lines_without_this_project(trainer: FeatureTrainer, exported: Path) -> None:
+def test_the_pages_lines_without_this_project(trainer: FrozenCLIPTrainer, exported: Path) -> None:
     with torch.no_grad():
         images, _ = some_images(trainer)
         expected = trainer.model_inference(images)
@@ -89,7 +89,7 @@ assert not {{"safeio", "clip", "dassl", "trainers", "analysis"}} & set(sys.modul
 
 
 def test_with_open_clip(
-    trainer: FeatureTrainer, exported: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: FrozenCLIPTrainer, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From image files on, everything but the matrix is open_clip's."""
     monkeypatch.chdir(exported.parent)

@@ -150,7 +150,7 @@ def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> No
         with pytest.raises(UserError, match=r"the backbone was 'mini' in training and is .*other"):
             open_run(generic, opts, with_data=False)
     insisting: Any = open_run(generic, opts, with_data=False, ignore_mismatch=True)
-    assert "the backbone was" in insisting.mismatch
+    assert "the backbone was" in insisting.prompt_checkpoints.mismatch
     with pytest.raises(UserError, match="the activation was 'quick_gelu' in training and is gelu"):
         open_run(generic, ["MODEL.CLIP.ACTIVATION", "gelu"], with_data=False)
 

@@ -8,8 +8,6 @@ and its logits come from them. The prompts of all images of a batch are groups o
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -18,7 +16,6 @@ from torch import Tensor, nn
 from clip.model import CLIP
 from dassl.config import declare_config
 from dassl.engine import TRAINER_REGISTRY
-from safeio.errors import UserError
 
 from .core.prompt_learner import PromptLearner
 from .core.prompt_trainer import PromptTrainer
@@ -56,8 +53,9 @@ class ConditionalPromptLearner(PromptLearner):
 
 
 class ConditionalCLIP(PromptedCLIP):
-    """Classifies each image with the prompts that it asks for."""
+    """Classifies each image with prompts of its own."""
 
+    conditional = True
     prompt_learner: ConditionalPromptLearner
 
     def logits(
@@ -71,34 +69,19 @@ class ConditionalCLIP(PromptedCLIP):
         scaled = self.clip_model.logit_scale.exp() * image_features
         return torch.einsum("be,gbce->gbc", scaled, text)
 
-    @contextmanager
-    def fixed_prompts(self) -> Iterator[None]:
-        """Text features depend on the image: there is nothing to keep."""
-        yield
-
 
 @TRAINER_REGISTRY.register()
 class CoCoOp(PromptTrainer):
     """Conditional context optimisation."""
 
     node = "COCOOP"
+    no_matrix = "encodes prompts of its own for every image"
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
         """Compose CLIP with prompts and meta-net."""
         node, clip_model = self.method_cfg, self.loaded_clip.model
         learner = ConditionalPromptLearner(clip_model, len(classnames), node.N_CTX, node.CTX_INIT)
         return ConditionalCLIP(clip_model, classnames, learner)
-
-    def class_weights(self) -> Float[Tensor, "classes embed"]:
-        """There are none.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(
-            f"{self.cfg.TRAINER.NAME}'s text features depend on the image, so that no matrix of "
-            "them classifies as it does; methods that have one are CoOp and zero-shot CLIP"
-        )
 
 
 @TRAINER_REGISTRY.register()

@@ -1,10 +1,13 @@
 """Nemesis for any prompt method: `class CoOpNemesis(NemesisMixin, CoOp)` is all it takes."""
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from dassl.config import CfgNode
 
 from .core.prompt_learner import prompt_length
 from .core.prompt_trainer import PromptTrainer
@@ -14,14 +17,19 @@ from .nemesis import NORMS, NormPenalty, norm_loss, omega_schedule
 class NemesisMixin(PromptTrainer):
     """Adds the norm penalty to a method's loss; stands before the method among the bases."""
 
-    norm_penalty: NormPenalty
+    standard_step = True
 
-    def check_cfg(self, cfg: Any) -> None:
+    def check_cfg(self, cfg: CfgNode) -> None:
         """Refuse settings that Nemesis does not define, before anything is loaded."""
         super().check_cfg(cfg)
         node = cfg.TRAINER[self.node]
-        self.norm_penalty = NormPenalty.from_config(cfg.TRAINER.NEMESIS)
-        self.norm_penalty.check_length(prompt_length(node.N_CTX, node.CTX_INIT))
+        penalty = NormPenalty.from_config(cfg.TRAINER.NEMESIS)
+        penalty.check_length(prompt_length(node.N_CTX, node.CTX_INIT))
+
+    @cached_property
+    def norm_penalty(self) -> NormPenalty:
+        """Both norm losses with the settings of TRAINER.NEMESIS."""
+        return NormPenalty.from_config(self.cfg.TRAINER.NEMESIS)
 
     def before_epoch(self) -> None:
         """Start counting PAN's selections anew."""
@@ -33,7 +41,7 @@ class NemesisMixin(PromptTrainer):
         return {**super().epoch_state(), "selections": self._selections}
 
     def restore_epoch_state(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         super().restore_epoch_state(state)
         self._selections = state["selections"].to(self.device)
 

@@ -7,19 +7,17 @@ similarities S (M, P) of an image and a class and the optimal transport plan T b
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dassl.config import declare_config
+from dassl.config import CfgNode, declare_config
 from dassl.engine import TRAINER_REGISTRY
 from safeio.errors import UserError
 
-from .core.features.cache import frozen_features
-from .core.frozen_clip import frozen_features_of
+from .core.frozen_tower import encode_frozen
 from .core.prompt_learner import PromptLearner
 from .core.prompt_trainer import PromptTrainer
 from .core.prompted_clip import PromptedCLIP
@@ -55,13 +53,13 @@ class TransportCLIP(PromptedCLIP):
     """Matches local image features with several prompts per class."""
 
     transport = Transport()
+    frozen_features = True
 
-    @frozen_features("local")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:
         """Normalised pooled (first) and local features."""
-        return frozen_features_of(self.clip_model.encode_image_local, images)
+        return encode_frozen(self.clip_model.encode_image_local, images)
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]
@@ -97,8 +95,10 @@ class PLOT(PromptTrainer):
     """Prompt learning with optimal transport."""
 
     node = "PLOT"
+    features = "local"
+    no_matrix = "matches several prompts per class with local features by optimal transport"
 
-    def check_cfg(self, cfg: Any) -> None:
+    def check_cfg(self, cfg: CfgNode) -> None:
         """Refuse impossible settings before anything is loaded."""
         super().check_cfg(cfg)
         for key in ("N", "EPS", "MAX_ITER", "THRESH"):
@@ -115,18 +115,6 @@ class PLOT(PromptTrainer):
         model = TransportCLIP(clip_model, classnames, learner, node.CLASS_TOKEN_POSITION)
         model.transport = Transport(node.EPS, node.MAX_ITER, node.THRESH)
         return model
-
-    def class_weights(self) -> Float[Tensor, "classes embed"]:
-        """There are none.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(
-            f"{self.cfg.TRAINER.NAME} matches {self.method_cfg.N} prompts per class with local "
-            "image features by optimal transport, so that no matrix of text features classifies "
-            "as it does; methods that have one are CoOp and zero-shot CLIP"
-        )
 
 
 @TRAINER_REGISTRY.register()

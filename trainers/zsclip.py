@@ -5,25 +5,34 @@ class weights are the text features of a hand-written template, such as "a photo
 mean of several templates' features (section 3.1.4).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from clip import tokenize
 from clip.prompt_layout import clean_classname
 from clip.weights import LoadedCLIP
-from dassl.config import declare_config
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config import CfgNode, declare_config
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.engine.capabilities import Capability
 from dassl.utils import choose_device
 from safeio.errors import UserError
 
-from .core.feature_trainer import FeatureTrainer
-from .core.features.cache import frozen_features, kind_of, overrides
-from .core.frozen_clip import autocast, check_precision, frozen_features_of, load_frozen_clip
+from .core.features.evaluation import (
+    CLASSIFY,
+    INFERENCE,
+    NO_MATRIX,
+    CachedFeatures,
+    no_class_weights,
+)
+from .core.frozen_clip import load_frozen_clip
+from .core.frozen_tower import encode_frozen
+from .core.precision import autocast, check_precision
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
@@ -41,10 +50,22 @@ declare_config("TRAINER.ZSCLIP", {"PREC": "fp32"})
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(FeatureTrainer):
-    """Classifies with the dataset's hand-written template; nothing is trained."""
+class ZeroshotCLIP(TrainerX):
+    """Classifies with the dataset's hand-written template; nothing is trained.
+
+    Attributes:
+        features: see `features.evaluation`; lowered by an inference of a subclass's own.
+        standard_classify: logits are exp(logit_scale) * f @ text_features^T.
+    """
 
     learns = False
+    features: str | None = "pooled"
+    standard_classify = True
+    capabilities: ClassVar[dict[str, Capability]] = {
+        **TrainerX.capabilities,
+        "features": INFERENCE,
+        "standard_classify": CLASSIFY,
+    }
 
     loaded_clip: LoadedCLIP
     text_features: Tensor
@@ -54,13 +75,14 @@ class ZeroshotCLIP(FeatureTrainer):
         """The towers' precision."""
         return self.cfg.TRAINER.ZSCLIP.PREC
 
-    def check_cfg(self, cfg: Any) -> None:
+    def check_cfg(self, cfg: CfgNode) -> None:
         """Refuse an impossible precision before anything is loaded."""
         check_precision(cfg.TRAINER.ZSCLIP.PREC, choose_device(cfg))
 
     def build_model(self) -> None:
         """Encode the class names in their template."""
         self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.tower_precision)
+        self.cached_features = CachedFeatures(self)
         dataset = self.dm.dataset
         own = getattr(dataset, "templates", DEFAULT_TEMPLATES)
         templates = tuple(self.cfg.DATASET.TEMPLATES) or own
@@ -88,12 +110,11 @@ class ZeroshotCLIP(FeatureTrainer):
         with autocast(self.tower_precision, self.device):
             return self.classify(self.image_features(input))
 
-    @frozen_features("pooled")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
         """Normalised image features."""
-        return frozen_features_of(self.loaded_clip.model.encode_image, images)
+        return encode_frozen(self.loaded_clip.model.encode_image, images)
 
     def classify(
         self, image_features: Float[Tensor, "batch embed"]
@@ -102,9 +123,20 @@ class ZeroshotCLIP(FeatureTrainer):
         return self.loaded_clip.model.logit_scale.exp() * image_features @ self.text_features.T
 
     def feature_kind(self) -> str | None:
-        """Pooled features, unless a subclass infers in a way of its own."""
-        own = overrides(type(self), ZeroshotCLIP, "model_inference", "parse_batch_test")
-        return None if own else kind_of(type(self).image_features)
+        """Pooled features, unless a subclass infers otherwise."""
+        return self.features
+
+    def predictions(
+        self, loader: Any
+    ) -> Iterator[tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]]:
+        """Scores and labels, from cached image features where inference is made of them."""
+        yield from self.cached_features.predictions(loader) or super().predictions(loader)
+
+    @contextmanager
+    def cached_text_features(self) -> Iterator[None]:
+        """Within this context nothing learns; the text features are the same in any."""
+        with torch.no_grad(), autocast(self.tower_precision, self.device):
+            yield
 
     def class_weights(self) -> Float[Tensor, "classes embed"]:
         """The normalised text features of the templates.
@@ -112,8 +144,8 @@ class ZeroshotCLIP(FeatureTrainer):
         Raises:
             UserError: a subclass classifies in a way of its own.
         """
-        if self.feature_kind() != "pooled" or overrides(type(self), ZeroshotCLIP, "classify"):
-            return super().class_weights()
+        if self.features != "pooled" or not self.standard_classify:
+            raise no_class_weights(self.cfg, NO_MATRIX)
         return self.text_features
 
     def check_train(self) -> None:
@@ -130,7 +162,11 @@ class ZeroshotCLIP(FeatureTrainer):
 
     def result_entries(self) -> dict[str, Any]:
         """What zero-shot adds to results.json."""
-        return {"weights_sha256": self.loaded_clip.sha256, "clip": self.loaded_clip.facts}
+        return {
+            "weights_sha256": self.loaded_clip.sha256,
+            "clip": self.loaded_clip.facts,
+            "train_views": self.cfg.INPUT.TRAIN_VIEWS,
+        }
 
 
 @TRAINER_REGISTRY.register()

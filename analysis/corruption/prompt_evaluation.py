@@ -1,16 +1,13 @@
 """Test accuracy of many prompts at once: the test set is encoded once, each prompt's text once."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trainers.core.features.cache import KEPT_AS, overrides
+from trainers.core.features.cache import STORED_AS
 from trainers.core.features.store import StoredRows
-from trainers.core.frozen_clip import autocast
+from trainers.core.precision import autocast
 from trainers.core.prompt_trainer import PromptTrainer
-from trainers.core.prompted_clip import PromptedCLIP
 from trainers.nemesis import count_correct
 
 # What the scores of the groups that are matched together may take, about.
@@ -24,7 +21,7 @@ COPIES = 8
 class PromptEvaluator:
     """Counts how many test images each of many prompts classifies correctly.
 
-    Image features are those of `FeatureTrainer`, in the same batches, so that the learned prompts
+    Image features are those of `CachedFeatures`, in the same batches, so that the learned prompts
     get the accuracy that `trainer.test()` gives them. A method whose inference is known to be no
     function of these features is tested the long way, one prompt after the other.
 
@@ -35,7 +32,7 @@ class PromptEvaluator:
     def __init__(self, trainer: PromptTrainer) -> None:
         self.trainer = trainer
         self.split, self.loader = trainer.evaluation_set()
-        self.rows = None if _infers_in_its_own_way(trainer) else self._features()
+        self.rows = None if not _infers_from_features(trainer) else self._features()
         self.labels = torch.tensor([item.label for item in self.loader.dataset.data_source])
         self.at_once = 1 if self.rows is None else self._groups_at_once()
 
@@ -59,8 +56,7 @@ class PromptEvaluator:
 
     def _count_together(self, ctx: Tensor) -> Int[Tensor, " groups"]:
         model, device = self.trainer.model, self.trainer.device
-        own_text = _text_depends_on_image(model)
-        text = None if own_text else model.text_features(ctx)
+        text = None if model.conditional else model.text_features(ctx)
         correct = torch.zeros(len(ctx), dtype=torch.long, device=device)
         for start in range(0, self.total, self.loader.batch_size):
             features, labels = self._batch(start)
@@ -74,7 +70,7 @@ class PromptEvaluator:
         learned = parameter.detach().clone()
         try:
             parameter.copy_(prompt)
-            with trainer.model.fixed_prompts():
+            with trainer.model.cached_text_features():
                 scored = trainer.predictions(self.loader)
                 return torch.stack(
                     [count_correct(scores, labels) for scores, labels in scored]
@@ -88,12 +84,13 @@ class PromptEvaluator:
         return self.rows.read(start, stop).to(device), self.labels[start:stop].to(device)
 
     def _features(self) -> StoredRows:
-        kept = self.trainer.kept_features(self.loader)
-        if kept is not None:
-            return kept
+        features = self.trainer.cached_features
+        rows = features.of(self.loader)
+        if rows is not None:
+            return rows
         kind = self.trainer.feature_kind()
         assert kind is not None
-        return StoredRows.in_memory(self.trainer.compute_features(self.loader), KEPT_AS[kind])
+        return StoredRows.in_memory(features.compute(self.loader), STORED_AS[kind])
 
     @torch.no_grad()
     def _groups_at_once(self) -> int:
@@ -104,18 +101,12 @@ class PromptEvaluator:
         batch, embed = len(features), features.shape[-1]
         tokens = features[0].numel() // embed
         similarities = COPIES * batch * tokens * (text.numel() // embed)
-        texts = text.numel() * (batch if _text_depends_on_image(model) else 1)
+        texts = text.numel() * (batch if model.conditional else 1)
         floats = similarities + texts + model.prompt_learner.ctx.numel()
         return max(1, min(MOST_AT_ONCE, MEMORY // (4 * floats)))
 
 
-def _text_depends_on_image(model: PromptedCLIP) -> bool:
-    """Whether logits are more than a match of images with the text of each prompt (CoCoOp)."""
-    return overrides(type(model), PromptedCLIP, "logits")
-
-
-def _infers_in_its_own_way(trainer: PromptTrainer) -> bool:
-    model: Any = trainer.model
-    own = overrides(type(trainer), PromptTrainer, "classify", "image_features")
-    own = own or overrides(type(model), PromptedCLIP, "classify")
-    return own or trainer.feature_kind() is None
+def _infers_from_features(trainer: PromptTrainer) -> bool:
+    """Whether test logits are model.logits(image_features(images), ctx)."""
+    standard = trainer.standard_classify and trainer.model.standard_classify
+    return standard and trainer.feature_kind() is not None

@@ -22,7 +22,6 @@ NEEDED: Mapping[str, type | tuple[type, ...]] = {
     "target_domains": list,
     "split": str,
     "accuracy": (int, float, NoneType),
-    "train_views": int,
     "config": dict,
 }
 # Optional keys, with their types.
@@ -31,6 +30,7 @@ OPTIONAL: Mapping[str, type | tuple[type, ...]] = {
     "device": (str, NoneType),
     "epochs": (int, NoneType),
     "num_test": (int, NoneType),
+    "train_views": int,
     "train_seconds": (int, float, NoneType),
     "versions": dict,
     "weights_sha256": (str, NoneType),

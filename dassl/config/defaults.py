@@ -20,7 +20,6 @@ _INPUT: dict[str, Any] = {
     "SIZE": (224, 224),
     "INTERPOLATION": "bilinear",
     "TRANSFORMS": (),
-    "TRAIN_VIEWS": 0,  # 0: new augmentation each time; K: draw from K kept views of each image
     "NO_TRANSFORM": False,
     # as_viewed: turned upright by the EXIF orientation, white behind transparent pixels. as_stored:
     # neither, as CoOp does. auto: as the dataset's class says, own images as_viewed.

@@ -1,29 +1,26 @@
 """Finding trainers by name."""
 
+from collections.abc import Callable
 from typing import Any
-
-from safeio.errors import UserError
 
 from ..config import complete_config
 from ..utils import Registry, collect_env_info, set_random_seed
 from .trainer import TrainerX
 
 TRAINER_REGISTRY = Registry("TRAINER")
+# Called with a trainer's class and the configuration, for settings that not every trainer can use.
+TRAINER_CHECKS: list[Callable[[Any, Any], None]] = []
 
 
 def find_trainer(cfg: Any) -> Any:
     """Return the class that `cfg.TRAINER.NAME` names.
 
     Raises:
-        UserError: there is none of that name, or it cannot use cfg.INPUT.TRAIN_VIEWS.
+        UserError: there is none of that name, or one of `TRAINER_CHECKS` refuses it.
     """
     trainer_class = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    uses_views = getattr(trainer_class, "uses_train_views", bool)
-    if cfg.INPUT.TRAIN_VIEWS and not uses_views():
-        raise UserError(
-            f"INPUT.TRAIN_VIEWS is {cfg.INPUT.TRAIN_VIEWS}, but {cfg.TRAINER.NAME} does not train "
-            "on features of a frozen image tower; leave it at 0"
-        )
+    for check in TRAINER_CHECKS:
+        check(trainer_class, cfg)
     return trainer_class
 
 

@@ -254,7 +254,6 @@ class RunRecord:
             "perclass_accuracy": results.get("perclass_accuracy"),
             "ece": results.get("ece"),
             "num_test": results.get("total"),
-            "train_views": cfg.INPUT.TRAIN_VIEWS,
             "epochs": epochs,
             "train_seconds": round(self.train_seconds(), 3) if epochs else 0.0,
             "device": device,

@@ -111,11 +111,6 @@ class SimpleTrainer(ResumableTrainer):
         """Create `self.model` and register what learns."""
         raise NotImplementedError("A trainer builds its model in build_model()")
 
-    @classmethod
-    def uses_train_views(cls) -> bool:
-        """Hook: whether training can draw from kept views, INPUT.TRAIN_VIEWS."""
-        return False
-
     def check_train(self) -> None:
         """Hook: refuse to train what cannot be trained, before anything is written over.
 

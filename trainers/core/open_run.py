@@ -14,7 +14,7 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
 
-from .feature_trainer import FeatureTrainer
+from .features.evaluation import FrozenCLIPTrainer
 from .prompt_file import PROMPT_FILE, read_prompt_metadata
 from .prompt_origin import ORIGIN
 
@@ -47,7 +47,7 @@ def open_run(
     classnames: Sequence[str] | None = None,
     setup: Setup = Setup(),
     ignore_mismatch: bool = False,
-) -> FeatureTrainer:
+) -> FrozenCLIPTrainer:
     """Build the trainer of a run as its config.yaml says and load what it has learned.
 
     Args:
@@ -72,13 +72,14 @@ def open_run(
             _check_names(path, names, epoch)
         cfg = run_config(path, [*opts, *_without_data(cfg, names)], setup)
     trainer = build_trainer(cfg)
-    if not isinstance(trainer, FeatureTrainer):
+    opened: FrozenCLIPTrainer = trainer
+    if not isinstance(opened, FrozenCLIPTrainer):
         raise UserError(f"{path}: {cfg.TRAINER.NAME} is no method on a frozen CLIP of this project")
     if trainer.get_model_names():
         trainer.ignore_mismatch = ignore_mismatch
         trainer.load_model(path, epoch=epoch)
     trainer.set_model_mode("eval")
-    return trainer
+    return opened
 
 
 def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup()) -> Any:

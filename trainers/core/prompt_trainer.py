@@ -8,13 +8,16 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from dassl.config import CfgNode
+from dassl.engine import TrainerX
+from dassl.engine.capabilities import Capability
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import choose_device, load_pretrained_weights
@@ -23,34 +26,65 @@ from safeio.files import PathLike
 
 from ..nemesis import vector_norms
 from .company import Company
-from .feature_trainer import FeatureTrainer
-from .features.cache import kind_of, overrides
-from .features.views import ViewFeatures, check_views, view_loader
-from .frozen_clip import autocast, check_precision, load_frozen_clip
+from .features.evaluation import (
+    CLASSIFY,
+    INFERENCE,
+    NO_MATRIX,
+    CachedFeatures,
+    no_class_weights,
+)
+from .features.views import TRAINING, ViewFeatures, check_views, view_loader
+from .frozen_clip import load_frozen_clip
+from .precision import autocast, check_precision
+from .prompt_checkpoints import PromptCheckpoints
 from .prompt_file import PROMPT_FILE, save_prompt
 from .prompt_learner import PromptLearner, prompt_length
-from .prompt_origin import (
-    FLAG,
-    ORIGIN,
-    check_shape,
-    data_of,
-    describe_prompts,
-    fit_prompts,
-    known_origin,
-    read_origin,
-)
+from .prompt_origin import ORIGIN
 from .prompted_clip import PromptedCLIP
 
+# `standard_step`: losses and gradients are computed here or by NemesisMixin and nowhere else.
+STEP = Capability(
+    frozenset(
+        {
+            *("train", "run_epoch", "forward_backward", "features_and_labels", "loss", "penalty"),
+            *("build_model", "model_zero_grad", "model_backward", "model_update", "company"),
+        }
+    )
+)
 
-class PromptTrainer(FeatureTrainer):
-    """Tunes the soft prompts of a frozen CLIP with cross-entropy."""
 
-    node = "COOP"  # the configuration node: cfg.TRAINER.<node>
+class PromptTrainer(TrainerX):
+    """Tunes the soft prompts of a frozen CLIP with cross-entropy.
+
+    What others count on is declared in class attributes. A subclass whose body defines one of the
+    methods in `capabilities` has the attribute lowered, unless it declares it, too.
+
+    Attributes:
+        node: the method's configuration node, cfg.TRAINER.<node>.
+        no_matrix: why there are no `class_weights`, where there are none.
+        features: the kind of frozen features that training and inference take; see `INFERENCE`.
+        standard_classify: `classify` is the model's.
+        standard_step: runs may be trained together; see `STEP`.
+        trains_on_features: a step takes cached augmentations, too; see INPUT.TRAIN_VIEWS.
+    """
+
+    node = "COOP"
+    no_matrix = NO_MATRIX
+    features: str | None = "pooled"
+    standard_classify = True
+    standard_step = True
+    trains_on_features = True
     resumes_within_epoch = True
+    capabilities: ClassVar[dict[str, Capability]] = {
+        **TrainerX.capabilities,
+        "features": INFERENCE,
+        "standard_classify": CLASSIFY,
+        "standard_step": STEP,
+        "trains_on_features": TRAINING,
+    }
 
     model: PromptedCLIP
     company: Company = Company()  # several runs that compute together have one in common
-    mismatch = ""  # what does not fit, and is tested all the same
 
     @property
     def method_cfg(self) -> Any:
@@ -62,14 +96,7 @@ class PromptTrainer(FeatureTrainer):
         """The towers' precision."""
         return self.method_cfg.PREC
 
-    @classmethod
-    def uses_train_views(cls) -> bool:
-        """Unless a subclass takes training batches apart in a way of its own."""
-        return not overrides(
-            cls, PromptTrainer, "run_epoch", "forward_backward", "parse_batch_train"
-        )
-
-    def check_cfg(self, cfg: Any) -> None:
+    def check_cfg(self, cfg: CfgNode) -> None:
         """Refuse impossible settings before anything is loaded."""
         node = cfg.TRAINER[self.node]
         check_precision(node.PREC, choose_device(cfg))
@@ -80,11 +107,16 @@ class PromptTrainer(FeatureTrainer):
         """Load the frozen CLIP, make the prompts and register them with their optimiser."""
         cfg = self.cfg
         self.loaded_clip = load_frozen_clip(cfg, self.device, self.tower_precision)
-        self.model = self.build_prompted_clip(self.dm.dataset.classnames)
+        classnames = self.dm.dataset.classnames
+        self.model = self.build_prompted_clip(classnames)
         self.model.text_encoder.memory_limit = int(cfg.MODEL.CLIP.TEXT_MEMORY * 2**30)
+        self.cached_features = CachedFeatures(self)
         if cfg.INPUT.TRAIN_VIEWS and self.train_loader_x is not None:
             check_views(self, self.train_loader_x, cfg.INPUT.TRAIN_VIEWS)
         learner = self.model.prompt_learner
+        self.prompt_checkpoints = PromptCheckpoints(
+            cfg, self.node, self.loaded_clip, classnames, learner
+        )
         if cfg.MODEL.INIT_WEIGHTS:
             load_pretrained_weights(learner, cfg.MODEL.INIT_WEIGHTS)
         self.optim = build_optimizer(learner, cfg.OPTIM)
@@ -155,7 +187,7 @@ class PromptTrainer(FeatureTrainer):
     def features_and_labels(
         self, batch: dict[str, Any]
     ) -> tuple[Float[Tensor, "batch *tokens embed"], Int[Tensor, " batch"]]:
-        """The batch's image features, kept (INPUT.TRAIN_VIEWS) or computed now, and labels."""
+        """The batch's image features, cached (INPUT.TRAIN_VIEWS) or computed now, and labels."""
         if "features" in batch:
             return batch["features"].to(self.device), batch["label"].to(self.device)
         images, labels = self.parse_batch_train(batch)
@@ -165,20 +197,24 @@ class PromptTrainer(FeatureTrainer):
         """Images and labels of a batch, on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
-    def enter_epoch(self) -> None:
-        """Before the first epoch, let kept views take the place of the training images."""
+    def before_train(self) -> None:
+        """Let cached augmentations take the place of the training images (INPUT.TRAIN_VIEWS)."""
+        super().before_train()
         views, loader = self.cfg.INPUT.TRAIN_VIEWS, self.train_loader_x
-        if views and loader is not None and not isinstance(loader.dataset, ViewFeatures):
+        trains = loader is not None and self.start_epoch < self.max_epoch
+        if views and trains and not isinstance(loader.dataset, ViewFeatures):
             self.train_loader_x = view_loader(self, loader, views)
-        super().enter_epoch()
 
     def feature_kind(self) -> str | None:
-        """What the model matches, unless a subclass infers in a way of its own."""
-        own = overrides(type(self), PromptTrainer, "model_inference", "parse_batch_test")
-        own = own or overrides(type(self.model), PromptedCLIP, "forward")
-        if own or self.model.clip_model is not self.loaded_clip.model:
-            return None
-        return kind_of(type(self.model).image_features)
+        """The kind of features that the model matches; None if inference needs the images."""
+        frozen = self.model.frozen_features and self.model.clip_model is self.loaded_clip.model
+        return self.features if frozen else None
+
+    def predictions(
+        self, loader: Any
+    ) -> Iterator[tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]]:
+        """Scores and labels, from cached image features where inference is made of them."""
+        yield from self.cached_features.predictions(loader) or super().predictions(loader)
 
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -194,13 +230,14 @@ class PromptTrainer(FeatureTrainer):
 
     def test(self, split: str | None = None) -> float:
         """Evaluate with the text features computed once."""
-        with self.fixed_classifier():
+        with self.cached_text_features():
             return super().test(split)
 
     @contextmanager
-    def fixed_classifier(self) -> Iterator[None]:
+    def cached_text_features(self) -> Iterator[None]:
         """Within this context nothing learns, and text features are computed once."""
-        with super().fixed_classifier(), self.model.fixed_prompts():
+        mixed = autocast(self.tower_precision, self.device)
+        with torch.no_grad(), mixed, self.model.cached_text_features():
             yield
 
     def class_weights(self) -> Float[Tensor, "classes embed"]:
@@ -209,99 +246,41 @@ class PromptTrainer(FeatureTrainer):
         Raises:
             UserError: the method matches prompts and image features in a way of its own.
         """
-        own = overrides(type(self.model), PromptedCLIP, "classify", "logits", "match")
-        if (
-            own
-            or self.feature_kind() != "pooled"
-            or overrides(type(self), PromptTrainer, "classify")
-        ):
-            return super().class_weights()
+        linear = self.standard_classify and self.model.linear
+        if not linear or self.feature_kind() != "pooled":
+            raise no_class_weights(self.cfg, self.no_matrix)
         return self.model.text_features(self.model.prompt_learner())[0]
 
     def export_artifacts(self, directory: PathLike) -> None:
         """Write `prompt.safetensors`: the learned vectors and what they mean."""
         path = Path(directory) / PROMPT_FILE
-        save_prompt(path, self.model.prompt_learner, self.prompt_origin())
-
-    def prompt_origin(self) -> dict[str, Any]:
-        """What the prompts mean that are learned here."""
-        names = self.dm.dataset.classnames
-        return describe_prompts(self.cfg, self.method_cfg, self.loaded_clip, names)
+        save_prompt(path, self.model.prompt_learner, self.prompt_checkpoints.origin())
 
     def run_state(self) -> dict[str, Any]:
         """Also what the prompts mean."""
-        return {**super().run_state(), ORIGIN: self.prompt_origin()}
+        return {**super().run_state(), ORIGIN: self.prompt_checkpoints.origin()}
 
     def check_point(self, state: dict[str, Any]) -> None:
-        """Also refuse prompts of another backbone, or of other classes or another order of them.
-
-        Raises:
-            UserError: says which.
-        """
+        """Also refuse prompts that do not fit; see `PromptCheckpoints.check_resumed`."""
         super().check_point(state)
-        here = {**self.prompt_origin(), "data": data_of(self.cfg)}
         for name, model in state["models"].items():
-            if (weights := self._prompt_weights(name, model)) is None:
-                continue
-            origin = known_origin(state)
-            fit = fit_prompts(origin, here, weights, self.loaded_clip.model, self.node)
-            fault = fit.mismatch or (fit.rows and "the order of the classes has changed")
-            if fault:
-                raise UserError(
-                    f'"{state["path"]}" cannot be resumed: {fault}; give what it was trained with, '
-                    "or train anew in another --output-dir or with --overwrite"
-                )
-
-    def _prompt_weights(self, name: str, state: Any) -> dict[str, Any] | None:
-        """The tensors in a model's state, where that is the prompts'; else None."""
-        weights = state.get("state_dict") if isinstance(state, dict) else None
-        if self._models.get(name) is not self.model.prompt_learner or not isinstance(weights, dict):
-            return None
-        ctx = weights.get("ctx")
-        return weights if isinstance(ctx, Tensor) and ctx.dim() > 1 else None
+            if self._models.get(name) is self.model.prompt_learner:
+                self.prompt_checkpoints.check_resumed(state, model)
 
     def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
-        """Give every class the prompt that was learned for it.
-
-        Raises:
-            UserError: the prompts were learned for other classes, with another backbone or at
-                another place in the text, and `ignore_mismatch` is not set; or they have another
-                shape.
-        """
-        learner, weights = self.model.prompt_learner, self._prompt_weights(name, state)
-        if weights is None:
+        """Give every class the prompt that was learned for it; see `PromptCheckpoints.adapt`."""
+        if self._models.get(name) is not self.model.prompt_learner:
             return state
-        ctx = weights["ctx"]
-        by_words = bool(self.method_cfg.get("CTX_INIT", ""))
-        if ctx.shape[-2] != learner.length:
-            check_shape(path, ctx, learner.ctx, self.node, by_words)
-        here = {**self.prompt_origin(), "data": data_of(self.cfg)}
-        origin = read_origin(path, state, self.node)
-        fit = fit_prompts(origin, here, weights, self.loaded_clip.model, self.node)
-        self.mismatch = fit.mismatch
-        if fit.mismatch:
-            self._ignore_or_refuse(path, can_be_ignored=ctx.shape == learner.ctx.shape)
-        if fit.rows is not None:
-            ctx = ctx[fit.rows]
-        check_shape(path, ctx, learner.ctx, self.node, by_words)
-        return {**state, "state_dict": {**weights, "ctx": ctx}}
-
-    def _ignore_or_refuse(self, path: Path, can_be_ignored: bool) -> None:
-        if can_be_ignored and self.ignore_mismatch:
-            print(f'Warning: the prompts in "{path}" do not fit: {self.mismatch}')
-            return
-        hint = f", or give {FLAG} to test them all the same" if can_be_ignored else ""
-        raise UserError(
-            f'The prompts in "{path}" do not fit: {self.mismatch}; take the classes and settings '
-            f"that they were learned with{hint}"
-        )
+        return self.prompt_checkpoints.adapt(state, path, self.ignore_mismatch)
 
     def result_entries(self) -> dict[str, Any]:
         """What a prompt run adds to results.json."""
+        mismatch = self.prompt_checkpoints.mismatch
         return {
             "weights_sha256": self.loaded_clip.sha256,
             "clip": self.loaded_clip.facts,
+            "train_views": self.cfg.INPUT.TRAIN_VIEWS,
             "n_ctx": self.model.prompt_learner.length,
-            **({"ignored_mismatch": self.mismatch} if self.mismatch else {}),
+            **({"ignored_mismatch": mismatch} if mismatch else {}),
             **self.company.result_entries(),
         }

@@ -6,6 +6,7 @@ logits (G, B, C) = exp(logit_scale) * f @ g^T.  G counts the prompts that are ev
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,14 +15,40 @@ from torch.nn import functional
 
 from clip.model import CLIP
 from clip.text_encoding import SoftPromptEncoder
+from dassl.engine.capabilities import Capability, lower_capabilities
 
-from .features.cache import frozen_features
-from .frozen_clip import frozen_features_of
+from .frozen_tower import encode_frozen
 from .prompt_learner import PromptLearner
 
 
 class PromptedCLIP(nn.Module):
-    """CoOp's CustomCLIP: image tower, prompt learner and text encoder with a group dimension."""
+    """CoOp's CustomCLIP: image tower, prompt learner and text encoder with a group dimension.
+
+    What others count on is declared in these attributes. A subclass whose body defines one of the
+    methods in `capabilities` has the attribute lowered, unless it declares it, too.
+
+    Attributes:
+        frozen_features: `image_features` gives the frozen tower's features and nothing else, and
+            `forward` classifies them.
+        standard_classify: `classify` gives the `logits` of the learned prompts.
+        conditional: text features depend on the image (CoCoOp).
+        linear: logits are exp(logit_scale) * f @ W^T, W the text features (C, E).
+    """
+
+    frozen_features = True
+    standard_classify = True
+    conditional = False
+    linear = True
+    capabilities: ClassVar[dict[str, Capability]] = {
+        "frozen_features": Capability(frozenset({"image_features", "forward"})),
+        "standard_classify": Capability(frozenset({"classify"})),
+        "conditional": Capability(frozenset({"logits"}), lowered=True),
+        "linear": Capability(frozenset({"classify", "logits", "match"})),
+    }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        lower_capabilities(cls, cls.capabilities)
 
     def __init__(
         self,
@@ -44,14 +71,13 @@ class PromptedCLIP(nn.Module):
         self.text_encoder = SoftPromptEncoder(
             clip_model, classnames, prompt_learner.length, position
         )
-        self._evaluated_text: Tensor | None = None
+        self._cached_text: Tensor | None = None
 
-    @frozen_features("pooled")
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
         """Normalised image features f; no gradient, since the tower is frozen."""
-        return frozen_features_of(self.clip_model.encode_image, images)
+        return encode_frozen(self.clip_model.encode_image, images)
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]
@@ -77,14 +103,15 @@ class PromptedCLIP(nn.Module):
         return self.match(image_features, self.text_features(ctx))
 
     @contextmanager
-    def fixed_prompts(self) -> Iterator[None]:
-        """Within this context the prompts do not change, and their text features are kept."""
-        with torch.no_grad():
-            self._evaluated_text = self.text_features(self.prompt_learner())
+    def cached_text_features(self) -> Iterator[None]:
+        """Within this context the prompts do not change, and their text is encoded once."""
+        if not self.conditional:
+            with torch.no_grad():
+                self._cached_text = self.text_features(self.prompt_learner())
         try:
             yield
         finally:
-            self._evaluated_text = None
+            self._cached_text = None
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
@@ -96,6 +123,6 @@ class PromptedCLIP(nn.Module):
         self, image_features: Float[Tensor, "batch *tokens embed"]
     ) -> Float[Tensor, "batch classes"]:
         """Logits of images whose features are known, under the learned prompts."""
-        if self._evaluated_text is not None:
-            return self.match(image_features, self._evaluated_text)[0]
+        if self._cached_text is not None:
+            return self.match(image_features, self._cached_text)[0]
         return self.logits(image_features, self.prompt_learner())[0]

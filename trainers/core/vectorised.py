@@ -31,10 +31,9 @@ from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
 
-from ..nemesis_trainer import NemesisMixin
 from .company import Company
-from .features.cache import FeatureCache, overrides
-from .frozen_clip import autocast
+from .features.cache import FeatureCache
+from .precision import autocast
 from .prompt_learner import prompt_length
 from .prompt_trainer import PromptTrainer
 from .prompted_clip import PromptedCLIP
@@ -50,20 +49,12 @@ IMAGES_AT_ONCE = 256  # enough to keep a GPU busy, without the activations of al
 
 
 def can_train_together(trainer_class: Any) -> bool:
-    """Whether a trainer takes its training step as `PromptTrainer` or `NemesisMixin` does.
+    """Whether a trainer's steps are standard ones on a frozen tower.
 
     A class that computes losses or gradients in a way of its own might need them by itself.
     """
-    if not (isinstance(trainer_class, type) and issubclass(trainer_class, PromptTrainer)):
-        return False
-    own = overrides(
-        trainer_class,
-        PromptTrainer,
-        *("train", "run_epoch", "forward_backward", "features_and_labels", "loss", "build_model"),
-        *("model_zero_grad", "model_backward", "model_update", "company"),
-    )
-    known = (PromptTrainer.penalty, NemesisMixin.penalty)
-    return not own and trainer_class.penalty in known
+    known = isinstance(trainer_class, type) and issubclass(trainer_class, PromptTrainer)
+    return known and trainer_class.standard_step and trainer_class.features is not None
 
 
 def vector_key(cfg: Any) -> str | None:
@@ -215,8 +206,8 @@ class Together(Company):
         test = trainer.cfg.TEST
         settings = (trainer.cfg.DATASET.ROOT, test.FEATURE_CACHE, str(test.NO_FEATURE_CACHE))
         if settings in self._caches:
-            trainer.feature_cache = self._caches[settings]
-        self._caches[settings] = trainer.feature_cache
+            trainer.cached_features.cache = self._caches[settings]
+        self._caches[settings] = trainer.cached_features.cache
         loader = trainer.train_loader_x
         if loader.num_workers:
             # As many processes in all as one run has, where there are enough of them.

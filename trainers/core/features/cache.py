@@ -1,8 +1,8 @@
-"""Which kept image features belong to a run: the keys and the folder of the feature cache.
+"""Which cached image features belong to a run.
 
 A frozen image tower gives the same features of an image in every run, whatever the seed and the
-method. They are kept under a key of all that decides about them: the weights, the architecture, the
-precision, the transform, the files and the versions of what computes.
+method. They are stored under a key of all that decides about them: the weights, the architecture,
+the precision, the transform, the files and the versions of what computes.
 """
 
 import dataclasses
@@ -11,63 +11,36 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clip.weights import LoadedCLIP
-from dassl.config import declare_config
+from dassl.config import CfgNode, declare_config
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from dassl.utils import package_versions
-from trainers.core.features.store import FeatureStore, StoredRows
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from .store import FeatureStore, StoredRows
 
 declare_config(
     "TEST",
     {
-        "FEATURE_CACHE": "",  # folder of kept image features; "" is <DATASET.ROOT>/features
+        "FEATURE_CACHE": "",  # folder of cached image features; "" is <DATASET.ROOT>/features
         "NO_FEATURE_CACHE": False,  # compute them anew in every run
     },
 )
 
 # Local features are M times as large as pooled ones. Rounding moves a normalised feature by less
 # than 0.0005, and everything is computed from the rounded ones, also the first time.
-KEPT_AS = {"pooled": None, "local": torch.float16}
+STORED_AS = {"pooled": None, "local": torch.float16}
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # To be raised when the code computes other features from the same weights and images.
 VERSION = 3
 _COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
-
-
-def frozen_features(kind: str) -> Callable[[Function], Function]:
-    """Declare a function to give the frozen tower's features of images and nothing else.
-
-    Only then are its results kept; another method's are computed every time.
-
-    Args:
-        kind: `pooled`, (B, E), or `local`, (B, M, E).
-    """
-
-    def declare(function: Function) -> Function:
-        function.__dict__["feature_kind"] = kind
-        return function
-
-    return declare
-
-
-def kind_of(image_features: Any) -> str | None:
-    """`pooled`, `local`, or None for a function that is not declared to be the frozen tower's."""
-    return getattr(image_features, "feature_kind", None)
-
-
-def overrides(cls: type, base: type, *names: str) -> bool:
-    """Whether a class has another version of one of its base's methods."""
-    return any(getattr(cls, name) is not getattr(base, name) for name in names)
 
 
 def is_frozen(tower: nn.Module) -> bool:
@@ -76,26 +49,8 @@ def is_frozen(tower: nn.Module) -> bool:
     return not hooked and not any(p.requires_grad for p in tower.parameters())
 
 
-@torch.no_grad()
-def tower_sums(tower: nn.Module) -> dict[str, int]:
-    """The exact sum of each tensor's bits, read as integers: the same on every device.
-
-    They identify random weights, and a tower that was changed after its file was read.
-    """
-    sums = {
-        name: value.contiguous().view(_INTEGERS[value.element_size()]).sum(dtype=torch.int64)
-        for name, value in tower.state_dict().items()
-    }
-    return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 class FeatureCache:
-    """The kept image features of a frozen CLIP, for all runs that use it alike.
+    """The cached image features of a frozen CLIP, for all runs that use it alike.
 
     Args:
         cfg: DATASET.ROOT and TEST are read.
@@ -104,18 +59,19 @@ class FeatureCache:
         device: where features are computed.
     """
 
-    def __init__(self, cfg: Any, loaded: LoadedCLIP, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, cfg: CfgNode, loaded: LoadedCLIP, precision: str, device: torch.device
+    ) -> None:
         self.enabled = not cfg.TEST.NO_FEATURE_CACHE
         folder = cfg.TEST.FEATURE_CACHE or Path(cfg.DATASET.ROOT) / "features"
         self.store = FeatureStore(Path(folder).expanduser().absolute())
         self._opened: dict[tuple[str, str], StoredRows] = {}
-        tower = loaded.model.visual
         config = dataclasses.asdict(loaded.model.config)
         versions = package_versions()
         self._computed_by = {
             "version": VERSION,
             "weights": loaded.sha256 or loaded.source,
-            "tower": tower_sums(tower),
+            "tower": weights_fingerprint(loaded.model.visual),
             "architecture": {key: value for key, value in config.items() if "text" not in key},
             "precision": precision,
             "device": device.type,
@@ -128,9 +84,9 @@ class FeatureCache:
         Args:
             source: the images in order, and what is done to them.
             kind: pooled or local.
-            view: which of the random views of each image; None without randomness.
+            view: number of the random view of each image; None without randomness.
         """
-        transform = transform_of(source)
+        transform = _configured_transform(source)
         if transform is None:
             return None
         paths = [_absolute(item.impath) for item in source.data_source]
@@ -138,7 +94,7 @@ class FeatureCache:
             **{"kind": kind, "view": view, "paths": paths},
             **{"transform": transform, "decode": source.decode},
         }
-        return digest_of({**self._computed_by, **parts})
+        return _digest({**self._computed_by, **parts})
 
     def get(
         self,
@@ -147,7 +103,7 @@ class FeatureCache:
         make: Callable[[], Iterable[Tensor]],
         view: int | None = None,
     ) -> StoredRows | None:
-        """The features of images, from the cache or made and kept there.
+        """The features of images, from the cache or made and stored there.
 
         Args:
             source: see `key`.
@@ -156,28 +112,51 @@ class FeatureCache:
             view: see `key`.
 
         Returns:
-            One row an image; None when they cannot be kept: the cache is off or cannot be written,
-            the transform is not the configuration's, or an image is not there.
+            One row an image; None when they cannot be cached: the cache is off or cannot be
+            written, the transform is not the configuration's, or an image is not there.
         """
         key = self.key(source, kind, view) if self.enabled else None
-        stamp = stamp_of(source.data_source) if key else None
-        if key is None or stamp is None:
+        fingerprint = files_fingerprint(source.data_source) if key else None
+        if key is None or fingerprint is None:
             return None
-        if (key, stamp) in self._opened:  # checked once, for whoever shares this cache
-            return self._opened[key, stamp]
-        rows = self.store.get(key, stamp, len(source), make, KEPT_AS[kind])
+        if (key, fingerprint) in self._opened:  # checked once, for all runs that share this cache
+            return self._opened[key, fingerprint]
+        rows = self.store.get(key, fingerprint, len(source), make, STORED_AS[kind])
         if rows is None:
             self.enabled = False  # what could not be written once is not tried again
         else:
-            print(f"The features of {len(rows):,} images are kept in {self.store.path(key)}")
-            self._opened[key, stamp] = rows
+            print(f"The features of {len(rows):,} images are cached in {self.store.path(key)}")
+            self._opened[key, fingerprint] = rows
         return rows
 
 
-def transform_of(source: DatasetWrapper) -> str | None:
-    """What is done to the images; None for a transform that is not the configuration's.
+@torch.no_grad()
+def weights_fingerprint(tower: nn.Module) -> dict[str, int]:
+    """The exact sum of each tensor's bits, read as integers: the same on every device.
 
-    Only the configured ones are known to tell all about themselves in their `repr`.
+    They identify random weights, and a tower that was changed after its file was read.
+    """
+    sums = {
+        name: value.contiguous().view(_INTEGERS[value.element_size()]).sum(dtype=torch.int64)
+        for name, value in tower.state_dict().items()
+    }
+    return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+
+
+def files_fingerprint(items: Sequence[Datum]) -> str | None:
+    """Digest of the files' sizes and times of change, in order; None if one cannot be read."""
+    try:
+        # For thousands of files: making a Path of each takes longer than asking the system.
+        stats = [os.stat(item.impath) for item in items]  # noqa: PTH116
+    except OSError:
+        return None  # whoever opens the image says what is wrong
+    return _digest([[stat.st_size, stat.st_mtime_ns] for stat in stats])
+
+
+def _configured_transform(source: DatasetWrapper) -> str | None:
+    """The `repr` of the images' transform; None for one that is not the configuration's.
+
+    Only the configured ones are known to describe themselves completely in it.
     """
     if source.transform is None:
         return repr(source.to_tensor)
@@ -189,11 +168,6 @@ def _absolute(path: str) -> str:
     return path if path.startswith("/") else str(Path(path).absolute())
 
 
-def stamp_of(items: Sequence[Datum]) -> str | None:
-    """Digest of the files' sizes and times of change, in order; None if one cannot be read."""
-    try:
-        # For thousands of files: making a Path of each takes longer than asking the system.
-        stats = [os.stat(item.impath) for item in items]  # noqa: PTH116
-    except OSError:
-        return None  # whoever opens the image says what is wrong
-    return digest_of([[stat.st_size, stat.st_mtime_ns] for stat in stats])
+def _digest(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

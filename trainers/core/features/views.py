@@ -1,4 +1,4 @@
-"""Training on kept views: K augmentations of every image, run through the frozen tower once.
+"""INPUT.TRAIN_VIEWS: training on cached augmentations, K of every image, encoded once.
 
 View v of an image depends on the image file's content and v alone. So all runs, seeds and methods
 that train on the same images share the features. Every item of every batch draws one of the K views
@@ -14,16 +14,44 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dassl.config import CfgNode, declare_config
 from dassl.data import DatasetWrapper
 from dassl.data.data_manager import read_image
 from dassl.data.loader_process import outlive_signals
 from dassl.data.samplers import EpochSampler
+from dassl.engine.build import TRAINER_CHECKS
+from dassl.engine.capabilities import Capability
 from dassl.utils import isolated_rng
 from safeio.errors import UserError
-from trainers.core.features.store import StoredRows
 
-from ..feature_trainer import FeatureTrainer
-from .cache import KEPT_AS
+from .cache import STORED_AS
+from .evaluation import FrozenCLIPTrainer
+from .store import StoredRows
+
+# 0: new augmentation each time; K: draw from K cached augmentations of each image.
+declare_config("INPUT", {"TRAIN_VIEWS": 0})
+
+# `trains_on_features`: training takes batches of features in the place of images.
+TRAINING = Capability(frozenset({"run_epoch", "forward_backward", "parse_batch_train"}))
+
+
+def check_setting(trainer_class: Any, cfg: CfgNode) -> None:
+    """Refuse INPUT.TRAIN_VIEWS for a trainer that needs the images.
+
+    Raises:
+        UserError: so it does; or the number is negative.
+    """
+    views = cfg.INPUT.TRAIN_VIEWS
+    if views < 0:
+        raise UserError(f"INPUT.TRAIN_VIEWS is {views}, but must be at least 0")
+    if views and not getattr(trainer_class, "trains_on_features", False):
+        raise UserError(
+            f"INPUT.TRAIN_VIEWS is {views}, but {cfg.TRAINER.NAME} does not train "
+            "on features of a frozen image tower; leave it at 0"
+        )
+
+
+TRAINER_CHECKS.append(check_setting)
 
 
 class ViewImages(Dataset[dict[str, Any]]):
@@ -83,7 +111,7 @@ class ViewFeatures(Dataset[dict[str, Any]]):
         }
 
 
-def check_views(trainer: FeatureTrainer, loader: Any, views: int) -> str:
+def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> str:
     """Make sure that training can do with the features of this loader's images.
 
     Returns:
@@ -92,14 +120,14 @@ def check_views(trainer: FeatureTrainer, loader: Any, views: int) -> str:
     Raises:
         UserError: the method or the loader needs the images.
     """
-    kind, dataset = trainer.feature_kind(), loader.dataset
+    kind, dataset = trainer.cached_features.kind(), loader.dataset
     plain = type(dataset) is DatasetWrapper and isinstance(loader.sampler, EpochSampler)
     if plain and (dataset.k_tfm > 1 or dataset.return_img0):
         raise UserError(
             f"INPUT.TRAIN_VIEWS is {views}, which gives one view of each image; leave "
             "DATALOADER.K_TRANSFORMS at 1 and RETURN_IMG0 at False"
         )
-    if kind is None or not plain or not trainer.tower_is_frozen():
+    if kind is None or not plain:
         raise UserError(
             f"INPUT.TRAIN_VIEWS is {views}, but {type(trainer).__name__} trains on the images "
             "themselves; leave it at 0"
@@ -107,7 +135,7 @@ def check_views(trainer: FeatureTrainer, loader: Any, views: int) -> str:
     return kind
 
 
-def view_loader(trainer: FeatureTrainer, loader: Any, views: int) -> DataLoader[Any]:
+def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> DataLoader[Any]:
     """A loader of features that draws the same items in the same batches as a loader of images.
 
     Args:
@@ -119,13 +147,13 @@ def view_loader(trainer: FeatureTrainer, loader: Any, views: int) -> DataLoader[
         UserError: see `check_views`.
     """
     kind, dataset = check_views(trainer, loader, views), loader.dataset
-    print(f"Training draws from {views} kept views of each of {len(dataset):,} images")
-    kept = [_kept_view(trainer, loader, kind, view) for view in range(views)]
+    print(f"Training draws from {views} cached augmentations of each of {len(dataset):,} images")
+    rows = [_view_features(trainer, loader, kind, view) for view in range(views)]
     # Its own generator, as every loader has: a pass must not draw from the global one.
     generator = torch.Generator()
     generator.manual_seed(loader.sampler.seed)
     return DataLoader(
-        ViewFeatures(dataset, kept),
+        ViewFeatures(dataset, rows),
         batch_size=loader.batch_size,
         sampler=loader.sampler,
         drop_last=loader.drop_last,
@@ -139,8 +167,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _kept_view(trainer: FeatureTrainer, loader: Any, kind: str, view: int) -> StoredRows:
-    source = loader.dataset
+def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int) -> StoredRows:
+    source, features = loader.dataset, trainer.cached_features
 
     def make() -> Iterator[Tensor]:
         images = DataLoader(
@@ -151,10 +179,8 @@ def _kept_view(trainer: FeatureTrainer, loader: Any, kind: str, view: int) -> St
             generator=torch.Generator(),
             worker_init_fn=outlive_signals,
         )
-        return trainer.compute_features(images)
+        return features.compute(images)
 
-    kept = trainer.feature_cache.get(source, kind, make, view)
-    if kept is not None:
-        return kept
     # Without the cache the views are this run's own, rounded as they would be on disk.
-    return StoredRows.in_memory(make(), KEPT_AS[kind])
+    rows = features.cache.get(source, kind, make, view)
+    return StoredRows.in_memory(make(), STORED_AS[kind]) if rows is None else rows
