@@ -191,6 +191,8 @@ class PromptTrainer(TrainerX):
         if "features" in batch:
             return batch["features"].to(self.device), batch["label"].to(self.device)
         images, labels = self.parse_batch_train(batch)
+        if not self.model.frozen_features:  # joint work on images computes no gradients
+            return self.model.image_features(images), labels
         return self.company.image_features(self.model, images), labels
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

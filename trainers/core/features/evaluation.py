@@ -62,18 +62,14 @@ class FrozenCLIPTrainer(Protocol):
     def feature_kind(self) -> str | None:
         """The kind of features that `classify` takes; None if inference needs the images."""
 
-    def image_features(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch *tokens embed"]:
-        """Normalised features of the frozen tower."""
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised features of the frozen tower (B, E) or (B, M, E)."""
 
-    def classify(
-        self, image_features: Float[Tensor, "batch *tokens embed"]
-    ) -> Float[Tensor, "batch classes"]:
-        """Logits of images that are given by their features."""
+    def classify(self, image_features: Tensor) -> Tensor:
+        """Logits (B, C) of images that are given by their features."""
 
     def model_inference(self, input: Any) -> Tensor:
-        """Logits of images (batch, classes)."""
+        """Logits (B, C) of images."""
 
     def test(self, split: str | None = None) -> float:
         """Accuracy in percent on a split."""
