@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.utils import check_availability
 from datasets.scenes import Atlas, Chance, compose, scene_key
 from safeio.errors import UserError
+from safeio.locks import exclusive
 
 DRAWINGS = Path(__file__).parent / "emoji"
 ARCHIVES = ("drawings.zip", "drawings_share_alike.zip")
@@ -128,7 +128,8 @@ class EmojiDataset(SplitDataset):
         slugs = [c.slug for c in self.concepts() if style in c.styles]
         try:
             self.images.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.directory / ".making.lock"):
+            waiting = f"Another run is making the scenes in {self.directory}: waiting for it"
+            with exclusive(self.directory / ".making.lock", waiting):
                 if not target.is_dir():
                     self._make(style, slugs, target)
         except OSError as error:

@@ -6,7 +6,6 @@ A file stands under its final name only when it is whole and has passed its chec
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
+
+from .locks import exclusive
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
@@ -52,8 +53,8 @@ def download(
     own = "" if checksum else f".{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     part = target.with_name(f"{target.name}{own}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_name(f".{target.name}.lock")):
+        waiting = f"Another run is downloading {target}: waiting for it"
+        with exclusive(target.with_name(f".{target.name}.lock"), waiting):
             if not target.exists():  # another run may have fetched it while this one waited
                 try:
                     _collect(part, url, target.name, attempts)
@@ -157,18 +158,3 @@ def _chunks(response: Any) -> Iterator[bytes]:
             yield chunk
     except IncompleteRead as cut:  # only some versions of Python say so by themselves
         yield cut.partial
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time download a file; the others wait."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no fcntl; two runs at once are rare enough there
-        yield
-        return
-    # The lock ends with the file object. The empty file stays: removing it would let a third run
-    # lock a new one while the second still holds the old.
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
