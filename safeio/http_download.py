@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from .errors import UserError
 from .locks import exclusive
 
 TIMEOUT_SECONDS = 60
@@ -22,7 +23,7 @@ _HEADERS = {"User-Agent": "nemesis-prompts"}  # some hosts refuse urllib's own n
 _PAGE = re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE)
 
 
-class DownloadError(Exception):
+class DownloadError(UserError):
     """A file could not be had; the text is the reason alone, for a caller's sentence."""
 
 
