@@ -4,12 +4,13 @@ Shapes tell neither heads nor activation nor how images are normalised. A descri
 them also repeats sizes, which have to agree with the tensors.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from safeio.untrusted import parse_json, read_bounded
 
 from .errors import WeightsError
 
@@ -74,11 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: it is something else.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        data = file.read(LARGEST_JSON + 1)
     try:
-        content = json.loads(data) if len(data) <= LARGEST_JSON else None
-    except (ValueError, RecursionError):
+        content = parse_json(read_bounded(path, LARGEST_JSON))
+    except ValueError:
         content = None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} is no JSON object; get it again, or move it away.")

@@ -62,10 +62,10 @@ class RefusedName(pickle.UnpicklingError):
 
 
 class _Record(dict[Any, Any]):
-    """What a call or an object of the archive becomes: its name, arguments and state, no deed.
+    """Inert stand-in for any call or object in the pickle: records name, arguments and state.
 
-    It takes what a pickle puts into dictionaries, lists and sets, so that their subclasses can be
-    records, too. Items of dictionaries are the only ones that it holds.
+    It accepts the items of dictionaries, lists and sets, so that it can stand for their subclasses,
+    too, and stores those of dictionaries alone.
     """
 
     origin = ""
@@ -83,13 +83,13 @@ class _Record(dict[Any, Any]):
     __eq__ = object.__eq__
 
     def append(self, item: Any) -> None:
-        """Take an item of a list, and drop it."""
+        """Drop an item of a list."""
 
     def extend(self, items: Any) -> None:
-        """Take items of a list, and drop them."""
+        """Drop items of a list."""
 
     def add(self, item: Any) -> None:
-        """Take an item of a set, and drop it."""
+        """Drop an item of a set."""
 
 
 class _Unpickler(pickle.Unpickler):

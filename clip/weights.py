@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from safeio.checksums import file_digest
+
 from .build import build_model, build_random, convert_weights
 from .checkpoint import read_checkpoint, weights_files
 from .config import ARCHITECTURES, canonical_name, sizes_of
 from .description import PIXEL_MEAN, PIXEL_STD, Description
-from .download import MODELS, fetch, published, sha256_of
+from .download import MODELS, fetch, published
 from .errors import WeightsError
 from .files import choose_weights, describe_beside
 from .hub import HUB_PREFIXES, fetch_from_hub, hub_name
@@ -184,7 +186,7 @@ def _digest_of(path: Path) -> str:
         OSError: it cannot be read.
     """
     files = weights_files(path)
-    digests = [sha256_of(file) for file in files]
+    digests = [file_digest(file) for file in files]
     for file, digest in zip(files, digests, strict=True):
         stored = file.resolve().name  # huggingface_hub's cache names large files by their SHA-256
         if re.fullmatch("[0-9a-f]{64}", stored) and stored != digest:

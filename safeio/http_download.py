@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from .checksums import file_digest
 from .errors import UserError
 from .locks import exclusive
 
@@ -80,19 +81,10 @@ def check(path: Path, checksum: str = "", size: int | None = None) -> None:
         raise RefusedError(f"it has {found} bytes, not {size}")
     algorithm, _, expected = checksum.partition(":")
     if expected:
-        digest = digest_of(path, algorithm)
+        digest = file_digest(path, algorithm)
         if digest != expected:
             name = {"sha256": "SHA-256"}.get(algorithm, algorithm.upper())
             raise RefusedError(f"its {name} is {digest}, not {expected}")
-
-
-def digest_of(path: Path, algorithm: str) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _collect(part: Path, url: str, name: str, attempts: int) -> None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import PIL
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +18,7 @@ from safeio.checksums import DamagedFile, read_sealed, write_sealed
 from safeio.errors import UserError
 from safeio.untrusted import printable, sentence, shown
 
+from ..config import Config
 from .datasets import DATASET_REGISTRY, Datum
 from .image_kinds import readable_formats, why_unknown
 from .pixels import to_rgb
@@ -29,7 +30,7 @@ AS_VIEWED, AS_STORED = "as_viewed", "as_stored"
 _one_opens = threading.Lock()
 
 
-def decoding(cfg: Any, own: bool = False) -> str:
+def decoding(cfg: Config, own: bool = False) -> str:
     """How a configuration wants images decoded: `AS_VIEWED` or `AS_STORED`, see `read_image`.
 
     Args:

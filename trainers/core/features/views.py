@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dassl.data import DatasetWrapper
-from dassl.data.data_manager import read_image
-from dassl.data.loader_process import outlive_signals
+from dassl.data.data_manager import outlive_signals
+from dassl.data.images import read_image
 from dassl.data.samplers import EpochSampler
 from dassl.utils import isolated_rng
 from safeio.errors import UserError
