@@ -14,11 +14,11 @@ from safeio.errors import UserError
 
 from ..config import Config, complete_config
 from ..utils import choose_device
+from .broken_images import check_classes_left, without_broken
 from .dataset_wrapper import DatasetWrapper, Transform
 from .datasets import Datum, build_dataset, refuse_one_class
 from .datasets.overlaps import Overlaps
 from .image_files import check_files
-from .images import check_classes_left, without_broken
 from .samplers import EpochSampler, build_sampler
 from .transforms import build_transform
 
