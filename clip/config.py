@@ -1,4 +1,4 @@
-"""CLIP's sizes: the nine published architectures, and how a state dict tells its own.
+"""CLIP's sizes: those of the nine published architectures, and those that a state dict has.
 
 CLIP (Radford et al., ICML 2021), tables 18 to 20.
 """
@@ -189,7 +189,7 @@ def config_from_state_dict(
     Args:
         state_dict: a whole CLIP.
         context_length: use only so many of the text tower's positions. None: all of them.
-        **settings: heads and activation, which shapes do not tell; None for `CLIPConfig`'s own.
+        **settings: heads and activation, which shapes do not determine; None for the default.
 
     Raises:
         WeightsError: the state dict is not CLIP's, or an argument does not fit its shapes.
@@ -208,7 +208,7 @@ def config_from_state_dict(
 
 
 def sizes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the shapes of a whole CLIP tell: `CLIPConfig`'s fields but heads and activation.
+    """The sizes that a whole CLIP's shapes give: all fields of `CLIPConfig` but heads, activation.
 
     Args:
         state_dict: with OpenAI's key names.
@@ -237,7 +237,7 @@ def _check_towers(state_dict: Mapping[str, Tensor]) -> None:
     image = any(key.startswith("visual.") for key in state_dict)
     text = any(key.startswith(("transformer.", "token_embedding.")) for key in state_dict)
     if image == text:
-        return  # both, or something else, of which the first missing entry will tell
+        return  # both, or something else, of which the first missing entry will say
     only, other = ("image", "text") if image else ("text", "image")
     raise WeightsError(
         f"This state dict is not that of a CLIP: it holds only the {only} tower, and prompts need "
@@ -246,7 +246,7 @@ def _check_towers(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def _image_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    # Any entry of a ModifiedResNet's own tells it, so that the other tower's are not missed.
+    # Any entry of a ModifiedResNet's own identifies it, so that the other tower's are not missed.
     if any(key.startswith(("visual.layer", "visual.attnpool.")) for key in state_dict):
         width, patch = state_dict["visual.layer1.0.conv1.weight"].shape[0], None
         grid = _grid(state_dict["visual.attnpool.positional_embedding"])

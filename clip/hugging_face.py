@@ -129,7 +129,7 @@ def _block(left: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]
 
 
 def describe(folder: Path) -> Description | None:
-    """What transformers' files in a folder tell; None where config.json is absent.
+    """Read the description that transformers' files in a folder give; None without config.json.
 
     Raises:
         WeightsError: they describe no whole CLIP, or one that would be computed differently here.

@@ -52,10 +52,10 @@ def load_clip(
             once). A path that exists comes before all names but OpenAI's and `mini`.
         device: where the model goes.
         dtype: fp32, or fp16 or bf16 cast as OpenAI's `convert_weights` does.
-        transformer_heads: heads of the text tower where the weights do not tell.
-        vision_heads: heads of the image tower where the weights do not tell.
+        transformer_heads: heads of the text tower where the weights do not give them.
+        vision_heads: heads of the image tower where the weights do not give them.
         context_length: use only so many of the text tower's positions.
-        activation: `quick_gelu` or `gelu` where the weights do not tell.
+        activation: `quick_gelu` or `gelu` where the weights do not give it.
         download_root: folder of downloaded weights; None for `~/.cache/clip`, and for the folders
             that open_clip and huggingface_hub use.
 
@@ -82,7 +82,7 @@ def load_clip(
 
 
 def _find(name: str, download_root: str | Path | None) -> tuple[Path, Description | None]:
-    """The file behind a name or path, and what the name tells beyond the file."""
+    """The file behind a name or path, and the description that belongs to the name."""
     if name.startswith(OPEN_CLIP_PREFIX):
         return find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root)
     if name == MINI:
@@ -128,7 +128,7 @@ def _names() -> str:
 
 
 def _load_file(path: Path, named: Description | None, given: Mapping[str, Any]) -> LoadedCLIP:
-    """Read a file; what is given goes before what the name tells, and that before the files."""
+    """Read a file; `given` wins over the name's description, and that over the files'."""
     try:
         digest = _digest_of(path)
         weights, own = read_checkpoint(path)

@@ -1,7 +1,7 @@
 """Bring a dataset's folder into the layout that its loader reads.
 
 Everything is collected in `.download` within the folder: parts of files, from which an interrupted
-download goes on, and archives while they are unpacked. A file or folder appears under its final
+download resumes, and archives while they are unpacked. A file or folder appears under its final
 name at once and whole. An archive that somebody put into the folder by hand is unpacked, too, and
 stays where it is.
 """
@@ -233,7 +233,7 @@ class Fetcher:
         return place
 
     def _tidy(self) -> None:
-        """Remove the working folder unless a later run can go on with something in it."""
+        """Remove the working folder unless a later run can resume something in it."""
         for lock in self.work.glob(".*.lock"):
             lock.unlink()
         with suppress(OSError):

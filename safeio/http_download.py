@@ -37,9 +37,9 @@ def download(
 ) -> None:
     """Fetch a file unless `target` is there already.
 
-    The bytes are collected in a `.part` file beside it, from which an interrupted download goes
-    on, also in a later run. Where a checksum will tell, any address may go on with it;
-    otherwise each address has a part of its own. A web page instead of a file is refused.
+    The bytes are collected in a `.part` file beside it, from which an interrupted download
+    resumes, also in a later run. With a checksum, any address may resume it; otherwise each address
+    has a part of its own. A web page instead of a file is refused.
 
     Args:
         url: http, https or file.

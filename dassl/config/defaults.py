@@ -9,7 +9,7 @@ from .node import CfgNode, Config, to_dict
 _GENERAL: dict[str, Any] = {
     "VERSION": 1,
     "OUTPUT_DIR": "./output",
-    "RESUME": "",  # folder of an earlier run to go on with
+    "RESUME": "",  # folder of an earlier run to resume
     "SEED": -1,  # negative: a different run each time
     "DEVICE": "auto",  # auto, cpu, cuda, cuda:N, mps
     "USE_CUDA": True,  # False forces the CPU
