@@ -65,7 +65,7 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: it is no YAML, or names objects.
     """
     try:
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError):
         raise
     except RecursionError:
