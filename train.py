@@ -216,8 +216,6 @@ def run(arguments: argparse.Namespace) -> None:
             overwrite=arguments.overwrite,
             ignore_mismatch=arguments.ignore_mismatch,
         )
-    except UserError as error:
-        raise UserError(str(error)) from error
     except Interrupted as stop:
         resume = "" if arguments.eval_only or arguments.no_train else cfg.OUTPUT_DIR
         stop.command = command_line(arguments, resume)

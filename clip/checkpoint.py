@@ -20,8 +20,9 @@ from safeio.pickles import check_file, check_tensors
 from .config import CLIPConfig
 from .description import Description, Settings, read_json
 from .errors import WeightsError
+from .inert_pickle import RefusedName, read_pickled
 from .state_dicts import Weights, find_weights
-from .torchscript import RefusedName, is_torchscript, read_pickled, read_torchscript
+from .torchscript import is_torchscript, read_torchscript
 
 INDEX_SUFFIX = ".index.json"
 PACKED_ROWS = "token_embedding.weight.rows"

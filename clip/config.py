@@ -1,4 +1,4 @@
-"""CLIP's sizes: the nine published architectures, and how a state dict tells its own.
+"""CLIP's sizes: those of the nine published architectures, and those that a state dict has.
 
 CLIP (Radford et al., ICML 2021), tables 18 to 20.
 """
@@ -182,21 +182,14 @@ def canonical_name(name: str) -> str | None:
 
 
 def config_from_state_dict(
-    state_dict: Mapping[str, Tensor],
-    *,
-    transformer_heads: int | None = None,
-    vision_heads: int | None = None,
-    context_length: int | None = None,
-    activation: str | None = None,
+    state_dict: Mapping[str, Tensor], *, context_length: int | None = None, **settings: Any
 ) -> CLIPConfig:
     """Read the sizes from the shapes of a state dict with OpenAI's key names.
 
     Args:
         state_dict: a whole CLIP.
-        transformer_heads: heads of the text tower; shapes do not tell them. None: width 64 each.
-        vision_heads: heads of the image tower, likewise.
         context_length: use only so many of the text tower's positions. None: all of them.
-        activation: `quick_gelu` or `gelu`; weights do not tell it. None: `quick_gelu`.
+        **settings: heads and activation, which shapes do not determine; None for the default.
 
     Raises:
         WeightsError: the state dict is not CLIP's, or an argument does not fit its shapes.
@@ -210,16 +203,12 @@ def config_from_state_dict(
             f"context_length is {context_length}, but must lie between 3 and the {positions} "
             "positions of these weights."
         )
-    return CLIPConfig(
-        **config,
-        transformer_heads=transformer_heads,
-        vision_heads=vision_heads,
-        activation=activation or "quick_gelu",
-    )
+    given = {key: value for key, value in settings.items() if value is not None}
+    return CLIPConfig(**config, **given)
 
 
 def sizes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the shapes of a whole CLIP tell: `CLIPConfig`'s fields but heads and activation.
+    """The sizes that a whole CLIP's shapes give: all fields of `CLIPConfig` but heads, activation.
 
     Args:
         state_dict: with OpenAI's key names.
@@ -236,7 +225,7 @@ def sizes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
             "context_length": positions,
             "vocab_size": state_dict["token_embedding.weight"].shape[0],
             "transformer_width": width,
-            "transformer_layers": _count(state_dict, r"transformer\.resblocks\.(\d+)\."),
+            "transformer_layers": count_blocks(state_dict, r"transformer\.resblocks"),
         }
     except KeyError as error:
         raise WeightsError(f"This state dict is not that of a CLIP: it lacks {error}.") from None
@@ -248,7 +237,7 @@ def _check_towers(state_dict: Mapping[str, Tensor]) -> None:
     image = any(key.startswith("visual.") for key in state_dict)
     text = any(key.startswith(("transformer.", "token_embedding.")) for key in state_dict)
     if image == text:
-        return  # both, or something else, of which the first missing entry will tell
+        return  # both, or something else, of which the first missing entry will say
     only, other = ("image", "text") if image else ("text", "image")
     raise WeightsError(
         f"This state dict is not that of a CLIP: it holds only the {only} tower, and prompts need "
@@ -257,16 +246,16 @@ def _check_towers(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def _image_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    # Any entry of a ModifiedResNet's own tells it, so that the other tower's are not missed.
+    # Any entry of a ModifiedResNet's own identifies it, so that the other tower's are not missed.
     if any(key.startswith(("visual.layer", "visual.attnpool.")) for key in state_dict):
         width, patch = state_dict["visual.layer1.0.conv1.weight"].shape[0], None
         grid = _grid(state_dict["visual.attnpool.positional_embedding"])
-        layers: Any = tuple(_count(state_dict, rf"visual\.layer{n}\.(\d+)\.") for n in (1, 2, 3, 4))
+        layers: Any = tuple(count_blocks(state_dict, rf"visual\.layer{n}") for n in (1, 2, 3, 4))
         resolution = grid * 32  # the stages halve the image five times
     else:
         width, _, patch, _ = state_dict["visual.conv1.weight"].shape
         grid = _grid(state_dict["visual.positional_embedding"])
-        layers = _count(state_dict, r"visual\.transformer\.resblocks\.(\d+)\.")
+        layers = count_blocks(state_dict, r"visual\.transformer\.resblocks")
         resolution = patch * grid
     return {
         "image_resolution": resolution,
@@ -281,7 +270,9 @@ def _grid(positions: Tensor) -> int:
     return round((positions.shape[0] - 1) ** 0.5)
 
 
-def _count(state_dict: Mapping[str, Tensor], pattern: str) -> int:
+def count_blocks(state_dict: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbers stand behind a prefix of the names, a regular expression."""
+    pattern = rf"{prefix}\.(\d{{1,6}})\."
     numbers = {match.group(1) for key in state_dict if (match := re.match(pattern, key))}
     return len(numbers)
 

@@ -1,15 +1,16 @@
-"""What is said of a CLIP beyond its tensors, in the file or in JSON files beside it.
+"""The description of a CLIP beyond its tensors, in the file or in JSON files beside it.
 
-Shapes tell neither heads nor activation nor how images are normalised. A description that tells
-them also repeats sizes, which have to agree with the tensors.
+Shapes determine neither heads nor activation nor the normalisation of images. A description that
+gives them also repeats sizes, which have to agree with the tensors.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from safeio.untrusted import parse_json, read_bounded
 
 from .errors import WeightsError
 
@@ -23,7 +24,7 @@ LARGEST_SIZE = 1 << 24
 
 @dataclass(frozen=True)
 class Description:
-    """What a source tells; None where it does not.
+    """What a source says of a CLIP; None where it says nothing.
 
     Attributes:
         source: the name of the file or table, for messages.
@@ -32,7 +33,7 @@ class Description:
         activation: `quick_gelu` or `gelu`.
         pixel_mean: mean of the channels that images are normalised with.
         pixel_std: their standard deviation.
-        sizes: fields of `CLIPConfig` that the tensors' shapes tell, too.
+        sizes: fields of `CLIPConfig` that the tensors' shapes determine, too.
     """
 
     source: str = ""
@@ -74,11 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: it is something else.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        data = file.read(LARGEST_JSON + 1)
     try:
-        content = json.loads(data) if len(data) <= LARGEST_JSON else None
-    except (ValueError, RecursionError):
+        content = parse_json(read_bounded(path, LARGEST_JSON))
+    except ValueError:
         content = None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} is no JSON object; get it again, or move it away.")
@@ -86,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Settings:
-    """The settings of somebody else's JSON object, checked when they are read.
+    """The settings of an untrusted JSON object, checked when they are read.
 
     Args:
         values: the settings.

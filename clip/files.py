@@ -1,4 +1,4 @@
-"""Which file of a folder holds a CLIP's weights, and what the files beside it tell."""
+"""The weights file of a folder, and the description beside it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ def choose_weights(folder: Path, has: Callable[[str], bool]) -> Path:
 
 
 def describe_beside(path: Path, layout: str) -> Description | None:
-    """What config.json (with preprocessor_config.json) or open_clip_config.json tells of a file.
+    """The description in config.json (and preprocessor_config.json) or open_clip_config.json.
 
     Args:
         path: the file of weights.

@@ -4,7 +4,6 @@ transformers splits the queries', keys' and values' projection and saves the fea
 as linear layers; all else has the same shape under another name.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import check_finite
+from .config import ACTIVATIONS, check_finite, count_blocks
 from .description import Description, Settings, read_json
 from .errors import WeightsError
 
@@ -74,7 +73,6 @@ VISION_DEFAULTS = {
     "image_size": 224,
     "patch_size": 32,
 }
-_ACTIVATIONS = ("quick_gelu", "gelu")
 _PARTS = {"clip_vision_model": "image", "clip_text_model": "text"}
 
 
@@ -100,7 +98,7 @@ def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for tower, names in _TOWERS.items():
         for theirs, ours in names.items():
             found[ours] = _take(left, f"{tower}{theirs}")
-        for number in range(_layers(left, tower)):
+        for number in range(count_blocks(left, rf"{tower}encoder\.layers")):
             block = f"{tower}encoder.layers.{number}."
             found.update(_block(left, block, f"{_BLOCKS[tower]}{number}."))
     for theirs, ours in _PROJECTIONS.items():
@@ -118,12 +116,6 @@ def _take(left: dict[str, Tensor], key: str) -> Tensor:
     return left.pop(key)
 
 
-def _layers(left: Mapping[str, Tensor], tower: str) -> int:
-    pattern = rf"{re.escape(tower)}encoder\.layers\.(\d{{1,6}})\."
-    found = {match.group(1) for key in left if (match := re.match(pattern, key))}
-    return len(found)
-
-
 def _block(left: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
     found = {}
     for kind in ("weight", "bias"):
@@ -137,7 +129,7 @@ def _block(left: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]
 
 
 def describe(folder: Path) -> Description | None:
-    """What transformers' files in a folder tell; None where config.json is absent.
+    """Read the description that transformers' files in a folder give; None without config.json.
 
     Raises:
         WeightsError: they describe no whole CLIP, or one that would be computed differently here.
@@ -151,8 +143,8 @@ def describe(folder: Path) -> Description | None:
     text = _tower(config, "text_config", TEXT_DEFAULTS, path)
     vision = _tower(config, "vision_config", VISION_DEFAULTS, path)
     activation = text.values["hidden_act"]
-    if activation not in _ACTIVATIONS:
-        raise text.refuse("hidden_act", f"only {' and '.join(_ACTIVATIONS)} can be computed")
+    if activation not in ACTIVATIONS:
+        raise text.refuse("hidden_act", f"only {' and '.join(ACTIVATIONS)} can be computed")
     if vision.values["hidden_act"] != activation:
         raise vision.refuse("hidden_act", f"that of the text tower is {activation!r}")
     embed = Settings(config, str(path), {"projection_dim": 512}).size("projection_dim")

@@ -1,4 +1,4 @@
-"""Weights by open_clip's names (`open_clip:ViT-B-32/laion2b_...`), and what its JSON files tell.
+"""Weights by open_clip's names (`open_clip:ViT-B-32/laion2b_...`), and its JSON descriptions.
 
 open_clip (Ilharco et al., 2021) lists and downloads what it has names for, where it is installed;
 the file is then read by our own code.
@@ -16,7 +16,7 @@ from .errors import WeightsError
 OPEN_CLIP_PREFIX = "open_clip:"
 
 CONFIG = "open_clip_config.json"
-# Their towers' settings that change nothing or that tensors or description tell, with the defaults.
+# Settings of their towers that change nothing or that tensors or description give, and defaults.
 VISION_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
     "layers": 12,
@@ -44,7 +44,7 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, D
         download_root: folder of downloads; None for the folders that open_clip uses.
 
     Returns:
-        The path of the file, and what open_clip's tables tell.
+        The path of the file, and its description in open_clip's tables.
 
     Raises:
         WeightsError: open_clip is not installed, does not know the name, cannot fetch it, or the
@@ -101,7 +101,7 @@ def _normalised_as(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(folder: Path) -> Description | None:
-    """What open_clip_config.json in a folder tells; None where it is absent.
+    """Read the description in a folder's open_clip_config.json; None where it is absent.
 
     Raises:
         WeightsError: it describes no CLIP as OpenAI built it.
@@ -117,7 +117,7 @@ def describe(folder: Path) -> Description | None:
 
 
 def describe_model(model: Any, images: Any, source: str) -> Description:
-    """What a model's and its images' settings of open_clip tell.
+    """The description that open_clip's settings of a model and of its images give.
 
     Args:
         model: `model_cfg`.

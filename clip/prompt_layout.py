@@ -86,14 +86,13 @@ class Blocks:
         )
 
 
-def make_blocks(paths: Sequence[Sequence[int]], size: int = BLOCK) -> Blocks:
+def make_blocks(paths: Sequence[Sequence[int]]) -> Blocks:
     """Divide queries into blocks.
 
     Args:
         paths: of every query, its ancestors and itself, in order from the root.
-        size: nodes in a block.
     """
-    count, size = len(paths), min(size, len(paths))
+    count, size = len(paths), min(BLOCK, len(paths))
     filled = [*paths, *[paths[-1]] * (-count % size)]
     chunks = [filled[start : start + size] for start in range(0, len(filled), size)]
     needed = [sorted({node for path in chunk for node in path}) for chunk in chunks]

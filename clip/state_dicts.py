@@ -11,7 +11,7 @@ from torch import Tensor
 from .config import is_weight
 from .errors import WeightsError
 from .hugging_face import from_hugging_face, is_hugging_face
-from .torchscript import class_of, is_mapping
+from .inert_pickle import class_of, is_mapping
 
 OPENAI_LAYOUT, HUGGING_FACE_LAYOUT = "OpenAI", "Hugging Face"
 # Names of the weights in training programs' checkpoints, and "" for the checkpoint itself; where

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from safeio.checksums import file_digest
+
 from .build import build_model, build_random, convert_weights
 from .checkpoint import read_checkpoint, weights_files
 from .config import ARCHITECTURES, canonical_name, sizes_of
 from .description import PIXEL_MEAN, PIXEL_STD, Description
-from .download import MODELS, fetch, published, sha256_of
+from .download import MODELS, fetch, published
 from .errors import WeightsError
 from .files import choose_weights, describe_beside
 from .hub import HUB_PREFIXES, fetch_from_hub, hub_name
@@ -50,10 +52,10 @@ def load_clip(
             once). A path that exists comes before all names but OpenAI's and `mini`.
         device: where the model goes.
         dtype: fp32, or fp16 or bf16 cast as OpenAI's `convert_weights` does.
-        transformer_heads: heads of the text tower where the weights do not tell.
-        vision_heads: heads of the image tower where the weights do not tell.
+        transformer_heads: heads of the text tower where the weights do not give them.
+        vision_heads: heads of the image tower where the weights do not give them.
         context_length: use only so many of the text tower's positions.
-        activation: `quick_gelu` or `gelu` where the weights do not tell.
+        activation: `quick_gelu` or `gelu` where the weights do not give it.
         download_root: folder of downloaded weights; None for `~/.cache/clip`, and for the folders
             that open_clip and huggingface_hub use.
 
@@ -80,7 +82,7 @@ def load_clip(
 
 
 def _find(name: str, download_root: str | Path | None) -> tuple[Path, Description | None]:
-    """The file behind a name or path, and what the name tells beyond the file."""
+    """The file behind a name or path, and the description that belongs to the name."""
     if name.startswith(OPEN_CLIP_PREFIX):
         return find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root)
     if name == MINI:
@@ -126,7 +128,7 @@ def _names() -> str:
 
 
 def _load_file(path: Path, named: Description | None, given: Mapping[str, Any]) -> LoadedCLIP:
-    """Read a file; what is given goes before what the name tells, and that before the files."""
+    """Read a file; `given` wins over the name's description, and that over the files'."""
     try:
         digest = _digest_of(path)
         weights, own = read_checkpoint(path)
@@ -184,7 +186,7 @@ def _digest_of(path: Path) -> str:
         OSError: it cannot be read.
     """
     files = weights_files(path)
-    digests = [sha256_of(file) for file in files]
+    digests = [file_digest(file) for file in files]
     for file, digest in zip(files, digests, strict=True):
         stored = file.resolve().name  # huggingface_hub's cache names large files by their SHA-256
         if re.fullmatch("[0-9a-f]{64}", stored) and stored != digest:

@@ -7,7 +7,7 @@ nothing that takes time.
 
 import os
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 STOPPED = 130
 
@@ -37,12 +37,7 @@ class importing:
         if importing.active and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _end)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leave it as it is."""
 
 

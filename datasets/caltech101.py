@@ -4,27 +4,23 @@
 test images.
 """
 
-from dassl.data.datasets import DATASET_REGISTRY, Split, SplitDataset, folder_items, split_all
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.published import ClassFolders
 from datasets.sources import SOURCES
-
-IGNORED = ("BACKGROUND_Google", "Faces_easy")
-RENAMED = {
-    "airplanes": "airplane",
-    "Faces": "face",
-    "Leopards": "leopard",
-    "Motorbikes": "motorbike",
-}
 
 
 @DATASET_REGISTRY.register()
-class Caltech101(SplitDataset):
+class Caltech101(ClassFolders):
     """CoOp's split file, or the class folders cut 50 / 20 / 30."""
 
     dataset_dir = "caltech-101"
     image_dir = "101_ObjectCategories"
     split_file = "split_zhou_Caltech101.json"
     sources = SOURCES["Caltech101"]
-
-    def make_split(self) -> Split:
-        """Cut the images of each class folder."""
-        return split_all(folder_items(self.images, RENAMED, IGNORED))
+    renamed = {
+        "airplanes": "airplane",
+        "Faces": "face",
+        "Leopards": "leopard",
+        "Motorbikes": "motorbike",
+    }
+    ignored = ("BACKGROUND_Google", "Faces_easy")

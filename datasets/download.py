@@ -1,24 +1,23 @@
 """Bring a dataset's folder into the layout that its loader reads.
 
 Everything is collected in `.download` within the folder: parts of files, from which an interrupted
-download goes on, and archives while they are unpacked. A file or folder appears under its final
+download resumes, and archives while they are unpacked. A file or folder appears under its final
 name at once and whole. An archive that somebody put into the folder by hand is unpacked, too, and
 stays where it is.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-
-from filelock import FileLock, Timeout
 
 from dassl.data.datasets import Source, page_of
 from safeio.archives import ArchiveError, Budget, TooLargeError, extract
 from safeio.files import mkdir_if_missing, prepare_output_dir
 from safeio.http_download import DownloadError, check, download
+from safeio.locks import exclusive
 
 # Sends files of any size directly, without the page that warns that they were not scanned.
 DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
@@ -125,7 +124,8 @@ class Fetcher:
         if not any(source.urls for source in wanted):
             return [Missing(source, self.folder) for source in wanted]
         prepare_output_dir(self.folder)
-        with _alone(self.folder):
+        waiting = f"Another run is downloading into {self.folder}: waiting for it"
+        with exclusive(self.folder / ".download.lock", waiting):
             mkdir_if_missing(self.work)
             missing = [lost for group in _by_archive(sources) for lost in self._fetch_group(group)]
             self._tidy()
@@ -233,7 +233,7 @@ class Fetcher:
         return place
 
     def _tidy(self) -> None:
-        """Remove the working folder unless a later run can go on with something in it."""
+        """Remove the working folder unless a later run can resume something in it."""
         for lock in self.work.glob(".*.lock"):
             lock.unlink()
         with suppress(OSError):
@@ -265,18 +265,3 @@ def _move(found: Path, place: Path) -> None:
     if place.is_dir():
         place.rmdir()  # an empty one: with content it would not be wanted
     found.replace(place)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one run at a time fill a folder; the others wait, and then find it filled."""
-    lock = FileLock(folder / ".download.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another run is downloading into {folder}: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -3,12 +3,13 @@
 47 classes; 2,820 training, 1,128 validation and 1,692 test images.
 """
 
-from dassl.data.datasets import DATASET_REGISTRY, Split, SplitDataset, folder_items, split_all
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.published import ClassFolders
 from datasets.sources import SOURCES
 
 
 @DATASET_REGISTRY.register()
-class DescribableTextures(SplitDataset):
+class DescribableTextures(ClassFolders):
     """CoOp's split file, or the class folders cut 50 / 20 / 30."""
 
     dataset_dir = "dtd"
@@ -16,7 +17,3 @@ class DescribableTextures(SplitDataset):
     split_file = "split_zhou_DescribableTextures.json"
     sources = SOURCES["DescribableTextures"]
     templates = ("{} texture.",)
-
-    def make_split(self) -> Split:
-        """Cut the images of each class folder."""
-        return split_all(folder_items(self.images))

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.utils import check_availability
 from datasets.scenes import Atlas, Chance, compose, scene_key
 from safeio.errors import UserError
+from safeio.locks import exclusive
 
 DRAWINGS = Path(__file__).parent / "emoji"
 ARCHIVES = ("drawings.zip", "drawings_share_alike.zip")
@@ -95,15 +95,16 @@ def _write_class(style: str, atlas: Atlas, slugs: Sequence[str], folder: Path, r
 
 
 class EmojiDataset(SplitDataset):
-    """A group of emoji; subclasses name the group.
-
-    Attributes:
-        group: emoji group whose concepts are the classes.
-    """
+    """A group of emoji: `class EmojiFood(EmojiDataset, group="food")`."""
 
     group = ""
     domains = STYLES
     templates = ("a photo of a {}.",)
+
+    def __init_subclass__(cls, group: str = "") -> None:
+        if group:
+            cls.group, cls.dataset_dir = group, f"emoji_{group}"
+            cls.split_file = f"split_{cls.__name__}.json"
 
     def concepts(self) -> Sequence[Concept]:
         """The classes, in the order of their labels."""
@@ -128,7 +129,8 @@ class EmojiDataset(SplitDataset):
         slugs = [c.slug for c in self.concepts() if style in c.styles]
         try:
             self.images.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.directory / ".making.lock"):
+            waiting = f"Another run is making the scenes in {self.directory}: waiting for it"
+            with exclusive(self.directory / ".making.lock", waiting):
                 if not target.is_dir():
                     self._make(style, slugs, target)
         except OSError as error:
@@ -196,63 +198,35 @@ class EmojiDataset(SplitDataset):
 
 
 @DATASET_REGISTRY.register()
-class EmojiActivities(EmojiDataset):
+class EmojiActivities(EmojiDataset, group="activities"):
     """Sports, games, arts and celebrations."""
 
-    group = "activities"
-    dataset_dir = "emoji_activities"
-    split_file = "split_EmojiActivities.json"
-
 
 @DATASET_REGISTRY.register()
-class EmojiAnimals(EmojiDataset):
+class EmojiAnimals(EmojiDataset, group="animals"):
     """Animals and plants."""
 
-    group = "animals"
-    dataset_dir = "emoji_animals"
-    split_file = "split_EmojiAnimals.json"
-
 
 @DATASET_REGISTRY.register()
-class EmojiFood(EmojiDataset):
+class EmojiFood(EmojiDataset, group="food"):
     """Food and drink."""
 
-    group = "food"
-    dataset_dir = "emoji_food"
-    split_file = "split_EmojiFood.json"
-
 
 @DATASET_REGISTRY.register()
-class EmojiObjects(EmojiDataset):
+class EmojiObjects(EmojiDataset, group="objects"):
     """Clothes, tools and other objects."""
 
-    group = "objects"
-    dataset_dir = "emoji_objects"
-    split_file = "split_EmojiObjects.json"
-
 
 @DATASET_REGISTRY.register()
-class EmojiSmileys(EmojiDataset):
+class EmojiSmileys(EmojiDataset, group="smileys"):
     """Faces, hearts and emotions."""
 
-    group = "smileys"
-    dataset_dir = "emoji_smileys"
-    split_file = "split_EmojiSmileys.json"
-
 
 @DATASET_REGISTRY.register()
-class EmojiSymbols(EmojiDataset):
+class EmojiSymbols(EmojiDataset, group="symbols"):
     """Signs, arrows and symbols."""
 
-    group = "symbols"
-    dataset_dir = "emoji_symbols"
-    split_file = "split_EmojiSymbols.json"
-
 
 @DATASET_REGISTRY.register()
-class EmojiTravel(EmojiDataset):
+class EmojiTravel(EmojiDataset, group="travel"):
     """Places, vehicles, sky and weather."""
-
-    group = "travel"
-    dataset_dir = "emoji_travel"
-    split_file = "split_EmojiTravel.json"

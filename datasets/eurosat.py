@@ -3,25 +3,13 @@
 10 classes; 13,500 training, 5,400 validation and 8,100 test images.
 """
 
-from dassl.data.datasets import DATASET_REGISTRY, Split, SplitDataset, folder_items, split_all
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.published import ClassFolders
 from datasets.sources import SOURCES
-
-RENAMED = {
-    "AnnualCrop": "Annual Crop Land",
-    "Forest": "Forest",
-    "HerbaceousVegetation": "Herbaceous Vegetation Land",
-    "Highway": "Highway or Road",
-    "Industrial": "Industrial Buildings",
-    "Pasture": "Pasture Land",
-    "PermanentCrop": "Permanent Crop Land",
-    "Residential": "Residential Buildings",
-    "River": "River",
-    "SeaLake": "Sea or Lake",
-}
 
 
 @DATASET_REGISTRY.register()
-class EuroSAT(SplitDataset):
+class EuroSAT(ClassFolders):
     """CoOp's split file, or the class folders cut 50 / 20 / 30."""
 
     dataset_dir = "eurosat"
@@ -29,7 +17,15 @@ class EuroSAT(SplitDataset):
     split_file = "split_zhou_EuroSAT.json"
     sources = SOURCES["EuroSAT"]
     templates = ("a centered satellite photo of {}.",)
-
-    def make_split(self) -> Split:
-        """Cut the images of each class folder."""
-        return split_all(folder_items(self.images, RENAMED))
+    renamed = {
+        "AnnualCrop": "Annual Crop Land",
+        "Forest": "Forest",
+        "HerbaceousVegetation": "Herbaceous Vegetation Land",
+        "Highway": "Highway or Road",
+        "Industrial": "Industrial Buildings",
+        "Pasture": "Pasture Land",
+        "PermanentCrop": "Permanent Crop Land",
+        "Residential": "Residential Buildings",
+        "River": "River",
+        "SeaLake": "Sea or Lake",
+    }

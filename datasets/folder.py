@@ -14,10 +14,8 @@ items are kept in split_fewshot/ beside the split.
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from clip.prompt_layout import clean_classname
-from dassl.config import declare_config
+from dassl.config import Config, declare_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.data.datasets.class_checks import in_order
 from dassl.data.datasets.splits import PARTS, Split, split_all
@@ -44,7 +42,7 @@ class Folder(SplitDataset):
     image_dir = "."
     decode = "as_viewed"
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Config) -> None:
         """Load the images.
 
         Raises:
@@ -203,7 +201,7 @@ def check_distinct(names: dict[str, str], source: Path) -> None:
     """
     seen: dict[str, str] = {}
     for key, name in names.items():
-        text = clean_classname(name).lower().strip()
+        text = name.replace("_", " ").lower().strip()
         if text in seen:
             raise UserError(
                 f'{source}: the classes "{seen[text]}" and "{key}" have the same name "{text}" to '

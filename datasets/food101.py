@@ -3,12 +3,13 @@
 101 classes; 50,500 training, 20,200 validation and 30,300 test images.
 """
 
-from dassl.data.datasets import DATASET_REGISTRY, Split, SplitDataset, folder_items, split_all
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.published import ClassFolders
 from datasets.sources import SOURCES
 
 
 @DATASET_REGISTRY.register()
-class Food101(SplitDataset):
+class Food101(ClassFolders):
     """CoOp's split file, or the class folders cut 50 / 20 / 30."""
 
     dataset_dir = "food-101"
@@ -16,7 +17,3 @@ class Food101(SplitDataset):
     split_file = "split_zhou_Food101.json"
     sources = SOURCES["Food101"]
     templates = ("a photo of {}, a type of food.",)
-
-    def make_split(self) -> Split:
-        """Cut the images of each class folder."""
-        return split_all(folder_items(self.images))

@@ -3,15 +3,11 @@
 37 classes; 2,944 training, 736 validation and 3,669 test images.
 """
 
-from dassl.data.datasets import (
-    DATASET_REGISTRY,
-    Datum,
-    Split,
-    SplitDataset,
-    read_items,
-    read_rows,
-    split_lists,
-)
+from collections.abc import Iterator
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY, read_rows
+from datasets.published import PublishedLists
 from datasets.sources import SOURCES
 
 TRAINVAL = "annotations/trainval.txt"
@@ -19,7 +15,7 @@ TEST = "annotations/test.txt"
 
 
 @DATASET_REGISTRY.register()
-class OxfordPets(SplitDataset):
+class OxfordPets(PublishedLists):
     """CoOp's split file, or the published lists with 20% of trainval for validation."""
 
     dataset_dir = "oxford_pets"
@@ -29,14 +25,7 @@ class OxfordPets(SplitDataset):
     sources = SOURCES["OxfordPets"]
     templates = ("a photo of a {}, a type of pet.",)
 
-    def make_split(self) -> Split:
-        """Cut the validation part off the published lists: "Abyssinian_100 1 1 1" a line."""
-        return split_lists(self._read(TRAINVAL), self._read(TEST))
-
-    def _read(self, name: str) -> list[Datum]:
-        path = self.directory / name
-        entries = (
-            (f"{image}.jpg", label.split()[0], image.rpartition("_")[0].lower())
-            for image, label in read_rows(path, columns=2)
-        )
-        return read_items(entries, self.images, path, first_label=1)
+    def entries(self, path: Path) -> Iterator[tuple[str, str, str]]:
+        """Read a list of "Abyssinian_100 1 1 1" a line."""
+        for image, label in read_rows(path, columns=2):
+            yield f"{image}.jpg", label.split()[0], image.rpartition("_")[0].lower()

@@ -43,6 +43,11 @@ def _variant(path: str, *urls: str, name: str) -> tuple[Source, ...]:
     return (Source(path, urls, (name,)),)
 
 
+def _folder(path: str, url: str, checksum: str = "") -> Source:
+    """A folder that has the same name in the archive."""
+    return Source(path, (url,), (path,), checksum)
+
+
 SOURCES: dict[str, tuple[Source, ...]] = {
     "Caltech101": (
         _split("Caltech101", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
@@ -55,11 +60,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "OxfordPets": (
         _split("OxfordPets", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
-        Source(
-            "images",
-            (f"{_VGG}/pets/data/images.tar.gz",),
-            ("images",),
-            "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+        _folder(
+            "images", f"{_VGG}/pets/data/images.tar.gz", "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c"
         ),
         _annotation(
             "OxfordPets",
@@ -71,8 +73,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "StanfordCars": (
         _split("StanfordCars", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
-        Source("cars_train", (f"{_CARS}/car196/cars_train.tgz",), ("cars_train",)),
-        Source("cars_test", (f"{_CARS}/car196/cars_test.tgz",), ("cars_test",)),
+        _folder("cars_train", f"{_CARS}/car196/cars_train.tgz"),
+        _folder("cars_test", f"{_CARS}/car196/cars_test.tgz"),
         _annotation("StanfordCars", "devkit", f"{_CARS}/cars/car_devkit.tgz", unpack="devkit"),
         _annotation(
             "StanfordCars",
@@ -82,11 +84,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "OxfordFlowers": (
         _split("OxfordFlowers", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
-        Source(
-            "jpg",
-            (f"{_VGG}/flowers/102/102flowers.tgz",),
-            ("jpg",),
-            "md5:52808999861908f626f3c1f4e79d11fa",
+        _folder(
+            "jpg", f"{_VGG}/flowers/102/102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa"
         ),
         _annotation(
             "OxfordFlowers",
@@ -100,31 +99,22 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "Food101": (
         _split("Food101", "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
-        Source(
+        _folder(
             "images",
-            ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
-            ("images",),
+            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
             "md5:85eeb15f3717b99a5da872d97d918f87",
         ),
     ),
     "FGVCAircraft": tuple(
         Source(path, _AIRCRAFT, (path,))
         for path in (
-            "images",
-            "variants.txt",
-            "images_variant_train.txt",
-            "images_variant_val.txt",
-            "images_variant_test.txt",
+            *("images", "variants.txt", "images_variant_train.txt"),
+            *("images_variant_val.txt", "images_variant_test.txt"),
         )
     ),
     "SUN397": (
         _split("SUN397", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
-        Source(
-            "SUN397",
-            (f"{_SUN}/SUN397.tar.gz",),
-            ("SUN397",),
-            "md5:8ca2778205c41d23104230ba66911c7a",
-        ),
+        _folder("SUN397", f"{_SUN}/SUN397.tar.gz", "md5:8ca2778205c41d23104230ba66911c7a"),
         *(
             _annotation("SUN397", path, *_PARTITIONS, unpack=path)
             for path in ("ClassName.txt", "Training_01.txt", "Testing_01.txt")
@@ -132,10 +122,9 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "DescribableTextures": (
         _split("DescribableTextures", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
-        Source(
+        _folder(
             "images",
-            (f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz",),
-            ("images",),
+            f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz",
             "md5:fff73e5086ae6bdbea199a49dfb8a4c1",
         ),
     ),
@@ -154,10 +143,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "UCF101": (
         _split("UCF101", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
-        Source(
-            "UCF-101-midframes",
-            ("gdrive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O/UCF-101-midframes.zip",),
-            ("UCF-101-midframes",),
+        _folder(
+            "UCF-101-midframes", "gdrive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O/UCF-101-midframes.zip"
         ),
         _annotation(
             "UCF101",
@@ -183,6 +170,6 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         f"{_HUGGING_FACE}/songweig/imagenet_sketch/resolve/main/data/ImageNet-Sketch.zip",
         name="sketch",
     ),
-    "ImageNetA": _variant("imagenet-a", f"{_HENDRYCKS}/imagenet-a.tar", name="imagenet-a"),
-    "ImageNetR": _variant("imagenet-r", f"{_HENDRYCKS}/imagenet-r.tar", name="imagenet-r"),
+    "ImageNetA": (_folder("imagenet-a", f"{_HENDRYCKS}/imagenet-a.tar"),),
+    "ImageNetR": (_folder("imagenet-r", f"{_HENDRYCKS}/imagenet-r.tar"),),
 }

@@ -3,16 +3,11 @@
 196 classes; 6,509 training, 1,635 validation and 8,041 test images.
 """
 
-from dassl.data.datasets import (
-    DATASET_REGISTRY,
-    Datum,
-    Split,
-    SplitDataset,
-    lookup,
-    read_items,
-    read_mat,
-    split_lists,
-)
+from collections.abc import Iterator
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY, lookup, read_mat
+from datasets.published import PublishedLists
 from datasets.sources import SOURCES
 
 TRAINVAL = "devkit/cars_train_annos.mat"
@@ -21,29 +16,21 @@ NAMES = "devkit/cars_meta.mat"
 
 
 @DATASET_REGISTRY.register()
-class StanfordCars(SplitDataset):
+class StanfordCars(PublishedLists):
     """CoOp's split file, or the published lists with 20% of cars_train for validation."""
 
     dataset_dir = "stanford_cars"
     image_dir = "."
     split_file = "split_zhou_StanfordCars.json"
-    split_sources = (TRAINVAL, NAMES, TEST)
+    split_sources = (NAMES, TRAINVAL, TEST)
     sources = SOURCES["StanfordCars"]
 
-    def make_split(self) -> Split:
-        """Cut the validation part off the published training images."""
-        cells = read_mat(self.directory / NAMES, "class_names")
-        names = {label: year_first(name) for label, name in enumerate(cells, 1)}
-        trainval = self._read("cars_train", TRAINVAL, names)
-        return split_lists(trainval, self._read("cars_test", TEST, names))
-
-    def _read(self, folder: str, file: str, names: dict[int, str]) -> list[Datum]:
-        path = self.directory / file
-        entries = (
-            (f"{folder}/{image}", label, lookup(names, label, path, NAMES))
-            for image, label in read_mat(path, "annotations", ("fname", "class"))
-        )
-        return read_items(entries, self.images, path, first_label=1)
+    def entries(self, path: Path) -> Iterator[tuple[str, int, str]]:
+        """Read the annotations of the images in cars_train or cars_test."""
+        folder = "cars_train" if path == self.directory / TRAINVAL else "cars_test"
+        names = dict(enumerate(read_mat(self.directory / NAMES, "class_names"), 1))
+        for image, label in read_mat(path, "annotations", ("fname", "class")):
+            yield f"{folder}/{image}", label, year_first(lookup(names, label, path, NAMES))
 
 
 def year_first(name: str) -> str:

@@ -3,16 +3,11 @@
 397 classes; 15,880 training, 3,970 validation and 19,850 test images (the first of ten partitions).
 """
 
-from dassl.data.datasets import (
-    DATASET_REGISTRY,
-    Datum,
-    Split,
-    SplitDataset,
-    lookup,
-    read_items,
-    read_rows,
-    split_lists,
-)
+from collections.abc import Iterator
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY, lookup, read_rows
+from datasets.published import PublishedLists
 from datasets.sources import SOURCES
 
 NAMES = "ClassName.txt"
@@ -21,7 +16,7 @@ TEST = "Testing_01.txt"
 
 
 @DATASET_REGISTRY.register()
-class SUN397(SplitDataset):
+class SUN397(PublishedLists):
     """CoOp's split file, or the published lists with 20% of the training list for validation."""
 
     dataset_dir = "sun397"
@@ -29,21 +24,16 @@ class SUN397(SplitDataset):
     split_file = "split_zhou_SUN397.json"
     split_sources = (NAMES, TRAINVAL, TEST)
     sources = SOURCES["SUN397"]
+    first_label = 0
 
-    def make_split(self) -> Split:
-        """Cut the validation part off the published training list: "/a/abbey/sun_x.jpg" a line."""
+    def entries(self, path: Path) -> Iterator[tuple[str, int, str]]:
+        """Read a list of "/a/abbey/sun_x.jpg" a line."""
         folders = [row[0] for row in read_rows(self.directory / NAMES)]
         labels = {folder: label for label, folder in enumerate(folders)}
-        return split_lists(self._read(TRAINVAL, labels), self._read(TEST, labels))
-
-    def _read(self, name: str, labels: dict[str, int]) -> list[Datum]:
-        path = self.directory / name
-        entries = []
         for (image,) in read_rows(path):
             folder = image.rpartition("/")[0]
             label = lookup(labels, folder, path, NAMES)
-            entries.append((image.removeprefix("/"), label, scene_name(folder)))
-        return read_items(entries, self.images, path)
+            yield image.removeprefix("/"), label, scene_name(folder)
 
 
 def scene_name(folder: str) -> str:

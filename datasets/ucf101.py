@@ -4,17 +4,11 @@
 """
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
-from dassl.data.datasets import (
-    DATASET_REGISTRY,
-    Datum,
-    Split,
-    SplitDataset,
-    lookup,
-    read_items,
-    read_rows,
-    split_lists,
-)
+from dassl.data.datasets import DATASET_REGISTRY, lookup, read_rows
+from datasets.published import PublishedLists
 from datasets.sources import SOURCES
 
 NAMES = "ucfTrainTestlist/classInd.txt"
@@ -23,7 +17,7 @@ TEST = "ucfTrainTestlist/testlist01.txt"
 
 
 @DATASET_REGISTRY.register()
-class UCF101(SplitDataset):
+class UCF101(PublishedLists):
     """CoOp's split file, or the published lists with 20% of the training list for validation."""
 
     dataset_dir = "ucf101"
@@ -33,20 +27,14 @@ class UCF101(SplitDataset):
     sources = SOURCES["UCF101"]
     templates = ("a photo of a person doing {}.",)
 
-    def make_split(self) -> Split:
-        """Cut the validation part off the published list: "YoYo/v_YoYo_g01_c01.avi 101" a line."""
+    def entries(self, path: Path) -> Iterator[tuple[str, str, str]]:
+        """Read a list of "YoYo/v_YoYo_g01_c01.avi 101" a line."""
         labels = {name: label for label, name in read_rows(self.directory / NAMES, columns=2)}
-        return split_lists(self._read(TRAINVAL, labels), self._read(TEST, labels))
-
-    def _read(self, name: str, labels: dict[str, str]) -> list[Datum]:
-        path = self.directory / name
-        entries = []
         for (line,) in read_rows(path):
             action, _, video = line.split()[0].partition("/")
-            label = lookup(labels, action, path, NAMES)
             words = action_name(action)
-            entries.append((f"{words}/{video.replace('.avi', '.jpg')}", label, words))
-        return read_items(entries, self.images, path, first_label=1)
+            image = f"{words}/{video.replace('.avi', '.jpg')}"
+            yield image, lookup(labels, action, path, NAMES), words
 
 
 def action_name(action: str) -> str:

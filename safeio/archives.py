@@ -1,4 +1,4 @@
-"""Unpack archives of strangers: into one folder, nothing outside of it, and not without end.
+"""Unpack archives from untrusted sources into one folder, within bounds.
 
 An archive is refused, whatever the version of Python, when
 
@@ -9,7 +9,9 @@ An archive is refused, whatever the version of Python, when
   size plus 64 MiB, or more than 5 million entries;
 - it is damaged or cut off.
 
-What a refused archive has left in the folder stays there: unpack into a temporary one.
+tarfile's `data_filter` is no replacement: it strips the slash of an absolute name, accepts
+backslashes, makes links, and bounds no sizes. What a refused archive has left in the folder stays
+there: unpack into a temporary one.
 """
 
 import bz2
@@ -28,9 +30,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from tqdm import tqdm
+
+from .errors import UserError
 
 CHUNK_BYTES = 1 << 20
 SPARE_DISK_BYTES = 256 << 20
@@ -56,7 +60,7 @@ _OPENERS: dict[bytes, Callable[[Any], Any]] = {
 }
 
 
-class ArchiveError(ValueError):
+class ArchiveError(UserError):
     """An archive that cannot be unpacked; the text is a clause that begins with "it"."""
 
 
@@ -91,15 +95,14 @@ class Budget:
             raise TooLargeError(f"it takes more than {self.reason} when it is unpacked")
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A member of an archive of any kind; `link` is relative to the archive's root."""
+class _Entry(NamedTuple):
+    """A member of an archive of any kind: `mode` is a file type of `stat`."""
 
     name: str
-    kind: str  # file, folder, link or special
+    mode: int
     size: int
-    link: str
     open: Callable[[], IO[bytes] | None]
+    link: str = ""  # its target, from the archive's root
 
 
 class _Stream:
@@ -120,7 +123,7 @@ class _Stream:
 def extract(archive: Path, folder: Path, budget: Budget | None = None) -> None:
     """Unpack a zip, or a tar that is plain or compressed with gzip, bzip2 or xz.
 
-    Which it is, its content tells. Permissions and times are not restored.
+    Its content says which it is. Permissions and times are not restored.
 
     Args:
         archive: the file.
@@ -167,16 +170,14 @@ def _zip_entries(file: Any) -> Iterator[_Entry]:
         for info in archive.infolist():
             if info.flag_bits & 1:
                 raise ArchiveError("it is encrypted")
-            mode = stat.S_IFMT(info.external_attr >> 16)
-            kind, link = "file", ""
+            mode = stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
             if info.is_dir():
-                kind = "folder"
-            elif mode == stat.S_IFLNK:
+                mode = stat.S_IFDIR
+            entry = _Entry(info.filename, mode, info.file_size, partial(archive.open, info))
+            if mode == stat.S_IFLNK:
                 with archive.open(info) as target:
-                    kind, link = "link", _beside(info.filename, target.read(4096).decode())
-            elif mode not in (0, stat.S_IFREG):
-                kind = "special"
-            yield _Entry(info.filename, kind, info.file_size, link, partial(archive.open, info))
+                    entry = entry._replace(link=_from_root(entry.name, target.read(4096).decode()))
+            yield entry
 
 
 def _tar_entries(file: Any, budget: Budget) -> Iterator[_Entry]:
@@ -184,16 +185,15 @@ def _tar_entries(file: Any, budget: Budget) -> Iterator[_Entry]:
     stream = _Stream(file, Budget(budget.left, budget.reason))
     with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
         for info in archive:
-            kind, link = "special", ""
+            mode, link = 0, ""
             if info.isdir():
-                kind = "folder"
-            elif info.issym():
-                kind, link = "link", _beside(info.name, info.linkname)
-            elif info.islnk():
-                kind, link = "link", info.linkname
+                mode = stat.S_IFDIR
             elif info.isreg():
-                kind = "file"
-            yield _Entry(info.name, kind, info.size, link, partial(archive.extractfile, info))
+                mode = stat.S_IFREG
+            elif info.issym() or info.islnk():
+                mode = stat.S_IFLNK
+                link = info.linkname if info.islnk() else _from_root(info.name, info.linkname)
+            yield _Entry(info.name, mode, info.size, partial(archive.extractfile, info), link)
     # A tar ends with a block of zeros; without one it was cut where a member ends.
     if stream.ended:
         raise EOFError("no end mark")
@@ -201,17 +201,9 @@ def _tar_entries(file: Any, budget: Budget) -> Iterator[_Entry]:
         pass
 
 
-def _beside(name: str, target: str) -> str:
-    """A symbolic link's target from the archive's root; unsafe ones stay so."""
-    if target.startswith("/"):
-        return target
+def _from_root(name: str, target: str) -> str:
+    """A symbolic link's target from the archive's root; an unsafe one stays unsafe."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(name.rstrip("/")), target))
-
-
-def _safe(name: str, what: str) -> str:
-    if _UNSAFE.search(name):
-        raise ArchiveError(f"it is refused because its {what} {name!r} leads out of its folder")
-    return name
 
 
 def _write(entries: Iterator[_Entry], folder: Path, budget: Budget) -> None:
@@ -220,17 +212,23 @@ def _write(entries: Iterator[_Entry], folder: Path, budget: Budget) -> None:
         if count > MAX_ENTRIES:
             raise TooLargeError(f"it has more than {MAX_ENTRIES:,} entries")
         path = folder / _safe(entry.name, "entry")
-        if entry.kind == "special":
-            raise ArchiveError(f"it is refused because its entry {entry.name!r} is a device")
-        if entry.kind == "folder":
+        if entry.mode == stat.S_IFDIR:
             path.mkdir(parents=True, exist_ok=True)
-        elif entry.kind == "link":
+        elif entry.mode == stat.S_IFLNK:
             links[path] = folder / _safe(entry.link, f"link {entry.name!r} to")
-        else:
+        elif entry.mode == stat.S_IFREG:
             _write_file(entry, path, budget)
+        else:
+            raise ArchiveError(f"it is refused because its entry {entry.name!r} is a device")
     # Only now, and never as links: nothing can be written through them, or moved away from
     # under them.
-    _resolve(links, budget)
+    _copy_targets(links, budget)
+
+
+def _safe(name: str, what: str) -> str:
+    if _UNSAFE.search(name):
+        raise ArchiveError(f"it is refused because its {what} {name!r} leads out of its folder")
+    return name
 
 
 def _write_file(entry: _Entry, path: Path, budget: Budget) -> None:
@@ -243,7 +241,7 @@ def _write_file(entry: _Entry, path: Path, budget: Budget) -> None:
         shutil.copyfileobj(source, target, CHUNK_BYTES)
 
 
-def _resolve(links: dict[Path, Path], budget: Budget) -> None:
+def _copy_targets(links: dict[Path, Path], budget: Budget) -> None:
     """Make links to files, and to links to files, those files."""
     while links:
         ready = [path for path, target in links.items() if target.is_file()]

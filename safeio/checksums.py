@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .errors import UserError
 from .files import PathLike, write_json
@@ -120,7 +120,7 @@ def archive_fault(path: PathLike) -> str:
             file.seek(size - TRAILER_BYTES)
             trailer = _TRAILER.fullmatch(file.read())
             if trailer:
-                digest = _digest(file, size - TRAILER_BYTES)
+                digest = file_digest(path, size=size - TRAILER_BYTES)
                 right = digest == trailer.group(1).decode()
                 return "" if right else "it does not match its checksum"
         file.seek(0)
@@ -133,14 +133,22 @@ def archive_fault(path: PathLike) -> str:
         return "" if whole else "its end is missing or spoilt"
 
 
-def _digest(file: BinaryIO, size: int) -> str:
-    """SHA-256 of a file's first bytes."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while size > 0:
-        block = file.read(min(size, 2**20))
-        if not block:
-            break
-        digest.update(block)
-        size -= len(block)
+def file_digest(path: PathLike, algorithm: str = "sha256", size: int | None = None) -> str:
+    """Hash of a file's bytes, or of its first ones, in hexadecimal.
+
+    Args:
+        path: the file.
+        algorithm: a name of `hashlib`.
+        size: how many bytes count; None for all.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with Path(path).open("rb") as file:
+        left = file.seek(0, 2) if size is None else size
+        file.seek(0)
+        while block := file.read(min(left, 1 << 20)):
+            digest.update(block)
+            left -= len(block)
     return digest.hexdigest()

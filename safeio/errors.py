@@ -1,7 +1,5 @@
 """The one exception that means "the user asked for something that cannot be done"."""
 
-_FROM_WORKER = "Caught UserError in DataLoader worker"
-
 
 class UserError(Exception):
     """A mistake of the user, said in one sentence.
@@ -11,7 +9,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        if message.startswith(_FROM_WORKER):
+        name = type(self).__name__
+        if message.startswith(f"Caught {name} in DataLoader worker"):
             # PyTorch re-raises a worker's exception with the worker's stack trace as its message.
-            message = message.rstrip().rpartition("UserError: ")[2]
+            message = message.rstrip().rpartition(f"{name}: ")[2]
         super().__init__(message)

@@ -157,7 +157,7 @@ def publish_json(obj: Any, fpath: PathLike) -> Any:
     """Write a JSON file unless another process was first, and return what the file holds.
 
     Two runs that start together may both find the file missing; the first to finish wins, and
-    the other goes on with the winner's content.
+    the other uses the winner's content.
     """
     target = Path(fpath)
     text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"))

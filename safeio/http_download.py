@@ -6,7 +6,6 @@ A file stands under its final name only when it is whole and has passed its chec
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,17 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from .checksums import file_digest
+from .errors import UserError
+from .locks import exclusive
+
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
 _HEADERS = {"User-Agent": "nemesis-prompts"}  # some hosts refuse urllib's own name
 _PAGE = re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE)
 
 
-class DownloadError(Exception):
+class DownloadError(UserError):
     """A file could not be had; the text is the reason alone, for a caller's sentence."""
 
 
@@ -34,9 +37,9 @@ def download(
 ) -> None:
     """Fetch a file unless `target` is there already.
 
-    The bytes are collected in a `.part` file beside it, from which an interrupted download goes
-    on, also in a later run. Where a checksum will tell, any address may go on with it;
-    otherwise each address has a part of its own. A web page instead of a file is refused.
+    The bytes are collected in a `.part` file beside it, from which an interrupted download
+    resumes, also in a later run. With a checksum, any address may resume it; otherwise each address
+    has a part of its own. A web page instead of a file is refused.
 
     Args:
         url: http, https or file.
@@ -52,8 +55,8 @@ def download(
     own = "" if checksum else f".{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     part = target.with_name(f"{target.name}{own}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_name(f".{target.name}.lock")):
+        waiting = f"Another run is downloading {target}: waiting for it"
+        with exclusive(target.with_name(f".{target.name}.lock"), waiting):
             if not target.exists():  # another run may have fetched it while this one waited
                 try:
                     _collect(part, url, target.name, attempts)
@@ -78,19 +81,10 @@ def check(path: Path, checksum: str = "", size: int | None = None) -> None:
         raise RefusedError(f"it has {found} bytes, not {size}")
     algorithm, _, expected = checksum.partition(":")
     if expected:
-        digest = digest_of(path, algorithm)
+        digest = file_digest(path, algorithm)
         if digest != expected:
             name = {"sha256": "SHA-256"}.get(algorithm, algorithm.upper())
             raise RefusedError(f"its {name} is {digest}, not {expected}")
-
-
-def digest_of(path: Path, algorithm: str) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _collect(part: Path, url: str, name: str, attempts: int) -> None:
@@ -157,18 +151,3 @@ def _chunks(response: Any) -> Iterator[bytes]:
             yield chunk
     except IncompleteRead as cut:  # only some versions of Python say so by themselves
         yield cut.partial
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time download a file; the others wait."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no fcntl; two runs at once are rare enough there
-        yield
-        return
-    # The lock ends with the file object. The empty file stays: removing it would let a third run
-    # lock a new one while the second still holds the old.
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

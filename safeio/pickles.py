@@ -1,10 +1,8 @@
-"""What a file with a pickle in it may ask of its reader, found out before it is read.
+"""Bounds on what a file with a pickle in it demands of its reader, checked before it is read.
 
 Readers that run nothing can still be kept busy for ever, or made to fill the memory: a tuple of
 tuples of tuples as a key takes years to hash, a compressed archive of a megabyte unpacks to
 terabytes, and a tensor of a few bytes says that it has a trillion elements. No weights do so.
-
-This file stands twice, in `clip` and in `dassl/utils`: neither imports the other.
 """
 
 import pickletools

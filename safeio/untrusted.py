@@ -1,4 +1,4 @@
-"""What comes from strangers: read within bounds, and shown so that it cannot pass for ours.
+"""Untrusted input: read within bounds, and escaped so that it cannot pass for our own output.
 
 A file of a few bytes can stand for gigabytes or nest deeper than Python counts, and a name can hold
 line breaks or a terminal's control codes. What is here answers with ValueError, which every reader
@@ -69,7 +69,7 @@ def shown(value: Any) -> str:
 
 
 def sentence(error: Exception | str) -> str:
-    """The text of somebody else's exception, for a place in ours: one line, and not a long one."""
+    """Another library's error message as a part of ours: one line of bounded length."""
     text = " ".join(str(error).split())
     return printable(text if len(text) <= SENTENCE else f"{text[:SENTENCE]}...")
 

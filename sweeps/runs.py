@@ -4,13 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode, identifying_settings, load_config
 from dassl.engine import clear_run, finished_run
@@ -18,6 +16,7 @@ from dassl.engine.folder_check import FolderState, OtherRun, folder_state
 from dassl.utils import load_last_common
 from dassl.utils.checkpoint import POINTER
 from safeio.errors import UserError
+from safeio.locks import try_exclusive
 
 LOCKS = ".locks"
 _RUN_FOLDER = re.compile(r"-([0-9a-f]{10})$")
@@ -148,27 +147,9 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
                 yield from _walk(entry, f"{prefix}{entry.name}/")
 
 
-@contextmanager
-def locked(run: Run) -> Iterator[bool]:
-    """Hold a run for this process alone; False when another one has it.
-
-    A process that dies lets go of it. Where the file system has no locks, nothing is held.
-    """
-    folder = run.output / LOCKS
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(folder / f"{run.digest[:10]}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    except NotImplementedError:
-        yield True
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+def locked(run: Run) -> AbstractContextManager[bool]:
+    """Hold a run for this process alone; False when another one has it."""
+    return try_exclusive(run.output / LOCKS / f"{run.digest[:10]}.lock")
 
 
 def tidy(run: Run, state: State) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import train
 from dassl.data import DataManager
-from dassl.data.images import find_broken, read_image
+from dassl.data.broken_images import find_broken
+from dassl.data.images import read_image
 from dassl.engine import build_trainer
 from safeio.checksums import read_sealed
 from safeio.errors import UserError

@@ -15,8 +15,9 @@ from torchvision.transforms import InterpolationMode
 
 from dassl.config import CfgNode, get_cfg_default
 from dassl.data import DataManager, DatasetWrapper, build_data_loader
-from dassl.data.data_manager import read_image, set_loader_epoch
+from dassl.data.data_manager import set_loader_epoch
 from dassl.data.datasets import Datum
+from dassl.data.images import read_image
 from dassl.data.samplers import SeededIndex, build_sampler
 from dassl.data.transforms import AVAI_CHOICES, build_transform
 from dassl.data.transforms.custom import ToNormalizedTensor

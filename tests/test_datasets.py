@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 import datasets  # noqa: F401  (registers)
+import trainers  # noqa: F401  (declares the settings that configs name)
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset, build_dataset
 from dassl.data.datasets.split_dataset import SPLIT_SEED

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from dassl.data.data_manager import read_image
 from dassl.data.datasets import Source
-from dassl.data.datasets.missing import refuse_missing
+from dassl.data.datasets.source import refuse_missing
+from dassl.data.images import read_image
 from safeio.errors import UserError
 from tests.miniatures import MINIATURES, build, image, text
 from tests.test_datasets import WITH_SPLIT_FILE, load, parts_of

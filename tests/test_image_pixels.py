@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from dassl.data.images import find_broken, read_image
+from dassl.data.broken_images import find_broken
+from dassl.data.images import read_image
 from dassl.data.pixels import to_rgb
 from safeio.errors import UserError
 

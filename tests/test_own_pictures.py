@@ -17,8 +17,9 @@ import predict
 import train
 from analysis.image_files import find_images, unused_files
 from dassl.data import DatasetWrapper, image_kinds
+from dassl.data.broken_images import find_broken
 from dassl.data.datasets import Datum, list_images
-from dassl.data.images import find_broken, read_image
+from dassl.data.images import read_image
 from dassl.engine import build_trainer
 from safeio.errors import UserError
 from tests.dassl_toy import make_images, registered, toy_config

@@ -28,11 +28,10 @@ from tqdm import tqdm
 from analysis.corruption.corruption import REPLACE, RESCALE, Corruption, corrupt, unit_noise
 from analysis.corruption.prompt_evaluation import PromptEvaluator
 from analysis.results import method_of
-from clip.download import sha256_of
 from dassl.engine import finished_run
 from dassl.engine.keeper import choose_checkpoint
 from dassl.utils import package_versions
-from safeio.checksums import DamagedFile, read_sealed, write_sealed
+from safeio.checksums import DamagedFile, file_digest, read_sealed, write_sealed
 from safeio.errors import UserError
 from safeio.files import PathLike
 from trainers.core.open_run import open_run
@@ -273,4 +272,4 @@ class Subject:
 def _digest_of(checkpoint: Path) -> str:
     if not checkpoint.is_file():
         raise UserError(f'No checkpoint at "{checkpoint}"')
-    return sha256_of(checkpoint)
+    return file_digest(checkpoint)

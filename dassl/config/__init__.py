@@ -4,11 +4,12 @@ from .defaults import clean_cfg, complete_config, declare_config, get_cfg_defaul
 from .hints import declare_aliases
 from .identity import NOT_IDENTITY, identifying_settings
 from .loading import load_config
-from .node import CfgNode, to_dict
+from .node import CfgNode, Config, to_dict
 
 __all__ = [
     "NOT_IDENTITY",
     "CfgNode",
+    "Config",
     "clean_cfg",
     "complete_config",
     "declare_aliases",

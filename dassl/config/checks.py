@@ -6,6 +6,7 @@ from safeio.errors import UserError
 from safeio.untrusted import shown
 
 from ..utils.names import check_availability
+from .node import Config
 
 _MINIMUM = {
     "DATALOADER.NUM_WORKERS": 0,
@@ -29,13 +30,13 @@ _CHOICES = {
 }
 
 
-def _get(cfg: Any, path: str) -> Any:
+def _get(cfg: Config, path: str) -> Any:
     for name in path.split("."):
         cfg = cfg[name]
     return cfg
 
 
-def check_values(cfg: Any) -> None:
+def check_values(cfg: Config) -> None:
     """Refuse impossible values.
 
     Raises:

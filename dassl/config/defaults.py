@@ -4,12 +4,12 @@ import copy
 from functools import lru_cache
 from typing import Any
 
-from .node import CfgNode, to_dict
+from .node import CfgNode, Config, to_dict
 
 _GENERAL: dict[str, Any] = {
     "VERSION": 1,
     "OUTPUT_DIR": "./output",
-    "RESUME": "",  # folder of an earlier run to go on with
+    "RESUME": "",  # folder of an earlier run to resume
     "SEED": -1,  # negative: a different run each time
     "DEVICE": "auto",  # auto, cpu, cuda, cuda:N, mps
     "USE_CUDA": True,  # False forces the CPU
@@ -167,7 +167,7 @@ def get_cfg_default() -> CfgNode:
     return cfg
 
 
-def complete_config(cfg: Any) -> Any:
+def complete_config(cfg: Config) -> Config:
     """Return a configuration with every key that the engine and the trainers read.
 
     Args:
@@ -208,7 +208,7 @@ def plain_defaults() -> dict[str, Any]:
     return to_dict(get_cfg_default())
 
 
-def clean_cfg(cfg: Any, trainer: str) -> None:
+def clean_cfg(cfg: Config, trainer: str) -> None:
     """Remove the groups of all trainers but the given one, in place.
 
     Args:

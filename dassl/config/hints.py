@@ -24,7 +24,7 @@ def declare_aliases(aliases: Mapping[str, str]) -> None:
     _aliases.update({_plain(path): known for path, known in aliases.items()})
 
 
-def hint(path: str, cfg: Any) -> str:
+def hint(path: str, cfg: YacsNode) -> str:
     """The end of the sentence about an unknown key.
 
     Args:
@@ -98,7 +98,7 @@ def _ratio(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one, other).ratio()
 
 
-def _about_group(path: str, cfg: Any) -> str:
+def _about_group(path: str, cfg: YacsNode) -> str:
     """The keys beside an unknown one, or that its trainer's group is not declared."""
     group, node = "", cfg
     for name in path.split(".")[:-1]:

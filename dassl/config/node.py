@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from yacs.config import CfgNode as YacsNode
@@ -20,6 +20,8 @@ BASE_KEY = "_BASE_"
 MAX_BASES = 20
 LONGEST_NUMBER = 1 << 10  # bits; Python would refuse to print much longer ones
 LONGEST_LITERAL = 1 << 16  # characters; a longer text stays a text
+
+Config: TypeAlias = YacsNode  # what functions take: our CfgNode, or that of other code
 
 
 class CfgNode(YacsNode):

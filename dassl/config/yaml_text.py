@@ -1,4 +1,4 @@
-"""YAML from strangers: no objects, no expansion without end, no hidden work.
+"""YAML from untrusted sources: no objects, no expansion without end, no hidden work.
 
 Aliases let a few lines stand for billions of values, and a scalar of a megabyte of digits takes
 hours to become a number; both are refused before anything is built.
@@ -24,43 +24,27 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._count = 0
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # values below each finished node, aliases expanded
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a value; as many as there may be."""
-        self._count += 1
-        if self._count > MAX_VALUES:
-            raise ValueError(f"it holds more than {MAX_VALUES:,} values")
-        return super().compose_node(parent, index)
-
-    def get_single_data(self) -> Any:
-        """The document's content."""
-        node = self.get_single_node()
-        if node is None:
-            return None
-        _check(node, {}, 0)
-        return self.construct_document(node)
-
-
-def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
-    """Count the values below a node, those behind aliases each time that they are named."""
-    if id(node) in sizes:
-        if not sizes[id(node)]:
+        """Compose a value and check its depth and size."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > MAX_DEPTH + 1:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if not is_alias:
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in _children(node))
+        elif id(node) not in self._sizes:
             raise ValueError("an alias names what it stands in")
-        return sizes[id(node)]
-    if depth > MAX_DEPTH:
-        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-    sizes[id(node)] = 0
-    size = 1
-    for child in _children(node):
-        size += _check(child, sizes, depth + 1)
-        if size > MAX_VALUES:
-            raise ValueError(f"its aliases stand for more than {MAX_VALUES:,} values")
-    sizes[id(node)] = size
-    return size
+        if self._sizes[id(node)] > MAX_VALUES:
+            raise ValueError(f"it stands for more than {MAX_VALUES:,} values")
+        return node
 
 
-def _children(node: yaml.Node) -> list[yaml.Node]:
+def _children(node: Any) -> list[Any]:
     if isinstance(node, yaml.MappingNode):
         return [part for pair in node.value for part in pair]
     if isinstance(node, yaml.SequenceNode):
@@ -80,16 +64,11 @@ def parse_yaml(text: str) -> Any:
         ValueError: it goes beyond the bounds at the top of this file.
         yaml.YAMLError: it is no YAML, or names objects.
     """
-    loader = None
     try:
-        loader = _Loader(text)
-        return loader.get_single_data()
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError):
         raise
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     except _FAULTS as error:
         raise ValueError(f"a value does not fit its tag ({error})") from error
-    finally:
-        if loader is not None:
-            loader.dispose()

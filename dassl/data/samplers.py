@@ -8,7 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Sampler
@@ -100,7 +100,9 @@ class RandomSampler(EpochSampler):
 
 
 class _GroupSampler(EpochSampler):
-    """Draws batches of n_groups groups (domains or classes) with n_ins images of each."""
+    """Draws batches of n_groups groups with n_ins images of each; subclasses name the groups."""
+
+    groups_are: Literal["label", "domain"]
 
     def __init__(
         self, data_source: Sequence[Datum], seed: int, batch_size: int, n_groups: int, n_ins: int
@@ -108,7 +110,7 @@ class _GroupSampler(EpochSampler):
         super().__init__(data_source, seed)
         self.groups: dict[int, list[int]] = defaultdict(list)
         for index, item in enumerate(data_source):
-            self.groups[self.group_of(item)].append(index)
+            self.groups[getattr(item, self.groups_are)].append(index)
         if n_ins > batch_size:
             raise UserError(
                 f"DATALOADER.TRAIN_X.N_INS is {n_ins}, more than the batch of {batch_size} images"
@@ -123,9 +125,6 @@ class _GroupSampler(EpochSampler):
             )
         self.n_groups = n_groups
         self.n_ins = batch_size // n_groups
-
-    def group_of(self, item: Datum) -> int:
-        raise NotImplementedError
 
     def choose(self, open_groups: list[int], rng: Random) -> list[int]:
         return rng.sample(open_groups, self.n_groups)
@@ -153,9 +152,7 @@ class _GroupSampler(EpochSampler):
 class RandomDomainSampler(_GroupSampler):
     """Batches of N_DOMAIN random domains with equally many images of each."""
 
-    def group_of(self, item: Datum) -> int:
-        """Return the image's domain."""
-        return item.domain
+    groups_are = "domain"
 
 
 class SeqDomainSampler(RandomDomainSampler):
@@ -169,9 +166,7 @@ class SeqDomainSampler(RandomDomainSampler):
 class RandomClassSampler(_GroupSampler):
     """Batches of random classes with N_INS images of each."""
 
-    def group_of(self, item: Datum) -> int:
-        """Return the image's label."""
-        return item.label
+    groups_are = "label"
 
 
 def build_sampler(
@@ -197,20 +192,19 @@ def build_sampler(
         UserError: an unknown name, or a batch that cannot be divided.
     """
     seed = cfg.SEED if cfg is not None else -1
-    if sampler_type == "SequentialSampler":
-        return SequentialSampler(data_source, seed)
-    if sampler_type == "RandomSampler":
-        return RandomSampler(data_source, seed)
-    if sampler_type == "RandomDomainSampler":
-        return RandomDomainSampler(data_source, seed, batch_size, n_domain, 0)
-    if sampler_type == "SeqDomainSampler":
-        return SeqDomainSampler(data_source, seed, batch_size, 0, 0)
-    if sampler_type == "RandomClassSampler":
-        return RandomClassSampler(data_source, seed, batch_size, 0, n_ins)
-    raise UserError(
-        f'The sampler "{sampler_type}" is unknown; accepted: RandomSampler, SequentialSampler, '
-        "RandomDomainSampler, SeqDomainSampler, RandomClassSampler"
-    )
+    plain = {"RandomSampler": RandomSampler, "SequentialSampler": SequentialSampler}
+    grouped: dict[str, tuple[type[_GroupSampler], int, int]] = {
+        "RandomDomainSampler": (RandomDomainSampler, n_domain, 0),
+        "SeqDomainSampler": (SeqDomainSampler, 0, 0),
+        "RandomClassSampler": (RandomClassSampler, 0, n_ins),
+    }
+    if sampler_type in plain:
+        return plain[sampler_type](data_source, seed)
+    if sampler_type not in grouped:
+        accepted = ", ".join([*plain, *grouped])
+        raise UserError(f'The sampler "{sampler_type}" is unknown; accepted: {accepted}')
+    sampler, n_groups, n_ins = grouped[sampler_type]
+    return sampler(data_source, seed, batch_size, n_groups, n_ins)
 
 
 def skip_batches(loader: Any, count: int) -> bool:

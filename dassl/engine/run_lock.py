@@ -2,18 +2,16 @@
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from safeio.errors import UserError
 from safeio.files import PathLike, read_json, write_json
+from safeio.locks import try_exclusive
 
 from ..utils.checkpoint import POINTER
 
@@ -37,40 +35,22 @@ def run_folder(directory: PathLike) -> Iterator[None]:
         UserError: another process has it; says which, where and since when.
     """
     folder = Path(directory)
-    lock = _acquire(folder)
-    try:
-        _remove_unfinished(folder)
-        if lock is not None:
-            host, since = socket.gethostname(), datetime.now().astimezone()
-            holder = {"host": host, "pid": os.getpid(), "since": since.isoformat(" ", "seconds")}
-            write_json(holder, folder / HOLDER)
-        yield
-    finally:
-        if lock is not None:
-            with suppress(OSError):  # such as a disk that is no longer there
-                (folder / HOLDER).unlink(missing_ok=True)
-            lock.release()
-
-
-def _acquire(folder: Path) -> FileLock | None:
-    # The thread that lets go need not be the one that took it.
-    lock = FileLock(str(folder / LOCK), thread_local=False)
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            lock.acquire(timeout=0)
-            return lock
-        except Timeout:
+    with ExitStack() as stack:
+        end = time.monotonic() + PATIENCE
+        while not stack.enter_context(try_exclusive(folder / LOCK)):
             holder = _holder(folder)
             if not _has_died(holder) or time.monotonic() > end:
-                raise UserError(_refusal(folder, holder)) from None
+                raise UserError(_refusal(folder, holder))
             time.sleep(0.1)
-        except (NotImplementedError, OSError) as error:
-            print(
-                f"Warning: {folder} cannot be locked against a second run ({error})",
-                file=sys.stderr,
-            )
-            return None
+        _remove_unfinished(folder)
+        host, since = socket.gethostname(), datetime.now().astimezone()
+        holder = {"host": host, "pid": os.getpid(), "since": since.isoformat(" ", "seconds")}
+        try:
+            write_json(holder, folder / HOLDER)
+            yield
+        finally:
+            with suppress(OSError):  # such as a disk that is no longer there
+                (folder / HOLDER).unlink(missing_ok=True)
 
 
 def _holder(folder: Path) -> dict[str, Any]:
@@ -84,7 +64,7 @@ def _holder(folder: Path) -> dict[str, Any]:
 def _has_died(holder: dict[str, Any]) -> bool:
     """Whether the process is known to have ended, so that its lock is about to be free."""
     pid = holder.get("pid")
-    if os.name != "posix":  # where signal 0 would not be harmless
+    if os.name != "posix":  # where signal 0 ends the process
         return False
     if holder.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
         return False

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from ..config import Config
 from ..utils import Registry
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
-def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
+def build_evaluator(cfg: Config, **kwargs: Any) -> Any:
     """Create the evaluator that `cfg.TEST.EVALUATOR` names.
 
     Raises:

@@ -12,6 +12,7 @@ from torch import Tensor
 from safeio.errors import UserError
 from safeio.files import write_json
 
+from ..config import Config
 from .build import EVALUATOR_REGISTRY
 from .matrix_picture import draw_matrix
 from .measures import ClassCounts, calibration_error, confidences, confusion_matrix
@@ -21,7 +22,7 @@ from .tables import save_class_table, save_matrix_table
 class EvaluatorBase:
     """Collects a model's outputs batch by batch; subclasses say what comes out."""
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
 
     def reset(self) -> None:
@@ -46,7 +47,9 @@ class Classification(EvaluatorBase):
         lab2cname: label -> class name, for the per-class table.
     """
 
-    def __init__(self, cfg: Any, lab2cname: Mapping[int, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, cfg: Config, lab2cname: Mapping[int, str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(cfg)
         self._lab2cname = dict(lab2cname or {})
         self.reset()

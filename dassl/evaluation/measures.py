@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-CALIBRATION_BINS = 15
+BINS = 15
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,15 @@ def confidences(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch"
     return logits.float().softmax(dim=1).amax(dim=1)
 
 
-def calibration_error(
-    confidence: Float[Tensor, "n"], correct: Bool[Tensor, "n"], bins: int = CALIBRATION_BINS
-) -> float:
+def calibration_error(confidence: Float[Tensor, "n"], correct: Bool[Tensor, "n"]) -> float:
     """Expected calibration error: sum over the bins of n_b / n |accuracy_b - confidence_b|.
 
-    Bin b of `bins` holds the confidences in ((b - 1) / bins, b / bins]. Guo et al., On Calibration
-    of Modern Neural Networks, ICML 2017, eq. 3.
+    Bin b of B = `BINS` holds the confidences in ((b - 1) / B, b / B]. Guo et al., On Calibration of
+    Modern Neural Networks, ICML 2017, eq. 3.
     """
-    inner = torch.arange(1, bins, dtype=confidence.dtype) / bins
+    inner = torch.arange(1, BINS, dtype=confidence.dtype) / BINS
     index = torch.bucketize(confidence, inner)
     # n_b |accuracy_b - confidence_b| is the sum of the bin's gaps, whatever n_b is.
-    gaps = torch.zeros(bins, dtype=torch.float64)
+    gaps = torch.zeros(BINS, dtype=torch.float64)
     gaps.index_add_(0, index, correct.double() - confidence.double())
     return 100.0 * gaps.abs().sum().item() / len(confidence)

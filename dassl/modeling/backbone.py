@@ -1,11 +1,13 @@
 """Image towers by name: torchvision's ResNets without their last layer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torchvision
 from torch import Tensor, nn
 
 from ..utils import Registry
+from .build import builder
 
 BACKBONE_REGISTRY = Registry("BACKBONE")
 
@@ -34,48 +36,19 @@ class _ResNet(Backbone):
         return self.network(x)
 
 
-@BACKBONE_REGISTRY.register()
-def resnet18(pretrained: bool = True, **kwargs: Any) -> Backbone:
-    """ResNet-18; `pretrained` downloads torchvision's ImageNet weights."""
-    return _ResNet("resnet18", pretrained)
+def _register(name: str) -> Callable[..., Backbone]:
+    def build(pretrained: bool = True, **kwargs: Any) -> Backbone:
+        """A ResNet of torchvision; `pretrained` downloads its ImageNet weights."""
+        return _ResNet(name, pretrained)
+
+    build.__name__ = build.__qualname__ = name
+    return BACKBONE_REGISTRY.register(build)
 
 
-@BACKBONE_REGISTRY.register()
-def resnet34(pretrained: bool = True, **kwargs: Any) -> Backbone:
-    """ResNet-34; see `resnet18`."""
-    return _ResNet("resnet34", pretrained)
+resnet18 = _register("resnet18")
+resnet34 = _register("resnet34")
+resnet50 = _register("resnet50")
+resnet101 = _register("resnet101")
+resnet152 = _register("resnet152")
 
-
-@BACKBONE_REGISTRY.register()
-def resnet50(pretrained: bool = True, **kwargs: Any) -> Backbone:
-    """ResNet-50; see `resnet18`."""
-    return _ResNet("resnet50", pretrained)
-
-
-@BACKBONE_REGISTRY.register()
-def resnet101(pretrained: bool = True, **kwargs: Any) -> Backbone:
-    """ResNet-101; see `resnet18`."""
-    return _ResNet("resnet101", pretrained)
-
-
-@BACKBONE_REGISTRY.register()
-def resnet152(pretrained: bool = True, **kwargs: Any) -> Backbone:
-    """ResNet-152; see `resnet18`."""
-    return _ResNet("resnet152", pretrained)
-
-
-def build_backbone(name: str, verbose: bool = True, **kwargs: Any) -> Any:
-    """Create a backbone.
-
-    Args:
-        name: as registered.
-        verbose: print it.
-        **kwargs: for the backbone, such as `pretrained`.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    backbone = BACKBONE_REGISTRY.get(name)
-    if verbose:
-        print(f"Backbone: {name}")
-    return backbone(**kwargs)
+build_backbone = builder(BACKBONE_REGISTRY, "Backbone")

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..utils import Registry, check_availability
+from .build import builder
 
 HEAD_REGISTRY = Registry("HEAD")
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
@@ -54,18 +55,4 @@ def mlp(**kwargs: Any) -> MLP:
     return MLP(**{name: value for name, value in kwargs.items() if name in names})
 
 
-def build_head(name: str, verbose: bool = True, **kwargs: Any) -> Any:
-    """Create a head.
-
-    Args:
-        name: as registered.
-        verbose: print it.
-        **kwargs: for the head, such as `in_features` and `hidden_layers`.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    head = HEAD_REGISTRY.get(name)
-    if verbose:
-        print(f"Head: {name}")
-    return head(**kwargs)
+build_head = builder(HEAD_REGISTRY, "Head")

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from safeio.errors import UserError
 
+from ..config import Config
 from ..utils import check_availability
 from .warmup import ConstantWarmupScheduler, LinearWarmupScheduler
 
@@ -32,7 +33,7 @@ AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 Factor = Callable[[int], float]
 
 
-def _factor(optim_cfg: Any) -> Factor:
+def _factor(optim_cfg: Config) -> Factor:
     """Return f: epoch -> fraction of the learning rate, without warm-up."""
     steps = optim_cfg.STEPSIZE
     gamma: float = optim_cfg.GAMMA
@@ -130,7 +131,7 @@ class WarmupScheduler(LRScheduler):
             group["lr"] = rate
 
 
-def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> WarmupScheduler:
+def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Config) -> WarmupScheduler:
     """Create the schedule that `optim_cfg` (cfg.OPTIM) describes.
 
     Args:

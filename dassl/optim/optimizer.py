@@ -8,13 +8,14 @@ from torch import nn
 
 from safeio.errors import UserError
 
+from ..config import Config
 from ..utils import check_availability
 
 AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
 
 def build_optimizer(
-    model: nn.Module | Iterable[Any], optim_cfg: Any, param_groups: Iterable[Any] | None = None
+    model: nn.Module | Iterable[Any], optim_cfg: Config, param_groups: Iterable[Any] | None = None
 ) -> torch.optim.Optimizer:
     """Create the optimiser that `optim_cfg` (cfg.OPTIM) describes.
 
@@ -57,7 +58,7 @@ def build_optimizer(
     return classes[optim_cfg.NAME](params, betas=betas, **common)
 
 
-def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
+def _staged_groups(model: Any, optim_cfg: Config) -> list[dict[str, Any]]:
     if not isinstance(model, nn.Module):
         raise UserError("OPTIM.STAGED_LR needs a module whose layers have names")
     new_layers = optim_cfg.NEW_LAYERS

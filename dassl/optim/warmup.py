@@ -64,16 +64,7 @@ class _BaseWarmupScheduler(LRScheduler):
 
 
 class ConstantWarmupScheduler(_BaseWarmupScheduler):
-    """A constant rate during the warm-up.
-
-    Args:
-        optimizer: see the base class.
-        successor: see the base class.
-        warmup_epoch: see the base class.
-        cons_lr: the rate during the warm-up.
-        last_epoch: see the base class.
-        verbose: see the base class.
-    """
+    """A constant rate, `cons_lr`, during the warm-up; the rest is as in the base class."""
 
     def __init__(
         self,
@@ -81,11 +72,11 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
         successor: LRScheduler,
         warmup_epoch: int,
         cons_lr: float,
-        last_epoch: int = -1,
-        verbose: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         self.cons_lr = cons_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+        super().__init__(optimizer, successor, warmup_epoch, *args, **kwargs)
 
     def warmup_lr(self, base_lr: float) -> float:
         """The constant."""
@@ -93,16 +84,7 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
 
 
 class LinearWarmupScheduler(_BaseWarmupScheduler):
-    """A rate that grows linearly to the full one during the warm-up.
-
-    Args:
-        optimizer: see the base class.
-        successor: see the base class.
-        warmup_epoch: see the base class.
-        min_lr: the rate in the first epoch.
-        last_epoch: see the base class.
-        verbose: see the base class.
-    """
+    """`min_lr` in the first epoch, then a linear rise; the rest is as in the base class."""
 
     def __init__(
         self,
@@ -110,11 +92,11 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         successor: LRScheduler,
         warmup_epoch: int,
         min_lr: float,
-        last_epoch: int = -1,
-        verbose: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         self.min_lr = min_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+        super().__init__(optimizer, successor, warmup_epoch, *args, **kwargs)
 
     def warmup_lr(self, base_lr: float) -> float:
         """`min_lr` in the first epoch, then the share of the warm-up that is done."""

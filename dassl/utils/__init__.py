@@ -12,10 +12,7 @@ from safeio.files import check_isfile, listdir_nohidden, mkdir_if_missing, read_
 
 from .command_line import Parser, exit_code, refused_by_system
 from .fetching import download_url
-from .logger import (
-    Logger,
-    setup_logger,
-)
+from .logger import Logger, setup_logger
 from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
 from .pairs import PairsParser
 from .process_cache import file_state, keep_loaded, kept
@@ -30,22 +27,11 @@ if TYPE_CHECKING:
         restore_random_states,
         save_checkpoint,
     )
-    from .meters import (
-        AverageMeter,
-        MetricMeter,
-    )
+    from .environment import choose_device, collect_env_info, package_versions
+    from .meters import AverageMeter, MetricMeter
     from .newest_valid import load_last_common, load_last_good, resume_from_checkpoint
-    from .tools import (
-        choose_device,
-        collect_env_info,
-        collector_paused,
-        generator_states,
-        isolated_rng,
-        package_versions,
-        read_image,
-        set_generator_states,
-        set_random_seed,
-    )
+    from .seeding import generator_states, isolated_rng, set_generator_states, set_random_seed
+    from .tools import read_image
     from .torchtools import (
         adjust_learning_rate,
         count_num_param,
@@ -68,7 +54,6 @@ __all__ = [
     "check_isfile",
     "choose_device",
     "collect_env_info",
-    "collector_paused",
     "count_num_param",
     "download_url",
     "exit_code",
@@ -104,7 +89,9 @@ __all__ = [
     "write_json",
 ]
 
-_NEED_TORCH = ("checkpoint", "meters", "newest_valid", "tools", "torchtools")
+_NEED_TORCH = (
+    *("checkpoint", "environment", "meters", "newest_valid", "seeding", "tools", "torchtools"),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -41,12 +41,12 @@ class AverageMeter:
         self._pending.append((val.detach() if isinstance(val, torch.Tensor) else val, n))
 
     def state(self) -> list[float]:
-        """What `set_state` needs to go on with this average, as plain numbers."""
+        """The state for `set_state`, as plain numbers."""
         self._fold()
         return [self._val, self._avg, self._sum, self.count]
 
     def set_state(self, state: Sequence[float]) -> None:
-        """Go on where another meter was."""
+        """Continue another meter's average."""
         self.reset()
         self._val, self._avg, self._sum = state[:3]
         self.count = int(state[3])
@@ -115,7 +115,7 @@ class MetricMeter:
         return {name: meter.state() for name, meter in self.meters.items()}
 
     def set_state(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Go on where another set of meters was."""
+        """Continue another set of meters."""
         self.meters.clear()
         for name, values in state.items():
             self.meters[name].set_state(values)

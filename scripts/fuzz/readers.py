@@ -37,7 +37,7 @@ from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint, restore_random_states
 from dassl.utils.checkpoint import load_state
 from datasets.own_images import read_table
-from safeio.archives import ArchiveError, Budget, extract
+from safeio.archives import Budget, extract
 from safeio.checksums import write_sealed
 from safeio.errors import UserError
 from sweeps.grid import make_runs
@@ -48,8 +48,6 @@ from trainers.core.open_run import trained_classnames
 
 from . import seeds
 
-# Expected exceptions, whose message is one sentence for the user.
-CLEAN = (UserError, ArchiveError)
 LONGEST_SENTENCE = 4000
 
 
@@ -87,7 +85,7 @@ def answer(reader: Reader, data: bytes, folder: Path) -> str | None:
     path.write_bytes(data)
     try:
         reader.read(path)
-    except CLEAN as error:
+    except UserError as error:
         sentence = str(error)
         if not sentence or len(sentence) > LONGEST_SENTENCE:
             raise ValueError(f"the message has {len(sentence)} characters") from error

@@ -16,7 +16,7 @@ from clip.clip import tokenize
 from clip.config import canonical_name
 from clip.model import CLIP
 from clip.prompt_layout import clean_classname
-from clip.simple_tokenizer import tokenizer
+from clip.simple_tokenizer import START, tokenizer
 from safeio.untrusted import sentence, shown
 
 from .prompt_learner import CLASSNAME_BUFFERS
@@ -113,7 +113,7 @@ def _same_embedding(weights: Mapping[str, Any], model: CLIP) -> bool:
     prefix = weights.get(PREFIX)
     if not isinstance(prefix, Tensor) or prefix.dim() != 3 or not prefix.numel():
         return True
-    start = model.token_embedding.weight[tokenizer().encoder["<|startoftext|>"]].detach().cpu()
+    start = model.token_embedding.weight[tokenizer().encoder[START]].detach().cpu()
     saved = prefix[0, 0].float()
     return saved.shape == start.shape and bool(torch.allclose(saved, start.float(), atol=1e-3))
 

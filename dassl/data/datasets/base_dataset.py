@@ -2,9 +2,9 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safeio.archives import ArchiveError, extract
 from safeio.errors import UserError
@@ -90,6 +90,14 @@ class Datum:
 
     def __repr__(self) -> str:
         return f"Datum(impath={self._impath!r}, label={self._label}, classname={self._classname!r})"
+
+
+def group_by(index: Literal["label", "domain"], items: Iterable[Datum]) -> dict[int, list[Datum]]:
+    """Group images by label or domain, in order of first appearance."""
+    groups: defaultdict[int, list[Datum]] = defaultdict(list)
+    for item in items:
+        groups[getattr(item, index)].append(item)
+    return groups
 
 
 class DatasetBase:
@@ -252,14 +260,8 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
         """Group images by label, in order of first appearance."""
-        groups: defaultdict[int, list[Datum]] = defaultdict(list)
-        for item in data_source:
-            groups[item.label].append(item)
-        return groups
+        return group_by("label", data_source)
 
     def split_dataset_by_domain(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
         """Group images by domain, in order of first appearance."""
-        groups: defaultdict[int, list[Datum]] = defaultdict(list)
-        for item in data_source:
-            groups[item.domain].append(item)
-        return groups
+        return group_by("domain", data_source)

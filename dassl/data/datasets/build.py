@@ -1,14 +1,18 @@
 """Finding datasets by name."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ...utils import Registry, collector_paused
+from ...config import Config
+from ...utils import Registry
 
 DATASET_REGISTRY = Registry("DATASET")
 _PARTS = ("train_x", "train_u", "val", "test")
 
 
-def build_dataset(cfg: Any) -> Any:
+def build_dataset(cfg: Config) -> Any:
     """Create the dataset that `cfg.DATASET.NAME` names.
 
     Raises:
@@ -18,13 +22,25 @@ def build_dataset(cfg: Any) -> Any:
     dataset_class = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
         print(f"Loading dataset: {cfg.DATASET.NAME}")
-    with collector_paused():  # ImageNet's million images take a third of the time
+    with _collector_paused():  # ImageNet's million images take a third of the time
         dataset = dataset_class(cfg)
     _check_domains(cfg, dataset)
     return dataset
 
 
-def _check_domains(cfg: Any, dataset: Any) -> None:
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python's collector of cycles from searching a million new objects again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _check_domains(cfg: Config, dataset: Any) -> None:
     """Refuse domains that a dataset does not have, also where its own class does not look.
 
     Raises:

@@ -1,9 +1,8 @@
 """A task that is given by the names of its classes alone."""
 
-from typing import Any
-
 from safeio.errors import UserError
 
+from ...config import Config
 from .base_dataset import DatasetBase
 from .build import DATASET_REGISTRY
 
@@ -19,7 +18,7 @@ class ClassNames(DatasetBase):
         UserError: there are no names.
     """
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Config) -> None:
         super().__init__()
         names = list(cfg.DATASET.CLASSNAMES)
         if not names:

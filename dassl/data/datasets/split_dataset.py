@@ -10,13 +10,13 @@ from safeio.checksums import DamagedFile, read_sealed, write_sealed
 from safeio.errors import UserError
 from safeio.untrusted import sentence, shown
 
+from ...config import Config
 from ...utils import file_state, isolated_rng, kept
 from .base_dataset import DatasetBase, Datum
 from .class_checks import check_classes, warn_of_numbers
 from .coop_fewshot import compare_draw
-from .missing import needed_paths, refuse_missing
 from .overlaps import Overlaps, describe, find_overlaps, path_keys
-from .source import Source
+from .source import Source, needed_paths, refuse_missing
 from .splits import (
     Split,
     entries_digest,
@@ -57,7 +57,7 @@ class SplitDataset(DatasetBase):
     sources: tuple[Source, ...] = ()
     max_val_shots = 4
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Config) -> None:
         """Load the dataset.
 
         Raises:

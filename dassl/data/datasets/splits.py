@@ -5,7 +5,6 @@ import json
 import math
 import os
 import random
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safeio.errors import UserError
 from safeio.files import publish_json, read_json
 from safeio.untrusted import shown
 
-from .base_dataset import Datum
+from .base_dataset import Datum, group_by
 from .paths import safe_join
 
 _SEPARATOR = os.sep
@@ -141,13 +140,6 @@ def save_split(split: Split, filepath: Path, directory: Path) -> Split:
     return {part: read_items(kept[part], directory, filepath) for part in PARTS}
 
 
-def _by_label(items: Sequence[Datum]) -> dict[int, list[Datum]]:
-    groups: defaultdict[int, list[Datum]] = defaultdict(list)
-    for item in items:
-        groups[item.label].append(item)
-    return groups
-
-
 def split_trainval(
     trainval: Sequence[Datum], p_val: float = 0.2, rng: Any = random
 ) -> tuple[list[Datum], list[Datum]]:
@@ -166,7 +158,7 @@ def split_trainval(
     """
     train: list[Datum] = []
     val: list[Datum] = []
-    for items in _by_label(trainval).values():
+    for items in group_by("label", trainval).values():
         count = round(len(items) * p_val)
         if count < 1:
             raise UserError(
@@ -186,25 +178,17 @@ def split_lists(trainval: Sequence[Datum], test: Sequence[Datum]) -> Split:
     return {"train": train, "val": val, "test": list(test)}
 
 
-def split_all(
-    items: Sequence[Datum], p_train: float = 0.5, p_val: float = 0.2, rng: Any = random
-) -> Split:
-    """Cut each class into train, val and test after shuffling it.
-
-    Args:
-        items: all images.
-        p_train: fraction of each class for training (rounded).
-        p_val: fraction for validation (rounded); the rest is for the test.
-        rng: the generator; Python's global one by default.
+def split_all(items: Sequence[Datum]) -> Split:
+    """Shuffle each class and cut it: 50% for training, 20% for validation, the rest for the test.
 
     Raises:
         UserError: a class is too small for three parts.
     """
     split: Split = {part: [] for part in PARTS}
-    for group in _by_label(items).values():
+    for group in group_by("label", items).values():
         order = list(group)
-        rng.shuffle(order)
-        n_train, n_val = round(len(order) * p_train), round(len(order) * p_val)
+        random.shuffle(order)
+        n_train, n_val = round(len(order) * 0.5), round(len(order) * 0.2)
         if min(n_train, n_val, len(order) - n_train - n_val) < 1:
             raise UserError(
                 f'The class "{group[0].classname}" has {len(group)} images, too few for a '

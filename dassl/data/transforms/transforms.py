@@ -8,6 +8,7 @@ from torchvision.transforms import InterpolationMode
 
 from safeio.errors import UserError
 
+from ...config import Config
 from ...utils import check_availability
 from .bounded import CentreOfStrip, RandomCrop, Resize
 from .custom import (
@@ -51,7 +52,7 @@ _POLICIES = {
 }
 
 
-def interpolation_mode(cfg: Any) -> InterpolationMode:
+def interpolation_mode(cfg: Config) -> InterpolationMode:
     """Return the interpolation that the configuration names.
 
     Raises:
@@ -62,7 +63,7 @@ def interpolation_mode(cfg: Any) -> InterpolationMode:
 
 
 def build_transform(
-    cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None
+    cfg: Config, is_train: bool = True, choices: Sequence[str] | None = None
 ) -> Callable[[Any], Any] | None:
     """Build the transform from a PIL image to a tensor (3, H, W).
 
@@ -94,14 +95,14 @@ def build_transform(
     return T.Compose(steps)
 
 
-def to_tensor(cfg: Any, names: Sequence[str]) -> Callable[[Any], Any]:
+def to_tensor(cfg: Config, names: Sequence[str]) -> Callable[[Any], Any]:
     """Return the step from an image to a tensor, normalised if the names say so."""
     if "normalize" in names:
         return ToNormalizedTensor(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     return T.ToTensor()
 
 
-def _test_steps(cfg: Any) -> list[Any]:
+def _test_steps(cfg: Config) -> list[Any]:
     size = tuple(cfg.INPUT.SIZE)
     return [
         CentreOfStrip(max(size)),
@@ -110,7 +111,7 @@ def _test_steps(cfg: Any) -> list[Any]:
     ]
 
 
-def _geometry_steps(cfg: Any, names: Sequence[str]) -> list[Any]:
+def _geometry_steps(cfg: Config, names: Sequence[str]) -> list[Any]:
     """Steps that bring an image to its size."""
     size = tuple(cfg.INPUT.SIZE)
     mode = interpolation_mode(cfg)
@@ -125,7 +126,7 @@ def _geometry_steps(cfg: Any, names: Sequence[str]) -> list[Any]:
     return [Resize(size, interpolation=mode)]
 
 
-def _train_steps(cfg: Any, names: Sequence[str]) -> list[Any]:
+def _train_steps(cfg: Config, names: Sequence[str]) -> list[Any]:
     inp = cfg.INPUT
     steps = _geometry_steps(cfg, names)
     if "random_flip" in names:

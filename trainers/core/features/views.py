@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from dassl.config import CfgNode, declare_config
 from dassl.data import DatasetWrapper
-from dassl.data.data_manager import read_image
-from dassl.data.loader_process import outlive_signals
+from dassl.data.data_manager import outlive_signals
+from dassl.data.images import read_image
 from dassl.data.samplers import EpochSampler
 from dassl.engine.build import TRAINER_CHECKS
 from dassl.engine.capabilities import Capability

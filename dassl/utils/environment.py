@@ -1,0 +1,66 @@
+"""The device of a run, and the versions and hardware that decide its numbers."""
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from safeio.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "yacs", "safetensors")
+
+
+def choose_device(cfg: Any) -> torch.device:
+    """Choose the device from `cfg.DEVICE` (auto, cpu, cuda, cuda:N, mps) and `cfg.USE_CUDA`.
+
+    Raises:
+        UserError: the name is not one of these, or the device is not there.
+    """
+    name = str(cfg.get("DEVICE", "auto")).lower()
+    if not cfg.get("USE_CUDA", True):
+        return torch.device("cpu")
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise UserError(f'DEVICE "{name}" is unknown; accepted: auto, cpu, cuda, cuda:N, mps')
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f'DEVICE "{name}" is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; '
+            "use DEVICE auto or cpu"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError('DEVICE "mps" is not there; use DEVICE auto or cpu')
+    return torch.device(name)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a run's numbers."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "missing"
+    return versions
+
+
+def collect_env_info() -> str:
+    """Describe system, interpreter, packages and accelerators, one a line."""
+    versions = package_versions()
+    lines = [f"System: {platform.platform()}", f"Python: {versions.pop('python')}"]
+    lines += [f"{name}: {version}" for name, version in versions.items()]
+    lines.append(f"CPU threads used by PyTorch: {torch.get_num_threads()}")
+    if torch.cuda.is_available():
+        lines.append(f"CUDA: {torch.version.cuda}")
+        lines += [
+            f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())
+        ]
+    elif torch.backends.mps.is_available():
+        lines.append("GPU: Apple MPS")
+    else:
+        lines.append("GPU: none")
+    return "\n".join(lines)
