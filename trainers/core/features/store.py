@@ -9,20 +9,19 @@ opened. Rows are written a few at a time and read through a memory map, whatever
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from torch import Tensor
 
 from dassl.utils import file_state, kept
 from safeio.checksums import read_sealed, write_sealed
 from safeio.files import PathLike, write_atomic
+from safeio.locks import exclusive
 
 BLOCK_BYTES = 2**23
 _DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
@@ -106,7 +105,9 @@ class FeatureStore:
         try:
             rows, _ = _open(path, fingerprint, count)
             if rows is None:
-                with self._exclusive(key):  # another process may have made it in the meantime
+                lock = self.folder / f".{key}.lock"
+                waiting = "Another run is computing the same features: waiting for them"
+                with exclusive(lock, waiting):  # another process may have made it meanwhile
                     rows, fault = _open(path, fingerprint, count)
                     if fault:
                         print(f"{path} is {fault}: computing its features again")
@@ -114,25 +115,10 @@ class FeatureStore:
                         _write(path, fingerprint, count, make(), stored_as)
                         rows, _ = _open(path, fingerprint, count)
             return rows
-        except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
-            reason = getattr(error, "strerror", None) or error
+        except OSError as error:
+            reason = error.strerror or error
             print(f"Features cannot be cached in {self.folder} ({reason}): computing them anew")
             return None
-
-    @contextmanager
-    def _exclusive(self, key: str) -> Iterator[None]:
-        """Let one process at a time make an entry; the others wait."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(self.folder / f".{key}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print("Another run is computing the same features: waiting for them")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def _array(rows: Tensor) -> np.ndarray:
