@@ -21,8 +21,8 @@ with importing(__name__):
 
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
-    from sweeps.cluster import RayPool
-    from sweeps.command import carry_on, plan, show
+    from sweeps.cluster import RayExecutor
+    from sweeps.command import resolve_sweep, run_sweep, show
     from sweeps.sweep_file import PAPER
 
 
@@ -67,13 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Do the sweep.
 
     Raises:
-        UserError: see `sweeps.command.plan`.
+        UserError: see `sweeps.command.resolve_sweep`.
     """
     for flag, least in (("limit", 0), ("workers", 0), ("gpus_per_run", 0), ("vectorise", 1)):
         value = getattr(arguments, flag)
         if value is not None and value < least:
             raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least {least}")
-    sweep = plan(
+    sweep = resolve_sweep(
         arguments.sweep,
         arguments.bench,
         arguments.output_dir,
@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     cluster = None
     if arguments.cluster is not None:
-        cluster = partial(RayPool, arguments.cluster, gpus=arguments.gpus_per_run)
-    return carry_on(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
+        cluster = partial(RayExecutor, arguments.cluster, gpus=arguments.gpus_per_run)
+    return run_sweep(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -205,10 +205,10 @@ def run(arguments: argparse.Namespace) -> None:
     check_flags(arguments)
     cfg = make_config(arguments)
     with importing(__name__):
-        from dassl.engine import Interrupted, carry_out
+        from dassl.engine import Interrupted, run_experiment
     ready()
     try:
-        carry_out(
+        run_experiment(
             cfg,
             train=not arguments.no_train,
             model_dir=arguments.model_dir if arguments.eval_only else None,

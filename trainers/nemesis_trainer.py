@@ -14,6 +14,7 @@ from .nemesis import NORMS, NormPenalty, norm_loss, omega_schedule
 class NemesisMixin(PromptTrainer):
     """Adds the norm penalty to a method's loss; stands before the method among the bases."""
 
+    standard_step = True
     norm_penalty: NormPenalty
 
     def check_cfg(self, cfg: Any) -> None:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from dassl.engine.capabilities import Capability
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import choose_device, load_pretrained_weights
@@ -22,7 +23,6 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 
 from ..nemesis import vector_norms
-from .company import Company
 from .feature_trainer import FeatureTrainer
 from .features.cache import kind_of, overrides
 from .features.views import ViewFeatures, check_views, view_loader
@@ -42,14 +42,53 @@ from .prompt_origin import (
 from .prompted_clip import PromptedCLIP
 
 
+class StepHooks:
+    """Passes of a training step that several runs may share; these share nothing.
+
+    `vectorised.RunGroup` has those of runs that are trained together.
+    """
+
+    def image_features(
+        self, model: PromptedCLIP, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch *tokens embed"]:
+        """The frozen tower's features of a training batch, as the model matches them."""
+        return model.image_features(images)
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Compute the loss's gradients."""
+        loss.backward()
+
+    def result_entries(self) -> dict[str, Any]:
+        """Further entries for results.json."""
+        return {}
+
+
+# Where a class does one of these in its own way, its losses and gradients are its own affair.
+STANDARD_STEP = frozenset(
+    {
+        *("train", "run_epoch", "forward_backward", "features_and_labels", "loss", "penalty"),
+        *("build_model", "model_zero_grad", "model_backward", "model_update", "step_hooks"),
+    }
+)
+
+
 class PromptTrainer(FeatureTrainer):
-    """Tunes the soft prompts of a frozen CLIP with cross-entropy."""
+    """Tunes the soft prompts of a frozen CLIP with cross-entropy.
+
+    Attributes:
+        standard_step: whether the training step may be taken together with those of other runs.
+    """
 
     node = "COOP"  # the configuration node: cfg.TRAINER.<node>
     resumes_within_epoch = True
+    standard_step = True
+    capabilities: ClassVar[dict[str, Capability]] = {
+        **FeatureTrainer.capabilities,
+        "standard_step": Capability(STANDARD_STEP),
+    }
 
     model: PromptedCLIP
-    company: Company = Company()  # several runs that compute together have one in common
+    step_hooks = StepHooks()
     mismatch = ""  # what does not fit, and is tested all the same
 
     @property
@@ -144,7 +183,7 @@ class PromptTrainer(FeatureTrainer):
             loss, summary = self.loss(*self.features_and_labels(batch))
         self.detect_anomaly(loss)
         self.model_zero_grad()
-        self.company.backward(self.scaler.scale(loss))
+        self.step_hooks.backward(self.scaler.scale(loss))
         self.detect_bad_gradients()
         self.scaler.step(self.optim)
         self.scaler.update()
@@ -159,7 +198,7 @@ class PromptTrainer(FeatureTrainer):
         if "features" in batch:
             return batch["features"].to(self.device), batch["label"].to(self.device)
         images, labels = self.parse_batch_train(batch)
-        return self.company.image_features(self.model, images), labels
+        return self.step_hooks.image_features(self.model, images), labels
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images and labels of a batch, on the trainer's device."""
@@ -303,5 +342,5 @@ class PromptTrainer(FeatureTrainer):
             "clip": self.loaded_clip.facts,
             "n_ctx": self.model.prompt_learner.length,
             **({"ignored_mismatch": self.mismatch} if self.mismatch else {}),
-            **self.company.result_entries(),
+            **self.step_hooks.result_entries(),
         }

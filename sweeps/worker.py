@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
-from dassl.engine import Interrupted, carry_out
+from dassl.engine import Interrupted, run_experiment
 from dassl.utils import keep_loaded, refused_by_system, set_random_seed
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
@@ -160,7 +160,7 @@ def _do(runs: Sequence[Run]) -> list[Exception | None]:
                 return train_together([run.cfg() for run in runs])
             for run in runs:
                 model_dir = str(locate(run.source).folder) if run.source is not None else None
-                carry_out(run.cfg(), model_dir=model_dir)
+                run_experiment(run.cfg(), model_dir=model_dir)
             return [None] * len(runs)
         except Exception as error:
             return [error] * len(runs)

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .runs import Run, State, locate, newest_log, train_seconds
-from .working import DONE, FAILED, KNOWN, Outcome
+from .worker import DONE, FAILED, KNOWN, Outcome
 
 LOG_LINES = 5
 
