@@ -31,7 +31,7 @@ with importing(__name__):
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from safeio.untrusted import printable
-    from sweeps.command import resolve_sweep
+    from sweeps.command import add_set_flag, resolve_sweep
     from sweeps.runs import Run, State
     from sweeps.sweep_file import PAPER
 
@@ -50,14 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sweep", metavar="SWEEP.yaml", help="report the runs of this sweep")
     add("--bench", help="profile of the sweep: paper (default), or a name under its `bench` key")
     add("--root", help="data root of the sweep")
-    add(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="a setting that sweep.py was called with",
-    )
+    add_set_flag(parser, "a setting that sweep.py was called with")
     add(
         "--output-dir",
         type=Path,

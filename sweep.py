@@ -4,7 +4,7 @@ r"""A grid of runs from a sweep file, resumed where it was stopped.
     python sweep.py configs/sweeps/demo.yaml --workers 2
 
 Each run is known by its whole configuration, is done only when its results say so, and is never
-done twice. Ctrl-C stops the sweep; starting it again goes on.
+done twice. Ctrl-C stops the sweep; started again, it resumes.
 
 Exit codes: 0 all runs are done, 1 some failed (a table says which and why), 2 a mistake in the
 command or its files, 130 stopped.
@@ -22,7 +22,7 @@ with importing(__name__):
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from sweeps.cluster import RayExecutor
-    from sweeps.command import resolve_sweep, run_sweep, show
+    from sweeps.command import add_set_flag, resolve_sweep, run_sweep, show
     from sweeps.sweep_file import PAPER
 
 
@@ -52,14 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--cluster", metavar="ADDRESS", help="do the runs on a Ray cluster, such as auto")
     add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
-    add(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="a setting for all runs, which wins over the file's",
-    )
+    add_set_flag(parser, "a setting for all runs, which wins over the file's")
     return parser
 
 

@@ -1,5 +1,6 @@
 """What `sweep.py` does, for it and for other commands that run a sweep on the way."""
 
+import argparse
 import fnmatch
 import os
 import signal
@@ -22,6 +23,12 @@ from .schedule import execute
 from .sweep_file import PAPER, read_sweep
 
 STOPPED = 130
+
+
+def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --set KEY VALUE, which may be given again."""
+    pair = ("KEY", "VALUE")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
 
 
 @dataclass

@@ -79,7 +79,7 @@ class ThisProcess:
         return [outcome for task in given for outcome in work(task, self._state)]
 
     def close(self) -> None:
-        """Forget what was kept."""
+        """Let go of what was loaded."""
         self._keeping.__exit__(None, None, None)
 
 

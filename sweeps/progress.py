@@ -1,4 +1,4 @@
-"""What a sweep tells its user: the list, the progress, the failures."""
+"""The printed side of a sweep: the list of its runs, the progress, the failures."""
 
 import datetime
 import statistics

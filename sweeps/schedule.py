@@ -20,7 +20,11 @@ Listener = Callable[[Outcome], None]
 
 
 def execute(
-    runs: Sequence[Run], finished: set[str], executor: Executor, tell: Listener, together: int = 1
+    runs: Sequence[Run],
+    finished: set[str],
+    executor: Executor,
+    on_outcome: Listener,
+    together: int = 1,
 ) -> None:
     """Do runs in their order, an evaluation as soon as its model is trained.
 
@@ -31,11 +35,11 @@ def execute(
         runs: what is to be done.
         finished: digests of runs that are done already.
         executor: does them.
-        tell: called once for each run, with its last outcome.
+        on_outcome: called once for each run, with its last outcome.
         together: so many runs at most are trained together, where they can be.
     """
     together = min(together, RUNS_AT_ONCE.get(executor.device, together))
-    schedule = _Schedule(runs, finished, tell)
+    schedule = _Schedule(runs, finished, on_outcome)
     while schedule.left():
         while schedule.ready and (free := executor.free()):
             # No more than leaves something to do for everybody.
@@ -53,8 +57,8 @@ def execute(
 class _Schedule:
     """Which runs can be given out, which wait for others, and which are elsewhere."""
 
-    def __init__(self, runs: Sequence[Run], finished: set[str], tell: Listener) -> None:
-        self.tell = tell
+    def __init__(self, runs: Sequence[Run], finished: set[str], on_outcome: Listener) -> None:
+        self.on_outcome = on_outcome
         self.ready: deque[Run] = deque()
         self.waiting: dict[str, list[Run]] = {}
         self.at_work: set[str] = set()
@@ -107,14 +111,14 @@ class _Schedule:
             self.ready.appendleft(run)
         elif outcome.status in (DONE, KNOWN):
             self.ready.extendleft(reversed(self.waiting.pop(run.digest, [])))
-            self.tell(outcome)
+            self.on_outcome(outcome)
         else:
             reason = outcome.reason
             if outcome.status == LOST:
                 reason += f", {ATTEMPTS} times"
-            self.tell(replace(outcome, status=FAILED, reason=reason))
+            self.on_outcome(replace(outcome, status=FAILED, reason=reason))
             for test in self.waiting.pop(run.digest, []):
-                self.tell(Outcome(test, FAILED, "the run whose model it tests has failed"))
+                self.on_outcome(Outcome(test, FAILED, "the run whose model it tests has failed"))
 
     def _try_again(self, run: Run) -> bool:
         self.losses[run.digest] += 1

@@ -56,7 +56,7 @@ def vector_key(cfg: Any) -> str | None:
 
     These are the classes, the frozen CLIP, and the layout of the prompts. Seeds, shots, batches,
     optimisers, epochs, CoOp's initial words and Nemesis settings may differ; runs that are
-    shorter than others leave them alone at the end.
+    shorter than others end before them.
 
     Raises:
         UserError: there is no such trainer.
@@ -82,8 +82,7 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
     """Train and test several runs side by side; each leaves the folder of a run of its own.
 
     A run that fails (its training diverges, say) ends alone. Checkpoints are ordinary ones: after
-    an interruption, the same call goes on where each run has left off, and so does `train.py` with
-    one of them.
+    an interruption, the same call resumes each run, and so does `train.py` with one of them.
 
     Args:
         cfgs: the runs' configurations, of one `vector_key`, each with a folder of its own.
@@ -151,7 +150,7 @@ def _check_folders(cfgs: Sequence[Any], overwrite: bool) -> None:
 
 
 def _train(cfg: Any, overwrite: bool, group: "RunGroup", console: Any) -> Exception | None:
-    """Do one of the runs; its log has the rest of what the console is told."""
+    """Do one of the runs; the console gets one line about it, its log the rest."""
     try:
         run_experiment(cfg, overwrite=overwrite, on_trainer=group.add)
     except Exception as error:
