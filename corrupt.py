@@ -21,16 +21,15 @@ with importing(__name__):
 
     import datasets  # noqa: F401  (registers the datasets)
     import trainers  # noqa: F401  (registers the methods)
+    from analysis.corruption.corruption import FACTORS, STDS, CorruptionGrid, check_values
     from analysis.corruption.figures import draw_figures
     from analysis.corruption.frequency import group_by_seed
-    from analysis.corruption.runs import run_folders
-    from analysis.corruption.study import FACTORS, STDS, Plan, Study, Subject, check_values
+    from analysis.corruption.study import StudiedRun, Study
     from analysis.corruption.tables import write_tables
-    from analysis.opening import add_ignore_flag
+    from analysis.run_flags import add_ignore_flag, for_each_run
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from safeio.files import prepare_output_dir
-    from safeio.untrusted import printable
 
 DEFAULT_OUTPUT = Path("output/low_norm")
 
@@ -51,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_grid(arguments: argparse.Namespace) -> Plan:
+def make_grid(arguments: argparse.Namespace) -> CorruptionGrid:
     """Make the grid of corruptions from the flags.
 
     Raises:
@@ -66,7 +65,7 @@ def make_grid(arguments: argparse.Namespace) -> Plan:
                 flag = name.replace("_", "-")
                 raise UserError(f"--{flag} is {number}, but must be at least 0")
     positions = arguments.positions and tuple(sorted(set(arguments.positions)))
-    return Plan(
+    return CorruptionGrid(
         tuple(dict.fromkeys(arguments.replace)),
         tuple(dict.fromkeys(arguments.rescale)),
         positions,
@@ -74,29 +73,21 @@ def make_grid(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def study_runs(arguments: argparse.Namespace, grid: Plan) -> tuple[list[Study], int]:
-    """Study every run, and print one sentence for each failure.
+def study_run(run_dir: Path, arguments: argparse.Namespace, grid: CorruptionGrid) -> Study:
+    """Study one run and print one line about it.
 
-    Returns:
-        The studies, and the number of runs that could not be studied.
+    Raises:
+        UserError: see `StudiedRun` and its `study`.
     """
-    studies, failed = [], 0
-    for run_dir in run_folders(arguments.runs):
-        try:
-            subject = Subject(run_dir, arguments.root, arguments.ignore_mismatch)
-            study = subject.study(grid, arguments.epoch)
-        except UserError as error:
-            failed += 1
-            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
-            continue
-        studies.append(study)
-        better = sum(entry["accuracy_change"] > 0 for entry in study.entries.values())
-        print(
-            f"{run_dir}: {study.original['accuracy']:.1f}% as learned, better with {better} of "
-            f"{len(study.entries)} corruptions",
-            flush=True,
-        )
-    return studies, failed
+    run = StudiedRun(run_dir, arguments.root, arguments.ignore_mismatch)
+    study = run.study(grid, arguments.epoch)
+    better = sum(entry["accuracy_change"] > 0 for entry in study.entries.values())
+    print(
+        f"{run_dir}: {study.original['accuracy']:.1f}% as learned, better with {better} of "
+        f"{len(study.entries)} corruptions",
+        flush=True,
+    )
+    return study
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,9 +98,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     grid = make_grid(arguments)
     output = prepare_output_dir(arguments.output)
-    studies, failed = study_runs(arguments, grid)
+    studies, failed = for_each_run(arguments.runs, lambda path: study_run(path, arguments, grid))
     if studies:
-        cells = group_by_seed(studies)
+        cells = group_by_seed(studies.values())
         for path in write_tables(cells, grid.settings, output):
             print(f"\n{path.read_text(encoding='utf-8')}")
         for path in draw_figures(cells, grid.settings, output):

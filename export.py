@@ -26,7 +26,7 @@ with importing(__name__):
     import datasets  # noqa: F401  (registers the datasets)
     import trainers  # noqa: F401  (registers the methods)
     from analysis.export import CLASSIFIER_FILE, export_command
-    from analysis.opening import add_run_flags
+    from analysis.run_flags import add_run_flags
     from dassl.utils import Parser, exit_code
 
 

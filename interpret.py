@@ -22,13 +22,11 @@ with importing(__name__):
 
     import datasets  # noqa: F401  (registers the datasets)
     import trainers  # noqa: F401  (registers the methods)
-    from analysis.corruption.runs import run_folders
-    from analysis.opening import add_setup_flags, open_quietly
+    from analysis.run_flags import add_setup_flags, for_each_run, load_quietly
     from analysis.words import interpret, word_table
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from safeio.files import write_json
-    from safeio.untrusted import printable
     from trainers.core.prompt_trainer import PromptTrainer
 
 
@@ -47,16 +45,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def words_of_run(run_dir: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return every vector of a run with its nearest words; see `interpret`.
+    """Print the table of a run and return its vectors with their nearest words.
 
     Raises:
         UserError: the run cannot be loaded, has no prompts or lacks a class, or the backbone's
             weights are not available.
     """
-    trainer = open_quietly(run_dir, arguments, arguments.epoch)
+    trainer = load_quietly(run_dir, arguments, arguments.epoch)
     if not isinstance(trainer, PromptTrainer):
         raise UserError(f"{trainer.cfg.TRAINER.NAME} has no learned prompts")
-    return interpret(trainer, arguments.top_k, arguments.classes)
+    words = interpret(trainer, arguments.top_k, arguments.classes)
+    print(f"{run_dir}\n\n{word_table(words)}\n")
+    return words
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,18 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.top_k < 1:
         raise UserError(f"--top-k is {arguments.top_k}, but must be at least 1")
-    found: dict[str, list[dict[str, Any]]] = {}
-    folders = run_folders(arguments.runs)
-    for run_dir in folders:
-        try:
-            found[str(run_dir)] = words_of_run(run_dir, arguments)
-        except UserError as error:
-            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
-            continue
-        print(f"{run_dir}\n\n{word_table(found[str(run_dir)])}\n")
+    found, failed = for_each_run(arguments.runs, lambda path: words_of_run(path, arguments))
     if arguments.json and found:
-        write_json(found, arguments.json)
-    return 1 if len(found) < len(folders) else 0
+        write_json({str(path): words for path, words in found.items()}, arguments.json)
+    return 1 if failed else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,14 +19,22 @@ mistake in the command (one sentence says which).
 from dassl.startup import importing
 
 with importing(__name__):
+    import argparse
     import sys
     from collections.abc import Sequence
 
     import datasets  # noqa: F401  (registers the datasets)
     import trainers  # noqa: F401  (registers the methods)
-    from analysis.opening import add_run_flags, positive
     from analysis.predict import predict_command
+    from analysis.run_flags import add_run_flags
     from dassl.utils import Parser, exit_code
+
+
+def positive(text: str) -> int:
+    """A flag's value that is a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def build_parser() -> Parser:

@@ -31,7 +31,7 @@ with importing(__name__):
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from safeio.untrusted import printable
-    from sweeps.command import plan
+    from sweeps.command import add_set_flag, resolve_sweep
     from sweeps.runs import Run, State
     from sweeps.sweep_file import PAPER
 
@@ -50,14 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sweep", metavar="SWEEP.yaml", help="report the runs of this sweep")
     add("--bench", help="profile of the sweep: paper (default), or a name under its `bench` key")
     add("--root", help="data root of the sweep")
-    add(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="a setting that sweep.py was called with",
-    )
+    add_set_flag(parser, "a setting that sweep.py was called with")
     add(
         "--output-dir",
         type=Path,
@@ -104,11 +97,13 @@ def sweep_status(arguments: argparse.Namespace) -> tuple[SweepStatus, Path]:
     """Return the sweep's finished and missing runs, and the folder of its tables.
 
     Raises:
-        UserError: see `sweeps.command.plan`.
+        UserError: see `sweeps.command.resolve_sweep`.
     """
     folder = arguments.folders[0] if arguments.folders else None
     settings = dict(arguments.set)
-    sweep = plan(arguments.sweep, arguments.bench or PAPER, folder, arguments.root, settings)
+    sweep = resolve_sweep(
+        arguments.sweep, arguments.bench or PAPER, folder, arguments.root, settings
+    )
     done, missing = {}, []
     for one in sweep.runs:
         if sweep.states[one.digest] is State.DONE:

@@ -4,7 +4,7 @@ r"""A grid of runs from a sweep file, resumed where it was stopped.
     python sweep.py configs/sweeps/demo.yaml --workers 2
 
 Each run is known by its whole configuration, is done only when its results say so, and is never
-done twice. Ctrl-C stops the sweep; starting it again goes on.
+done twice. Ctrl-C stops the sweep; started again, it resumes.
 
 Exit codes: 0 all runs are done, 1 some failed (a table says which and why), 2 a mistake in the
 command or its files, 130 stopped.
@@ -21,8 +21,8 @@ with importing(__name__):
 
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
-    from sweeps.cluster import RayPool
-    from sweeps.command import carry_on, plan, show
+    from sweeps.cluster import RayExecutor
+    from sweeps.command import add_set_flag, resolve_sweep, run_sweep, show
     from sweeps.sweep_file import PAPER
 
 
@@ -52,14 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--cluster", metavar="ADDRESS", help="do the runs on a Ray cluster, such as auto")
     add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
-    add(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="a setting for all runs, which wins over the file's",
-    )
+    add_set_flag(parser, "a setting for all runs, which wins over the file's")
     return parser
 
 
@@ -67,13 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Do the sweep.
 
     Raises:
-        UserError: see `sweeps.command.plan`.
+        UserError: see `sweeps.command.resolve_sweep`.
     """
     for flag, least in (("limit", 0), ("workers", 0), ("gpus_per_run", 0), ("vectorise", 1)):
         value = getattr(arguments, flag)
         if value is not None and value < least:
             raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least {least}")
-    sweep = plan(
+    sweep = resolve_sweep(
         arguments.sweep,
         arguments.bench,
         arguments.output_dir,
@@ -86,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     cluster = None
     if arguments.cluster is not None:
-        cluster = partial(RayPool, arguments.cluster, gpus=arguments.gpus_per_run)
-    return carry_on(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
+        cluster = partial(RayExecutor, arguments.cluster, gpus=arguments.gpus_per_run)
+    return run_sweep(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

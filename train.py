@@ -5,7 +5,7 @@ r"""One run: train a method on a dataset and test it, or test what was trained.
         --config-file configs/trainers/CoOp/mini.yaml \
         --output-dir output/food --seed 1 DATASET.NUM_SHOTS 16
 
-Ctrl-C and SIGTERM save the run and stop it; with --resume, or started again, it goes on.
+Ctrl-C and SIGTERM save the run and stop it; with --resume, or started again, it resumes.
 
 Exit codes: 0 done, 2 a mistake in the command or its files (one sentence says which), 130 stopped
 by Ctrl-C, 143 by SIGTERM, 1 otherwise.
@@ -17,7 +17,7 @@ with importing(__name__):
     import argparse
     import shlex
     import sys
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -51,14 +51,17 @@ def build_parser() -> PairsParser:
     settings = get_cfg_default()
     groups = [name for name, value in settings.items() if isinstance(value, dict)]
     parser = PairsParser(__doc__, groups, [name for name in settings if name not in groups])
-    add = parser.add_argument
+    _add_settings(parser.add_argument)
+    _add_modes(parser.add_argument)
+    return parser
+
+
+def _add_settings(add: Callable[..., Any]) -> None:
+    """The flags that stand for settings."""
     add("--root", help="folder of the datasets (default: data)")
     add("--output-dir", type=expanded, help="folder of this run (default: output)")
-    add(
-        *("--resume",),
-        type=expanded,
-        help="folder of a killed run; without config files, its own settings hold",
-    )
+    text = "folder of a killed run; without config files, its own settings hold"
+    add("--resume", type=expanded, help=text)
     add("--seed", type=int, help="a negative one draws a different run each time")
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
@@ -68,13 +71,13 @@ def build_parser() -> PairsParser:
     add("--trainer", help="method, such as CoOp")
     add("--backbone", help="name or path of CLIP's weights")
     add("--head", help="name of the head, for trainers that have one")
+
+
+def _add_modes(add: Callable[..., Any]) -> None:
+    """The flags that say what is done: training, testing, replacing."""
     add("--eval-only", action="store_true", help="only test the model of --model-dir")
-    add(
-        *("--model-dir",),
-        type=expanded,
-        default="",
-        help="folder of the run whose model --eval-only tests",
-    )
+    text = "folder of the run whose model --eval-only tests"
+    add("--model-dir", type=expanded, default="", help=text)
     add("--load-epoch", type=int, help="which checkpoint of --model-dir; default the last")
     add(
         "--ignore-mismatch",
@@ -90,7 +93,6 @@ def build_parser() -> PairsParser:
         help="neither read nor keep image features (default: <root>/features)",
     )
     add("--overwrite", action="store_true", help="replace the run in --output-dir")
-    return parser
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
@@ -168,8 +170,8 @@ def make_config(arguments: argparse.Namespace) -> Any:
     with importing(__name__):
         import datasets  # noqa: F401  (registers the datasets)
         import trainers  # noqa: F401  (registers the methods)
-    given = {key: getattr(arguments, flag) for flag, key in FLAG_KEYS.items()}
-    flags = {key: value for key, value in given.items() if value not in (None, [])}
+    overrides = {key: getattr(arguments, flag) for flag, key in FLAG_KEYS.items()}
+    flags = {key: value for key, value in overrides.items() if value not in (None, [])}
     method_file = arguments.config_file
     if arguments.resume:
         flags.setdefault("OUTPUT_DIR", arguments.resume)
@@ -205,10 +207,10 @@ def run(arguments: argparse.Namespace) -> None:
     check_flags(arguments)
     cfg = make_config(arguments)
     with importing(__name__):
-        from dassl.engine import Interrupted, carry_out
+        from dassl.engine import Interrupted, run_experiment
     ready()
     try:
-        carry_out(
+        run_experiment(
             cfg,
             train=not arguments.no_train,
             model_dir=arguments.model_dir if arguments.eval_only else None,
@@ -227,7 +229,7 @@ def command_line(arguments: argparse.Namespace, resume: str = "") -> str:
 
     Args:
         arguments: of `build_parser`.
-        resume: a folder to go on in.
+        resume: the folder of a run to resume.
     """
     flags = {name: value for name, value in vars(arguments).items() if name != "opts"}
     if resume:

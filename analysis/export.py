@@ -11,7 +11,7 @@ from safeio.files import prepare_output_dir
 from trainers.core.features.evaluation import FrozenCLIPTrainer
 from trainers.core.prompt_file import save_tensors
 
-from .opening import open_classifier
+from .run_flags import load_classifier
 
 CLASSIFIER_FILE = "classifier.safetensors"
 
@@ -20,7 +20,7 @@ def export_command(arguments: argparse.Namespace) -> None:
     """Write what `export.py`'s arguments name.
 
     Raises:
-        UserError: the file exists already or is a folder; see `open_classifier`, `save_classifier`.
+        UserError: the file exists already or is a folder; see `load_classifier`, `save_classifier`.
         UserError: the backbone's weights cannot be had.
     """
     path = arguments.output or arguments.run_dir / CLASSIFIER_FILE
@@ -28,7 +28,7 @@ def export_command(arguments: argparse.Namespace) -> None:
         raise UserError(f"{path} is a folder; -o takes the name of a file")
     if path.exists() and not arguments.overwrite:
         raise UserError(f"{path} exists already; choose another file with -o, or --overwrite it")
-    trainer = open_classifier(arguments)
+    trainer = load_classifier(arguments)
     save_classifier(trainer, path)
     print(f"The classifier of {len(trainer.dm.dataset.classnames)} classes is in {path}")
 

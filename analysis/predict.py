@@ -21,7 +21,7 @@ from safeio.untrusted import printable
 from trainers.core.features.evaluation import FrozenCLIPTrainer
 
 from .image_files import find_images, unused_files
-from .opening import open_classifier
+from .run_flags import load_classifier
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,14 @@ def predict_command(arguments: argparse.Namespace) -> int:
         The exit code: 0, or 1 when an argument stands for no image or an image cannot be read.
 
     Raises:
-        UserError: there are no images at all, or see `open_classifier` and `max_pixels`.
+        UserError: there are no images at all, or see `load_classifier` and `max_pixels`.
         UserError: the backbone's weights cannot be had.
     """
     max_pixels()  # refuses a wrong limit before anything is printed
     paths, problems = find_images(arguments.images)
     if not paths:
         raise UserError("There is nothing to classify: " + "; ".join(problems))
-    trainer = open_classifier(arguments)
+    trainer = load_classifier(arguments)
     for problem in problems:
         print(f"error: {printable(problem)}", file=sys.stderr)
     for note in unused_files(arguments.images):

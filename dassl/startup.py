@@ -7,6 +7,8 @@ nothing that takes time.
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 STOPPED = 130
@@ -18,7 +20,12 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(STOPPED)
 
 
-class importing:
+_COMMANDS = ("__main__", "__mp_main__")
+_is_command = False  # whether this process is one of our commands
+
+
+@contextmanager
+def importing(name: str) -> Iterator[None]:
     """Around a command's imports: Ctrl-C ends the process without a stack trace.
 
     It still does afterwards, until `ready`, and in the processes that a command starts (which
@@ -27,18 +34,11 @@ class importing:
     Args:
         name: the module's `__name__`; nothing happens where it is imported by another.
     """
-
-    active = False  # whether this process is one of our commands
-
-    def __init__(self, name: str) -> None:
-        type(self).active = importing.active or name in ("__main__", "__mp_main__")
-
-    def __enter__(self) -> None:
-        if importing.active and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _end)
-
-    def __exit__(self, *exception: object) -> None:
-        """Leave it as it is."""
+    global _is_command
+    _is_command = _is_command or name in _COMMANDS
+    if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+    yield
 
 
 def ready() -> None:

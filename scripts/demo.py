@@ -20,7 +20,7 @@ from analysis.results import accuracy_table, collect_runs, summarise
 from analysis.scores import seeds_name
 from dassl.utils import Parser, exit_code
 from safeio.files import write_atomic
-from sweeps.command import carry_on, plan
+from sweeps.command import resolve_sweep, run_sweep
 from sweeps.runs import Run
 
 ROOT = Path(__file__).parent.parent
@@ -55,10 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the demo and return the exit code of its sweep, or of the study of corruptions."""
     name = "demo_quick" if arguments.quick else "demo_table" if arguments.table else "demo"
     sweep_file = ROOT / f"configs/sweeps/{name}.yaml"
-    sweep = plan(sweep_file, output=arguments.output_dir)
+    sweep = resolve_sweep(sweep_file, output=arguments.output_dir)
     print(f"{len(sweep.left)} runs, then a table and a figure ...", flush=True)
     start = time.perf_counter()
-    code = carry_on(sweep)
+    code = run_sweep(sweep)
     if code:
         return code
     folder = sweep.runs[0].output

@@ -25,8 +25,8 @@ import torch
 from dassl.utils import Parser, exit_code, keep_loaded
 from safeio.errors import UserError
 from safeio.files import write_json
-from sweeps.command import plan
-from sweeps.working import DONE, CleanState, work
+from sweeps.command import resolve_sweep
+from sweeps.worker import DONE, CleanState, work
 
 SWEEP = """
 output: {output}
@@ -99,7 +99,7 @@ def soak(runs: int, root: Path, folder: Path) -> Iterator[tuple[float, int, int]
     sweep.write_text(SWEEP.format(output=folder / "runs", seeds=seeds, root=root.absolute()))
     state = CleanState(torch.get_num_threads())
     with keep_loaded():
-        for run in plan(str(sweep)).runs[:runs]:
+        for run in resolve_sweep(str(sweep)).runs[:runs]:
             (outcome,) = work((run,), state)
             if outcome.status != DONE:
                 raise UserError(f"{run.name}: {outcome.status} {outcome.reason}")

@@ -25,11 +25,11 @@ from typing import Any
 import torch
 import yaml
 
-from dassl.engine import carry_out
+from dassl.engine import run_experiment
 from dassl.utils import Parser, exit_code, keep_loaded, package_versions
 from safeio.errors import UserError
 from safeio.files import write_json
-from sweeps.command import plan
+from sweeps.command import resolve_sweep
 from sweeps.runs import Run
 
 ROOT = Path(__file__).parent.parent
@@ -118,7 +118,7 @@ def start_ups(runs: Sequence[Run]) -> list[float]:
             cfg.defrost()
             cfg.OUTPUT_DIR = f"{run.folder}-{number}-not-trained"
             cfg.freeze()
-            carry_out(cfg, train=False)
+            run_experiment(cfg, train=False)
             seconds.append(time.perf_counter() - start)
     torch.set_num_threads(threads)
     return seconds[1:]
@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
         folder = Path(name)
         arguments.root = arguments.root.resolve()
         file = sweep_file(folder, arguments)
-        runs = plan(file).runs[: arguments.runs]
+        runs = resolve_sweep(file).runs[: arguments.runs]
         (folder / "warm_up").mkdir()
         one_by_one(runs[:1], folder / "warm_up")
         separate, swept_seconds = one_by_one(runs, folder), swept(file, len(runs))

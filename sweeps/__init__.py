@@ -1,5 +1,5 @@
 """Sweeps: grids of runs from a YAML file, run by workers that survive, resumed when started again.
 
-`sweep_file` reads the file, `grid` makes the runs, `runs` says what became of each, `working` does
-one, `pools` are where it is done, `schedule` gives them out, `telling` says how it went.
+`sweep_file` reads the file, `grid` makes the runs, `runs` says what became of each, `worker` does
+one, `executors` are where it is done, `schedule` gives them out, `progress` reports.
 """

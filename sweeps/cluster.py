@@ -14,12 +14,12 @@ from safeio.errors import UserError
 
 from .grid import HOUSE
 from .runs import Task
-from .working import LOST, CleanState, Outcome, work
+from .worker import LOST, CleanState, Outcome, work
 
 AHEAD = 2  # tasks for every one that can run: a node never waits for its next
 
 
-class RayPool:
+class RayExecutor:
     """Gives tasks to a Ray cluster.
 
     Args:

@@ -1,5 +1,6 @@
 """What `sweep.py` does, for it and for other commands that run a sweep on the way."""
 
+import argparse
 import fnmatch
 import os
 import signal
@@ -14,14 +15,20 @@ from typing import Any, NoReturn
 from safeio.errors import UserError
 from safeio.files import PathLike, prepare_output_dir
 
+from .executors import Executor, open_executor
 from .grid import make_runs
-from .pools import Pool, open_pool
+from .progress import Estimate, Progress, list_failures, list_runs
 from .runs import Run, State, folders_by_digest, locate, state_of
 from .schedule import execute
 from .sweep_file import PAPER, read_sweep
-from .telling import Estimate, Progress, list_failures, list_runs
 
 STOPPED = 130
+
+
+def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --set KEY VALUE, which may be given again."""
+    pair = ("KEY", "VALUE")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
 
 
 @dataclass
@@ -43,8 +50,14 @@ class Sweep:
         """Those that are not done."""
         return [run for run in self.runs if self.states[run.digest] is not State.DONE]
 
+    def finished(self, runs: Sequence[Run]) -> set[str]:
+        """Digests of what is done, with the sources of these runs that are not in the sweep."""
+        found = {digest for digest, state in self.states.items() if state is State.DONE}
+        sources = [run.source for run in runs if run.source is not None]
+        return found | {one.digest for one in sources if state_of(locate(one)) is State.DONE}
 
-def plan(
+
+def resolve_sweep(
     path: PathLike,
     bench: str = PAPER,
     output: Path | None = None,
@@ -83,20 +96,20 @@ def plan(
     return Sweep(runs, states, estimate)
 
 
-def carry_on(
+def run_sweep(
     sweep: Sweep,
     workers: int | None = None,
     limit: int | None = None,
-    cluster: Callable[[], Pool] | None = None,
+    cluster: Callable[[], Executor] | None = None,
     together: int = 1,
 ) -> int:
     """Do what is left of a sweep.
 
     Args:
-        sweep: from `plan`.
-        workers: see `open_pool`.
+        sweep: from `resolve_sweep`.
+        workers: see `open_executor`.
         limit: at most so many runs.
-        cluster: opens a pool elsewhere, which takes the workers' place.
+        cluster: opens an executor elsewhere, in the place of the workers.
         together: see `execute`.
 
     Returns:
@@ -108,28 +121,23 @@ def carry_on(
         print(f"All {done_before} runs are done")
         return 0
     prepare_output_dir(left[0].output)
-    finished = {digest for digest, state in sweep.states.items() if state is State.DONE}
-    for run in left:  # of a source that is not among the runs, as with --only
-        if run.source is not None and state_of(locate(run.source)) is State.DONE:
-            finished.add(run.source.digest)
-    pool = cluster() if cluster else open_pool(left, workers)
-    progress = Progress(left, sweep.estimate, pool.width)
+    executor = cluster() if cluster else open_executor(left, workers)
+    progress = Progress(left, sweep.estimate, executor.width)
     stopped = False
     try:
         with _stopping_on_signals():
-            execute(left, finished, pool, progress.take, together)
+            execute(left, sweep.finished(left), executor, progress.take, together)
     except KeyboardInterrupt:
         stopped = True
     finally:
-        pool.close()
+        executor.close()
         progress.close()
     if progress.failures:
         print(list_failures(progress.failures), file=sys.stderr)
-    known = done_before + progress.known
-    missing = len(left) - progress.done - progress.known - len(progress.failures)
+    missing = len(sweep.left) - progress.done - progress.known - len(progress.failures)
     print(
-        f"{progress.done} runs done, {known} were done already, {len(progress.failures)} failed, "
-        f"{missing + len(sweep.left) - len(left)} left"
+        f"{progress.done} runs done, {done_before + progress.known} were done already, "
+        f"{len(progress.failures)} failed, {missing} left"
     )
     if stopped:
         print("Stopped; start it again to go on", file=sys.stderr)

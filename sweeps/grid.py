@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dassl.config.checks import check_values
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, check_trainer
 from dassl.utils import check_availability
+from dassl.utils.registry import skipped_plugins
 from safeio.errors import UserError
 
 from .runs import Run, digest_of
@@ -31,7 +33,7 @@ def make_runs(
 ) -> list[Run]:
     """List a sweep's runs in the order in which they are best done.
 
-    Those without shots come first, since the test features that they keep serve all others, then
+    Those without shots come first, since all others use the test features that they cache, then
     the longest. An evaluation follows the run whose model it tests.
 
     Args:
@@ -101,8 +103,10 @@ class _Grid:
     def of_method(self, method: Method) -> Iterator[list[Run]]:
         """Every run of a method with its evaluations."""
         where = f"{self.sweep.path}: methods.{method.label}"
-        names = TRAINER_REGISTRY.registered_names()
-        _check(method.trainer, names, f"{where}: trainer")
+        with _named(f"{where}: trainer"):
+            if skipped_plugins:
+                TRAINER_REGISTRY.get(method.trainer)
+            check_availability(method.trainer, TRAINER_REGISTRY.registered_names())
         points = [
             dict(zip(method.grid, values, strict=True))
             for values in itertools.product(*method.grid.values())
@@ -172,21 +176,21 @@ def _set(cfg: CfgNode, settings: Mapping[str, Any], source: str) -> None:
         cfg.set_value(key, value, source=source)
 
 
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Begin the sentence of a mistake with the place of the sweep file that it is in."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 def _check_run(cfg: CfgNode, path: Path) -> None:
     """Refuse what no run can work with, as far as it shows without loading anything."""
-    try:
+    with _named(str(path)):
         check_values(cfg)
         DATASET_REGISTRY.get(cfg.DATASET.NAME)
         check_trainer(cfg)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _check(name: str, names: Sequence[str], where: str) -> None:
-    try:
-        check_availability(name, names)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 @lru_cache(maxsize=1024)
@@ -196,7 +200,8 @@ def _find(folder: str, name: str, where: str) -> Path:
         return Path(name)
     path = HOUSE / "configs" / folder / f"{name}.yaml"
     if not path.is_file():
-        _check(name, sorted(p.stem for p in path.parent.glob("*.yaml")), where)
+        with _named(where):
+            check_availability(name, sorted(p.stem for p in path.parent.glob("*.yaml")))
     return path
 
 
@@ -216,7 +221,7 @@ def _test_name(item: Evaluation, target: str) -> str:
 
 
 def _point_names(point: Mapping[str, Any]) -> list[str]:
-    """KEY_VALUE of each axis, with the key's last name where that tells it from the others."""
+    """KEY_VALUE of each axis, with the key's last name where no other key has that."""
     last = Counter(_last_name(key) for key in point)
     short = {key: _last_name(key) if last[_last_name(key)] == 1 else key for key in point}
     return [f"{short[key]}_{_plain(str(value))}" for key, value in point.items()]

@@ -96,7 +96,7 @@ def recorded_digest(results: Mapping[str, Any]) -> str | None:
 
 
 def state_of(run: Run) -> State:
-    """Say what a run's folder tells about it.
+    """Read from a run's folder what is left to do.
 
     Raises:
         UserError: the folder holds a run of another configuration, which must not be lost.

@@ -9,9 +9,9 @@ from dataclasses import replace
 from safeio.errors import UserError
 from trainers.core.vectorised import RUNS_AT_ONCE, vector_key
 
-from .pools import Pool
+from .executors import Executor
 from .runs import Run, State, Task, locate, state_of, train_seconds
-from .working import BUSY, DONE, FAILED, KNOWN, LOST, Outcome
+from .worker import BUSY, DONE, FAILED, KNOWN, LOST, Outcome
 
 ATTEMPTS = 2  # of a run whose worker dies
 LOOK_AGAIN = 1.0  # seconds until a run that another process has is asked for again
@@ -20,7 +20,11 @@ Listener = Callable[[Outcome], None]
 
 
 def execute(
-    runs: Sequence[Run], finished: set[str], pool: Pool, tell: Listener, together: int = 1
+    runs: Sequence[Run],
+    finished: set[str],
+    executor: Executor,
+    on_outcome: Listener,
+    together: int = 1,
 ) -> None:
     """Do runs in their order, an evaluation as soon as its model is trained.
 
@@ -30,31 +34,31 @@ def execute(
     Args:
         runs: what is to be done.
         finished: digests of runs that are done already.
-        pool: does them.
-        tell: called once for each run, with its last outcome.
+        executor: does them.
+        on_outcome: called once for each run, with its last outcome.
         together: so many runs at most are trained together, where they can be.
     """
-    together = min(together, RUNS_AT_ONCE.get(pool.device, together))
-    schedule = _Schedule(runs, finished, tell)
+    together = min(together, RUNS_AT_ONCE.get(executor.device, together))
+    schedule = _Schedule(runs, finished, on_outcome)
     while schedule.left():
-        while schedule.ready and (free := pool.free()):
+        while schedule.ready and (free := executor.free()):
             # No more than leaves something to do for everybody.
             share = -(-len(schedule.ready) // free)
-            pool.submit(schedule.next_task(min(together, share)))
+            executor.submit(schedule.next_task(min(together, share)))
         if not schedule.at_work:
             time.sleep(LOOK_AGAIN)
             schedule.ready.extend(schedule.elsewhere)
             schedule.elsewhere.clear()
             continue
-        for outcome in pool.collect(LOOK_AGAIN):
+        for outcome in executor.collect(LOOK_AGAIN):
             schedule.take(outcome)
 
 
 class _Schedule:
     """Which runs can be given out, which wait for others, and which are elsewhere."""
 
-    def __init__(self, runs: Sequence[Run], finished: set[str], tell: Listener) -> None:
-        self.tell = tell
+    def __init__(self, runs: Sequence[Run], finished: set[str], on_outcome: Listener) -> None:
+        self.on_outcome = on_outcome
         self.ready: deque[Run] = deque()
         self.waiting: dict[str, list[Run]] = {}
         self.at_work: set[str] = set()
@@ -99,7 +103,7 @@ class _Schedule:
         """Draw the conclusions from an outcome."""
         run = outcome.run
         self.at_work.discard(run.digest)
-        if outcome.status == LOST and _is_done(run):  # in a company whose others were not
+        if outcome.status == LOST and _is_done(run):  # in a run group whose others were not
             outcome = Outcome(run, DONE, seconds=train_seconds(run))
         if outcome.status == BUSY:
             self.elsewhere.append(run)
@@ -107,14 +111,14 @@ class _Schedule:
             self.ready.appendleft(run)
         elif outcome.status in (DONE, KNOWN):
             self.ready.extendleft(reversed(self.waiting.pop(run.digest, [])))
-            self.tell(outcome)
+            self.on_outcome(outcome)
         else:
             reason = outcome.reason
             if outcome.status == LOST:
                 reason += f", {ATTEMPTS} times"
-            self.tell(replace(outcome, status=FAILED, reason=reason))
+            self.on_outcome(replace(outcome, status=FAILED, reason=reason))
             for test in self.waiting.pop(run.digest, []):
-                self.tell(Outcome(test, FAILED, "the run whose model it tests has failed"))
+                self.on_outcome(Outcome(test, FAILED, "the run whose model it tests has failed"))
 
     def _try_again(self, run: Run) -> bool:
         self.losses[run.digest] += 1

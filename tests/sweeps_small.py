@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sweeps.command import plan
+from sweeps.command import resolve_sweep
 from sweeps.runs import Run
 from tests.runs import results
 
@@ -40,7 +40,7 @@ def write(
 
 def runs_in(path: str) -> list[Run]:
     """The runs of a sweep file, with the folders that they have."""
-    return plan(path).runs
+    return resolve_sweep(path).runs
 
 
 def wait_for(path: Path, ended: Callable[[], object], seconds: float = 240) -> None:

@@ -13,10 +13,10 @@ import corrupt
 from analysis.corruption.corruption import Corruption, replace, unit_noise
 from analysis.corruption.corruption import corrupt as corrupted
 from analysis.corruption.prompt_evaluation import PromptEvaluator
+from analysis.load_run import load_run
 from safeio.checksums import unsealed
 from tests.runs import SHORT, command, finish, results
 from trainers.coop import CoOp
-from trainers.core.open_run import open_run
 from trainers.nemesis import rescale
 
 # One validation image a class of half the classes: small enough for CoCoOp.
@@ -93,7 +93,7 @@ def test_a_corrupted_prompt_scores_as_a_checkpoint_edited_by_hand(
         copy = tmp_path / str(number)
         shutil.copytree(run, copy)
         edit_checkpoint(copy, change)
-        trainer = open_run(copy)
+        trainer = load_run(copy)
         row, j = entry(content, *key), key[2]
         assert trainer.test() == pytest.approx(row["accuracy"])
         ctx = trainer.model.prompt_learner.ctx.detach()
@@ -167,7 +167,7 @@ class OwnInference(CoOp):
 
 
 def test_without_kept_features_the_counts_are_the_same(coop: Path) -> None:
-    trainers = [open_run(coop), open_run(coop, ["TEST.NO_FEATURE_CACHE", True]), open_run(coop)]
+    trainers = [load_run(coop), load_run(coop, ["TEST.NO_FEATURE_CACHE", True]), load_run(coop)]
     trainers[2].__class__ = OwnInference
     counts = []
     for trainer in trainers:

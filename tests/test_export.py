@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import export
+from analysis.load_run import load_run
 from clip.weights import load_clip
 from dassl.data import DatasetWrapper
 from tests.open_clip_model import open_clip_of
 from tests.runs import ROOT, command, finish
 from trainers.core.features.evaluation import FrozenCLIPTrainer
-from trainers.core.open_run import open_run
 
 PAGE = (ROOT / "docs/export.md").read_text()
 READ, USE, OPEN_CLIP = re.findall(r"```python\n(.*?)```", PAGE, re.S)
@@ -38,7 +38,7 @@ def run_dir(
 
 @pytest.fixture(scope="module")
 def trainer(run_dir: Path) -> FrozenCLIPTrainer:
-    return open_run(run_dir)
+    return load_run(run_dir)
 
 
 @pytest.fixture(scope="module")

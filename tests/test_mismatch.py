@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 import export
 import predict
+from analysis.load_run import load_run, trained_classnames
 from clip.clip import tokenize
 from clip.prompt_layout import clean_classname
 from dassl.utils.checkpoint import load_checkpoint, save_checkpoint
 from safeio.errors import UserError
 from tests.runs import command, finish, refuse, results
-from trainers.core.open_run import open_run, trained_classnames
 from trainers.core.prompt_origin import ORIGIN
 
 MINI = Path(__file__).parent.parent / "clip" / "mini.safetensors"
@@ -111,23 +111,23 @@ def test_a_user_may_insist(
 
 def test_class_specific_prompts_follow_their_classes(specific: Path) -> None:
     names = trained_classnames(specific)
-    trained = logits(open_run(specific, with_data=False))
+    trained = logits(load_run(specific, with_data=False))
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(1))[:-2].tolist()
     some = [names[index].upper().replace(" ", "_") for index in order]
-    found = logits(open_run(specific, with_data=False, classnames=some))
+    found = logits(load_run(specific, with_data=False, classnames=some))
     torch.testing.assert_close(found, trained[:, order], atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match=r'for "a teapot"; take .* learned with$'):
-        open_run(specific, with_data=False, classnames=[*names, "a teapot"])
+        load_run(specific, with_data=False, classnames=[*names, "a teapot"])
     others = [*names[1:], "a teapot"]
     with pytest.raises(UserError, match="--ignore-mismatch"):
-        open_run(specific, with_data=False, classnames=others)
-    insisting: Any = open_run(specific, with_data=False, classnames=others, ignore_mismatch=True)
+        load_run(specific, with_data=False, classnames=others)
+    insisting: Any = load_run(specific, with_data=False, classnames=others, ignore_mismatch=True)
     state = load_checkpoint(checkpoint_of(specific))["state_dict"]
     assert torch.equal(insisting.model.prompt_learner.ctx.cpu(), state["ctx"])
 
 
 def test_generic_prompts_work_for_any_classes(generic: Path) -> None:
-    trainer = open_run(generic, with_data=False, classnames=["a teapot", "a kettle", "a cup"])
+    trainer = load_run(generic, with_data=False, classnames=["a teapot", "a kettle", "a cup"])
     assert logits(trainer).shape == (4, 3)
 
 
@@ -142,17 +142,17 @@ def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> No
     weights = load_file(MINI)
     # Other bytes, but the same weights:
     opts = ["MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "copy.safetensors", note="mine")]
-    same = open_run(generic, opts, with_data=False)
-    assert torch.equal(logits(same), logits(open_run(generic, with_data=False)))
+    same = load_run(generic, opts, with_data=False)
+    assert torch.equal(logits(same), logits(load_run(generic, with_data=False)))
     for key in ("ln_final.weight", "transformer.resblocks.1.mlp.c_fc.weight", "text_projection"):
         changed = {**weights, key: weights[key] * 1.01}
         opts = ["MODEL.BACKBONE.NAME", save_mini(changed, tmp_path / "other.safetensors")]
         with pytest.raises(UserError, match=r"the backbone was 'mini' in training and is .*other"):
-            open_run(generic, opts, with_data=False)
-    insisting: Any = open_run(generic, opts, with_data=False, ignore_mismatch=True)
+            load_run(generic, opts, with_data=False)
+    insisting: Any = load_run(generic, opts, with_data=False, ignore_mismatch=True)
     assert "the backbone was" in insisting.prompt_checkpoints.mismatch
     with pytest.raises(UserError, match="the activation was 'quick_gelu' in training and is gelu"):
-        open_run(generic, ["MODEL.CLIP.ACTIVATION", "gelu"], with_data=False)
+        load_run(generic, ["MODEL.CLIP.ACTIVATION", "gelu"], with_data=False)
 
 
 def test_resuming_on_other_weights_in_the_same_file(
@@ -182,7 +182,7 @@ def test_resuming_on_other_weights_in_the_same_file(
 def published(run_dir: Path, folder: Path, best: bool = False) -> Path:
     """The run's prompt as CoOp's own code saves it, in fp16 and without a configuration."""
     state = load_checkpoint(checkpoint_of(run_dir))
-    trainer: Any = open_run(run_dir, with_data=False)
+    trainer: Any = load_run(run_dir, with_data=False)
     ctx = state["state_dict"]["ctx"]
     before = " ".join(["X"] * ctx.shape[-2])
     texts = [f"{before} {clean_classname(name)}." for name in trainer.dm.dataset.classnames]

@@ -118,17 +118,15 @@ def test_what_overwrite_leaves(name: str, folder: Path, root: Path) -> None:
 
 
 def test_every_writer_is_listed(tmp_path: Path) -> None:
-    from analysis.corruption.study import Subject
+    from analysis.corruption.study import study_file
     from analysis.export import CLASSIFIER_FILE
     from trainers.core.prompt_file import PROMPT_FILE
 
-    subject = Subject.__new__(Subject)
-    subject.path = tmp_path
     files = [
         tmp_path / PROMPT_FILE,
         tmp_path / CLASSIFIER_FILE,
-        subject.file(None),
-        subject.file(3),
+        study_file(tmp_path),
+        study_file(tmp_path, 3),
     ]
     for path in files:
         path.touch()

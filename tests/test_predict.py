@@ -12,11 +12,11 @@ from PIL import Image
 
 import predict
 from analysis.image_files import find_images
+from analysis.load_run import load_run
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.utils import load_checkpoint, save_checkpoint
 from tests.runs import command, finish
-from trainers.core.open_run import open_run
 
 SHORT = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "TEST.NO_TEST", "True")
 
@@ -43,7 +43,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, zero_shot: Path) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "below").mkdir()
     (folder / ".hidden").mkdir()
-    items = open_run(zero_shot).dm.dataset.test[::97][:7]
+    items = load_run(zero_shot).dm.dataset.test[::97][:7]
     for index, item in enumerate(items):
         place = folder / "below" if index > 4 else folder
         shutil.copy(item.impath, place / f"{index}.PNG")
@@ -68,7 +68,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
 
 
 def expected(run: Path, paths: list[str]) -> tuple[torch.Tensor, list[str]]:
-    trainer = open_run(run)
+    trainer = load_run(run)
     images = DatasetWrapper(trainer.cfg, [Datum(path) for path in paths], trainer.dm.tfm_test)
     batch = torch.stack([images[index]["img"] for index in range(len(paths))])
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from dassl.engine import build_trainer, finished_run, start_trainer
+from dassl.engine import build_and_seed, build_trainer, finished_run
 from dassl.utils import load_checkpoint
 from safeio.errors import UserError
 from tests.dassl_toy import make_images, registered, toy_command, toy_config
@@ -51,7 +51,7 @@ def test_another_configuration_in_the_same_folder(
     )
     assert refuse(toy_command(root, folder / name, key, value), capsys) == f"error: {expected}"
     cfg = toy_config(root, folder / name, key, value)
-    for build in (build_trainer, start_trainer):
+    for build in (build_trainer, build_and_seed):
         with pytest.raises(UserError) as refusal:
             build(cfg).train()
         assert str(refusal.value) == expected
@@ -198,13 +198,13 @@ def test_a_finished_run_again(folder: Path, root: Path, capsys: Capture) -> None
     expected = "already holds a finished run of this configuration; choose another --output-dir or"
     assert expected in refuse(toy_command(root, finished), capsys)
     with pytest.raises(UserError, match=expected):
-        start_trainer(toy_config(root, finished)).train()
+        build_and_seed(toy_config(root, finished)).train()
     with pytest.raises(UserError, match=expected):
-        start_trainer(toy_config(root, finished)).evaluate()
+        build_and_seed(toy_config(root, finished)).evaluate()
     finish(["--resume", str(finished)])
     build_trainer(toy_config(root, finished, "RESUME", str(finished))).train()
     assert content(finished) == before
-    start_trainer(toy_config(root, finished, "SEED", "2"), overwrite=True).train()
+    build_and_seed(toy_config(root, finished, "SEED", "2"), overwrite=True).train()
     assert (finished_run(finished) or {})["seed"] == 2
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import sweep
 from safeio.errors import UserError
-from sweeps.cluster import RayPool
+from sweeps.cluster import RayExecutor
 from sweeps.runs import State, state_of
 from tests.runs import results
 from tests.sweeps_small import learned, runs_in, wait_for, write
@@ -92,4 +92,4 @@ def test_the_cluster_trains_runs_together(tmp_path: Path, data_root: Path, addre
 def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install '\.\[cluster\]'"):
-        RayPool("auto")
+        RayExecutor("auto")

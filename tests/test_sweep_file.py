@@ -8,7 +8,7 @@ import yaml
 
 import sweep
 from safeio.errors import UserError
-from sweeps.command import plan
+from sweeps.command import resolve_sweep
 from sweeps.grid import make_runs
 from sweeps.runs import Run
 from sweeps.sweep_file import read_sweep
@@ -209,4 +209,4 @@ def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/sweeps").glob("*.yaml")), ids=str)
 def test_the_bundled_sweeps_can_be_run(path: Path, tmp_path: Path) -> None:
-    assert plan(path, output=tmp_path / "runs").left
+    assert resolve_sweep(path, output=tmp_path / "runs").left

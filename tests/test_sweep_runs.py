@@ -16,7 +16,7 @@ import sweep
 import train
 from dassl.utils import keep_loaded
 from sweeps.runs import LOCKS, Run, State, digest_of, recorded_digest, state_of
-from sweeps.working import KNOWN, CleanState, Outcome, work
+from sweeps.worker import KNOWN, CleanState, Outcome, work
 from tests.runs import command, results
 from tests.small_disk import small_disk
 from tests.sweeps_small import PUN, learned, runs_in, write

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import sweep
-from sweeps.pools import Workers
+from sweeps.executors import Workers
 from sweeps.runs import LOCKS, Run, State, Task, locked, state_of
 from sweeps.schedule import execute
-from sweeps.working import DONE, FAILED, CleanState, Outcome, work
+from sweeps.worker import DONE, FAILED, CleanState, Outcome, work
 from tests.runs import results
 from tests.sweeps_small import PUN, learned, runs_in, wait_for, write
 from tests.test_sweep_workers import Murderer, start

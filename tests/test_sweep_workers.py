@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import sweep
-from sweeps.pools import Workers
+from sweeps.executors import Workers
+from sweeps.progress import last_lines
 from sweeps.runs import State, state_of
 from sweeps.schedule import execute
-from sweeps.telling import last_lines
-from sweeps.working import DONE, FAILED, Outcome
+from sweeps.worker import DONE, FAILED, Outcome
 from tests.runs import results
 from tests.sweeps_small import PUN, learned, runs_in, wait_for, write
 

@@ -1,5 +1,5 @@
 """Methods: one file each. Every file in this folder is imported and registers what it defines."""
 
-from dassl.utils.discovery import import_submodules
+from dassl.utils.discovery import import_plugins
 
-import_submodules(__name__, __path__)
+import_plugins(__name__, __path__)

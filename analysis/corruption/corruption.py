@@ -6,6 +6,7 @@ Nemesis (Fu et al., ICLR 2024), section 2. The paper lists sigma as 0, 0.001, 0.
 calls them variances; its released code takes them for standard deviations, and so do we.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from safeio.errors import UserError
 from trainers.nemesis import rescale
 
 REPLACE, RESCALE = "replace", "rescale"
+STDS = (0.0, 0.001, 0.01, 0.1, 0.5)
+FACTORS = (0.001, 0.01, 0.1, 0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,54 @@ class Corruption:
     kind: str
     value: float
     position: int
+
+
+@dataclass(frozen=True)
+class CorruptionGrid:
+    """Which corruptions are tested: every kind and value at every position.
+
+    Attributes:
+        replace: standard deviations of REPLACE.
+        rescale: factors of RESCALE.
+        positions: from 0; None for all.
+        noise_seed: what REPLACE's noise is drawn with, the same for every run.
+    """
+
+    replace: tuple[float, ...] = STDS
+    rescale: tuple[float, ...] = FACTORS
+    positions: tuple[int, ...] | None = None
+    noise_seed: int = 0
+
+    @property
+    def settings(self) -> list[tuple[str, float]]:
+        """Kinds and values."""
+        return [(REPLACE, std) for std in self.replace] + [(RESCALE, s) for s in self.rescale]
+
+    def corruptions(self, length: int) -> list[Corruption]:
+        """All of them, by position: prompts share what they compute before the changed vector.
+
+        Raises:
+            UserError: a position that prompts of this length do not have.
+        """
+        wanted = range(length) if self.positions is None else self.positions
+        for position in wanted:
+            if position >= length:
+                raise UserError(
+                    f"position {position} is not there: the prompt has {length} vectors, "
+                    f"0 to {length - 1}"
+                )
+        return [Corruption(kind, value, j) for j in wanted for kind, value in self.settings]
+
+
+def check_values(flag: str, values: Sequence[float]) -> None:
+    """Refuse what is neither a standard deviation nor a factor of the study.
+
+    Raises:
+        UserError: a negative value, or none at all (infinite, not a number).
+    """
+    for value in values:
+        if not (value >= 0 and math.isfinite(value)):
+            raise UserError(f"{flag} is {value:g}, but must be a finite number from 0 on")
 
 
 def unit_noise(seed: int, length: int, width: int) -> Float[Tensor, "length width"]:

@@ -1,16 +1,14 @@
-"""A run's training, epoch by epoch: what history.jsonl and its checkpoints tell."""
+"""A run's training, epoch by epoch: from history.jsonl and its checkpoints."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.load_run import checkpoint_epochs
 from dassl.engine.run_record import read_history
 from safeio.errors import UserError
 
-from .runs import LEARNER
-from .study import Plan, Study, Subject
-
-CHECKPOINT = re.compile(r"model\.pth\.tar-(\d+)")
+from .corruption import CorruptionGrid
+from .study import StudiedRun, Study
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,13 @@ class Epoch:
 class Training:
     """All epochs of a run."""
 
-    subject: Subject
+    run: StudiedRun
     epochs: list[Epoch]
 
     @property
     def title(self) -> str:
         """Which run this is."""
-        return "{method}, {dataset}, {shots} shot(s), seed {seed}".format(**self.subject.facts)
+        return "{method}, {dataset}, {shots} shot(s), seed {seed}".format(**self.run.facts)
 
     @property
     def studied(self) -> list[tuple[int, Study]]:
@@ -60,39 +58,32 @@ class Training:
         return [(epoch.number, epoch.study) for epoch in self.epochs if epoch.study]
 
 
-def checkpoints(run_dir: Path) -> list[int]:
-    """The numbers of a run's checkpoints, ascending."""
-    found = (CHECKPOINT.fullmatch(path.name) for path in (run_dir / LEARNER).glob("*"))
-    return sorted(int(match.group(1)) for match in found if match)
-
-
-def read_training(run_dir: Path, plan: Plan, every: int = 1, root: str = "") -> Training:
+def read_training(run_dir: Path, grid: CorruptionGrid, every: int = 1, root: str = "") -> Training:
     """Read a run's history and study its checkpoints, as far as that has not been done.
 
     Args:
         run_dir: of a finished run.
-        plan: the corruptions of each checkpoint.
+        grid: the corruptions of each checkpoint.
         every: study the checkpoints of every so many epochs; the last one is always studied.
         root: folder of the datasets; "" for the run's own.
 
     Raises:
-        UserError: there is no such run, or it has kept less than two checkpoints or no history.
+        UserError: there is no such run, or it has less than two checkpoints or no history.
     """
-    subject = Subject(run_dir, root)
-    kept = checkpoints(run_dir)
-    if len(kept) < 2:
+    run, numbers = StudiedRun(run_dir, root), checkpoint_epochs(run_dir)
+    if len(numbers) < 2:
         raise UserError(
-            f"{len(kept)} checkpoint(s) are there, but a course over epochs needs more: train "
+            f"{len(numbers)} checkpoint(s) are there, but a course over epochs needs more: train "
             "with TRAIN.CHECKPOINT_FREQ 1"
         )
     lines = [line for line in read_history(run_dir) if line.get("event") == "train"]
     if not lines or any("position_norms" not in line for line in lines):
         raise UserError("history.jsonl is missing or tells no norms of the prompt's positions")
-    wanted = [number for number in kept if number % every == 0 or number == kept[-1]]
-    studies = {number: subject.study(plan, number) for number in wanted}
-    asked = set(plan.corruptions(subject.length))
+    wanted = [number for number in numbers if number % every == 0 or number == numbers[-1]]
+    studies = {number: run.study(grid, number) for number in wanted}
+    corruptions = set(grid.corruptions(run.length))
     for study in studies.values():  # an earlier call may have tested others
-        study.entries = {c: row for c, row in study.entries.items() if c in asked}
+        study.entries = {c: row for c, row in study.entries.items() if c in corruptions}
     epochs = [
         Epoch(
             line["epoch"] + 1,
@@ -103,4 +94,4 @@ def read_training(run_dir: Path, plan: Plan, every: int = 1, root: str = "") -> 
         )
         for line in lines
     ]
-    return Training(subject, epochs)
+    return Training(run, epochs)

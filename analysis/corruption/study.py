@@ -14,7 +14,6 @@ Positions count from 0, accuracies are in %, a norm is L2, the mean over classes
 import contextlib
 import errno
 import io
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,71 +24,18 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.corruption.corruption import REPLACE, RESCALE, Corruption, corrupt, unit_noise
-from analysis.corruption.prompt_evaluation import PromptEvaluator
+from analysis.load_run import load_run, prompt_checkpoint
 from analysis.results import method_of
 from dassl.engine import finished_run
-from dassl.engine.keeper import choose_checkpoint
 from dassl.utils import package_versions
 from safeio.checksums import DamagedFile, file_digest, read_sealed, write_sealed
 from safeio.errors import UserError
 from safeio.files import PathLike
-from trainers.core.open_run import open_run
 from trainers.core.prompt_trainer import PromptTrainer
 from trainers.nemesis import vector_norms
 
-from .runs import LEARNER
-
-STDS = (0.0, 0.001, 0.01, 0.1, 0.5)
-FACTORS = (0.001, 0.01, 0.1, 0.5, 2.0)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which corruptions are wanted.
-
-    Attributes:
-        replace: standard deviations of REPLACE.
-        rescale: factors of RESCALE.
-        positions: from 0; None for all.
-        noise_seed: what REPLACE's noise is drawn with, the same for every run.
-    """
-
-    replace: tuple[float, ...] = STDS
-    rescale: tuple[float, ...] = FACTORS
-    positions: tuple[int, ...] | None = None
-    noise_seed: int = 0
-
-    @property
-    def settings(self) -> list[tuple[str, float]]:
-        """Kinds and values."""
-        return [(REPLACE, std) for std in self.replace] + [(RESCALE, s) for s in self.rescale]
-
-    def corruptions(self, length: int) -> list[Corruption]:
-        """All of them, by position: prompts share what they compute before the changed vector.
-
-        Raises:
-            UserError: a position that prompts of this length do not have.
-        """
-        wanted = range(length) if self.positions is None else self.positions
-        for position in wanted:
-            if position >= length:
-                raise UserError(
-                    f"position {position} is not there: the prompt has {length} vectors, "
-                    f"0 to {length - 1}"
-                )
-        return [Corruption(kind, value, j) for j in wanted for kind, value in self.settings]
-
-
-def check_values(flag: str, values: Sequence[float]) -> None:
-    """Refuse what is neither a standard deviation nor a factor of the study.
-
-    Raises:
-        UserError: a negative value, or none at all (infinite, not a number).
-    """
-    for value in values:
-        if not (value >= 0 and math.isfinite(value)):
-            raise UserError(f"{flag} is {value:g}, but must be a finite number from 0 on")
+from .corruption import Corruption, CorruptionGrid, corrupt, unit_noise
+from .prompt_evaluation import PromptEvaluator
 
 
 @dataclass
@@ -149,28 +95,36 @@ class Study:
         }
 
 
+def study_file(run_dir: Path, epoch: int | None = None) -> Path:
+    """Where the study of a run's checkpoint is stored."""
+    return run_dir / ("corruption.json" if epoch is None else f"corruption-{epoch}.json")
+
+
 def position_norms(ctx: Tensor) -> list[float]:
     """Each position's norm, as a run's history has it."""
     sets = ctx.numel() // (ctx.shape[-1] * ctx.shape[-2])
     return [round(norm / sets, 6) for norm in vector_norms(ctx).tolist()]
 
 
-class Subject:
-    """A finished run whose prompts are corrupted; its model is loaded when it is needed.
+class StudiedRun:
+    """A finished run whose prompts are corrupted; its model is loaded once, when it is needed.
 
     Args:
         run_dir: the run's folder.
         root: folder of the datasets; "" for the run's own.
-        ignore_mismatch: see `open_run`.
+        ignore_mismatch: see `load_run`.
+
+    Attributes:
+        path: the run's folder.
+        length: L, the number of positions.
+        facts: what the study's file says of the run.
 
     Raises:
         UserError: the folder holds no finished run of a method that learns prompts.
     """
 
     def __init__(self, run_dir: PathLike, root: str = "", ignore_mismatch: bool = False) -> None:
-        self.path = Path(run_dir)
-        self.root = root
-        self.ignore_mismatch = ignore_mismatch
+        self.path, self.root, self.ignore_mismatch = Path(run_dir), root, ignore_mismatch
         results = finished_run(self.path)
         if results is None:
             raise UserError("no finished run is there: results.json is missing or damaged")
@@ -183,45 +137,52 @@ class Subject:
             **{key: results[key] for key in ("dataset", "shots", "seed", "backbone")},
         }
         self._evaluator: PromptEvaluator | None = None
-        self._warned = False
+        self._is_read_only = False
 
-    def file(self, epoch: int | None) -> Path:
-        """Where the study of a checkpoint is kept."""
-        return self.path / ("corruption.json" if epoch is None else f"corruption-{epoch}.json")
-
-    def study(self, plan: Plan, epoch: int | None = None) -> Study:
-        """Test the prompts and all of the plan's corruptions that have not been tested.
+    def study(self, grid: CorruptionGrid, epoch: int | None = None) -> Study:
+        """Test the learned prompts and all corruptions of the grid that have not been tested.
 
         Args:
-            plan: what is wanted; the study may know more.
+            grid: what is wanted; the study may hold more.
             epoch: number of the checkpoint; None takes the best, or else the newest.
 
         Raises:
-            UserError: no such checkpoint, or position, or the run cannot be opened again.
+            UserError: no such checkpoint, or position, or the run cannot be loaded.
             UserError: the backbone's weights cannot be had.
         """
-        wanted = plan.corruptions(self.length)
-        checkpoint = choose_checkpoint(self.path / LEARNER, epoch)
-        identity = {"file": f"{LEARNER}/{checkpoint.name}", "sha256": _digest_of(checkpoint)}
-        study = Study(dict(self.facts), identity, plan.noise_seed)
-        known = Study.read(self.file(epoch))
-        if known is not None and known.belongs_to(study):
-            study = known
+        wanted = grid.corruptions(self.length)
+        checkpoint = prompt_checkpoint(self.path, epoch)
+        identity = {
+            "file": checkpoint.relative_to(self.path).as_posix(),
+            "sha256": file_digest(checkpoint),
+        }
+        study, path = Study(self.facts, identity, grid.noise_seed), study_file(self.path, epoch)
+        stored = Study.read(path)
+        if stored is not None and stored.belongs_to(study):
+            study = stored
         missing = [corruption for corruption in wanted if corruption not in study.entries]
         if missing or not study.original:
-            with contextlib.redirect_stdout(io.StringIO()):  # what opening a run says
-                evaluator = self._open(epoch)
-            self._fill(study, evaluator, missing, epoch)
+            with contextlib.redirect_stdout(io.StringIO()):  # what loading a run prints
+                evaluator = self._load(epoch)
+            self._test(evaluator, missing, study, path)
         return study
 
-    def _fill(
-        self,
-        study: Study,
-        evaluator: PromptEvaluator,
-        missing: Sequence[Corruption],
-        epoch: int | None,
+    def _load(self, epoch: int | None) -> PromptEvaluator:
+        """The run's test set with the checkpoint's prompts; of a second one, only the prompts."""
+        if self._evaluator is None:
+            opts = ("DATASET.ROOT", self.root) if self.root else ()
+            trainer = load_run(self.path, opts, epoch, ignore_mismatch=self.ignore_mismatch)
+            if not isinstance(trainer, PromptTrainer):
+                raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
+            self._evaluator = PromptEvaluator(trainer)
+        else:
+            self._evaluator.trainer.load_model(self.path, epoch=epoch)
+        return self._evaluator
+
+    def _test(
+        self, evaluator: PromptEvaluator, missing: Sequence[Corruption], study: Study, path: Path
     ) -> None:
-        """Test what is missing; what is done so far is written after every few prompts."""
+        """Test what is missing, group by group; the study is written after each."""
         ctx = evaluator.trainer.model.prompt_learner.ctx.detach()
         if not study.original:
             correct = int(evaluator.count(ctx.unsqueeze(0)))
@@ -229,7 +190,7 @@ class Subject:
             accuracy = 100 * correct / study.num_test
             norms = position_norms(ctx)
             study.original = {"correct": correct, "accuracy": accuracy, "norms": norms}
-            self._keep(study, epoch)
+            self._write(study, path)
         noise = unit_noise(study.noise_seed, *ctx.shape[-2:])
         with tqdm(
             total=len(missing), unit="prompt", disable=None, leave=False, desc=str(self.path)
@@ -240,36 +201,17 @@ class Subject:
                 counts = evaluator.count(groups).tolist()
                 for corruption, group, correct in zip(part, groups, counts, strict=True):
                     study.add(corruption, correct, position_norms(group)[corruption.position])
-                self._keep(study, epoch)
+                self._write(study, path)
                 bar.update(len(part))
 
-    def _keep(self, study: Study, epoch: int | None) -> None:
+    def _write(self, study: Study, path: Path) -> None:
         """Write the study into the run's folder, where that can be written to."""
-        path = self.file(epoch)
         try:
             study.write(path)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
-            if not self._warned:
+            if not self._is_read_only:
                 why = f"{path} cannot be written: {error.strerror}"
                 print(f"Warning: {why}; a second call tests all corruptions again", file=sys.stderr)
-            self._warned = True
-
-    def _open(self, epoch: int | None) -> PromptEvaluator:
-        """The run's test set with the checkpoint's prompts; a second one is only loaded."""
-        if self._evaluator is None:
-            opts = ("DATASET.ROOT", self.root) if self.root else ()
-            trainer = open_run(self.path, opts, epoch=epoch, ignore_mismatch=self.ignore_mismatch)
-            if not isinstance(trainer, PromptTrainer):
-                raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
-            self._evaluator = PromptEvaluator(trainer)
-        else:
-            self._evaluator.trainer.load_model(self.path, epoch=epoch)
-        return self._evaluator
-
-
-def _digest_of(checkpoint: Path) -> str:
-    if not checkpoint.is_file():
-        raise UserError(f'No checkpoint at "{checkpoint}"')
-    return file_digest(checkpoint)
+            self._is_read_only = True

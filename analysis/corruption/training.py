@@ -6,7 +6,7 @@ r"""Training watched through its checkpoints: Figure 3 and Figures A2 and A3 of 
 Figure 3: test accuracy and mean norm over the epochs, one column a run, with the accuracies of the
 prompts of each checkpoint that have one vector rescaled. Figures A2 and A3, one a run: loss, test
 accuracy, each position's norm and how often PAN selected it. The runs need a checkpoint per epoch
-(TRAIN.CHECKPOINT_FREQ 1). What is tested is kept in each run's corruption-<epoch>.json.
+(TRAIN.CHECKPOINT_FREQ 1). What is tested is stored in each run's corruption-<epoch>.json.
 
 Exit codes: 0 done, 1 a run could not be drawn (the others were), 2 a mistake in the command.
 """
@@ -18,14 +18,13 @@ from pathlib import Path
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
+from analysis.run_flags import for_each_run
 from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
-from safeio.untrusted import printable
 
-from .history import Training, read_training
-from .runs import run_folders
-from .study import Plan, check_values
+from .corruption import CorruptionGrid, check_values
+from .history import read_training
 from .training_figures import draw_low_norm_over_epochs, draw_process
 
 DEFAULT_OUTPUT = Path("output/training")
@@ -54,22 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.every < 1:
         raise UserError(f"--every is {arguments.every}, but must be at least 1")
     check_values("--rescale", arguments.rescale)
-    plan = Plan(replace=(), rescale=tuple(dict.fromkeys(arguments.rescale)))
+    grid = CorruptionGrid(replace=(), rescale=tuple(dict.fromkeys(arguments.rescale)))
     output = prepare_output_dir(arguments.output)
-    found: list[Training] = []
-    folders = run_folders(arguments.runs)
-    for run_dir in folders:
-        try:
-            found.append(read_training(run_dir, plan, arguments.every, arguments.root))
-        except UserError as error:
-            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
-    wanted = arguments.figures
-    paths = [draw_process(training, output) for training in found if "a2" in wanted]
-    if found and "3" in wanted:
-        paths.append(draw_low_norm_over_epochs(found, output / "figure_3.png"))
+    found, failed = for_each_run(
+        arguments.runs, lambda path: read_training(path, grid, arguments.every, arguments.root)
+    )
+    trainings, wanted = list(found.values()), arguments.figures
+    paths = [draw_process(training, output) for training in trainings if "a2" in wanted]
+    if trainings and "3" in wanted:
+        paths.append(draw_low_norm_over_epochs(trainings, output / "figure_3.png"))
     for path in paths:
         print(f"Figure: {path} (with .pdf and .csv)")
-    return 1 if len(found) < len(folders) else 0
+    return 1 if failed else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,7 +68,7 @@ def _draw_accuracies(axis: Any, training: Training) -> None:
 def _low_norm_rows(training: Training) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for epoch in training.epochs:
-        common = [str(training.subject.path), epoch.number, epoch.mean_norm, epoch.accuracy]
+        common = [str(training.run.path), epoch.number, epoch.mean_norm, epoch.accuracy]
         entries = epoch.study.entries.values() if epoch.study else ()
         rows += [[*common, e["value"], e["position"], e["accuracy"]] for e in entries]
         if not entries:
@@ -98,7 +98,7 @@ def draw_process(training: Training, folder: Path) -> Path:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(training.title, fontsize=11)
-    facts = training.subject.facts
+    facts = training.run.facts
     parts = [facts[key] for key in ("method", "dataset")]
     stem = file_stem("figure_a2", *parts, f"{facts['shots']}shots", f"seed{facts['seed']}")
     return save(figure, folder / f"{stem}.png", *_process_data(training, selects))
@@ -116,7 +116,7 @@ def _draw_map(axis: Any, numbers: list[int], rows: list[list[Any]], title: str) 
 
 
 def _process_data(training: Training, selects: bool) -> tuple[list[str], list[list[Any]]]:
-    positions = range(training.subject.length)
+    positions = range(training.run.length)
     header = ["epoch", "loss", "accuracy", *(f"norm_{j}" for j in positions)]
     if selects:
         header += [f"selections_{j}" for j in positions]

@@ -26,7 +26,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import train
-from analysis.corruption.study import Plan, Study, Subject
+from analysis.corruption.corruption import CorruptionGrid
+from analysis.corruption.study import StudiedRun, Study, study_file
 from clip.weights import RANDOM_PREFIX
 from safeio.files import write_atomic, write_json
 
@@ -34,7 +35,7 @@ from .synthetic import N_CTX, Backbone, class_names
 
 ROOT = Path(__file__).parent.parent.parent
 TEST_IMAGES = 200
-GRID = Plan(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))  # 20 corruptions
+GRID = CorruptionGrid(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))  # 20 corruptions
 TARGET = 100.0
 NOTES = """\
 Reference: a process per corruption starts Python, loads CLIP, decodes and encodes the test set,
@@ -139,19 +140,19 @@ def _call(threads: int, *arguments: str) -> tuple[float, str]:
     return time.perf_counter() - start, done.stdout
 
 
-def _time_study(run_dir: Path, grid: Plan) -> tuple[float, Study]:
+def _time_study(run_dir: Path, grid: CorruptionGrid) -> tuple[float, Study]:
     """Return the seconds of a study whose uncorrupted prompt is already tested, and its results."""
-    (run_dir / "corruption.json").unlink(missing_ok=True)
-    subject = Subject(run_dir)
-    subject.study(Plan((), ()))
+    study_file(run_dir).unlink(missing_ok=True)
+    run = StudiedRun(run_dir)
+    run.study(CorruptionGrid((), ()))
     start = time.perf_counter()
-    study = subject.study(grid)
+    study = run.study(grid)
     return time.perf_counter() - start, study
 
 
-def _command(run_dir: Path, grid: Plan, threads: int, cached: bool) -> float:
+def _command(run_dir: Path, grid: CorruptionGrid, threads: int, cached: bool) -> float:
     """Return the seconds of a whole process of corrupt.py."""
-    (run_dir / "corruption.json").unlink()
+    study_file(run_dir).unlink()
     if not cached:
         for path in (run_dir.parent / "data" / "features").iterdir():
             path.unlink()
@@ -167,7 +168,7 @@ def measure(
     repetitions: int,
     threads: int,
     images: int = TEST_IMAGES,
-    grid: Plan = GRID,
+    grid: CorruptionGrid = GRID,
 ) -> Cost:
     """Measure both sides alternately on one finished run.
 

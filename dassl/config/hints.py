@@ -6,6 +6,8 @@ from typing import Any
 
 from yacs.config import CfgNode as YacsNode
 
+from ..utils.registry import skipped_note
+
 # How alike two spellings of one name are, at least; "KGCOOP" and "COOP" (0.8) are two methods.
 ALIKE_GROUP = 0.85
 ALIKE_NAME = 0.75
@@ -107,5 +109,6 @@ def _about_group(path: str, cfg: YacsNode) -> str:
         group, node = f"{group}{name}.", node[name]
     if group == "TRAINER." and path.count(".") > 1:
         missing = ".".join(path.split(".")[:2])
-        return f"; no trainer declares {missing}, as its file does with dassl.config.declare_config"
+        how = "as its file does with dassl.config.declare_config"
+        return f"; no trainer declares {missing}, {how}{skipped_note()}"
     return f"; accepted: {', '.join(group + name for name in node)}"

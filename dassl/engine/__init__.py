@@ -1,11 +1,11 @@
 """The training loop and its trainers."""
 
-from .build import TRAINER_REGISTRY, build_trainer, check_trainer, start_trainer
+from .build import TRAINER_REGISTRY, build_and_seed, build_trainer, check_trainer
+from .experiment import run_experiment
 from .interruption import Interrupted
 from .run_files import CONFIG, RESULTS, clear_run
 from .run_record import finished_run, identity
 from .simple_net import SimpleNet
-from .single_run import carry_out
 from .trainer import SimpleTrainer, TrainerBase, TrainerX
 from .trainer_xu import TrainerXU
 
@@ -19,11 +19,11 @@ __all__ = [
     "TrainerBase",
     "TrainerX",
     "TrainerXU",
+    "build_and_seed",
     "build_trainer",
-    "carry_out",
     "check_trainer",
     "clear_run",
     "finished_run",
     "identity",
-    "start_trainer",
+    "run_experiment",
 ]

@@ -73,8 +73,8 @@ def check_trainer(cfg: Any) -> None:
         check(trainer_class.__new__(trainer_class), cfg)
 
 
-def start_trainer(cfg: Any, overwrite: bool = False) -> Any:
-    """Begin a run: seed all generators, print what is run where, and create the trainer.
+def build_and_seed(cfg: Any, overwrite: bool = False) -> Any:
+    """Seed all generators, print the configuration and the environment, and build the trainer.
 
     Args:
         cfg: the configuration.

@@ -1,11 +1,52 @@
-"""A table from names to classes, filled by decorators."""
+"""A table from names to classes, filled by decorators, and the plug-ins that failed to fill it."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from safeio.errors import UserError
 
 from .names import choices
+
+
+class AlreadyRegistered(KeyError):
+    """A second object asks for a name."""
+
+    def __init__(self, registry: "Registry", name: str, module: str) -> None:
+        super().__init__(
+            f'An object named "{name}" is already registered in {registry}, by {module}'
+        )
+        self.registry = registry
+        self.name = name
+
+
+@dataclass(frozen=True)
+class SkippedPlugin:
+    """A plug-in whose import failed.
+
+    Attributes:
+        file: where it is, such as trainers/mine.py.
+        reason: one line about the error.
+        error: what was raised.
+    """
+
+    file: str
+    reason: str
+    error: BaseException
+
+    def __str__(self) -> str:
+        return f"{self.file} cannot be imported ({self.reason})"
+
+
+skipped_plugins: list[SkippedPlugin] = []
+registries: "WeakSet[Registry]" = WeakSet()
+
+
+def skipped_note() -> str:
+    """The part of a sentence about a missing name that tells of the skipped plug-ins, if any."""
+    return "".join(f", and {plugin}" for plugin in skipped_plugins)
 
 
 class Registry:
@@ -18,11 +59,26 @@ class Registry:
     def __init__(self, name: str) -> None:
         self._name = name
         self._objects: dict[str, Any] = {}
+        registries.add(self)
+
+    def __str__(self) -> str:
+        return self._name
 
     def _add(self, name: str, obj: Any, force: bool) -> None:
         if name in self._objects and not force:
-            raise KeyError(f'An object named "{name}" is already registered in {self._name}')
+            raise AlreadyRegistered(self, name, getattr(self._objects[name], "__module__", "?"))
         self._objects[name] = obj
+
+    def drop(self, name: str) -> None:
+        """Forget a name."""
+        self._objects.pop(name, None)
+
+    def drop_unimported(self, package: str) -> None:
+        """Forget what modules of a package registered before their import failed."""
+        for name, obj in self.items():
+            module = getattr(obj, "__module__", "")
+            if module.startswith(f"{package}.") and module not in sys.modules:
+                self.drop(name)
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Register a class or function under its own name.
@@ -35,7 +91,7 @@ class Registry:
             The decorator, or the object itself.
 
         Raises:
-            KeyError: the name is taken and `force` is not set.
+            AlreadyRegistered: the name is taken and `force` is not set.
         """
         if obj is None:
 
@@ -51,14 +107,18 @@ class Registry:
         """Return the object of that name.
 
         Raises:
-            UserError: nothing of that name is registered; names the nearest and all others.
+            UserError: nothing of that name is registered; names the nearest, all others, and the
+                plug-ins that were skipped.
         """
         if name in self._objects:
             return self._objects[name]
         names = self.registered_names()
-        if not names:
-            raise UserError(f'"{name}" is unknown: nothing is registered in {self._name}')
-        raise UserError(f'"{name}" is not in the {self._name} registry{choices(name, names)}')
+        if not names and not skipped_plugins:
+            raise UserError(f'"{name}" is unknown: nothing is registered in {self}')
+        cause = skipped_plugins[0].error if skipped_plugins else None
+        raise UserError(
+            f'"{name}" is not in the {self} registry{skipped_note()}{choices(name, names)}'
+        ) from cause
 
     def registered_names(self) -> list[str]:
         """Return all names, sorted."""

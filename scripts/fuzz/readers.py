@@ -11,6 +11,7 @@ import torch
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
+from analysis.load_run import trained_classnames
 from analysis.report.accuracy import make_tables
 from analysis.report.checks import notes_on, refuse_mixed
 from analysis.report.listing import to_csv, to_latex, to_markdown
@@ -44,7 +45,6 @@ from sweeps.grid import make_runs
 from sweeps.runs import recorded_digest
 from sweeps.sweep_file import read_sweep
 from trainers.core.features.store import FeatureStore
-from trainers.core.open_run import trained_classnames
 
 from . import seeds
 

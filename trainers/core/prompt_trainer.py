@@ -25,7 +25,6 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 
 from ..nemesis import vector_norms
-from .company import Company
 from .features.evaluation import (
     CLASSIFY,
     INFERENCE,
@@ -47,10 +46,31 @@ STEP = Capability(
     frozenset(
         {
             *("train", "run_epoch", "forward_backward", "features_and_labels", "loss", "penalty"),
-            *("build_model", "model_zero_grad", "model_backward", "model_update", "company"),
+            *("build_model", "model_zero_grad", "model_backward", "model_update", "step_hooks"),
         }
     )
 )
+
+
+class StepHooks:
+    """Passes of a training step that several runs may share; these share nothing.
+
+    `vectorised.RunGroup` has those of runs that are trained together.
+    """
+
+    def image_features(
+        self, model: PromptedCLIP, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch *tokens embed"]:
+        """The frozen tower's features of a training batch, as the model matches them."""
+        return model.image_features(images)
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Compute the loss's gradients."""
+        loss.backward()
+
+    def result_entries(self) -> dict[str, Any]:
+        """Further entries for results.json."""
+        return {}
 
 
 class PromptTrainer(TrainerX):
@@ -84,7 +104,7 @@ class PromptTrainer(TrainerX):
     }
 
     model: PromptedCLIP
-    company: Company = Company()  # several runs that compute together have one in common
+    step_hooks = StepHooks()  # several runs that are trained together share one
 
     @property
     def method_cfg(self) -> Any:
@@ -176,7 +196,7 @@ class PromptTrainer(TrainerX):
             loss, summary = self.loss(*self.features_and_labels(batch))
         self.detect_anomaly(loss)
         self.model_zero_grad()
-        self.company.backward(self.scaler.scale(loss))
+        self.step_hooks.backward(self.scaler.scale(loss))
         self.detect_bad_gradients()
         self.scaler.step(self.optim)
         self.scaler.update()
@@ -191,9 +211,7 @@ class PromptTrainer(TrainerX):
         if "features" in batch:
             return batch["features"].to(self.device), batch["label"].to(self.device)
         images, labels = self.parse_batch_train(batch)
-        if not self.model.frozen_features:  # joint work on images computes no gradients
-            return self.model.image_features(images), labels
-        return self.company.image_features(self.model, images), labels
+        return self.step_hooks.image_features(self.model, images), labels
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images and labels of a batch, on the trainer's device."""
@@ -284,5 +302,5 @@ class PromptTrainer(TrainerX):
             "train_views": self.cfg.INPUT.TRAIN_VIEWS,
             "n_ctx": self.model.prompt_learner.length,
             **({"ignored_mismatch": mismatch} if mismatch else {}),
-            **self.company.result_entries(),
+            **self.step_hooks.result_entries(),
         }

@@ -10,7 +10,6 @@ batch, and the sum of the losses has each prompt's own gradient. See `dassl.engi
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,27 +20,25 @@ from torch import Tensor, nn
 
 from clip.text_encoding import SoftPromptEncoder
 from dassl.config import to_dict
-from dassl.engine import TRAINER_REGISTRY, start_trainer
+from dassl.engine import TRAINER_REGISTRY, run_experiment
 from dassl.engine.folder_check import claim_folder
 from dassl.engine.interruption import stopping_on_signals
 from dassl.engine.lockstep import Lockstep
-from dassl.engine.run_lock import run_folder
-from dassl.utils import choose_device, setup_logger
+from dassl.utils import choose_device
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
 
-from .company import Company
 from .features.cache import FeatureCache
 from .precision import autocast
 from .prompt_learner import prompt_length
-from .prompt_trainer import PromptTrainer
+from .prompt_trainer import PromptTrainer, StepHooks
 from .prompted_clip import PromptedCLIP
 
 # In which order joint work is done where runs ask for different kinds: gradients last, when no run
 # can still ask for what belongs to the same step.
 IMAGES, TEXT, TEXT_AS_IT_IS, GRADIENTS = range(4)
-# More runs than this go one company after the other. What many prompts keep for their gradients
+# More runs than this go one group after the other. What many prompts keep for their gradients
 # leaves a CPU's caches: with 35 of the bundled tower's at once a step takes half as long again per
 # prompt as with 5. A GPU has no such bound.
 RUNS_AT_ONCE = {"cpu": 5}
@@ -62,7 +59,7 @@ def vector_key(cfg: Any) -> str | None:
 
     These are the classes, the frozen CLIP, and the layout of the prompts. Seeds, shots, batches,
     optimisers, epochs, CoOp's initial words and Nemesis settings may differ; runs that are
-    shorter than others leave them alone at the end.
+    shorter than others end before them.
 
     Raises:
         UserError: there is no such trainer.
@@ -88,8 +85,7 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
     """Train and test several runs side by side; each leaves the folder of a run of its own.
 
     A run that fails (its training diverges, say) ends alone. Checkpoints are ordinary ones: after
-    an interruption, the same call goes on where each run has left off, and so does `train.py` with
-    one of them.
+    an interruption, the same call resumes each run, and so does `train.py` with one of them.
 
     Args:
         cfgs: the runs' configurations, of one `vector_key`, each with a folder of its own.
@@ -107,11 +103,11 @@ def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Excepti
     at_once = RUNS_AT_ONCE.get(choose_device(cfgs[0]).type, len(cfgs)) if cfgs else 1
     ends: list[Exception | None] = []
     for start in range(0, len(cfgs), at_once):
-        company = cfgs[start : start + at_once]
-        together = Together(len(company))
-        jobs = [partial(_train, cfg, overwrite, together, sys.stdout) for cfg in company]
+        part = cfgs[start : start + at_once]
+        group = RunGroup(len(part))
+        jobs = [partial(_train, cfg, overwrite, group, sys.stdout) for cfg in part]
         with stopping_on_signals():
-            ends += together.lockstep.run(jobs)
+            ends += group.lockstep.run(jobs)
         for end in ends:
             if isinstance(end, KeyboardInterrupt):
                 raise end
@@ -156,29 +152,19 @@ def _check_folders(cfgs: Sequence[Any], overwrite: bool) -> None:
         claim_folder(cfg, overwrite)
 
 
-def _train(cfg: Any, overwrite: bool, together: "Together", console: Any) -> Exception | None:
-    """One of the runs, from its configuration to its results."""
-    output = cfg.OUTPUT_DIR
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(run_folder(output))
-            logger = setup_logger(output)
-            assert logger is not None
-            stack.enter_context(logger)
-            trainer = start_trainer(cfg, overwrite)
-            trainer.check_train()
-            together.admit(trainer)
-            trainer.train()
-        except Exception as error:
-            print(printable(f"{output}: {error}"), file=console)
-            return error
-        print(f"Results are in {output}")
-    print(f"Results are in {output}", file=console)
+def _train(cfg: Any, overwrite: bool, group: "RunGroup", console: Any) -> Exception | None:
+    """Do one of the runs; the console gets one line about it, its log the rest."""
+    try:
+        run_experiment(cfg, overwrite=overwrite, on_trainer=group.add)
+    except Exception as error:
+        print(printable(f"{cfg.OUTPUT_DIR}: {error}"), file=console)
+        return error
+    print(f"Results are in {cfg.OUTPUT_DIR}", file=console)
     return None
 
 
-class Together(Company):
-    """Runs that compute together.
+class RunGroup(StepHooks):
+    """Runs whose training steps share their forward and backward passes.
 
     Args:
         size: how many there are.
@@ -194,15 +180,16 @@ class Together(Company):
         self._encoders: list[SoftPromptEncoder] = []
         self._caches: dict[tuple[str, ...], FeatureCache] = {}
 
-    def admit(self, trainer: PromptTrainer) -> None:
+    def add(self, trainer: PromptTrainer) -> None:
         """Let a new trainer use what the first one has loaded, and compute with all others."""
         if self._first is None:
             self._first = trainer
-        trainer.company = self
+        trainer.step_hooks = self
         trainer.loaded_clip = self._first.loaded_clip
         model = trainer.model
         model.clip_model = trainer.loaded_clip.model
-        model.add_module("text_encoder", JoinedEncoder(self, self._known(model.text_encoder)))
+        encoder = GroupTextEncoder(self, self._shared_encoder(model.text_encoder))
+        model.add_module("text_encoder", encoder)
         test = trainer.cfg.TEST
         settings = (trainer.cfg.DATASET.ROOT, test.FEATURE_CACHE, str(test.NO_FEATURE_CACHE))
         if settings in self._caches:
@@ -213,8 +200,8 @@ class Together(Company):
             # As many processes in all as one run has, where there are enough of them.
             loader.num_workers = max(1, loader.num_workers // self.size)
 
-    def _known(self, own: SoftPromptEncoder) -> SoftPromptEncoder:
-        """The encoder of the same prompts that an earlier run has brought."""
+    def _shared_encoder(self, own: SoftPromptEncoder) -> SoftPromptEncoder:
+        """The encoder of an earlier run with the same prompts, or else this run's own."""
         for encoder in self._encoders:
             if encoder.prompts == own.prompts:
                 return encoder
@@ -258,23 +245,23 @@ class Together(Company):
         self.lockstep.join(GRADIENTS, None, loss, _backward)
 
     def result_entries(self) -> dict[str, Any]:
-        """With how many runs this one shared its time."""
+        """How many runs shared the time."""
         return {"vectorised": self.size}
 
 
-class JoinedEncoder(nn.Module):
-    """Stands for the text encoder of one run, and encodes the prompts of all runs together."""
+class GroupTextEncoder(nn.Module):
+    """Takes the place of one run's text encoder; encodes the prompts of all runs in one call."""
 
-    def __init__(self, together: Together, encoder: SoftPromptEncoder) -> None:
+    def __init__(self, group: RunGroup, encoder: SoftPromptEncoder) -> None:
         super().__init__()
-        self.together = together
+        self.group = group
         self.encoder = encoder
 
     def forward(
         self, ctx: Float[Tensor, "groups *classes length width"]
     ) -> Float[Tensor, "groups classes embed"]:
         """Text features at EOS, not normalised."""
-        return self.together.text_features(self.encoder, ctx)
+        return self.group.text_features(self.encoder, ctx)
 
 
 def _backward(losses: list[Tensor]) -> list[None]:

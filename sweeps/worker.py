@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import random
 import sys
 import threading
 import time
@@ -19,8 +18,14 @@ from tqdm import tqdm
 
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
-from dassl.engine import Interrupted, carry_out
-from dassl.utils import keep_loaded, refused_by_system, set_random_seed
+from dassl.engine import Interrupted, run_experiment
+from dassl.utils import (
+    generator_states,
+    keep_loaded,
+    refused_by_system,
+    set_generator_states,
+    set_random_seed,
+)
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
@@ -109,7 +114,7 @@ def work(task: Task, state: CleanState) -> list[Outcome]:
         What became of each, in no particular order.
     """
     start = time.perf_counter()
-    generators = random.getstate(), torch.get_rng_state()
+    generators = generator_states()
     state.restore()
     try:
         with contextlib.ExitStack() as locks:
@@ -121,8 +126,7 @@ def work(task: Task, state: CleanState) -> list[Outcome]:
             return outcomes
     finally:
         state.restore()
-        random.setstate(generators[0])
-        torch.set_rng_state(generators[1])
+        set_generator_states(generators)
 
 
 def _open(task: Task, locks: contextlib.ExitStack) -> tuple[list[Outcome], list[Run]]:
@@ -160,7 +164,7 @@ def _do(runs: Sequence[Run]) -> list[Exception | None]:
                 return train_together([run.cfg() for run in runs])
             for run in runs:
                 model_dir = str(locate(run.source).folder) if run.source is not None else None
-                carry_out(run.cfg(), model_dir=model_dir)
+                run_experiment(run.cfg(), model_dir=model_dir)
             return [None] * len(runs)
         except Exception as error:
             return [error] * len(runs)

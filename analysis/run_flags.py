@@ -1,15 +1,22 @@
-"""A finished run as a classifier: the flags that commands share, and the trainer behind them."""
+"""The flags by which commands name runs, and the runs that they name."""
 
 import argparse
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from dassl.engine import CONFIG, RESULTS
 from safeio.errors import UserError
+from safeio.untrusted import printable
 from trainers.core.features.evaluation import FrozenCLIPTrainer
-from trainers.core.open_run import Setup, known_classnames, open_run, run_config
 from trainers.core.prompt_checkpoints import FLAG
+
+from .load_run import LEARNER, Setup, known_classnames, load_run, run_config
+
+T = TypeVar("T")
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,18 +61,11 @@ def add_ignore_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """A flag's value that is a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
-def open_classifier(arguments: argparse.Namespace) -> FrozenCLIPTrainer:
-    """Open the run that the flags of `add_run_flags` name, quietly.
+def load_classifier(arguments: argparse.Namespace) -> FrozenCLIPTrainer:
+    """Load the run that the flags of `add_run_flags` name, quietly.
 
     Raises:
-        UserError: see `open_quietly`; or --opts are no pairs, or the file of names cannot be read.
+        UserError: see `load_quietly`; or --opts are no pairs, or the file of names cannot be read.
         UserError: the backbone's weights cannot be had.
     """
     opts = list(arguments.opts)
@@ -76,31 +76,31 @@ def open_classifier(arguments: argparse.Namespace) -> FrozenCLIPTrainer:
     classnames = arguments.classes
     if arguments.classes_file is not None:
         classnames = read_names(arguments.classes_file)
-    return open_quietly(arguments.run_dir, arguments, arguments.load_epoch, opts, classnames)
+    return load_quietly(arguments.run_dir, arguments, arguments.load_epoch, opts, classnames)
 
 
-def open_quietly(
+def load_quietly(
     run_dir: Path,
     arguments: argparse.Namespace,
     epoch: int | None = None,
     opts: Sequence[str] = (),
     classnames: Sequence[str] | None = None,
 ) -> FrozenCLIPTrainer:
-    """Open a run as the flags of `add_setup_flags` say.
+    """Load a run as the flags of `add_setup_flags` say; what its trainer prints is not shown.
 
-    Its dataset is needed only where nothing names its classes: a zero-shot run has learned nothing,
-    and other programs keep no names.
+    Its dataset is read only where nothing names its classes: a zero-shot run has learned nothing,
+    and other programs save no names.
 
     Raises:
-        UserError: see `open_run`.
+        UserError: see `load_run`.
         UserError: the backbone's weights cannot be had.
     """
     setup = Setup(arguments.trainer, arguments.config_file, arguments.dataset_config_file)
     run_config(run_dir, opts, setup)  # a mistake there has nothing to do with classes
     needs_data = classnames is None and known_classnames(run_dir, epoch) is None
     try:
-        with _quiet():
-            return open_run(
+        with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
+            return load_run(
                 run_dir, opts, epoch, needs_data, classnames, setup, arguments.ignore_mismatch
             )
     except UserError as error:
@@ -110,13 +110,6 @@ def open_quietly(
             f"{error} (this run keeps no class names of its own, so that its dataset is opened for "
             "them; --classes does without)"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Trainers tell much on the way, which has no place among a command's results."""
-    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
-        yield
 
 
 def read_names(path: Path) -> list[str]:
@@ -134,3 +127,33 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path} holds no class names; it takes one a line")
     return names
+
+
+def run_folders(paths: Iterable[Path]) -> list[Path]:
+    """The runs that are named, and those below the folders that are named; each once.
+
+    A named folder that is no run and has none with learned prompts below it is given as it is, for
+    whoever loads it to say what is wrong.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        below = [] if (path / CONFIG).is_file() else sorted(path.rglob(RESULTS))
+        runs = [file.parent for file in below if (file.parent / LEARNER).is_dir()]
+        found.update(dict.fromkeys(runs or [path]))
+    return list(found)
+
+
+def for_each_run(paths: Iterable[Path], do: Callable[[Path], T]) -> tuple[dict[Path, T], int]:
+    """Do something with every run of `run_folders`; one that is refused is named on stderr.
+
+    Returns:
+        What came of each run, and how many were refused.
+    """
+    found, refused = {}, 0
+    for run_dir in run_folders(paths):
+        try:
+            found[run_dir] = do(run_dir)
+        except UserError as error:
+            refused += 1
+            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
+    return found, refused

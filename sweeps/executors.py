@@ -15,12 +15,12 @@ from dassl.utils import choose_device, keep_loaded
 from safeio.errors import UserError
 
 from .runs import Run, Task
-from .working import LOST, CleanState, Outcome, serve, work
+from .worker import LOST, CleanState, Outcome, serve, work
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-class Pool(Protocol):
+class Executor(Protocol):
     """Takes tasks and says what became of their runs.
 
     Attributes:
@@ -52,7 +52,7 @@ class ThisProcess:
 
     Args:
         threads: of PyTorch on the CPU.
-        device: see `Pool`.
+        device: see `Executor`.
     """
 
     width = 1
@@ -79,7 +79,7 @@ class ThisProcess:
         return [outcome for task in given for outcome in work(task, self._state)]
 
     def close(self) -> None:
-        """Forget what was kept."""
+        """Let go of what was loaded."""
         self._keeping.__exit__(None, None, None)
 
 
@@ -102,7 +102,7 @@ class Workers:
         count: how many at most; each is started when there is a task for it.
         threads: PyTorch threads of each.
         devices: the numbers of the GPUs to spread them over; empty leaves them all of them.
-        device: see `Pool`.
+        device: see `Executor`.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ def gpus() -> list[str]:
     return names[:count] if names else [str(number) for number in range(count)]
 
 
-def open_pool(runs: Sequence[Run], workers: int | None) -> Pool:
+def open_executor(runs: Sequence[Run], workers: int | None) -> Executor:
     """Choose where runs are done.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a sweep tells its user: the list, the progress, the failures."""
+"""The printed side of a sweep: the list of its runs, the progress, the failures."""
 
 import datetime
 import statistics
@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .runs import Run, State, locate, newest_log, train_seconds
-from .working import DONE, FAILED, KNOWN, Outcome
+from .worker import DONE, FAILED, KNOWN, Outcome
 
 LOG_LINES = 5
 

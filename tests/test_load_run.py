@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from analysis.load_run import load_run, trained_classnames
 from safeio.errors import UserError
 from tests.runs import SHORT, command, finish, results
-from trainers.core.open_run import open_run, trained_classnames
 
 
 @pytest.fixture(scope="module", params=["CoOp", "CoCoOp", "PLOT", "ZeroshotCLIP"])
@@ -21,14 +21,14 @@ def run_dir(
 
 
 def test_it_classifies_as_it_did(run_dir: Path) -> None:
-    trainer = open_run(run_dir)
+    trainer = load_run(run_dir)
     assert trainer.test() == results(run_dir)["accuracy"]
 
 
 def test_without_data(run_dir: Path) -> None:
-    with_data = open_run(run_dir)
+    with_data = load_run(run_dir)
     names = with_data.dm.dataset.classnames
-    bare = open_run(run_dir, ["DATASET.ROOT", "nowhere"], with_data=False, classnames=names)
+    bare = load_run(run_dir, ["DATASET.ROOT", "nowhere"], with_data=False, classnames=names)
     assert bare.dm.dataset.classnames == names
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -41,28 +41,28 @@ def test_without_data(run_dir: Path) -> None:
 def test_other_classes(run_dir: Path) -> None:
     if run_dir.name == "PLOT":  # its settings on the bundled benchmark are class-specific
         with pytest.raises(UserError, match='none, or no single one, for "a cat", "a dog"'):
-            open_run(run_dir, with_data=False, classnames=["a cat", "a dog"])
+            load_run(run_dir, with_data=False, classnames=["a cat", "a dog"])
         names, images = trained_classnames(run_dir), torch.randn(2, 3, 64, 64)
         with torch.no_grad():
             expected, backwards = (
-                open_run(run_dir, with_data=False, classnames=order).model_inference(images)
+                load_run(run_dir, with_data=False, classnames=order).model_inference(images)
                 for order in (names, names[::-1])
             )
         torch.testing.assert_close(backwards.flip(1), expected, atol=1e-4, rtol=1e-4)
         return
-    trainer = open_run(run_dir, with_data=False, classnames=["a cat", "a dog"])
+    trainer = load_run(run_dir, with_data=False, classnames=["a cat", "a dog"])
     with torch.no_grad():
         assert trainer.model_inference(torch.randn(2, 3, 64, 64)).shape == (2, 2)
 
 
 def test_mistakes(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
-        open_run(tmp_path)
+        load_run(tmp_path)
     with pytest.raises(UserError, match="given twice"):
-        open_run(run_dir, with_data=False, classnames=["a cat", "a cat"])
+        load_run(run_dir, with_data=False, classnames=["a cat", "a cat"])
     (tmp_path / "config.yaml").write_text((run_dir / "config.yaml").read_text())
     with pytest.raises(UserError, match="says which classes its prompts were learned on"):
-        open_run(tmp_path, with_data=False)
+        load_run(tmp_path, with_data=False)
     if "Zeroshot" not in run_dir.name:
         with pytest.raises(UserError, match="No checkpoint in"):
-            open_run(tmp_path)
+            load_run(tmp_path)

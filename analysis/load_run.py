@@ -1,5 +1,10 @@
-"""From a run's folder back to its trained model, for everything that comes after training."""
+"""From the folder of a finished run back to its model, for everything that comes after training.
 
+Commands call it through `run_flags`.
+"""
+
+import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +18,12 @@ from dassl.utils import load_checkpoint
 from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
+from trainers.core.features.evaluation import FrozenCLIPTrainer
+from trainers.core.prompt_file import PROMPT_FILE, read_prompt_metadata
+from trainers.core.prompt_origin import ORIGIN
 
-from .features.evaluation import FrozenCLIPTrainer
-from .prompt_file import PROMPT_FILE, read_prompt_metadata
-from .prompt_origin import ORIGIN
-
-LEARNER = "prompt_learner"  # the folder of a run's prompts
+LEARNER = "prompt_learner"  # the folder of a run's checkpoints
+_NUMBERED = re.compile(r"model\.pth\.tar-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,8 @@ class Setup:
     config_file: str | None = None
     dataset_config_file: str | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self.trainer or self.config_file or self.dataset_config_file)
 
-
-def open_run(
+def load_run(
     run_dir: PathLike,
     opts: Sequence[Any] = (),
     epoch: int | None = None,
@@ -68,27 +70,24 @@ def open_run(
     cfg = run_config(path, opts, setup)
     if not with_data:
         names = trained_classnames(path, epoch) if classnames is None else list(classnames)
-        if classnames is not None:
-            _check_names(path, names, epoch)
+        twice = [name for name in names if names.count(name) > 1]
+        # Unless the prompts were learned on just these, two classes of one name are a mistake.
+        if twice and known_classnames(path, epoch) != names:
+            raise UserError(f'The class name "{twice[0]}" is given twice')
         cfg = run_config(path, [*opts, *_without_data(cfg, names)], setup)
     trainer = build_trainer(cfg)
-    opened: FrozenCLIPTrainer = trainer
-    if not isinstance(opened, FrozenCLIPTrainer):
+    loaded: FrozenCLIPTrainer = trainer
+    if not isinstance(loaded, FrozenCLIPTrainer):
         raise UserError(f"{path}: {cfg.TRAINER.NAME} is no method on a frozen CLIP of this project")
     if trainer.get_model_names():
         trainer.ignore_mismatch = ignore_mismatch
         trainer.load_model(path, epoch=epoch)
     trainer.set_model_mode("eval")
-    return opened
+    return loaded
 
 
 def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup()) -> Any:
-    """The configuration of a run, to go on with what it has learned.
-
-    Args:
-        run_dir: the run's folder.
-        opts: KEY VALUE pairs that win over the run's own settings.
-        setup: takes the place of config.yaml where there is none.
+    """The configuration of a run, to use what it has learned; see `load_run`.
 
     Raises:
         UserError: the folder holds no run, or a pair is wrong.
@@ -96,34 +95,27 @@ def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup
     path = Path(run_dir)
     wins: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
     if (path / CONFIG).is_file():
-        if setup:
+        if setup != Setup():
             raise UserError(
                 f'"{path}" has a {CONFIG} of its own, so leave out --trainer, --config-file and '
                 "--dataset-config-file, and change single settings with KEY VALUE pairs"
             )
         return load_config(config_file=str(path / CONFIG), opts=wins)
-    if setup.trainer and path.is_dir() and not _holds_checkpoints(path):
+    holds_checkpoints = any(path.glob("model*.pth.tar*"))  # the folder of a model, not of a run
+    if setup.trainer and path.is_dir() and not holds_checkpoints:
         flags = {"TRAINER.NAME": setup.trainer}
         return load_config(setup.dataset_config_file, setup.config_file, flags, wins)
-    raise UserError(f'"{path}" holds no run: {_why_no_run(path)}')
-
-
-def _why_no_run(path: Path) -> str:
+    why = f"{CONFIG} is missing"
     if not path.is_dir():
-        return "there is no such folder"
-    if _holds_checkpoints(path):
-        return f'these are the checkpoints of one; give the folder above, "{path.parent}"'
-    if (path / LEARNER).is_dir():
-        return (
+        why = "there is no such folder"
+    elif holds_checkpoints:
+        why = f'these are the checkpoints of one; give the folder above, "{path.parent}"'
+    elif (path / LEARNER).is_dir():
+        why = (
             f"it has checkpoints but no {CONFIG}, as CoOp's own code leaves it; say how it was "
             "trained with --trainer, --config-file and --dataset-config-file, as for train.py"
         )
-    return f"{CONFIG} is missing"
-
-
-def _holds_checkpoints(path: Path) -> bool:
-    """Whether this is the folder of a run's model rather than of the run."""
-    return any(path.glob("model*.pth.tar*"))
+    raise UserError(f'"{path}" holds no run: {why}')
 
 
 def _without_data(cfg: Any, names: list[str]) -> list[Any]:
@@ -136,41 +128,6 @@ def _without_data(cfg: Any, names: list[str]) -> list[Any]:
         *("DATASET.TEMPLATES", list(templates), "DATASET.SUBSAMPLE_CLASSES", "all"),
         *("INPUT.TRAIN_VIEWS", 0),
     ]
-
-
-def _check_names(path: Path, names: list[str], epoch: int | None) -> None:
-    """Two classes of one name are a mistake, unless the prompts were learned on just these."""
-    twice = [name for name in names if names.count(name) > 1]
-    if twice and known_classnames(path, epoch) != names:
-        raise UserError(f'The class name "{twice[0]}" is given twice')
-
-
-def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] | None:
-    """The classes that a run's prompts were learned on, by label; None where it does not say.
-
-    Args:
-        run_dir: the run's folder.
-        epoch: number of the checkpoint that says so; older ones leave it to prompt.safetensors.
-
-    Raises:
-        UserError: the file that says so is damaged.
-    """
-    path, names = Path(run_dir), None
-    if (checkpoint := _checkpoint(path, epoch)) is not None:
-        origin = load_checkpoint(checkpoint).get(ORIGIN)
-        names = origin.get("classnames") if isinstance(origin, dict) else None
-    if names is None and (path / PROMPT_FILE).is_file():
-        names = read_prompt_metadata(path / PROMPT_FILE).get("classnames")
-    valid = isinstance(names, list) and all(isinstance(n, str) and is_printable(n) for n in names)
-    return names if valid else None
-
-
-def _checkpoint(path: Path, epoch: int | None) -> Path | None:
-    try:
-        checkpoint = choose_checkpoint(path / LEARNER, epoch)
-    except UserError:
-        return None
-    return checkpoint if checkpoint.is_file() else None
 
 
 def trained_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str]:
@@ -190,3 +147,48 @@ def trained_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str]
             "were learned on; name the classes yourself"
         )
     return names
+
+
+def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] | None:
+    """As `trained_classnames`, but None where the run does not say.
+
+    Raises:
+        UserError: the file that says so is damaged.
+    """
+    path, names = Path(run_dir), None
+    with contextlib.suppress(_NoCheckpoint):
+        origin = load_checkpoint(prompt_checkpoint(path, epoch)).get(ORIGIN)
+        names = origin.get("classnames") if isinstance(origin, dict) else None
+    if names is None and (path / PROMPT_FILE).is_file():  # older checkpoints leave it to this file
+        names = read_prompt_metadata(path / PROMPT_FILE).get("classnames")
+    valid = isinstance(names, list) and all(isinstance(n, str) and is_printable(n) for n in names)
+    return names if valid else None
+
+
+class _NoCheckpoint(UserError):
+    """A run lacks the checkpoint that is asked for."""
+
+
+def prompt_checkpoint(run_dir: Path, epoch: int | None = None) -> Path:
+    """The checkpoint of a run's prompts.
+
+    Args:
+        run_dir: the run's folder.
+        epoch: its number; None takes the best, or else the newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        path = choose_checkpoint(run_dir / LEARNER, epoch)
+    except UserError as error:
+        raise _NoCheckpoint(str(error)) from error
+    if not path.is_file():
+        raise _NoCheckpoint(f'No checkpoint at "{path}"')
+    return path
+
+
+def checkpoint_epochs(run_dir: Path) -> list[int]:
+    """The numbers of the checkpoints of a run's prompts, ascending."""
+    found = (_NUMBERED.fullmatch(path.name) for path in (run_dir / LEARNER).glob("*"))
+    return sorted(int(match.group(1)) for match in found if match)
