@@ -14,7 +14,7 @@ import export
 import predict
 from clip.clip import tokenize
 from clip.prompt_layout import clean_classname
-from dassl.utils.checkpoint import load_checkpoint, save_checkpoint
+from dassl.utils import load_checkpoint, save_checkpoint
 from safeio.errors import UserError
 from tests.runs import command, finish, refuse, results
 from trainers.core.open_run import open_run, trained_classnames

@@ -30,8 +30,7 @@ from analysis.corruption.prompt_evaluation import PromptEvaluator
 from analysis.results import method_of
 from clip.download import sha256_of
 from dassl.engine import finished_run
-from dassl.engine.keeper import choose_checkpoint
-from dassl.utils import package_versions
+from dassl.utils import CheckpointFolder, package_versions
 from safeio.checksums import DamagedFile, read_sealed, write_sealed
 from safeio.errors import UserError
 from safeio.files import PathLike
@@ -202,7 +201,7 @@ class Subject:
             UserError: the backbone's weights cannot be had.
         """
         wanted = plan.corruptions(self.length)
-        checkpoint = choose_checkpoint(self.path / LEARNER, epoch)
+        checkpoint = CheckpointFolder(self.path / LEARNER).choose(epoch)
         identity = {"file": f"{LEARNER}/{checkpoint.name}", "sha256": _digest_of(checkpoint)}
         study = Study(dict(self.facts), identity, plan.noise_seed)
         known = Study.read(self.file(epoch))

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from safeio.errors import UserError
 from safeio.files import PathLike, read_json, write_json
 
-from ..utils.checkpoint import POINTER
+from ..utils.checkpoint_folder import POINTER
 
 LOCK = ".run.lock"
 HOLDER = ".run.json"

@@ -12,9 +12,8 @@ from ..utils import setup_logger
 from .build import check_trainer, learns, start_trainer
 from .folder_check import FolderState, check_tested_folder, claim_folder
 from .interruption import Interrupted, stopping_on_signals
-from .run_files import RESUME
+from .run_files import RESUME, Traces
 from .run_lock import run_folder
-from .traces import Traces
 
 
 def carry_out(

@@ -22,29 +22,31 @@ from .process_cache import file_state, keep_loaded, kept
 from .registry import Registry
 
 if TYPE_CHECKING:
-    from .checkpoint import (
-        find_checkpoint,
-        load_checkpoint,
-        load_pretrained_weights,
+    from .checkpoint import load_checkpoint, load_pretrained_weights
+    from .checkpoint_folder import (
+        CheckpointFolder,
+        newest_common,
+        resume_from_checkpoint,
+        save_checkpoint,
+    )
+    from .generators import (
+        generator_states,
+        isolated_rng,
         random_states,
         restore_random_states,
-        save_checkpoint,
+        set_generator_states,
+        set_random_seed,
     )
     from .meters import (
         AverageMeter,
         MetricMeter,
     )
-    from .newest_valid import load_last_common, load_last_good, resume_from_checkpoint
     from .tools import (
         choose_device,
         collect_env_info,
         collector_paused,
-        generator_states,
-        isolated_rng,
         package_versions,
         read_image,
-        set_generator_states,
-        set_random_seed,
     )
     from .torchtools import (
         adjust_learning_rate,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AverageMeter",
+    "CheckpointFolder",
     "Logger",
     "MetricMeter",
     "PairsParser",
@@ -73,7 +76,6 @@ __all__ = [
     "download_url",
     "exit_code",
     "file_state",
-    "find_checkpoint",
     "generator_states",
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",
@@ -82,10 +84,9 @@ __all__ = [
     "kept",
     "listdir_nohidden",
     "load_checkpoint",
-    "load_last_common",
-    "load_last_good",
     "load_pretrained_weights",
     "mkdir_if_missing",
+    "newest_common",
     "open_all_layers",
     "open_specified_layers",
     "package_versions",
@@ -104,7 +105,7 @@ __all__ = [
     "write_json",
 ]
 
-_NEED_TORCH = ("checkpoint", "meters", "newest_valid", "tools", "torchtools")
+_NEED_TORCH = ["checkpoint", "checkpoint_folder", "generators", "meters", "tools", "torchtools"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,15 +1,13 @@
-"""Small helpers: seeds, devices, names and the environment's description."""
+"""Small helpers: devices and the environment's description; Dassl has its other ones here, too."""
 
 import gc
 import platform
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -24,6 +22,7 @@ from safeio.files import (
 )
 
 from .fetching import download_url
+from .generators import set_random_seed
 from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
 
 # Dassl has all its small helpers here.
@@ -34,59 +33,18 @@ __all__ = [
     "collect_env_info",
     "collector_paused",
     "download_url",
-    "generator_states",
     "get_most_similar_str_to_a_from_b",
-    "isolated_rng",
     "listdir_nohidden",
     "mkdir_if_missing",
     "package_versions",
     "read_image",
     "read_json",
-    "set_generator_states",
     "set_random_seed",
     "tolist_if_not",
     "write_json",
 ]
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "yacs", "safetensors")
-
-
-def set_random_seed(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch on all devices."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def generator_states() -> tuple[Any, ...]:
-    """Return the states of Python's, NumPy's and PyTorch's global generators, for this process."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-
-def set_generator_states(states: tuple[Any, ...]) -> None:
-    """Put back what `generator_states` returned."""
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
-    if states[3] is not None:
-        torch.cuda.set_rng_state_all(states[3])
-
-
-@contextmanager
-def isolated_rng(seed: int) -> Iterator[None]:
-    """Run a block with freshly seeded CPU generators and put the old states back afterwards.
-
-    What the block draws depends on `seed` alone, and nothing outside notices that it drew.
-    """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state(), None
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        set_generator_states(states)
 
 
 @contextmanager

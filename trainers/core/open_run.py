@@ -8,8 +8,7 @@ from typing import Any
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import CONFIG, build_trainer
-from dassl.engine.keeper import choose_checkpoint
-from dassl.utils import load_checkpoint
+from dassl.utils import CheckpointFolder, load_checkpoint
 from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
@@ -166,7 +165,7 @@ def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] |
 
 def _checkpoint(path: Path, epoch: int | None) -> Path | None:
     try:
-        checkpoint = choose_checkpoint(path / LEARNER, epoch)
+        checkpoint = CheckpointFolder(path / LEARNER).choose(epoch)
     except UserError:
         return None
     return checkpoint if checkpoint.is_file() else None

@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from dassl.engine.capabilities import STEP_HOOKS, Capability
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import choose_device, load_pretrained_weights
@@ -47,6 +48,10 @@ class PromptTrainer(FeatureTrainer):
 
     node = "COOP"  # the configuration node: cfg.TRAINER.<node>
     resumes_within_epoch = True
+    capabilities: ClassVar[dict[str, Capability]] = {
+        **FeatureTrainer.capabilities,
+        "resumes_within_epoch": Capability(STEP_HOOKS | {"loss", "penalty", "features_and_labels"}),
+    }
 
     model: PromptedCLIP
     company: Company = Company()  # several runs that compute together have one in common
@@ -165,12 +170,12 @@ class PromptTrainer(FeatureTrainer):
         """Images and labels of a batch, on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
-    def enter_epoch(self) -> None:
-        """Before the first epoch, let kept views take the place of the training images."""
+    def before_train(self) -> None:
+        """Let kept views take the place of the training images."""
+        super().before_train()
         views, loader = self.cfg.INPUT.TRAIN_VIEWS, self.train_loader_x
         if views and loader is not None and not isinstance(loader.dataset, ViewFeatures):
             self.train_loader_x = view_loader(self, loader, views)
-        super().enter_epoch()
 
     def feature_kind(self) -> str | None:
         """What the model matches, unless a subclass infers in a way of its own."""
@@ -228,17 +233,17 @@ class PromptTrainer(FeatureTrainer):
         names = self.dm.dataset.classnames
         return describe_prompts(self.cfg, self.method_cfg, self.loaded_clip, names)
 
-    def run_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Also what the prompts mean."""
-        return {**super().run_state(), ORIGIN: self.prompt_origin()}
+        return {**super().state_dict(), ORIGIN: self.prompt_origin()}
 
-    def check_point(self, state: dict[str, Any]) -> None:
+    def check_resumed(self, state: dict[str, Any]) -> None:
         """Also refuse prompts of another backbone, or of other classes or another order of them.
 
         Raises:
             UserError: says which.
         """
-        super().check_point(state)
+        super().check_resumed(state)
         here = {**self.prompt_origin(), "data": data_of(self.cfg)}
         for name, model in state["models"].items():
             if (weights := self._prompt_weights(name, model)) is None:
