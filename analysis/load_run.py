@@ -4,7 +4,6 @@ Commands call it through `run_flags`.
 """
 
 import contextlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import CONFIG, build_trainer
-from dassl.engine.keeper import choose_checkpoint
-from dassl.utils import load_checkpoint
+from dassl.utils import CheckpointFolder, load_checkpoint
+from dassl.utils.checkpoint_folder import number_of
 from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
@@ -23,7 +22,6 @@ from trainers.core.prompt_file import PROMPT_FILE, read_prompt_metadata
 from trainers.core.prompt_origin import ORIGIN
 
 LEARNER = "prompt_learner"  # the folder of a run's checkpoints
-_NUMBERED = re.compile(r"model\.pth\.tar-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ def prompt_checkpoint(run_dir: Path, epoch: int | None = None) -> Path:
         UserError: there is none.
     """
     try:
-        path = choose_checkpoint(run_dir / LEARNER, epoch)
+        path = CheckpointFolder(run_dir / LEARNER).choose(epoch)
     except UserError as error:
         raise _NoCheckpoint(str(error)) from error
     if not path.is_file():
@@ -190,5 +188,5 @@ def prompt_checkpoint(run_dir: Path, epoch: int | None = None) -> Path:
 
 def checkpoint_epochs(run_dir: Path) -> list[int]:
     """The numbers of the checkpoints of a run's prompts, ascending."""
-    found = (_NUMBERED.fullmatch(path.name) for path in (run_dir / LEARNER).glob("*"))
-    return sorted(int(match.group(1)) for match in found if match)
+    paths = CheckpointFolder(run_dir / LEARNER).numbered()
+    return sorted(number for path in paths if (number := number_of(path)) is not None)

@@ -13,8 +13,8 @@ from typing import Any
 from dassl.config import CfgNode, identifying_settings, load_config
 from dassl.engine import clear_run, finished_run
 from dassl.engine.folder_check import FolderState, OtherRun, folder_state
-from dassl.utils import load_last_common
-from dassl.utils.checkpoint import POINTER
+from dassl.utils import newest_common
+from dassl.utils.checkpoint_folder import POINTER
 from safeio.errors import UserError
 from safeio.locks import try_exclusive
 
@@ -166,7 +166,7 @@ def _readable(folder: Path) -> bool:
     """Whether there is an undamaged file of each model to resume from."""
     models = {pointer.parent.name: pointer.parent for pointer in folder.glob(f"*/{POINTER}")}
     try:
-        return not models or load_last_common(models) is not None
+        return not models or newest_common(models) is not None
     except (UserError, OSError, ValueError):
         return False
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from safetensors.torch import load_file
 
-from dassl.engine import resumable
+from dassl.engine import resume_checkpoint
 from dassl.engine.run_record import read_history
 from dassl.utils import keep_loaded, load_checkpoint
 
@@ -103,7 +103,7 @@ def _in_child(arguments: Sequence[str], step: int, folder: Path) -> int:
 def _steps(base: Path, arguments: Sequence[str]) -> None:
     import train
 
-    resumable.SAVE_SECONDS, resumable.SAVE_SHARE = 0.0, 1e9
+    resume_checkpoint.SAVE_SECONDS, resume_checkpoint.SAVE_SHARE = 0.0, 1e9
     with keep_loaded():
         assert train.main(["--output-dir", str(base / WHOLE), *arguments]) == 0
         step = 1
@@ -125,7 +125,7 @@ def _main() -> int:
     if kind == "steps":
         _steps(Path(rest[0]), rest[1:])
         return 0
-    resumable.SAVE_SECONDS, resumable.SAVE_SHARE = 0.0, 1e9
+    resume_checkpoint.SAVE_SECONDS, resume_checkpoint.SAVE_SHARE = 0.0, 1e9
     return train.main(rest)
 
 

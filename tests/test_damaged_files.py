@@ -25,7 +25,7 @@ from dassl.data.datasets.listing import write_listing
 from dassl.data.datasets.split_dataset import _read_kept
 from dassl.engine import finished_run
 from dassl.engine.run_record import RunRecord, read_history, results_fault
-from dassl.utils import load_checkpoint, load_last_good, save_checkpoint
+from dassl.utils import CheckpointFolder, load_checkpoint, save_checkpoint
 from safeio.checksums import DamagedFile, read_sealed, sealed, unsealed, write_sealed
 from tests.report_runs import a_run
 from tests.runs import SHORT, command, finish, results
@@ -237,8 +237,8 @@ def test_without_a_good_checkpoint_it_says_so(tmp_path: Path) -> None:
     save_checkpoint(STATE, tmp_path)
     flip(tmp_path / "model.pth.tar-3")
     with pytest.raises(DamagedFile, match="there is no other checkpoint in"):
-        load_last_good(tmp_path)
-    assert load_last_good(tmp_path) is None  # it was set aside
+        CheckpointFolder(tmp_path).newest_valid()
+    assert CheckpointFolder(tmp_path).newest_valid() is None  # it was set aside
 
 
 def test_a_sweep_goes_on_from_the_last_good_checkpoint(tmp_path: Path, data_root: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dassl.engine import resume_point
+from dassl.engine.resume_checkpoint import ResumeCheckpoint
 from safeio import pickles as clip_pickles
 from safeio import pickles as dassl_pickles
 from scripts.fuzz.readers import READERS, answer, seeds_of
@@ -124,7 +124,7 @@ def test_a_point_to_resume_from_of_another_form_is_passed_over(
     whole = {**point, "losses": {"loss": [1.0, 1.0, 2.0, 2]}}
     path = tmp_path / "resume.pth.tar"
     torch.save(whole, path)
-    assert resume_point._readable(path) == whole
+    assert ResumeCheckpoint(tmp_path).load() == {**whole, "path": path}
     torch.save({**whole, key: value}, path)
-    assert resume_point._readable(path) is None
+    assert ResumeCheckpoint(tmp_path).load() is None
     assert "no point to resume from" in capsys.readouterr().out

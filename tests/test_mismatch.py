@@ -15,7 +15,7 @@ import predict
 from analysis.load_run import load_run, trained_classnames
 from clip.clip import tokenize
 from clip.prompt_layout import clean_classname
-from dassl.utils.checkpoint import load_checkpoint, save_checkpoint
+from dassl.utils import load_checkpoint, save_checkpoint
 from safeio.errors import UserError
 from tests.runs import command, finish, refuse, results
 from trainers.core.prompt_origin import ORIGIN

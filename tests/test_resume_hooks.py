@@ -4,6 +4,7 @@ A killed run here is one that raises after a batch or an epoch, when everything 
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from dassl.engine import TRAINER_REGISTRY, finished_run, resumable
+from dassl.engine import TRAINER_REGISTRY, finished_run, resume_checkpoint
 from dassl.engine.own_state import changed_attributes
-from dassl.engine.resumable import ResumableTrainer
+from dassl.engine.resuming import Resuming
 from dassl.engine.run_record import read_history
 from dassl.utils import keep_loaded, load_checkpoint
 from tests.dassl_toy import ToyTrainer, make_images, registered, toy_config
@@ -60,17 +61,17 @@ def with_hook(base: type, hook: str, *mixins: type) -> type:
 def killed_after(reached: int) -> Iterator[None]:
     """Let a run die at the nth place where it may save, and save wherever it may."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resumable, "SAVE_SECONDS", 0.0)
-        patch.setattr(resumable, "SAVE_SHARE", 1e9)
-        left, reach = [reached], ResumableTrainer.reach
+        patch.setattr(resume_checkpoint, "SAVE_SECONDS", 0.0)
+        patch.setattr(resume_checkpoint, "SAVE_SHARE", 1e9)
+        left, save = [reached], Resuming.checkpoint_if_due
 
-        def reach_and_die(self: Any, *arguments: Any) -> None:
-            reach(self, *arguments)
+        def save_and_die(self: Any, *arguments: Any) -> None:
+            save(self, *arguments)
             left[0] -= 1
             if not left[0]:
                 raise Killed
 
-        patch.setattr(ResumableTrainer, "reach", reach_and_die)
+        patch.setattr(Resuming, "checkpoint_if_due", save_and_die)
         yield
 
 
@@ -120,6 +121,37 @@ def test_a_trainer_of_dassl_with_state_of_its_own(hook: str, root: Path, tmp_pat
 
     with registered():
         resumed_equals_whole(make, "toy", tmp_path, (2, 5, 8, 10, 19))
+
+
+class Queued(ToyTrainer):
+    """Has state in an object of its own, and says how to save it."""
+
+    resumes_within_epoch = True
+
+    def before_train(self) -> None:
+        super().before_train()
+        self.queue = deque([0.0], maxlen=3)
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        self.queue.append(float(torch.rand(())))
+        parameter_of(self).data.mul_(1 - 0.001 * sum(self.queue))
+        return super().forward_backward(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "queue": list(self.queue)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.queue.extend(state["queue"])
+
+
+def test_state_in_objects_by_pytorchs_pair(root: Path, tmp_path: Path) -> None:
+    def make(output: Path) -> Any:
+        torch.manual_seed(3)
+        return Queued(toy_config(root, output, "VERBOSE", "False"))
+
+    with registered():
+        resumed_equals_whole(make, "toy", tmp_path, (2, 5, 8))
 
 
 def tiny(trainer_class: type, folder: Path, output: Path, epochs: int) -> Any:
@@ -208,8 +240,8 @@ def test_what_resumes_within_epochs() -> None:
             """Between epochs."""
 
     class Says(Shrink):
-        def epoch_state(self) -> dict[str, Any]:
-            return {}
+        def state_dict(self) -> dict[str, Any]:
+            return super().state_dict()
 
         def before_epoch(self) -> None:
             pass
@@ -236,7 +268,9 @@ def test_only_state_is_saved(tmp_path: Path) -> None:
     with keep_loaded():
         trainer = tiny(type("N", (NemesisMixin, CoOp), {}), tmp_path, tmp_path / "run", 1)
         trainer.train()
-    assert set(changed_attributes(trainer, trainer._attributes)["values"]) == {"_selections"}
+    assert set(changed_attributes(trainer, trainer.resuming.attributes)["values"]) == {
+        "_selections"
+    }
     settings = json.loads(
         load_checkpoint(tmp_path / "run/prompt_learner/model.pth.tar-1")["settings"]
     )

@@ -17,6 +17,7 @@ from .nemesis import NORMS, NormPenalty, norm_loss, omega_schedule
 class NemesisMixin(PromptTrainer):
     """Adds the norm penalty to a method's loss; stands before the method among the bases."""
 
+    resumes_within_epoch = True
     standard_step = True
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -36,14 +37,11 @@ class NemesisMixin(PromptTrainer):
         super().before_epoch()
         self._selections = torch.zeros(self.model.prompt_learner.length, device=self.device)
 
-    def epoch_state(self) -> dict[str, Any]:
-        """Also PAN's selections so far."""
-        return {**super().epoch_state(), "selections": self._selections}
-
-    def restore_epoch_state(self, state: dict[str, Any]) -> None:
-        """Restore the count."""
-        super().restore_epoch_state(state)
-        self._selections = state["selections"].to(self.device)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Also put back PAN's selections from where earlier versions saved them."""
+        super().load_state_dict(state)
+        if (selections := state.get("own", {}).get("selections")) is not None:
+            self._selections = selections.to(self.device)
 
     def draw_positions(self) -> Int[Tensor, " drawn"]:
         """N distinct positions, uniformly; drawn on the CPU so that every device sees the same."""

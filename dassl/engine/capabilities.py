@@ -7,6 +7,14 @@ the same body, has it lowered, and so have its subclasses. An author who knows b
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+# Hooks in which a class may gather something from batch to batch that the engine does not know of.
+STEP_HOOKS = frozenset(
+    {
+        *("before_epoch", "run_epoch", "forward_backward", "parse_batch_train", "model_zero_grad"),
+        *("model_backward", "model_update", "model_backward_and_update", "update_lr"),
+    }
+)
+
 
 class Capability(NamedTuple):
     """When a class attribute is lowered.
@@ -14,12 +22,10 @@ class Capability(NamedTuple):
     Attributes:
         hooks: the methods whose definition lowers it.
         lowered: its value then.
-        unless: a method that keeps it when the same body defines that, too.
     """
 
     hooks: frozenset[str]
     lowered: Any = False
-    unless: str = ""
 
 
 def lower_capabilities(cls: type, capabilities: Mapping[str, Capability]) -> None:
@@ -40,5 +46,5 @@ def _is_lowered(cls: type, name: str, capability: Capability) -> bool:
     body = vars(cls)
     if name in body:  # declared or lowered
         return bool(body[name] == capability.lowered)
-    breaks = bool(capability.hooks & body.keys()) and capability.unless not in body
+    breaks = bool(capability.hooks & body.keys())
     return breaks or any(_is_lowered(base, name, capability) for base in cls.__bases__)

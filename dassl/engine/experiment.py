@@ -16,9 +16,8 @@ from ..utils import setup_logger
 from .build import build_and_seed, check_trainer, learns
 from .folder_check import FolderState, check_tested_folder, claim_folder
 from .interruption import Interrupted, stopping_on_signals
-from .run_files import RESUME
+from .run_files import RESUME, Traces
 from .run_lock import run_folder
-from .traces import Traces
 
 
 def run_experiment(

@@ -12,8 +12,7 @@ from typing import Any
 from safeio.errors import UserError
 from safeio.files import PathLike
 
-from .run_files import CONFIG, has_checkpoints
-from .run_record import finished_run
+from .run_files import CONFIG, finished_run, has_checkpoints
 from .settings import Difference, comparable, differences, recorded_settings
 
 SHOWN_KEYS = 3

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: a run ends where it can go on from.
+"""Ctrl-C and SIGTERM: a run ends where it can resume.
 
 A signal ends a run at once wherever nothing would be lost. While a trainer is within an epoch it
-waits until the trainer asks, between two batches, when the state of everything is known.
+waits until the trainer calls `check` between two batches, when the state of everything is known.
 """
 
 import signal
@@ -14,17 +14,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was told to stop.
+    """A signal stops the run.
 
     Args:
         number: of the signal.
-        hurry: told twice, so that there is no time to save.
+        hurry: the second one, so that there is no time to save.
     """
 
     def __init__(self, number: int, hurry: bool = False) -> None:
         self.number = number
         self.hurry = hurry
-        self.point = ""
+        self.saved = ""
         self.command = ""
 
     @property
@@ -33,14 +33,14 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.number
 
     def __str__(self) -> str:
-        """One sentence for the user: by what it was stopped, where, and how it goes on."""
-        where = f"after {self.point}, which is saved" if self.point else "with nothing to save"
+        """One sentence for the user: what stopped it, where, and the command that resumes it."""
+        where = f"after {self.saved}, which is saved" if self.saved else "with nothing to save"
         how = f": {self.command}" if self.command else " by starting it again"
         return f"stopped by {signal.Signals(self.number).name} {where}; go on{how}"
 
 
 class _Wish:
-    """What the signals of this process have asked for."""
+    """The latest signal of this process that waits."""
 
     number: int | None = None
     deferred = 0  # how many trainers are within an epoch
@@ -91,15 +91,11 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether a signal waits to be heeded."""
+    """Whether a signal waits."""
     return _wish.number is not None
 
 
 def check() -> None:
-    """Stop if a signal has asked for it.
-
-    Raises:
-        Interrupted: it has.
-    """
+    """Raise `Interrupted` if a signal waits."""
     if _wish.number is not None:
         raise Interrupted(_wish.number)

@@ -1,48 +1,36 @@
-"""The state that a trainer keeps in plain attributes of its own, such as counters and averages.
+"""The state in a trainer's own plain attributes, such as counters and averages.
 
-Models, optimisers, schedules and random generators are saved by name. A method may also keep
+Models, optimisers, schedules and random generators are saved by name. A method may also have
 numbers, texts, tensors, and lists and dictionaries of them, as attributes: those that have changed
 since the training began are part of every checkpoint. Other objects are not known to be state.
 """
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Attributes of the engine, which it saves itself or knows anew.
-ENGINE = frozenset(
-    {
-        *("start_epoch", "epoch", "max_epoch", "epoch_began", "time_start"),
-        *("batch_idx", "batch_files", "num_batches", "last_results", "epoch_means", "tested_split"),
-        *("output_dir", "saved_point", "best_result", "overwrite"),
-        *("num_classes", "num_source_domains", "lab2cname", "cfg", "device", "model"),
-        *(
-            "_point",
-            "_resumed",
-            "_epoch_lr",
-            "_saved_at",
-            "_saving_took",
-            "_origins",
-            "_data",
-            "_attributes",
-        ),
-        *("_models", "_optims", "_scheds", "_unchecked", "_writer"),
-    }
-)
 LARGEST_COMPARED = 1 << 20  # elements of a tensor that is copied to see whether it changes
 DEEPEST = 20
 _PLAIN = (bool, int, float, str, type(None))
 
 
+def _engine_names(trainer: Any) -> frozenset[str]:
+    """What the engine's classes declare: attributes that it saves itself or sets anew, methods."""
+    classes = [c for c in trainer.__class__.__mro__ if c.__module__.startswith(f"{__package__}.")]
+    return frozenset(name for c in classes for name in (*vars(c), *inspect.get_annotations(c)))
+
+
 def plain_attributes(trainer: Any) -> dict[str, Any]:
     """Return the trainer's own attributes that are plain values or tensors, as they are."""
+    engine = _engine_names(trainer)
     learned = {id(tensor) for model in trainer._models.values() for tensor in _tensors_of(model)}
     return {
         name: value
         for name, value in vars(trainer).items()
-        if name not in ENGINE and id(value) not in learned and _is_plain(value)
+        if name not in engine and id(value) not in learned and _is_plain(value)
     }
 
 
@@ -83,7 +71,7 @@ def _fingerprint(tensor: Tensor) -> Any:
 
 
 def fingerprints(trainer: Any) -> dict[str, Any]:
-    """Return what `changed_attributes` compares with."""
+    """Return what `changed_attributes` compares with, before anything changes."""
     return {name: _mapped(value, _fingerprint) for name, value in plain_attributes(trainer).items()}
 
 
@@ -126,9 +114,11 @@ def _on_accelerator(value: Any) -> bool:
 def restore_attributes(trainer: Any, state: Any) -> None:
     """Put back what `changed_attributes` returned; what has another form is left out."""
     values = state.get("values") if isinstance(state, dict) else None
+    engine = _engine_names(trainer)
     for name, value in values.items() if isinstance(values, dict) else ():
-        method = callable(getattr(type(trainer), str(name), None))
-        if not isinstance(name, str) or name in ENGINE or method or not _is_plain(value):
+        if not isinstance(name, str) or not _is_plain(value):
+            continue
+        if name in engine or callable(getattr(trainer.__class__, name, None)):
             continue
         present = vars(trainer).get(name)
         if isinstance(present, Tensor) and present.requires_grad and present.is_leaf:

@@ -55,18 +55,6 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What else may move the last bits of a number."""
-    name = platform.processor() or platform.machine()
-    if device.startswith("cuda") and torch.cuda.is_available():
-        name = torch.cuda.get_device_name(torch.device(device))
-    return {
-        "platform": platform.platform(),
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-    }
-
-
 def data_hashes(dataset: Any) -> dict[str, Any] | None:
     """SHA-256 of each part of the data that a run works with.
 
@@ -105,10 +93,19 @@ def _below(folder: str, path: str) -> str:
 
 
 def provenance(device: str, dataset: Any) -> dict[str, Any]:
-    """All of it.
+    """Return what may move a number, for results.json: code, machine, data.
 
     Args:
         device: where the run takes place.
         dataset: see `data_hashes`.
     """
-    return {**code_state(), **machine(device), "data": data_hashes(dataset)}
+    name = platform.processor() or platform.machine()
+    if device.startswith("cuda") and torch.cuda.is_available():
+        name = torch.cuda.get_device_name(torch.device(device))
+    return {
+        **code_state(),
+        "platform": platform.platform(),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "data": data_hashes(dataset),
+    }

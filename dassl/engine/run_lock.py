@@ -13,7 +13,7 @@ from safeio.errors import UserError
 from safeio.files import PathLike, read_json, write_json
 from safeio.locks import try_exclusive
 
-from ..utils.checkpoint import POINTER
+from ..utils.checkpoint_folder import POINTER
 
 LOCK = ".run.lock"
 HOLDER = ".run.json"

@@ -1,4 +1,4 @@
-"""The settings that decide about a run's numbers, and in which two runs differ."""
+"""A run's identity: the settings that decide about its numbers, and in which two runs differ."""
 
 import ast
 import json
@@ -14,12 +14,12 @@ from safeio.untrusted import parse_json, shown
 from ..config import to_dict
 from ..config.defaults import plain_defaults
 from ..config.node import read_yaml_layers
-from ..utils import find_checkpoint, load_checkpoint
-from ..utils.checkpoint import POINTER
+from ..utils import CheckpointFolder, load_checkpoint
+from ..utils.checkpoint_folder import POINTER
 from .run_files import CONFIG, RESUME
 
 MAX_EPOCH = "OPTIM.MAX_EPOCH"
-# Settings that change no number of a run: where it is, and what it shows and keeps on the way.
+# Settings that change no number of a run: where it is, what it prints and saves on the way.
 NOT_COMPARED = frozenset(
     {
         *("VERSION", "OUTPUT_DIR", "RESUME", "VERBOSE", "DEVICE", "USE_CUDA"),
@@ -101,8 +101,8 @@ def recorded_settings(folder: PathLike) -> dict[str, Any] | None:
         config = read_yaml_layers(path)[-1][1] if path.is_file() else {}
         if "VERSION" in config:  # the last key: without it the file has been cut off
             return comparable(config)
-    pointers = Path(folder).glob(f"*/{POINTER}")
-    for checkpoint in (Path(folder) / RESUME, *(find_checkpoint(p.parent) for p in pointers)):
+    folders = [CheckpointFolder(path.parent) for path in Path(folder).glob(f"*/{POINTER}")]
+    for checkpoint in (Path(folder) / RESUME, *(folder.newest() for folder in folders)):
         with suppress(UserError):
             if checkpoint is not None and (found := settings_in(load_checkpoint(checkpoint))):
                 return found
@@ -120,3 +120,46 @@ def settings_in(state: Mapping[str, Any]) -> dict[str, Any] | None:
 def settings_text(config: Mapping[str, Any]) -> str:
     """Return what a checkpoint says about the settings that it was trained with."""
     return json.dumps(comparable(config), sort_keys=True)
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that tell a run from others, as they stand in results.json.
+
+    Args:
+        config: a run's whole configuration, as a node or as plain dictionaries.
+    """
+    dataset = config["DATASET"]
+    return {
+        "trainer": config["TRAINER"]["NAME"],
+        "dataset": dataset["NAME"],
+        "shots": dataset["NUM_SHOTS"],
+        "seed": config["SEED"],
+        "backbone": config["MODEL"]["BACKBONE"]["NAME"],
+        "subsample_classes": dataset["SUBSAMPLE_CLASSES"],
+        "target_domains": list(dataset["TARGET_DOMAINS"]),
+    }
+
+
+def source_entries(model_dir: PathLike) -> dict[str, Any]:
+    """Say for results.json which run the tested model comes from.
+
+    Args:
+        model_dir: folder of the run that trained it; empty when nothing was loaded.
+
+    Returns:
+        "model_dir", the folder as it was given, and "source_run", that run's `identity` and
+        "config"; None where no config.yaml of ours says it, as with Dassl's own runs. Nothing at
+        all without a folder.
+
+    Raises:
+        UserError: the config.yaml is damaged.
+    """
+    if not model_dir:
+        return {}
+    path = Path(model_dir) / CONFIG
+    source = None
+    with suppress(KeyError, TypeError):
+        if path.is_file():
+            _, config = read_yaml_layers(path)[-1]
+            source = {**identity(config), "config": config}
+    return {"model_dir": str(model_dir), "source_run": source}

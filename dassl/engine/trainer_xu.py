@@ -13,13 +13,7 @@ from .trainer import TrainerX
 
 
 class PairedBatches:
-    """Batches of two loaders side by side; a loader that ends begins again.
-
-    Args:
-        labelled: a loader.
-        unlabelled: another.
-        count: number of pairs.
-    """
+    """So many pairs of batches of two loaders; a loader that ends begins again."""
 
     batch_size = None  # whoever skips pairs has to read them
 
@@ -47,11 +41,7 @@ class TrainerXU(TrainerX):
     """
 
     def check_train(self) -> None:
-        """Make sure that there are images of both kinds.
-
-        Raises:
-            UserError: there are none of one kind, or TRAIN.COUNT_ITER is unknown.
-        """
+        """Also refuse a dataset without images of both kinds, and an unknown TRAIN.COUNT_ITER."""
         super().check_train()
         check_availability(self.cfg.TRAIN.COUNT_ITER, ("train_x", "train_u", "smaller_one"))
         if self.train_loader_u is None:

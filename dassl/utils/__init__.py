@@ -19,18 +19,23 @@ from .process_cache import file_state, keep_loaded, kept
 from .registry import Registry
 
 if TYPE_CHECKING:
-    from .checkpoint import (
-        find_checkpoint,
-        load_checkpoint,
-        load_pretrained_weights,
-        random_states,
-        restore_random_states,
+    from .checkpoint import load_checkpoint, load_pretrained_weights
+    from .checkpoint_folder import (
+        CheckpointFolder,
+        newest_common,
+        resume_from_checkpoint,
         save_checkpoint,
     )
     from .environment import choose_device, collect_env_info, package_versions
+    from .generators import (
+        generator_states,
+        isolated_rng,
+        random_states,
+        restore_random_states,
+        set_generator_states,
+        set_random_seed,
+    )
     from .meters import AverageMeter, MetricMeter
-    from .newest_valid import load_last_common, load_last_good, resume_from_checkpoint
-    from .seeding import generator_states, isolated_rng, set_generator_states, set_random_seed
     from .tools import read_image
     from .torchtools import (
         adjust_learning_rate,
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AverageMeter",
+    "CheckpointFolder",
     "Logger",
     "MetricMeter",
     "PairsParser",
@@ -58,7 +64,6 @@ __all__ = [
     "download_url",
     "exit_code",
     "file_state",
-    "find_checkpoint",
     "generator_states",
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",
@@ -67,10 +72,9 @@ __all__ = [
     "kept",
     "listdir_nohidden",
     "load_checkpoint",
-    "load_last_common",
-    "load_last_good",
     "load_pretrained_weights",
     "mkdir_if_missing",
+    "newest_common",
     "open_all_layers",
     "open_specified_layers",
     "package_versions",
@@ -90,7 +94,8 @@ __all__ = [
 ]
 
 _NEED_TORCH = (
-    *("checkpoint", "environment", "meters", "newest_valid", "seeding", "tools", "torchtools"),
+    *("checkpoint", "checkpoint_folder", "environment", "generators", "meters", "tools"),
+    "torchtools",
 )
 
 

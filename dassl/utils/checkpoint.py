@@ -1,8 +1,7 @@
-"""Checkpoints in Dassl's folders, read without running anything that a file may contain.
+"""Checkpoint files, read without running anything that they may contain.
 
-A folder holds model.pth.tar-<epoch> files, a text file `checkpoint` that names the newest, and
-perhaps model-best.pth.tar. Each is a dictionary with state_dict, epoch, optimizer, scheduler and
-val_result, plus what resuming needs to go on bit for bit (the random generators' states).
+Each is a dictionary with Dassl's state_dict, epoch, optimizer, scheduler and val_result, plus what
+resuming bit for bit needs, such as the random generators' states.
 
 Behind the archive that `torch.save` makes stands its SHA-256, in the archive's comment, so that
 `torch.load` and Dassl read the file as any other. PyTorch itself does not notice a changed number:
@@ -11,8 +10,6 @@ it passes over the CRC-32 of the archive's members. We check these where a file 
 
 import io
 import pickle
-import random
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,19 +20,13 @@ from torch import nn
 
 from safeio.checksums import DamagedFile, archive_fault, seal_archive
 from safeio.errors import UserError
-from safeio.files import PathLike, mkdir_if_missing, write_atomic
+from safeio.files import PathLike, write_atomic
 from safeio.pickles import check_file, check_tensors
 from safeio.untrusted import sentence, shown
 
-POINTER = "checkpoint"
-
 
 class _Inert:
-    """Stands for an object of a class that we do not read, such as a pickled scheduler.
-
-    Dassl's own checkpoints carry whole scheduler objects. Their weights are worth loading, their
-    objects are not: whatever the file asks for under such a name becomes one of these.
-    """
+    """Inert stand-in for any object in a file, such as the pickled schedulers in Dassl's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         del args, kwargs
@@ -79,7 +70,7 @@ def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
     """Load a checkpoint to the CPU, tensors and plain values only.
 
     Args:
-        fpath: a file written by `save_checkpoint`, or by Dassl.
+        fpath: a file of ours or of Dassl.
 
     Raises:
         DamagedFile: the file is damaged or no checkpoint.
@@ -115,56 +106,19 @@ def _spoilt_member(path: Path) -> str | None:
         return None if archive.comment else archive.testzip()
 
 
-def save_checkpoint(
-    state: dict[str, Any],
-    save_dir: PathLike,
-    is_best: bool = False,
-    remove_module_from_keys: bool = True,
-    model_name: str = "",
-) -> Path:
-    """Write a checkpoint; an interrupted write leaves the older files as they were.
-
-    Args:
-        state: state_dict, epoch (finished epochs) and what else shall be kept.
-        save_dir: folder for one model.
-        is_best: also keep a copy as model-best.pth.tar.
-        remove_module_from_keys: drop the "module." that DataParallel puts before the names.
-        model_name: file name; default model.pth.tar-<epoch>.
-
-    Returns:
-        The path of the file.
-    """
-    directory = Path(save_dir)
-    mkdir_if_missing(directory)
-    if remove_module_from_keys:
-        state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
-    path = directory / (model_name or f"model.pth.tar-{state['epoch']}")
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint with its checksum; an interrupted write leaves the older file alone."""
     content = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
     torch.save(state, content)
     archive = bytearray(content.getbuffer())
     seal_archive(archive)
     write_atomic(path, lambda temporary: temporary.write_bytes(archive))
     print(f"Checkpoint saved to {path}")
-    # A best-so-far model is no point to resume from: only numbered checkpoints move the pointer.
-    if not model_name:
-        name = path.name + "\n"
-        write_atomic(directory / POINTER, lambda temporary: temporary.write_text(name))
-    if is_best:
-        write_atomic(directory / "model-best.pth.tar", lambda temp: shutil.copyfile(path, temp))
-        print('Best checkpoint saved to "model-best.pth.tar"')
-    return path
 
 
-def _without_module_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
+def without_module_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Drop the "module." that DataParallel puts before the names."""
     return {name.removeprefix("module."): value for name, value in state_dict.items()}
-
-
-def find_checkpoint(directory: PathLike) -> Path | None:
-    """Return the checkpoint that the folder's `checkpoint` file names, or None."""
-    pointer = Path(directory) / POINTER
-    if not pointer.is_file():
-        return None
-    return Path(directory) / Path(pointer.read_text(errors="replace").strip()).name
 
 
 def finished_epochs(path: PathLike | None, state: dict[str, Any]) -> int:
@@ -180,11 +134,15 @@ def finished_epochs(path: PathLike | None, state: dict[str, Any]) -> int:
 
 
 def load_state(
-    path: PathLike | None, state: dict[str, Any], model: Any, optimizer: Any, scheduler: Any
+    path: PathLike | None,
+    state: dict[str, Any],
+    model: Any,
+    optimizer: Any = None,
+    scheduler: Any = None,
 ) -> None:
     """Fill model, optimiser and scheduler from a loaded checkpoint.
 
-    A schedule that Dassl has saved is taken up by the checkpoint's epoch.
+    A schedule that Dassl has saved is set to the checkpoint's epoch.
 
     Raises:
         UserError: the checkpoint belongs to another model.
@@ -199,7 +157,7 @@ def load_state(
                 go_to_epoch(finished_epochs(path, state))
             else:
                 scheduler.load_state_dict(state["scheduler"])
-    except Exception as error:  # a stranger's checkpoint can hold anything under these names
+    except Exception as error:  # an untrusted checkpoint can hold anything under these names
         raise UserError(f'"{path}" does not fit this run: {sentence(error)}') from error
 
 
@@ -217,7 +175,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
     weights = checkpoint.get("state_dict", checkpoint)
     if not isinstance(weights, dict):
         raise UserError(f'"{weight_path}" is refused: its state_dict is none')
-    state_dict = _without_module_prefix(
+    state_dict = without_module_prefix(
         {str(name): value for name, value in weights.items() if isinstance(value, torch.Tensor)}
     )
     own = model.state_dict()
@@ -230,45 +188,3 @@ def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
     print(f"Loaded pretrained weights from {weight_path}")
     if left_out:
         print(f"Left out, since their name or shape does not fit: {left_out}")
-
-
-def random_states() -> dict[str, Any]:
-    """Return the states of all random generators as tensors and plain values."""
-    version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    states = {
-        "python": [version, list(numbers), gauss],
-        "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    if torch.backends.mps.is_available():
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Put back what `random_states` returned, as far as this machine has the devices.
-
-    Raises:
-        UserError: it is something else.
-    """
-    try:
-        _restore(states)
-    except Exception as error:  # from a stranger's checkpoint, as in `load_state`
-        raise UserError(
-            f"The checkpoint's random states are none that can be gone on with: {sentence(error)}"
-        ) from error
-
-
-def _restore(states: dict[str, Any]) -> None:
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"])
-    for index, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state, index)
-    if "mps" in states and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(states["mps"])

@@ -13,8 +13,8 @@ from safeio.files import (
 
 from .environment import collect_env_info
 from .fetching import download_url
+from .generators import set_random_seed
 from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
-from .seeding import set_random_seed
 
 __all__ = [
     "check_availability",

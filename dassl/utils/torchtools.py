@@ -5,12 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .checkpoint import (
-    load_checkpoint,
-    load_pretrained_weights,
-    save_checkpoint,
-)
-from .newest_valid import resume_from_checkpoint
+from .checkpoint import load_checkpoint, load_pretrained_weights
+from .checkpoint_folder import resume_from_checkpoint, save_checkpoint
 
 __all__ = [
     "adjust_learning_rate",

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dassl.config import CfgNode
 from dassl.engine import TrainerX
-from dassl.engine.capabilities import Capability
+from dassl.engine.capabilities import STEP_HOOKS, Capability
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import choose_device, load_pretrained_weights
@@ -97,6 +97,7 @@ class PromptTrainer(TrainerX):
     resumes_within_epoch = True
     capabilities: ClassVar[dict[str, Capability]] = {
         **TrainerX.capabilities,
+        "resumes_within_epoch": Capability(STEP_HOOKS | {"loss", "penalty", "features_and_labels"}),
         "features": INFERENCE,
         "standard_classify": CLASSIFY,
         "standard_step": STEP,
@@ -276,13 +277,13 @@ class PromptTrainer(TrainerX):
         path = Path(directory) / PROMPT_FILE
         save_prompt(path, self.model.prompt_learner, self.prompt_checkpoints.origin())
 
-    def run_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Also what the prompts mean."""
-        return {**super().run_state(), ORIGIN: self.prompt_checkpoints.origin()}
+        return {**super().state_dict(), ORIGIN: self.prompt_checkpoints.origin()}
 
-    def check_point(self, state: dict[str, Any]) -> None:
+    def check_resumed(self, state: dict[str, Any]) -> None:
         """Also refuse prompts that do not fit; see `PromptCheckpoints.check_resumed`."""
-        super().check_point(state)
+        super().check_resumed(state)
         for name, model in state["models"].items():
             if self._models.get(name) is self.model.prompt_learner:
                 self.prompt_checkpoints.check_resumed(state, model)

@@ -1,0 +1,105 @@
+"""Stop on NaN or Inf in loss, gradients or parameters before a checkpoint is written."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from safeio.files import PathLike
+from safeio.untrusted import printable
+
+from .resume_checkpoint import written_checkpoints
+
+MOST_UNCHECKED = 200
+# A gradient scaler begins with 65536 and halves it with every step that it leaves out.
+LEAST_SCALE = 2.0**-30
+
+
+class Step(NamedTuple):
+    """A training step: its epoch and batch, from 0, and its images as far as they are known."""
+
+    epoch: int
+    batch: int
+    files: Sequence[str] = ()
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of all tensors together, computed in single precision at least: ()."""
+    device = tensors[0].device
+    norms = [
+        torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+        for tensor in tensors
+    ]
+    return torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
+
+
+class FiniteCheck:
+    """Collects numbers of a training and checks that they are finite.
+
+    Numbers on the CPU are checked at once; reading one from an accelerator stalls its queue, so
+    those are collected and checked together, at the latest before a checkpoint. Every check raises
+    a FloatingPointError that says in which step, on which images, and what to go back to.
+
+    Args:
+        models: by name; their parameters are checked, too.
+
+    Attributes:
+        directory: the run's folder, for the error message; "" for none.
+    """
+
+    def __init__(self, models: Mapping[str, nn.Module]) -> None:
+        self.models = models
+        self.directory: PathLike = ""
+        self._unchecked: list[tuple[str, Tensor, Step]] = []
+
+    def add(self, name: str, number: Tensor, step: Step) -> None:
+        """Collect a number, detached; `name` says what it is."""
+        self._unchecked.append((name, number, step))
+        if number.device.type == "cpu" or len(self._unchecked) >= MOST_UNCHECKED:
+            self.check()
+
+    def add_gradients(self, optimizers: Iterable[Any], step: Step) -> None:
+        """Collect the norm of the gradients that some optimisers are to use."""
+        gradients = [
+            parameter.grad.detach()
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and not parameter.grad.is_sparse
+        ]
+        if gradients:
+            self.add("norm of the gradients", total_norm(gradients), step)
+
+    def check(self) -> None:
+        """Check all numbers that were collected."""
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked:
+            return
+        finite = torch.stack([torch.isfinite(number).all() for _, number, _ in unchecked]).tolist()
+        for good, (name, number, step) in zip(finite, unchecked, strict=True):
+            if not good:
+                for path in step.files:
+                    print(f"In the batch: {printable(path)}")
+                files = f" on {', '.join(step.files[:3])}" if step.files else ""
+                more = " and others" if len(step.files) > 3 else ""
+                place = f"epoch {step.epoch + 1}, batch {step.batch + 1}{files}{more}"
+                self._stop(f"The {name} is {number.flatten()[0].item()} in {place}")
+
+    def check_all(self, epoch: int, scaler: Any = None) -> None:
+        """Also check the parameters that learn, and that a gradient scaler has not gone to zero."""
+        self.check()
+        if scaler is not None and scaler.is_enabled() and scaler.get_scale() < LEAST_SCALE:
+            self._stop(f"The gradient is nan in epoch {epoch + 1}, at every scale")
+        for name, model in self.models.items():
+            for key, value in model.named_parameters():
+                if value.requires_grad and not torch.isfinite(value).all():
+                    what = f"{name}.{key} holds numbers that are not finite"
+                    self._stop(f"{what} after epoch {epoch + 1}")
+
+    def _stop(self, fault: str) -> None:
+        paths = " and ".join(map(str, written_checkpoints(self.directory, self.models)))
+        last = f"the last good checkpoint is {paths}" if paths else "no checkpoint was written yet"
+        raise FloatingPointError(
+            f"{fault}: the training has diverged; a smaller OPTIM.LR may help; {last}"
+        )

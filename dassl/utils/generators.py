@@ -1,0 +1,92 @@
+"""The states of all random generators, for a block of code and for a checkpoint."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from safeio.errors import UserError
+from safeio.untrusted import sentence
+
+
+def generator_states(accelerators: bool = True) -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and PyTorch's global generators.
+
+    Args:
+        accelerators: also those of CUDA, where it is in use, and MPS.
+    """
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=True),
+        "torch": torch.get_rng_state(),
+    }
+    if accelerators and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if accelerators and torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_generator_states(states: Mapping[str, Any]) -> None:
+    """Put back what `generator_states` or `random_states` returned, as far as devices are there."""
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    for index, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, index)
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])
+
+
+def random_states() -> dict[str, Any]:
+    """Return `generator_states` as tensors and plain values, for a checkpoint."""
+    states = generator_states()
+    version, numbers, gauss = states["python"]
+    name, keys, position, has_gauss, cached = states["numpy"]
+    return {
+        **states,
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Put back the `random_states` of a checkpoint.
+
+    Raises:
+        UserError: they are something else.
+    """
+    try:
+        set_generator_states(states)
+    except Exception as error:  # an untrusted checkpoint can hold anything under this name
+        raise UserError(
+            f"The checkpoint's random states are none that can be gone on with: {sentence(error)}"
+        ) from error
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Run a block with freshly seeded CPU generators and put the old states back afterwards.
+
+    What the block draws depends on `seed` alone, and nothing outside notices that it drew.
+    """
+    states = generator_states(accelerators=False)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_generator_states(states)
