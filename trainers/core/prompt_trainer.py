@@ -40,6 +40,7 @@ from .prompt_file import PROMPT_FILE, save_prompt
 from .prompt_learner import PromptLearner, prompt_length
 from .prompt_origin import ORIGIN
 from .prompted_clip import PromptedCLIP
+from .step_hooks import StepHooks
 
 # `standard_step`: losses and gradients are computed here or by NemesisMixin and nowhere else.
 STEP = Capability(
@@ -50,27 +51,6 @@ STEP = Capability(
         }
     )
 )
-
-
-class StepHooks:
-    """Passes of a training step that several runs may share; these share nothing.
-
-    `vectorised.RunGroup` has those of runs that are trained together.
-    """
-
-    def image_features(
-        self, model: PromptedCLIP, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch *tokens embed"]:
-        """The frozen tower's features of a training batch, as the model matches them."""
-        return model.image_features(images)
-
-    def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Compute the loss's gradients."""
-        loss.backward()
-
-    def result_entries(self) -> dict[str, Any]:
-        """Further entries for results.json."""
-        return {}
 
 
 class PromptTrainer(TrainerX):

@@ -32,8 +32,9 @@ from safeio.untrusted import printable
 from .features.cache import FeatureCache
 from .precision import autocast
 from .prompt_learner import prompt_length
-from .prompt_trainer import PromptTrainer, StepHooks
+from .prompt_trainer import PromptTrainer
 from .prompted_clip import PromptedCLIP
+from .step_hooks import StepHooks
 
 # In which order joint work is done where runs ask for different kinds: gradients last, when no run
 # can still ask for what belongs to the same step.

@@ -4,6 +4,7 @@ A trainer declares so by its class attributes; see `INFERENCE` and `CLASSIFY`. W
 images are decoded and `model_inference` is called as in any other trainer.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -93,7 +94,8 @@ class CachedFeatures:
     """
 
     def __init__(self, trainer: Any) -> None:
-        self.trainer: FrozenCLIPTrainer = trainer
+        # No cycle: a finished trainer and its loaders' processes go at once.
+        self.trainer: FrozenCLIPTrainer = weakref.proxy(trainer)
         self._opened: dict[Any, StoredRows | None] = {}
 
     @cached_property
