@@ -9,7 +9,6 @@ from dassl.data.datasets.paths import safe_join
 from dassl.data.datasets.splits import PARTS
 from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, lacks_reader
 from safeio.errors import UserError
-from safeio.untrusted import sentence
 
 from .part_folders import files_below, find_parts, folders_in, part_of
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from dassl.data.datasets.splits import PARTS
 from dassl.data.image_kinds import is_image
 from safeio.errors import UserError
-from safeio.untrusted import sentence
 
 _WORDS = {
     "train": "train|training|trn",

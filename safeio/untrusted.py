@@ -60,7 +60,7 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value for a message: `repr`, but short whatever it is."""
     try:
         return _SHORT.repr(value)
@@ -68,13 +68,13 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__} with a number of thousands of digits"
 
 
-def sentence(error: Exception | str) -> str:
+def one_line(error: Exception | str) -> str:
     """Another library's error message as a part of ours: one line of bounded length."""
     text = " ".join(str(error).split())
     return printable(text if len(text) <= SENTENCE else f"{text[:SENTENCE]}...")
 
 
-def harmless(value: Any, levels: int = 50) -> Any:
+def escape_control(value: Any, levels: int = 50) -> Any:
     """A copy of what JSON gave with every text `printable`.
 
     Raises:
@@ -87,8 +87,8 @@ def harmless(value: Any, levels: int = 50) -> Any:
     if not levels:
         raise ValueError("it is nested too deeply")
     if isinstance(value, list):
-        return [harmless(item, levels - 1) for item in value]
-    return {printable(key): harmless(item, levels - 1) for key, item in value.items()}
+        return [escape_control(item, levels - 1) for item in value]
+    return {printable(key): escape_control(item, levels - 1) for key, item in value.items()}
 
 
 def spreadsheet_text(text: str) -> str:

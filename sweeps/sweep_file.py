@@ -9,7 +9,6 @@ from dassl.config.node import read_yaml_layers
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 from safeio.errors import UserError
 from safeio.files import PathLike
-from safeio.untrusted import sentence, shown
 
 PAPER = "paper"
 KEYS = (

@@ -10,7 +10,7 @@ from analysis.scores import Run
 from dassl.engine import RESULTS
 from safeio.checksums import DamagedFile, read_sealed
 from safeio.errors import UserError
-from safeio.untrusted import harmless, shown
+from safeio.untrusted import escape_control
 
 # Required keys of results.json, with their types.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {
@@ -88,7 +88,7 @@ def read_runs(folders: Sequence[Path]) -> RunIndex:
 
 def _add(path: Path, index: RunIndex) -> None:
     try:
-        run = harmless(read_sealed(path, LARGEST))
+        run = escape_control(read_sealed(path, LARGEST))
     except OSError as error:
         index.damaged[path] = f"it cannot be read ({error.strerror})"
         return

@@ -3,7 +3,6 @@
 from typing import Any
 
 from safeio.errors import UserError
-from safeio.untrusted import shown
 
 from ..utils.names import check_availability
 from .node import Config

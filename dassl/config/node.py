@@ -11,7 +11,7 @@ import yaml
 from yacs.config import CfgNode as YacsNode
 
 from safeio.errors import UserError
-from safeio.untrusted import read_bounded, sentence, shown
+from safeio.untrusted import one_line, read_bounded, short_repr
 
 from .hints import hint
 from .yaml_text import MAX_BYTES, parse_yaml
@@ -50,7 +50,7 @@ class CfgNode(YacsNode):
         if len(cfg_list) % 2:
             raise UserError(
                 f"Overrides come in pairs KEY VALUE, but {len(cfg_list)} items were given: "
-                + sentence(" ".join(str(item) for item in cfg_list))
+                + one_line(" ".join(str(item) for item in cfg_list))
             )
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             self.set_value(str(key), value, source="the command line")
@@ -136,7 +136,7 @@ def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
     # YAML reads 2e-3 and (224, 224) as text, and a shell has nothing but text.
     parsed = _parse(value) if isinstance(value, str) else value
     if type(parsed) is int and parsed.bit_length() > LONGEST_NUMBER:
-        parsed = shown(parsed)  # no setting of any kind
+        parsed = short_repr(parsed)  # no setting of any kind
     if old is None:
         return parsed if isinstance(parsed, _PLAIN_TYPES) else value
     if type(parsed) is type(old) and not isinstance(old, tuple | list):

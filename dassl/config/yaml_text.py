@@ -8,8 +8,6 @@ from typing import Any
 
 import yaml
 
-from safeio.untrusted import shown
-
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
 MAX_DEPTH = 50

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from safeio.checksums import DamagedFile, read_sealed, write_sealed
 from safeio.errors import UserError
-from safeio.untrusted import printable, sentence
+from safeio.untrusted import one_line, printable
 
 from .datasets import Datum
 from .image_kinds import readable_formats
@@ -100,7 +100,7 @@ def _what_is_wrong(path: str) -> str:
     except UserError as error:
         if not is_broken_image(error):
             raise
-        return sentence(str(error.__cause__))
+        return one_line(str(error.__cause__))
     return ""
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from safeio.errors import UserError
-from safeio.untrusted import sentence
+from safeio.untrusted import one_line
 
 from .datasets import Datum
 from .datasets.overlaps import Overlaps, describe, find_overlaps
@@ -102,7 +102,7 @@ def _refuse_missing(
         if lost:
             counts.append(f"{len(lost):,} of the {len(items):,} {what} images")
     if counts:
-        first = ", ".join(map(sentence, list(missing)[:SHOWN]))
+        first = ", ".join(map(one_line, list(missing)[:SHOWN]))
         more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
         raise UserError(
             f"{name}: {' and '.join(counts)} cannot be opened: No such file: {first}{more}; put "

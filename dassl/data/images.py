@@ -9,7 +9,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from safeio.errors import UserError
-from safeio.untrusted import sentence, shown
+from safeio.untrusted import one_line
 
 from ..config import Config
 from .datasets import DATASET_REGISTRY
@@ -74,7 +74,7 @@ def read_image(path: str, decode: str = AS_STORED) -> Image.Image:
     except FileNotFoundError as error:
         raise UserError(f"The image {path} does not exist") from error
     except Exception as error:  # bytes from anywhere make Pillow's many readers fail in any way
-        reason = sentence(error) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise UserError(f"The image {path} cannot be read: {reason}") from error
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from safeio.files import PathLike, mkdir_if_missing
-from safeio.untrusted import shown
 
 from ..utils import CheckpointFolder, load_checkpoint, random_states, restore_random_states
 from ..utils.checkpoint import load_state

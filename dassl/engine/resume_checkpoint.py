@@ -16,7 +16,6 @@ from typing import Any
 
 from safeio.errors import UserError
 from safeio.files import PathLike
-from safeio.untrusted import shown
 
 from ..utils import CheckpointFolder, load_checkpoint, newest_common
 from ..utils.checkpoint import finished_epochs, write_checkpoint

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from safeio.errors import UserError
 from safeio.files import PathLike
-from safeio.untrusted import parse_json, shown
+from safeio.untrusted import parse_json
 
 from ..config import to_dict
 from ..config.defaults import plain_defaults

@@ -22,7 +22,6 @@ from safeio.checksums import DamagedFile, archive_fault, seal_archive
 from safeio.errors import UserError
 from safeio.files import PathLike, write_atomic
 from safeio.pickles import check_file, check_tensors
-from safeio.untrusted import sentence, shown
 
 
 class _Inert:

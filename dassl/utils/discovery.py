@@ -5,7 +5,7 @@ import pkgutil
 import sys
 from collections.abc import Iterable
 
-from safeio.untrusted import sentence
+from safeio.untrusted import one_line
 
 from .registry import AlreadyRegistered, SkippedPlugin, registries, skipped_plugins
 
@@ -44,7 +44,7 @@ def _reason(error: BaseException) -> str:
         return str(error.args[0])
     if isinstance(error, SystemExit):
         return f"it ends the process: SystemExit {sentence(str(error))}".rstrip()
-    return sentence(f"{type(error).__name__}: {error}")
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _is_first_process() -> bool:

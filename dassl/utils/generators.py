@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from safeio.errors import UserError
-from safeio.untrusted import sentence
 
 
 def generator_states(accelerators: bool = True) -> dict[str, Any]:

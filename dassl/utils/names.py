@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from safeio.errors import UserError
-from safeio.untrusted import sentence
 
 ALIKE = 0.5  # how alike a name is, at least, that somebody may have meant
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from safeio.errors import UserError
-from safeio.untrusted import sentence
 
 from .command_line import Parser
 

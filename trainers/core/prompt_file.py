@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from safeio.checksums import DamagedFile
 from safeio.files import write_atomic
-from safeio.untrusted import parse_json, sentence
+from safeio.untrusted import parse_json
 
 PROMPT_FILE = "prompt.safetensors"
 VERSION = 2

@@ -17,7 +17,7 @@ from clip.config import canonical_name
 from clip.model import CLIP
 from clip.prompt_layout import clean_classname
 from clip.simple_tokenizer import START, tokenizer
-from safeio.untrusted import sentence, shown
+from safeio.untrusted import one_line, short_repr
 
 from .prompt_learner import CLASSNAME_BUFFERS
 from .prompt_origin import FINGERPRINTS
@@ -96,7 +96,7 @@ def _backbone_fault(
         same = _same_embedding(weights, model)
     if same:
         return ""
-    before = shown(origin["backbone"]) if "backbone" in origin else "another one"
+    before = short_repr(origin["backbone"]) if "backbone" in origin else "another one"
     now = here["backbone"]
     if "backbone" in origin and _backbone_key(origin["backbone"]) == _backbone_key(now):
         before, now = f"{before} with other weights", f"{now} with SHA-256 {here[keys[0]][:8]}"
@@ -129,7 +129,7 @@ def _match_classes(
         learned = [_text_key(name) for name in names]
     elif "data" in origin:
         same = origin["data"] == here["data"]
-        before, now = sentence(origin["data"]), here["data"]
+        before, now = one_line(origin["data"]), here["data"]
         fault = f"the classes were those of {before} in training and are those of {now} now"
         return None, "" if same else fault
     elif isinstance(suffix := weights.get(SUFFIX), Tensor) and suffix.dim() == 3:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safeio.errors import UserError
-from safeio.untrusted import sentence, shown
 
 from .matlab import read_vector
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from safeio.archives import ArchiveError, extract
 from safeio.errors import UserError
-from safeio.untrusted import sentence
 
 from ...utils.fetching import download_from_drive, download_url
 from ...utils.names import check_availability

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from safeio.errors import UserError
-from safeio.untrusted import is_printable, sentence
+from safeio.untrusted import is_printable
 
 from .splits import Split
 

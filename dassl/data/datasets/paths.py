@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from safeio.errors import UserError
-from safeio.untrusted import sentence
 
 _SEPARATOR = os.sep
 _DRIVE = re.compile("[A-Za-z]:/" if _SEPARATOR == "/" else "[^/]*:")

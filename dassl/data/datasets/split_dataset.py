@@ -8,7 +8,6 @@ from typing import Any
 
 from safeio.checksums import DamagedFile, read_sealed, write_sealed
 from safeio.errors import UserError
-from safeio.untrusted import sentence, shown
 
 from ...config import Config
 from ...utils import file_state, isolated_rng, kept

@@ -11,7 +11,6 @@ from typing import Any
 
 from safeio.errors import UserError
 from safeio.files import publish_json, read_json
-from safeio.untrusted import shown
 
 from .base_dataset import Datum, group_by
 from .paths import safe_join
