@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from safeio.checksums import read_sealed
+from safeio.checksums import read_verified_json
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def collect_runs(folder: Path) -> list[dict[str, Any]]:
     Raises:
         DamagedFile: a results.json is damaged.
     """
-    runs = (read_sealed(path) for path in sorted(folder.rglob("results.json")))
+    runs = (read_verified_json(path) for path in sorted(folder.rglob("results.json")))
     return [run for run in runs if run["status"] == "finished"]
 
 

@@ -35,7 +35,7 @@ class DamagedFile(UserError):
     """A file that is not what was written; the message names it."""
 
 
-def sealed(content: Mapping[str, Any], kind: str = "sha256") -> dict[str, Any]:
+def with_checksum(content: Mapping[str, Any], kind: str = "sha256") -> dict[str, Any]:
     """Add the checksum to what a JSON file shall hold.
 
     Args:
@@ -52,8 +52,8 @@ def _checksum(content: Mapping[str, Any], kind: str) -> str:
     return f"{kind}:{_KINDS[kind](text.encode())}"
 
 
-def unsealed(content: Any) -> Any:
-    """Return what `sealed` was given; what never had a checksum, as it is.
+def without_checksum(content: Any) -> Any:
+    """Return what `with_checksum` was given; what never had a checksum, as it is.
 
     Raises:
         ValueError: it is not what was sealed.
@@ -61,7 +61,7 @@ def unsealed(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
     # The value says that it is a checksum, too: a damaged key does not make the file an older one.
-    seals = {key: value for key, value in content.items() if _is_seal(key, value)}
+    seals = {key: value for key, value in content.items() if _is_checksum(key, value)}
     if not seals:
         return content
     plain = {key: value for key, value in content.items() if key not in seals}
@@ -71,16 +71,16 @@ def unsealed(content: Any) -> Any:
     return plain
 
 
-def _is_seal(key: str, value: Any) -> bool:
+def _is_checksum(key: str, value: Any) -> bool:
     return key == CHECKSUM or (isinstance(value, str) and value.startswith(_PREFIXES))
 
 
-def write_sealed(content: Mapping[str, Any], path: PathLike) -> None:
+def write_json_with_checksum(content: Mapping[str, Any], path: PathLike) -> None:
     """Write a JSON file with a checksum inside, atomically; see `write_json`."""
-    write_json(sealed(content), path)
+    write_json(with_checksum(content), path)
 
 
-def read_sealed(path: PathLike, limit: int = LARGEST) -> Any:
+def read_verified_json(path: PathLike, limit: int = LARGEST) -> Any:
     """Read a JSON file and check it.
 
     Args:
@@ -92,13 +92,13 @@ def read_sealed(path: PathLike, limit: int = LARGEST) -> Any:
         OSError: it cannot be read.
     """
     try:
-        return unsealed(parse_json(read_bounded(Path(path), limit)))
+        return without_checksum(parse_json(read_bounded(Path(path), limit)))
     except ValueError as error:
         why = str(error) if type(error) is ValueError else "it is no JSON"
         raise DamagedFile(f"{path} is damaged: {why}") from error
 
 
-def seal_archive(archive: bytearray) -> None:
+def add_archive_checksum(archive: bytearray) -> None:
     """Append the SHA-256 to a zip archive without a comment, which stays a valid archive.
 
     Args:
@@ -109,7 +109,7 @@ def seal_archive(archive: bytearray) -> None:
 
 
 def archive_fault(path: PathLike) -> str:
-    """What is wrong with a file that `seal_archive` may have sealed; nothing if nothing is known.
+    """What is wrong with a file that `add_archive_checksum` may have sealed; nothing if nothing is known.
 
     Raises:
         OSError: the file cannot be read.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import train
-from safeio.checksums import read_sealed
+from safeio.checksums import read_verified_json
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")
@@ -40,7 +40,7 @@ def command(
 
 def results(output: Path) -> dict[str, Any]:
     """The run's results.json, which is what was written."""
-    return read_sealed(output / "results.json")
+    return read_verified_json(output / "results.json")
 
 
 def finish(arguments: list[str]) -> None:

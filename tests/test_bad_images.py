@@ -16,7 +16,7 @@ from dassl.data import DataManager
 from dassl.data.broken_images import find_broken
 from dassl.data.images import read_image
 from dassl.engine import build_trainer
-from safeio.checksums import read_sealed
+from safeio.checksums import read_verified_json
 from safeio.errors import UserError
 from tests.dassl_toy import CLASSES, make_images, registered, toy_config
 from tests.feature_runs import OFF, scores
@@ -146,7 +146,7 @@ def test_the_systems_trouble_is_no_bad_image(
     (record,) = (tmp_path / "checks").iterdir()
     record.write_text("[1]")
     assert find_broken([str(path)], tmp_path / "checks") == {}
-    assert read_sealed(record) == {"broken": {}}
+    assert read_verified_json(record) == {"broken": {}}
 
 
 def test_an_unknown_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

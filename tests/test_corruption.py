@@ -14,7 +14,7 @@ from analysis.corruption.corruption import Corruption, replace, unit_noise
 from analysis.corruption.corruption import corrupt as corrupted
 from analysis.corruption.prompt_evaluation import PromptEvaluator
 from analysis.load_run import load_run
-from safeio.checksums import unsealed
+from safeio.checksums import without_checksum
 from tests.runs import SHORT, command, finish, results
 from trainers.coop import CoOp
 from trainers.nemesis import rescale
@@ -122,7 +122,9 @@ def test_a_second_call_tests_only_what_is_missing(coop: Path, tmp_path: Path) ->
     shutil.copytree(coop, run)
     few = ("--replace", "--rescale", "0.5", "--positions", "1")
     first = study(run, *few)
-    marked = unsealed(json.loads(json.dumps(first)))  # edited by hand, so without a checksum
+    marked = without_checksum(
+        json.loads(json.dumps(first))
+    )  # edited by hand, so without a checksum
     marked["corruptions"][0]["norm"] = -1.0
     (run / "corruption.json").write_text(json.dumps(marked))
 

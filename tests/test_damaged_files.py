@@ -26,7 +26,13 @@ from dassl.data.datasets.split_dataset import _read_kept
 from dassl.engine import finished_run
 from dassl.engine.run_record import RunRecord, read_history, results_fault
 from dassl.utils import CheckpointFolder, load_checkpoint, save_checkpoint
-from safeio.checksums import DamagedFile, read_sealed, sealed, unsealed, write_sealed
+from safeio.checksums import (
+    DamagedFile,
+    read_verified_json,
+    with_checksum,
+    without_checksum,
+    write_json_with_checksum,
+)
 from tests.report_runs import a_run
 from tests.runs import SHORT, command, finish, results
 from tests.sweeps_small import learned, runs_in
@@ -95,11 +101,13 @@ def read_draw(path: Path) -> Any:
 
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "checkpoint": (write_checkpoint, load_checkpoint),
-    "results": (lambda path: write_sealed(a_run(71.5), path), read_sealed),
+    "results": (lambda path: write_json_with_checksum(a_run(71.5), path), read_verified_json),
     "prompt": (lambda path: save_prompt(path, Learner(), {"classnames": ["a"]}), read_tensors),
     "corruption": (write_study, read_study),
     "few-shot draw": (
-        lambda path: write_sealed({"train": [["a", 0, "b"]], "val": [], "split_sha256": "0"}, path),
+        lambda path: write_json_with_checksum(
+            {"train": [["a", 0, "b"]], "val": [], "split_sha256": "0"}, path
+        ),
         read_draw,
     ),
 }
@@ -131,7 +139,7 @@ def test_every_bit_of_a_results_file(tmp_path: Path) -> None:
     """A small one, exhaustively."""
     content = {"accuracy": 71.25, "status": "finished", "config": {"SEED": 1, "LIST": [1, 2]}}
     path = tmp_path / "results.json"
-    write_sealed(content, path)
+    write_json_with_checksum(content, path)
     whole = path.read_bytes()
     for at in range(len(whole)):
         for bit in range(8):
@@ -171,8 +179,11 @@ def test_what_is_sealed_comes_back(content: dict[str, Any]) -> None:
     plain_content = json.loads(text)
     if any(str(value).startswith(("sha256:", "crc32:")) for value in plain_content.values()):
         return
-    assert unsealed(json.loads(json.dumps(sealed(plain_content), indent=3))) == plain_content
-    assert unsealed(plain_content) == plain_content  # what older versions wrote
+    assert (
+        without_checksum(json.loads(json.dumps(with_checksum(plain_content), indent=3)))
+        == plain_content
+    )
+    assert without_checksum(plain_content) == plain_content  # what older versions wrote
 
 
 def test_a_sealed_checkpoint_is_an_ordinary_one(tmp_path: Path) -> None:
@@ -262,7 +273,9 @@ def test_the_report_names_damaged_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in (1, 2, 3):
-        write_sealed(a_run(50.0 + seed, seed=seed), tmp_path / "runs" / str(seed) / "results.json")
+        write_json_with_checksum(
+            a_run(50.0 + seed, seed=seed), tmp_path / "runs" / str(seed) / "results.json"
+        )
     spoilt = tmp_path / "runs" / "2" / "results.json"
     spoilt.write_text(spoilt.read_text().replace("52.0", "92.0"))
     assert report.main([str(tmp_path / "runs"), "--output-dir", str(tmp_path / "report")]) == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from safeio.checksums import read_sealed
+from safeio.checksums import read_verified_json
 from tests.foreign_repository import files_of
 from tests.runs import ROOT
 
@@ -94,7 +94,7 @@ def test_the_command_line_of_the_reference(beta: str, tmp_path: Path) -> None:
         *("TRAINER.CoOpNemesis.BETA", beta),
     )
     assert f"BETA: {beta}\n" in attempt("train", SMALL / "train.py", tmp_path, *words)
-    results = read_sealed(tmp_path / "out" / "results.json")
+    results = read_verified_json(tmp_path / "out" / "results.json")
     assert (results["trainer"], results["status"]) == ("CoOpNemesis", "finished")
     assert results["config"]["TRAINER"]["CoOpNemesis"]["BETA"] == (
         None if beta == "None" else float(beta)

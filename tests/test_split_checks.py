@@ -11,7 +11,7 @@ import pytest
 from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
 from dassl.engine import build_trainer
-from safeio.checksums import read_sealed
+from safeio.checksums import read_verified_json
 from safeio.errors import UserError
 from tests.dassl_toy import Squares, make_images, registered, run, toy_config
 from tests.runs import command, finish, refuse
@@ -101,7 +101,7 @@ def test_shared_images_are_warned_of_and_recorded(
     printed = capsys.readouterr().out
     assert printed.count("Warning: ") == 1
     assert f"{split_path(root)}: the same image stands more than once: {words}\n" in printed
-    assert read_sealed(tmp_path / "run" / "results.json")["split_check"] == counts
+    assert read_verified_json(tmp_path / "run" / "results.json")["split_check"] == counts
 
 
 def test_links_to_a_training_image(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -377,10 +377,10 @@ def test_test_images_do_not_choose_the_model(shots: str, root: Path, tmp_path: P
 def test_results_say_which_images_were_tested_on(root: Path, tmp_path: Path) -> None:
     on_val = ("TEST.SPLIT", "val", "OPTIM.MAX_EPOCH", "1")
     run(root, tmp_path / "val", *on_val)
-    assert read_sealed(tmp_path / "val" / "results.json")["split"] == "val"
+    assert read_verified_json(tmp_path / "val" / "results.json")["split"] == "val"
     edit(root, lambda s: s.update(val=[]))
     run(root, tmp_path / "test", *on_val)
-    assert read_sealed(tmp_path / "test" / "results.json")["split"] == "test"
+    assert read_verified_json(tmp_path / "test" / "results.json")["split"] == "test"
 
 
 def test_no_test_images_are_said_before_training(root: Path, tmp_path: Path) -> None:

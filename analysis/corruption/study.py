@@ -28,7 +28,7 @@ from analysis.load_run import load_run, prompt_checkpoint
 from analysis.results import method_of
 from dassl.engine import finished_run
 from dassl.utils import package_versions
-from safeio.checksums import DamagedFile, file_digest, read_sealed, write_sealed
+from safeio.checksums import DamagedFile, file_digest, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
 from safeio.files import PathLike
 from trainers.core.prompt_trainer import PromptTrainer
@@ -59,7 +59,7 @@ class Study:
         if not path.is_file():
             return None
         try:
-            content = read_sealed(path)
+            content = read_verified_json(path)
             rows = content.pop("corruptions")
             content.pop("versions")
             study = cls(**content)
@@ -76,7 +76,7 @@ class Study:
         content = {key: value for key, value in vars(self).items() if key != "entries"}
         order = sorted(self.entries, key=lambda c: (c.kind, c.value, c.position))
         content["corruptions"] = [self.entries[corruption] for corruption in order]
-        write_sealed({**content, "versions": package_versions()}, path)
+        write_json_with_checksum({**content, "versions": package_versions()}, path)
 
     def belongs_to(self, other: "Study") -> bool:
         """Whether both are of the same prompts and the same noise."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.scores import Run
 from dassl.engine import RESULTS
-from safeio.checksums import DamagedFile, read_sealed
+from safeio.checksums import DamagedFile, read_verified_json
 from safeio.errors import UserError
 from safeio.untrusted import escape_control
 
@@ -88,7 +88,7 @@ def read_runs(folders: Sequence[Path]) -> RunIndex:
 
 def _add(path: Path, index: RunIndex) -> None:
     try:
-        run = escape_control(read_sealed(path, LARGEST))
+        run = escape_control(read_verified_json(path, LARGEST))
     except OSError as error:
         index.damaged[path] = f"it cannot be read ({error.strerror})"
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 import PIL
 from tqdm import tqdm
 
-from safeio.checksums import DamagedFile, read_sealed, write_sealed
+from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
 from safeio.untrusted import one_line, printable
 
@@ -80,7 +80,7 @@ def find_broken(paths: Sequence[str], folder: Path) -> dict[str, str]:
     unique = list(dict.fromkeys(paths))
     record = folder / f"{_digest(unique)}.json"
     try:
-        return dict(read_sealed(record)["broken"])
+        return dict(read_verified_json(record)["broken"])
     except (OSError, DamagedFile, KeyError, TypeError, ValueError):
         print(f"Checking that {len(unique):,} images can be read")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -88,7 +88,7 @@ def find_broken(paths: Sequence[str], folder: Path) -> dict[str, str]:
         bar = tqdm(reasons, total=len(unique), disable=None, leave=False)
         broken = {path: why for path, why in zip(unique, bar, strict=True) if why}
     try:
-        write_sealed({"broken": broken}, record)
+        write_json_with_checksum({"broken": broken}, record)
     except OSError as error:
         print(f"What was found cannot be kept in {folder}: {error.strerror}")
     return broken

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from safeio.checksums import DamagedFile, read_sealed, unsealed
+from safeio.checksums import DamagedFile, read_verified_json, without_checksum
 from safeio.files import PathLike
 from safeio.untrusted import parse_json
 
@@ -78,7 +78,7 @@ def read_history(directory: PathLike) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            entry = unsealed(parse_json(line))
+            entry = without_checksum(parse_json(line))
             if not isinstance(entry, dict):
                 raise ValueError("it is no JSON object")
             entries.append(entry)
@@ -93,7 +93,7 @@ def finished_run(directory: PathLike) -> dict[str, Any] | None:
     Results that are damaged do not count; `results_fault` says what is wrong with them.
     """
     try:
-        content = read_sealed(Path(directory) / RESULTS)
+        content = read_verified_json(Path(directory) / RESULTS)
     except (OSError, DamagedFile):
         return None
     if isinstance(content, dict) and content.get("status") == "finished":
@@ -104,7 +104,7 @@ def finished_run(directory: PathLike) -> dict[str, Any] | None:
 def results_fault(directory: PathLike) -> str:
     """Name a damaged results.json and what is wrong with it; empty where there is none."""
     try:
-        read_sealed(Path(directory) / RESULTS)
+        read_verified_json(Path(directory) / RESULTS)
     except OSError:
         return ""
     except DamagedFile as error:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safeio.checksums import sealed, write_sealed
+from safeio.checksums import with_checksum, write_json_with_checksum
 from safeio.files import PathLike, prepare_output_dir, write_atomic
 
 from ..config import to_dict
@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
 
 
 def _line(entry: Mapping[str, Any]) -> str:
-    return json.dumps(sealed(entry, "crc32")) + "\n"
+    return json.dumps(with_checksum(entry, "crc32")) + "\n"
 
 
 class RunRecord:
@@ -187,4 +187,4 @@ class RunRecord:
         }
         self.write_beginning()
         content = {key: _plain(value) for key, value in entries.items()}
-        write_sealed(content, self.directory / RESULTS)
+        write_json_with_checksum(content, self.directory / RESULTS)

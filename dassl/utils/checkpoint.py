@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from safeio.checksums import DamagedFile, archive_fault, seal_archive
+from safeio.checksums import DamagedFile, add_archive_checksum, archive_fault
 from safeio.errors import UserError
 from safeio.files import PathLike, write_atomic
 from safeio.pickles import check_file, check_tensors
@@ -110,7 +110,7 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     content = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
     torch.save(state, content)
     archive = bytearray(content.getbuffer())
-    seal_archive(archive)
+    add_archive_checksum(archive)
     write_atomic(path, lambda temporary: temporary.write_bytes(archive))
     print(f"Checkpoint saved to {path}")
 

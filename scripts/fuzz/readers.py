@@ -39,7 +39,7 @@ from dassl.utils import load_checkpoint, restore_random_states
 from dassl.utils.checkpoint import load_state
 from datasets.own_images import read_table
 from safeio.archives import Budget, extract
-from safeio.checksums import write_sealed
+from safeio.checksums import write_json_with_checksum
 from safeio.errors import UserError
 from sweeps.grid import make_runs
 from sweeps.runs import recorded_digest
@@ -141,7 +141,7 @@ def _features(path: Path) -> None:
         **{"dtype": str(torch.float32), "stored_as": str(torch.float32)},
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),  # so that more is read than that
     }
-    write_sealed(metadata, path.with_suffix(".json"))
+    write_json_with_checksum(metadata, path.with_suffix(".json"))
     _read_features(path.parent)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from safeio.checksums import DamagedFile, read_sealed, write_sealed
+from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
 
 from ...config import Config
@@ -223,7 +223,7 @@ class SplitDataset(DatasetBase):
         train, val = (to_entries(items, self.images) for items in few)
         try:
             # Two runs that draw at once write the same content, so either may come last.
-            write_sealed({"split_sha256": digest, "train": train, "val": val}, path)
+            write_json_with_checksum({"split_sha256": digest, "train": train, "val": val}, path)
         except OSError as error:
             print(f"The few-shot items could not be saved to {path}: {error.strerror}")
 
@@ -252,7 +252,7 @@ class SplitDataset(DatasetBase):
 
 def _read_kept(path: Path) -> dict[str, Any] | None:
     try:
-        content = read_sealed(path)
+        content = read_verified_json(path)
     except OSError:
         return None
     except DamagedFile as error:

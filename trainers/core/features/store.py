@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from dassl.utils import file_state, kept
-from safeio.checksums import read_sealed, write_sealed
+from safeio.checksums import read_verified_json, write_json_with_checksum
 from safeio.files import PathLike, write_atomic
 from safeio.locks import exclusive
 
@@ -158,7 +158,7 @@ def _verified(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | No
     Raises:
         Exception: it is damaged.
     """
-    metadata = read_sealed(_metadata_path(path))
+    metadata = read_verified_json(_metadata_path(path))
     if metadata["key"] != path.stem or metadata["sha256"] != _sha256(path):
         return None, "damaged"
     if metadata["fingerprint"] != fingerprint:
@@ -195,7 +195,7 @@ def _write(
         metadata["sha256"] = _sha256(temporary)
 
     write_atomic(path, write_rows)
-    write_sealed(metadata, _metadata_path(path))
+    write_json_with_checksum(metadata, _metadata_path(path))
 
 
 def _write_blocks(
