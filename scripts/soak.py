@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from dassl.utils import Parser, exit_code, keep_loaded
+from dassl.utils import Parser, exit_code, reuse_loaded
 from safeio.errors import UserError
 from safeio.files import write_json
 from sweeps.command import resolve_sweep
@@ -98,7 +98,7 @@ def soak(runs: int, root: Path, folder: Path) -> Iterator[tuple[float, int, int]
     sweep = folder / "soak.yaml"
     sweep.write_text(SWEEP.format(output=folder / "runs", seeds=seeds, root=root.absolute()))
     state = CleanState(torch.get_num_threads())
-    with keep_loaded():
+    with reuse_loaded():
         for run in resolve_sweep(str(sweep)).runs[:runs]:
             (outcome,) = work((run,), state)
             if outcome.status != DONE:

@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from dassl.engine import run_experiment
-from dassl.utils import Parser, exit_code, keep_loaded, package_versions
+from dassl.utils import Parser, exit_code, package_versions, reuse_loaded
 from safeio.errors import UserError
 from safeio.files import write_json
 from sweeps.command import resolve_sweep
@@ -111,7 +111,7 @@ def start_ups(runs: Sequence[Run]) -> list[float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds = []
-    with keep_loaded(), contextlib.redirect_stdout(io.StringIO()):
+    with reuse_loaded(), contextlib.redirect_stdout(io.StringIO()):
         for number, run in enumerate([runs[0], *runs]):
             start = time.perf_counter()
             cfg = run.cfg().clone()

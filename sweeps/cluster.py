@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import keep_loaded
+from dassl.utils import reuse_loaded
 from safeio.errors import UserError
 
 from .grid import HOUSE
@@ -107,7 +107,7 @@ def _import_ray() -> Any:
 @functools.cache
 def _keep_loaded() -> None:
     """Let what is loaded stay until this process ends."""
-    keep_loaded().__enter__()
+    reuse_loaded().__enter__()
 
 
 def _do(task: Task, threads: int, folder: str) -> list[Outcome]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dassl.utils import choose_device, keep_loaded
+from dassl.utils import choose_device, reuse_loaded
 from safeio.errors import UserError
 
 from .runs import Run, Task
@@ -61,7 +61,7 @@ class ThisProcess:
         self.device = device
         self._state = CleanState(threads)
         self._given: list[Task] = []
-        self._keeping = keep_loaded()
+        self._keeping = reuse_loaded()
         self._keeping.__enter__()
 
     def free(self) -> int:

@@ -21,8 +21,8 @@ import trainers  # noqa: F401  (registers the methods)
 from dassl.engine import Interrupted, run_experiment
 from dassl.utils import (
     generator_states,
-    keep_loaded,
     refused_by_system,
+    reuse_loaded,
     set_generator_states,
     set_random_seed,
 )
@@ -194,7 +194,7 @@ def serve(connection: Any, threads: int) -> None:
     """A worker's life: take a task, do it, say what became of its runs, until the pipe closes."""
     state = CleanState(threads)
     tqdm.set_lock(threading.RLock())  # its own, between processes, would outlive a killed worker
-    with keep_loaded(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with reuse_loaded(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             try:
                 outcomes = work(connection.recv(), state)

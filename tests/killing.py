@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from dassl.engine import resume_checkpoint
 from dassl.engine.run_record import read_history
-from dassl.utils import keep_loaded, load_checkpoint
+from dassl.utils import load_checkpoint, reuse_loaded
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 WHOLE = "whole"
@@ -104,7 +104,7 @@ def _steps(base: Path, arguments: Sequence[str]) -> None:
     import train
 
     resume_checkpoint.SAVE_SECONDS, resume_checkpoint.SAVE_SHARE = 0.0, 1e9
-    with keep_loaded():
+    with reuse_loaded():
         assert train.main(["--output-dir", str(base / WHOLE), *arguments]) == 0
         step = 1
         while True:

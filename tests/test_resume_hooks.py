@@ -17,7 +17,7 @@ from dassl.engine import TRAINER_REGISTRY, finished_run, resume_checkpoint
 from dassl.engine.own_state import changed_attributes
 from dassl.engine.resuming import Resuming
 from dassl.engine.run_record import read_history
-from dassl.utils import keep_loaded, load_checkpoint
+from dassl.utils import load_checkpoint, reuse_loaded
 from tests.dassl_toy import ToyTrainer, make_images, registered, toy_config
 from tests.golden.harness import golden_trainer
 from tests.test_dassl_resume import same_state
@@ -201,7 +201,7 @@ def test_readmes_method_killed_inside_an_epoch(trainer_class: type, tmp_path: Pa
     def make(output: Path) -> Any:
         return tiny(trainer_class, tmp_path, output, 3)
 
-    with keep_loaded():
+    with reuse_loaded():
         resumed_equals_whole(make, "prompt_learner", tmp_path, (1, 4, 6, 8))
 
 
@@ -224,7 +224,7 @@ def test_a_prompt_method_with_state_of_its_own(hook: str, order: str, tmp_path: 
     def make(output: Path) -> Any:
         return tiny(trainer_class, tmp_path, output, 2)
 
-    with keep_loaded():
+    with reuse_loaded():
         resumed_equals_whole(make, "prompt_learner", tmp_path, (2, 4))
 
 
@@ -265,7 +265,7 @@ def test_our_methods_keep_no_state_in_attributes(name: str) -> None:
 
 
 def test_only_state_is_saved(tmp_path: Path) -> None:
-    with keep_loaded():
+    with reuse_loaded():
         trainer = tiny(type("N", (NemesisMixin, CoOp), {}), tmp_path, tmp_path / "run", 1)
         trainer.train()
     assert set(changed_attributes(trainer, trainer.resuming.attributes)["values"]) == {

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 import sweep
 import train
-from dassl.utils import keep_loaded
+from dassl.utils import reuse_loaded
 from sweeps.runs import LOCKS, Run, State, digest_of, recorded_digest, state_of
 from sweeps.worker import KNOWN, CleanState, Outcome, work
 from tests.runs import command, results
@@ -67,7 +67,7 @@ def test_a_worker_gives_the_same_bits_as_train_in_a_process_of_its_own(
 
 def test_no_run_depends_on_those_before_it(finished: str, tmp_path: Path) -> None:
     runs, state = runs_in(finished), CleanState(torch.get_num_threads())
-    with keep_loaded():
+    with reuse_loaded():
         for run in reversed(runs):
             again = Run(**{**run.__dict__, "output": tmp_path})
             torch.set_default_dtype(torch.float64)  # as a careless run might

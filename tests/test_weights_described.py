@@ -215,9 +215,9 @@ def test_a_changed_description_is_read_again(
     plain_mini: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Within one process, too, which runs share their CLIP in."""
-    from dassl.utils import keep_loaded
+    from dassl.utils import reuse_loaded
 
-    with keep_loaded():
+    with reuse_loaded():
         first = load_frozen_clip(_config(plain_mini), CPU, "fp32")
         again = load_frozen_clip(_config(plain_mini), CPU, "fp32")
         config = vars(first.model.config)

@@ -15,7 +15,7 @@ from .fetching import download_url
 from .logger import Logger, setup_logger
 from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
 from .pairs import PairsParser
-from .process_cache import file_state, keep_loaded, kept
+from .process_cache import cached, file_state, reuse_loaded
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ __all__ = [
     "Registry",
     "UserError",
     "adjust_learning_rate",
+    "cached",
     "check_availability",
     "check_isfile",
     "choose_device",
@@ -68,8 +69,6 @@ __all__ = [
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",
     "isolated_rng",
-    "keep_loaded",
-    "kept",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
@@ -84,6 +83,7 @@ __all__ = [
     "refused_by_system",
     "restore_random_states",
     "resume_from_checkpoint",
+    "reuse_loaded",
     "save_checkpoint",
     "set_bn_to_eval",
     "set_generator_states",

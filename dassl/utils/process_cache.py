@@ -22,8 +22,8 @@ _kept: dict[str, OrderedDict[Hashable, Any]] | None = None
 
 
 @contextmanager
-def keep_loaded() -> Iterator[None]:
-    """Within this context `kept` remembers; at its end everything is forgotten."""
+def reuse_loaded() -> Iterator[None]:
+    """Within this context `cached` remembers; at its end everything is forgotten."""
     global _kept
     outer = _kept
     _kept = {kind: OrderedDict() for kind in LIMITS} if outer is None else outer
@@ -33,7 +33,7 @@ def keep_loaded() -> Iterator[None]:
         _kept = outer
 
 
-def kept(kind: str, key: Hashable, make: Callable[[], T]) -> T:
+def cached(kind: str, key: Hashable, make: Callable[[], T]) -> T:
     """Return what an earlier call with this key made, or make it.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from clip.files import DESCRIPTIONS
 from clip.weights import LoadedCLIP, load_clip
 from dassl.config import CfgNode, declare_config
-from dassl.utils import file_state, kept
+from dassl.utils import cached, file_state
 from safeio.errors import UserError
 
 from .frozen_tower import freeze, speed_up
@@ -55,7 +55,7 @@ def load_frozen_clip(cfg: CfgNode, device: torch.device, precision: str) -> Load
         raise UserError(f"MODEL.CLIP.TEXT_MEMORY is {node.TEXT_MEMORY}, but must be above 0.")
     settings = json.dumps(node, sort_keys=True)
     key = (name, _files_state(name), cfg.MODEL.COMPILE, device, precision, settings)
-    loaded = kept("clip", key, lambda: _load_and_freeze(cfg, device, precision))
+    loaded = cached("clip", key, lambda: _load_and_freeze(cfg, device, precision))
     check_input(cfg, loaded)
     loaded = with_input(cfg, loaded)
     print(loaded.summary())

@@ -10,7 +10,7 @@ from safeio.checksums import DamagedFile, read_verified_json, write_json_with_ch
 from safeio.errors import UserError
 
 from ...config import Config
-from ...utils import file_state, isolated_rng, kept
+from ...utils import cached, file_state, isolated_rng
 from .base_dataset import DatasetBase, Datum
 from .class_checks import check_classes, warn_of_numbers
 from .coop_fewshot import compare_draw
@@ -144,7 +144,7 @@ class SplitDataset(DatasetBase):
         """Read the split file, or make the split and keep it."""
         path = self.directory / self.split_file
         if self.split_file and path.is_file():
-            split = kept(
+            split = cached(
                 "split", (file_state(path), self.images), lambda: read_split(path, self.images)
             )
             split = {part: list(items) for part, items in split.items()}
@@ -208,15 +208,15 @@ class SplitDataset(DatasetBase):
         return few
 
     def _kept_draw(self, path: Path, digest: str) -> tuple[list[Datum], list[Datum]] | None:
-        kept = _read_kept(path)
-        if kept is None:
+        cached = _read_kept(path)
+        if cached is None:
             return None
-        if kept["split_sha256"] != digest:
+        if cached["split_sha256"] != digest:
             print(f"{path} was drawn from another split: drawing again")
             return None
         shots, seed = self.cfg.DATASET.NUM_SHOTS, self.cfg.SEED
         print(f"Loading the {shots}-shot items of seed {seed} from {path}")
-        train, val = (read_items(kept[part], self.images, path) for part in ("train", "val"))
+        train, val = (read_items(cached[part], self.images, path) for part in ("train", "val"))
         return train, val
 
     def _keep_draw(self, path: Path, digest: str, few: tuple[list[Datum], list[Datum]]) -> None:

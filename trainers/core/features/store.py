@@ -18,7 +18,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from dassl.utils import file_state, kept
+from dassl.utils import cached, file_state
 from safeio.checksums import read_verified_json, write_json_with_checksum
 from safeio.files import PathLike, write_atomic
 from safeio.locks import exclusive
@@ -149,7 +149,7 @@ def _open(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | None, 
             rows, fault = None, "damaged"
         return rows
 
-    return kept("features", (state, fingerprint, count), opened), fault
+    return cached("features", (state, fingerprint, count), opened), fault
 
 
 def _verified(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | None, str]:
