@@ -109,7 +109,7 @@ def add_archive_checksum(archive: bytearray) -> None:
 
 
 def archive_fault(path: PathLike) -> str:
-    """What is wrong with a file that `add_archive_checksum` may have sealed; nothing if nothing is known.
+    """Describe what is wrong with an archive whose checksum does not match; "" if nothing is known.
 
     Raises:
         OSError: the file cannot be read.

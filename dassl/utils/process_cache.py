@@ -1,7 +1,7 @@
 """What a process keeps loaded from one run to the next, when it is told to.
 
 A worker that trains run after run would read the same weights, splits and features every time.
-Within `keep_loaded()` they are made once. Only what no run changes may be kept, under a key of all
+Within `reuse_loaded()` they are made once. Only what no run changes may be kept, under a key of all
 that decides about it, the state of its files included.
 """
 

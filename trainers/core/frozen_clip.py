@@ -43,7 +43,7 @@ declare_config(
 def load_frozen_clip(cfg: CfgNode, device: torch.device, precision: str) -> LoadedCLIP:
     """Load MODEL.BACKBONE.NAME, check that INPUT fits it, and freeze every parameter.
 
-    Within `dassl.utils.keep_loaded` the runs of a process share it: none ever changes it.
+    Within `dassl.utils.reuse_loaded` the runs of a process share it: none ever changes it.
 
     Raises:
         UserError: a setting of MODEL.CLIP or the precision cannot be; or see `check_input`.
