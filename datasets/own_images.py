@@ -9,6 +9,7 @@ from dassl.data.datasets.paths import safe_join
 from dassl.data.datasets.splits import PARTS
 from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, lacks_reader
 from safeio.errors import UserError
+from safeio.untrusted import one_line
 
 from .part_folders import files_below, find_parts, folders_in, part_of
 
@@ -78,7 +79,7 @@ def _refuse_hidden_split(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         parts = {part_of(row[name]) for row in rows}
         if None not in parts and len(parts) > 1:
             raise UserError(
-                f'{path}: the column "{sentence(name)}" holds the parts train, val or test, which '
+                f'{path}: the column "{one_line(name)}" holds the parts train, val or test, which '
                 "a column called split has to hold; rename it, or take it out to have all images "
                 "split anew"
             )
@@ -110,7 +111,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             once = all(header.count(name) == 1 for name in COLUMNS) and header.count("split") < 2
             if not once:
                 raise UserError(
-                    f'{path}: the first line is "{sentence(first.strip())}", but must name the '
+                    f'{path}: the first line is "{one_line(first.strip())}", but must name the '
                     "columns: path,label or path,label,split, each once"
                 )
             for row in reader:

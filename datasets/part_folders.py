@@ -8,6 +8,7 @@ from pathlib import Path
 from dassl.data.datasets.splits import PARTS
 from dassl.data.image_kinds import is_image
 from safeio.errors import UserError
+from safeio.untrusted import one_line
 
 _WORDS = {
     "train": "train|training|trn",
@@ -172,11 +173,11 @@ def _refuse_classes_beside(folder: Path, parts: dict[str, Path], others: Sequenc
     for name in others:
         if _has_images(folder / name) and not _UNLABELLED.intersection(_words(name)):
             raise UserError(
-                f"{folder} holds {sentence(name)}, a folder of images, beside the parts {beside}; "
+                f"{folder} holds {one_line(name)}, a folder of images, beside the parts {beside}; "
                 f"move it into one of them or away, or rename it: parts are called {_SPELLINGS}"
             )
     if others:
-        print(f"Not used beside {beside} in {folder}: {sentence(', '.join(others))}")
+        print(f"Not used beside {beside} in {folder}: {one_line(', '.join(others))}")
 
 
 def _refuse_hidden_parts(folder: Path, names: Sequence[str]) -> None:
@@ -206,6 +207,6 @@ def _warn_of_same_folders(folder: Path, inside: dict[str, list[str]]) -> None:
     first = next(iter(inside.values()), [])
     if len(inside) > 1 and len(first) > 1 and all(own == first for own in inside.values()):
         print(
-            f"Warning: the classes are {sentence(', '.join(inside))}, folders of {folder} that all "
-            f"hold the same folders: {sentence(', '.join(first))}"
+            f"Warning: the classes are {one_line(', '.join(inside))}, folders of {folder} that all "
+            f"hold the same folders: {one_line(', '.join(first))}"
         )

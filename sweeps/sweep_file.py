@@ -9,6 +9,7 @@ from dassl.config.node import read_yaml_layers
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 from safeio.errors import UserError
 from safeio.files import PathLike
+from safeio.untrusted import one_line, short_repr
 
 PAPER = "paper"
 KEYS = (
@@ -130,7 +131,7 @@ class _Reader:
     def read(self) -> SweepFile:
         content, path = self.content, self.path
         if not isinstance(content["output"], str) or not content["output"]:
-            raise UserError(f"{path}: output takes a folder, not {shown(content['output'])}")
+            raise UserError(f"{path}: output takes a folder, not {short_repr(content['output'])}")
         methods = _mapping(content["methods"], f"{path}: methods")
         if not methods:
             raise UserError(f"{path}: methods is empty, so there is nothing to run")
@@ -146,7 +147,7 @@ class _Reader:
     def _entries(self, key: str) -> list[tuple[str, Any]]:
         entries = self.content.get(key) or []
         if not isinstance(entries, list):
-            raise UserError(f"{self.path}: {key} takes a list, not {shown(entries)}")
+            raise UserError(f"{self.path}: {key} takes a list, not {short_repr(entries)}")
         return [(f"{self.path}: {key}[{number}]", entry) for number, entry in enumerate(entries)]
 
     def _method(self, label: str, entry: Any) -> Method:
@@ -199,14 +200,14 @@ def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
         if key not in keys:
             nearest = get_most_similar_str_to_a_from_b(str(key), keys)
             raise UserError(
-                f'{where}: the key "{sentence(str(key))}" is unknown; did you mean "{nearest}"? '
+                f'{where}: the key "{one_line(str(key))}" is unknown; did you mean "{nearest}"? '
                 f"Known keys: {_names(keys)}"
             )
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where} takes a mapping of keys to values, not {shown(value)}")
+        raise UserError(f"{where} takes a mapping of keys to values, not {short_repr(value)}")
     return dict(value)
 
 
@@ -223,7 +224,7 @@ def _grid(value: Any, where: str) -> dict[str, tuple[Any, ...]]:
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise UserError(
-                f"{where}: {key} takes a list of at least one value, not {shown(values)}"
+                f"{where}: {key} takes a list of at least one value, not {short_repr(values)}"
             )
     return {key: tuple(values) for key, values in axes.items()}
 
@@ -243,5 +244,5 @@ def _numbers(value: Any, where: str) -> tuple[int, ...]:
     values = _list(value, where, "[1, 2, 3]")
     for item in values:
         if type(item) is not int or item < 0:
-            raise UserError(f"{where} takes whole numbers from 0 on, not {shown(item)}")
+            raise UserError(f"{where} takes whole numbers from 0 on, not {short_repr(item)}")
     return tuple(values)

@@ -1,6 +1,6 @@
 """Compare the cost of a corrupted prompt: one process each, as in published code, or one pass.
 
-The benchmark runs train.py on a dataset in CoOp's layout (with noise as images), processes that
+The benchmark trains CoOp on a dataset in CoOp's layout (with noise as images), processes that
 test one corrupted prompt each (`reference_process`), and the study of corrupt.py.
 """
 
@@ -25,10 +25,13 @@ from safetensors.torch import save_file
 from tabulate import tabulate
 from tqdm import tqdm
 
-import train
+import datasets  # noqa: F401  (registers the datasets)
+import trainers  # noqa: F401  (registers the methods)
 from analysis.corruption.corruption import CorruptionGrid
 from analysis.corruption.study import StudiedRun, Study, study_file
 from clip.weights import RANDOM_PREFIX
+from dassl.config import load_config
+from dassl.engine import run_experiment
 from safeio.files import write_atomic, write_json
 
 from .synthetic import N_CTX, Backbone, class_names
@@ -101,6 +104,10 @@ def make_run(backbone: Backbone, classes: int, images: int, folder: Path) -> Pat
     _write_dataset(folder / "data", backbone, classes, images)
     side = backbone.config.image_resolution
     settings: dict[str, Any] = {
+        "OUTPUT_DIR": str(folder / "run"),
+        "SEED": 1,
+        "TRAINER.NAME": "CoOp",
+        "DATASET.ROOT": str(folder / "data"),
         "DATASET.NAME": "Caltech101",
         "DATASET.NUM_SHOTS": 1,
         "DEVICE": "cpu",
@@ -118,11 +125,8 @@ def make_run(backbone: Backbone, classes: int, images: int, folder: Path) -> Pat
         "OPTIM.MAX_EPOCH": 1,
         "TRAINER.COOP.N_CTX": N_CTX,
     }
-    pairs = [str(item) for pair in settings.items() for item in pair]
-    flags = ["--trainer", "CoOp", "--seed", "1", "--root", str(folder / "data")]
     with contextlib.redirect_stdout(io.StringIO()):
-        code = train.main([*flags, "--output-dir", str(folder / "run"), *pairs])
-    assert code == 0
+        run_experiment(load_config(flag_overrides=settings))
     return folder / "run"
 
 

@@ -10,7 +10,7 @@ from analysis.scores import Run
 from dassl.engine import RESULTS
 from safeio.checksums import DamagedFile, read_verified_json
 from safeio.errors import UserError
-from safeio.untrusted import escape_control
+from safeio.untrusted import escape_control, short_repr
 
 # Required keys of results.json, with their types.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {
@@ -121,13 +121,13 @@ def _invalid_key(run: Mapping[str, Any]) -> str:
         if name not in run:
             return f"it has no {name}"
         if not isinstance(run[name], kind):
-            return f"its {name} is {shown(run[name])}"
+            return f"its {name} is {short_repr(run[name])}"
     for name, kind in OPTIONAL.items():
         if name in run and not isinstance(run[name], kind):
-            return f"its {name} is {shown(run[name])}"
+            return f"its {name} is {short_repr(run[name])}"
     for name, value in run.items():
         if isinstance(value, int | float) and not -LARGEST_NUMBER < value < LARGEST_NUMBER:
-            return f"its {name} is {shown(value)}"
+            return f"its {name} is {short_repr(value)}"
     return ""
 
 
@@ -142,5 +142,5 @@ def _invalid_source(run: Mapping[str, Any]) -> str:
         for name in ("TRAINER", "NEMESIS", "BETA"):
             beta = beta.get(name) if isinstance(beta, dict) else None
         if not isinstance(beta, int | float):
-            return f"its TRAINER.NEMESIS.BETA is {shown(beta)}"
+            return f"its TRAINER.NEMESIS.BETA is {short_repr(beta)}"
     return ""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from safeio.errors import UserError
+from safeio.untrusted import short_repr
 
 from ..utils.names import check_availability
 from .node import Config
@@ -44,7 +45,7 @@ def check_values(cfg: Config) -> None:
     for path, minimum in _MINIMUM.items():
         value = _get(cfg, path)
         if not value >= minimum:  # NaN, too
-            raise UserError(f"{path} is {shown(value)}, but must be at least {minimum}")
+            raise UserError(f"{path} is {short_repr(value)}, but must be at least {minimum}")
     for path, accepted in _CHOICES.items():
         try:
             check_availability(_get(cfg, path), accepted)
@@ -52,6 +53,6 @@ def check_values(cfg: Config) -> None:
             raise UserError(f"{path}: {error}") from error
     size = cfg.INPUT.SIZE
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f"INPUT.SIZE takes height and width in pixels, not {shown(size)}")
+        raise UserError(f"INPUT.SIZE takes height and width in pixels, not {short_repr(size)}")
     if not -(2**63) <= cfg.SEED < 2**63:
         raise UserError(f"SEED {cfg.SEED} does not fit into 64 bits")

@@ -76,11 +76,11 @@ class CfgNode(YacsNode):
             raise AttributeError(f"{path} cannot be set: the configuration is frozen")
         old = self._find(path)
         if old is _MISSING:
-            raise UserError(f'{source}: the key "{sentence(path)}" is unknown{hint(path, self)}')
+            raise UserError(f'{source}: the key "{one_line(path)}" is unknown{hint(path, self)}')
         if isinstance(old, YacsNode):
             raise UserError(
                 f'{source}: "{path}" is a group of keys ({", ".join(list(old)[:4])}, ...), '
-                f"it cannot be set to {shown(value)}"
+                f"it cannot be set to {short_repr(value)}"
             )
         *parents, last = path.split(".")
         node: Any = self
@@ -148,7 +148,7 @@ def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
         return type(old)(parsed)
     raise UserError(
         f'{source}: "{path}" takes a value of type {type(old).__name__} such as {old!r}, '
-        f"not {shown(value)}"
+        f"not {short_repr(value)}"
     )
 
 
@@ -175,7 +175,7 @@ def read_yaml_layers(path: Path, inner: tuple[Path, ...] = ()) -> list[tuple[Pat
     if base is None:
         return [(path, content)]
     if not isinstance(base, str):
-        raise UserError(f"{path}: {BASE_KEY} takes the path of one file, not {shown(base)}")
+        raise UserError(f"{path}: {BASE_KEY} takes the path of one file, not {short_repr(base)}")
     return [*read_yaml_layers(path.parent / base, (*inner, path.resolve())), (path, content)]
 
 
@@ -185,7 +185,7 @@ def _usable(path: Path) -> Path:
         path = path.expanduser()
         path.resolve()
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f'The config file "{sentence(str(path))}" cannot be: {error}') from error
+        raise UserError(f'The config file "{one_line(str(path))}" cannot be: {error}') from error
     return path
 
 
@@ -197,7 +197,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"The config file {path} cannot be read: {error.strerror}") from error
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a YAML file: {sentence(error)}") from error
+        raise UserError(f"{path} is not a YAML file: {one_line(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from safeio.untrusted import short_repr
+
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
@@ -48,7 +50,7 @@ def _children(node: Any) -> list[Any]:
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
     if node.tag != _TEXT and len(node.value) > MAX_NUMBER:
-        raise ValueError(f"{shown(node.value)} is no value of a configuration")
+        raise ValueError(f"{short_repr(node.value)} is no value of a configuration")
     return []
 
 

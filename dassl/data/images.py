@@ -9,7 +9,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from safeio.errors import UserError
-from safeio.untrusted import one_line
+from safeio.untrusted import one_line, short_repr
 
 from ..config import Config
 from .datasets import DATASET_REGISTRY
@@ -49,7 +49,7 @@ def max_pixels() -> int:
         return MAX_PIXELS
     if not text.isdecimal() or not int(text):
         raise UserError(
-            f"The environment variable {LIMIT} is {shown(text)}, but takes a whole number of "
+            f"The environment variable {LIMIT} is {short_repr(text)}, but takes a whole number of "
             f"pixels above 0, such as {MAX_PIXELS} (the default)"
         )
     return int(text)

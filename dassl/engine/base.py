@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from safeio.files import PathLike, mkdir_if_missing
+from safeio.untrusted import short_repr
 
 from ..utils import CheckpointFolder, load_checkpoint, random_states, restore_random_states
 from ..utils.checkpoint import load_state
@@ -161,7 +162,7 @@ class TrainerBase:
             path = CheckpointFolder(Path(directory) / name).choose(epoch)
             state = self.adapt_state(name, load_checkpoint(path), path)
             load_state(path, state, model)
-            print(f'Loaded {name} from "{path}" (epoch {shown(state.get("epoch"))})')
+            print(f'Loaded {name} from "{path}" (epoch {short_repr(state.get("epoch"))})')
 
     def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
         """Hook: change or refuse the checkpoint of a model before it is evaluated."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from safeio.errors import UserError
 from safeio.files import PathLike
+from safeio.untrusted import short_repr
 
 from ..utils import CheckpointFolder, load_checkpoint, newest_common
 from ..utils.checkpoint import finished_epochs, write_checkpoint
@@ -229,9 +230,10 @@ def check_optimizer(path: Path, present: Mapping[str, Any], resumed: Mapping[str
     for new, old in zip(*pairs, strict=True):
         for key, setting in _OPTIMIZER_KEYS.items():
             if key in old and key in new and old[key] != new[key]:
+                change = f"{short_repr(old[key])} -> {short_repr(new[key])}"
                 raise UserError(
                     f'"{path}" cannot be resumed, since it was trained with other settings '
-                    f"(OPTIM.{setting}: {shown(old[key])} -> {shown(new[key])}); give its own"
+                    f"(OPTIM.{setting}: {change}); give its own"
                 )
 
 

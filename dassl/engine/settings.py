@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from safeio.errors import UserError
 from safeio.files import PathLike
-from safeio.untrusted import parse_json
+from safeio.untrusted import parse_json, short_repr
 
 from ..config import to_dict
 from ..config.defaults import plain_defaults
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {shown(self.old)} -> {shown(self.new)}"
+        return f"{self.key}: {short_repr(self.old)} -> {short_repr(self.new)}"
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:

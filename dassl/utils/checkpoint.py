@@ -22,6 +22,7 @@ from safeio.checksums import DamagedFile, add_archive_checksum, archive_fault
 from safeio.errors import UserError
 from safeio.files import PathLike, write_atomic
 from safeio.pickles import check_file, check_tensors
+from safeio.untrusted import one_line, short_repr
 
 
 class _Inert:
@@ -128,7 +129,7 @@ def finished_epochs(path: PathLike | None, state: dict[str, Any]) -> int:
     """
     epoch = state.get("epoch")
     if not isinstance(epoch, int) or epoch < 0:
-        raise UserError(f'"{path}" is refused: its epoch is {shown(epoch)}')
+        raise UserError(f'"{path}" is refused: its epoch is {short_repr(epoch)}')
     return epoch
 
 
@@ -157,7 +158,7 @@ def load_state(
             else:
                 scheduler.load_state_dict(state["scheduler"])
     except Exception as error:  # an untrusted checkpoint can hold anything under these names
-        raise UserError(f'"{path}" does not fit this run: {sentence(error)}') from error
+        raise UserError(f'"{path}" does not fit this run: {one_line(error)}') from error
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:

@@ -43,7 +43,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, AlreadyRegistered):
         return str(error.args[0])
     if isinstance(error, SystemExit):
-        return f"it ends the process: SystemExit {sentence(str(error))}".rstrip()
+        return f"it ends the process: SystemExit {one_line(str(error))}".rstrip()
     return one_line(f"{type(error).__name__}: {error}")
 
 

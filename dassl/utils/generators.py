@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from safeio.errors import UserError
+from safeio.untrusted import one_line
 
 
 def generator_states(accelerators: bool = True) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
         set_generator_states(states)
     except Exception as error:  # an untrusted checkpoint can hold anything under this name
         raise UserError(
-            f"The checkpoint's random states are none that can be gone on with: {sentence(error)}"
+            f"The checkpoint's random states are none that can be gone on with: {one_line(error)}"
         ) from error
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from safeio.errors import UserError
+from safeio.untrusted import one_line
 
 ALIKE = 0.5  # how alike a name is, at least, that somebody may have meant
 
@@ -42,7 +43,7 @@ def check_availability(requested: str, available: Sequence[str]) -> None:
         UserError: it is not; names the nearest.
     """
     if requested not in available:
-        raise UserError(f'"{sentence(requested)}" is not available{choices(requested, available)}')
+        raise UserError(f'"{one_line(requested)}" is not available{choices(requested, available)}')
 
 
 def tolist_if_not(x: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from safeio.errors import UserError
+from safeio.untrusted import one_line
 
 from .command_line import Parser
 
@@ -49,7 +50,7 @@ class PairsParser(Parser):
             known = list(self._option_string_actions)
             near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1, cutoff=0.7)
             hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
-            raise UserError(f"{sentence(rest[0])} is no flag of this command{hint}")
+            raise UserError(f"{one_line(rest[0])} is no flag of this command{hint}")
         arguments.opts = _checked(pairs)
         return arguments, rest
 
@@ -103,12 +104,12 @@ def _checked(pairs: list[str]) -> list[str]:
     for key, value in zip(pairs[::2], [*pairs[1::2], None], strict=False):
         if "=" in key:
             raise UserError(
-                f'"{sentence(key)}" is no setting: write two words, KEY VALUE, such as '
-                f"{sentence(key.replace('=', ' ', 1))}"
+                f'"{one_line(key)}" is no setting: write two words, KEY VALUE, such as '
+                f"{one_line(key.replace('=', ' ', 1))}"
             )
         if value is None or value.startswith("--"):
             raise UserError(
-                f'"{sentence(key)}" is no flag, and as a setting it has no value: settings are '
+                f'"{one_line(key)}" is no flag, and as a setting it has no value: settings are '
                 "given as pairs KEY VALUE, such as DATASET.NUM_SHOTS 16"
             )
     return pairs

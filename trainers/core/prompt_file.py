@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from safeio.checksums import DamagedFile
 from safeio.files import write_atomic
-from safeio.untrusted import parse_json
+from safeio.untrusted import one_line, parse_json
 
 PROMPT_FILE = "prompt.safetensors"
 VERSION = 2
@@ -66,7 +66,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if (version or checksum) and checksum != _digest(tensors, strings):
             raise ValueError("it does not match its checksum")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DamagedFile(f"{path} is damaged: {sentence(error)}") from error
+        raise DamagedFile(f"{path} is damaged: {one_line(error)}") from error
     return tensors, metadata
 
 

@@ -73,7 +73,7 @@ def fit_prompts(
         if key in origin and origin[key] != here[key]:
             where = setting.format(node=node)
             faults.append(
-                f"{name} was {shown(origin[key])} in training and is {here[key]} now ({where})"
+                f"{name} was {short_repr(origin[key])} in training and is {here[key]} now ({where})"
             )
     rows = None
     if here["class_specific"]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safeio.errors import UserError
+from safeio.untrusted import one_line, short_repr
 
 from .matlab import read_vector
 
@@ -33,7 +34,7 @@ def read_rows(path: Path, columns: int = 1) -> list[list[str]]:
             continue
         if len(row) < columns:
             raise UserError(
-                f"{path}, line {number}: expected are {columns} words, not {shown(line)}"
+                f"{path}, line {number}: expected are {columns} words, not {short_repr(line)}"
             )
         rows.append(row)
     return rows
@@ -61,7 +62,7 @@ def read_mat(path: Path, key: str, fields: Sequence[str] = ()) -> list[Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         wanted = f"{key} ({', '.join(fields)})" if fields else key
         raise UserError(
-            f'{path} is no MATLAB file with the variable "{wanted}": {sentence(error)}'
+            f'{path} is no MATLAB file with the variable "{wanted}": {one_line(error)}'
         ) from error
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from safeio.archives import ArchiveError, extract
 from safeio.errors import UserError
+from safeio.untrusted import one_line
 
 from ...utils.fetching import download_from_drive, download_url
 from ...utils.names import check_availability
@@ -198,7 +199,7 @@ class DatasetBase:
         for domain in input_domains:
             if not self.domains:
                 raise UserError(
-                    f'{type(self).__name__} has no domains, but "{sentence(domain)}" is given as '
+                    f'{type(self).__name__} has no domains, but "{one_line(domain)}" is given as '
                     "one; leave DATASET.SOURCE_DOMAINS and DATASET.TARGET_DOMAINS "
                     "(--source-domains, --target-domains) empty"
                 )

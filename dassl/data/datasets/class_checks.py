@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from safeio.errors import UserError
-from safeio.untrusted import is_printable
+from safeio.untrusted import is_printable, one_line
 
 from .splits import Split
 
@@ -113,6 +113,6 @@ def _refuse_unprintable(source: object, names: Iterable[str]) -> None:
             raise UserError(f"{source}: a class name is empty; it has to be a text")
         if not is_printable(name):
             raise UserError(
-                f'{source}: the class name "{sentence(ascii(name)[1:-1])}" holds line breaks or '
+                f'{source}: the class name "{one_line(ascii(name)[1:-1])}" holds line breaks or '
                 "control codes; a class name is a text of one line"
             )

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from safeio.errors import UserError
+from safeio.untrusted import one_line
 
 _SEPARATOR = os.sep
 _DRIVE = re.compile("[A-Za-z]:/" if _SEPARATOR == "/" else "[^/]*:")
@@ -22,7 +23,7 @@ def safe_join(directory: Path, relative: str) -> str:
         UserError: the path leads out of the folder, or is none that a file can have.
     """
     if not relative or "\0" in relative or len(relative) > LONGEST_PATH:
-        raise UserError(f'The path "{sentence(relative)}" is none that a file can have')
+        raise UserError(f'The path "{one_line(relative)}" is none that a file can have')
     # Plain string work: a split of ImageNet has over a million paths.
     path = relative if _SEPARATOR == "/" else relative.replace("\\", "/")
     if "\\" in path and not _exists_as_it_is(directory, path):
@@ -32,10 +33,10 @@ def safe_join(directory: Path, relative: str) -> str:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts and not os.path.normpath(path).startswith(".."):
         raise UserError(
-            f'The path "{sentence(relative)}" goes up by ".." and is refused; write it without'
+            f'The path "{one_line(relative)}" goes up by ".." and is refused; write it without'
         )
     if not parts or path.startswith("/") or ".." in parts:
-        raise UserError(f'The path "{sentence(relative)}" leads out of {directory} and is refused')
+        raise UserError(f'The path "{one_line(relative)}" leads out of {directory} and is refused')
     return _SEPARATOR.join([str(directory), *parts])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
+from safeio.untrusted import one_line, short_repr
 
 from ...config import Config
 from ...utils import cached, file_state, isolated_rng
@@ -108,7 +109,7 @@ class SplitDataset(DatasetBase):
         """
         raise UserError(
             f"{type(self).__name__} has no source domains, but DATASET.SOURCE_DOMAINS is "
-            f"{', '.join(map(sentence, domains))}; leave it (--source-domains) empty"
+            f"{', '.join(map(one_line, domains))}; leave it (--source-domains) empty"
         )
 
     def target_test(self, domains: Sequence[str]) -> list[Datum]:
@@ -119,7 +120,7 @@ class SplitDataset(DatasetBase):
         """
         raise UserError(
             f"{type(self).__name__} has no target domains, but DATASET.TARGET_DOMAINS is "
-            f"{', '.join(map(sentence, domains))}; leave it (--target-domains) empty"
+            f"{', '.join(map(one_line, domains))}; leave it (--target-domains) empty"
         )
 
     def check_folders(self) -> None:
@@ -172,7 +173,7 @@ class SplitDataset(DatasetBase):
         if tested and len(tested) < len(classes):
             untested = [name for label, name in classes.items() if label not in tested]
             count = f"{len(untested)} of its {len(classes)} classes"
-            print(f"{source} has no test images of {count}: {shown(untested)}")
+            print(f"{source} has no test images of {count}: {short_repr(untested)}")
 
     def check_overlaps(self, split: Split) -> Overlaps:
         """Count the images that stand twice, and print a warning where there are such."""

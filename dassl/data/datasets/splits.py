@@ -11,6 +11,7 @@ from typing import Any
 
 from safeio.errors import UserError
 from safeio.files import publish_json, read_json
+from safeio.untrusted import short_repr
 
 from .base_dataset import Datum, group_by
 from .paths import safe_join
@@ -45,7 +46,7 @@ def read_items(
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"{source}: entry {number} is not [relative path, label, class name] with a whole "
-                f"number from {first_label} on as label: {shown(entry)}"
+                f"number from {first_label} on as label: {short_repr(entry)}"
             ) from error
     return items
 
