@@ -1,1 +1,1 @@
-"""Reading and writing files safely: the ground that clip and dassl stand on; it imports neither."""
+"""Read and write files safely. clip and dassl build on this package; it imports neither."""

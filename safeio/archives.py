@@ -3,15 +3,15 @@
 An archive is refused, whatever the version of Python, when
 
 - a name in it is absolute, climbs with `..`, or has a backslash or a drive letter;
-- it holds a device, a pipe or a socket, or is encrypted;
-- a link in it leads out of it or to nothing (a link to a file of it becomes that file);
-- unpacked it would take more than the free disk space less 256 MiB, more than 100 times its own
-  size plus 64 MiB, or more than 5 million entries;
-- it is damaged or cut off.
+- it contains a device, a pipe or a socket, or is encrypted;
+- a link in it points to anything but a file in it (a valid link becomes a copy of that file);
+- its content needs more than the free disk space less 256 MiB, more than 100 times its own size
+  plus 64 MiB, or more than 5 million entries;
+- it is damaged or truncated.
 
 tarfile's `data_filter` is no replacement: it strips the slash of an absolute name, accepts
-backslashes, makes links, and bounds no sizes. What a refused archive has left in the folder stays
-there: unpack into a temporary one.
+backslashes, makes links, and bounds no sizes. Files that were unpacked before a refusal stay in the
+folder: unpack into a temporary one.
 """
 
 import bz2
@@ -48,7 +48,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,  # a zip's compression that zipfile does not know
+    NotImplementedError,  # a compression method that zipfile does not support
     UnicodeError,
     IndexError,  # a zip's entry without a name
 )
@@ -61,23 +61,23 @@ _OPENERS: dict[bytes, Callable[[Any], Any]] = {
 
 
 class ArchiveError(UserError):
-    """An archive that cannot be unpacked; the text is a clause that begins with "it"."""
+    """The archive cannot be unpacked; the message is a clause that begins with "it"."""
 
 
 class TooLargeError(ArchiveError):
-    """An archive that takes more space than it may."""
+    """The content of the archive exceeds its `Budget`."""
 
 
 @dataclass
 class Budget:
-    """Bytes that may still be written, and why no more."""
+    """Number of bytes that may still be written, and what limits it."""
 
     left: int
     reason: str
 
     @classmethod
     def of(cls, archive: Path, folder: Path) -> "Budget":
-        """What an archive may take in a folder: see the top of this file."""
+        """Return the default budget of an archive in a folder; see the top of this file."""
         free = max(shutil.disk_usage(folder).free - SPARE_DISK_BYTES, 0)
         bomb = MAX_RATIO * archive.stat().st_size + SMALL_BYTES
         if free <= bomb:
@@ -85,10 +85,10 @@ class Budget:
         return cls(bomb, f"{MAX_RATIO} times its own size")
 
     def spend(self, count: int) -> None:
-        """Take bytes from the budget.
+        """Subtract bytes from the budget.
 
         Raises:
-            TooLargeError: there are not so many left.
+            TooLargeError: fewer bytes are left.
         """
         self.left -= count
         if count < 0 or self.left < 0:  # a header may claim a negative size
@@ -96,17 +96,17 @@ class Budget:
 
 
 class _Entry(NamedTuple):
-    """A member of an archive of any kind: `mode` is a file type of `stat`."""
+    """A member of a zip or tar archive; `mode` is one of the file types of `stat`."""
 
     name: str
     mode: int
     size: int
     open: Callable[[], IO[bytes] | None]
-    link: str = ""  # its target, from the archive's root
+    link: str = ""  # the target, relative to the archive's root
 
 
 class _Stream:
-    """Reads a decompressed tar, counts what comes, and notices its end."""
+    """Reader of a decompressed tar that spends a budget and records the end of the data."""
 
     def __init__(self, file: Any, budget: Budget) -> None:
         self._file = file
@@ -121,18 +121,18 @@ class _Stream:
 
 
 def extract(archive: Path, folder: Path, budget: Budget | None = None) -> None:
-    """Unpack a zip, or a tar that is plain or compressed with gzip, bzip2 or xz.
+    """Unpack a zip, or a tar that is uncompressed or compressed with gzip, bzip2 or xz.
 
-    Its content says which it is. Permissions and times are not restored.
+    The content decides, not the suffix. Permissions and times are not restored.
 
     Args:
         archive: the file.
-        folder: where to; made if missing.
-        budget: bounds other than those at the top of this file.
+        folder: the target folder; created if missing.
+        budget: limits other than those at the top of this file.
 
     Raises:
-        ArchiveError: it is no archive, damaged or refused.
-        OSError: the disk cannot take it.
+        ArchiveError: the file is not an archive, is damaged, or is refused.
+        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     budget = budget or Budget.of(archive, folder)
@@ -144,11 +144,11 @@ def extract(archive: Path, folder: Path, budget: Budget | None = None) -> None:
         try:
             _write(_entries(file, budget), folder, budget)
         except _DAMAGE as error:
-            raise ArchiveError(f"it is damaged or cut off ({error})") from None
+            raise ArchiveError(f"it is damaged or truncated ({error})") from None
         except OSError as error:
             if error.errno not in (None, errno.EINVAL):
                 raise
-            # gzip and bz2 say so of damaged data, the system of a place that no file has
+            # gzip and bz2 raise it for damaged data, the system for an invalid seek position
             raise ArchiveError(f"it is damaged ({error})") from None
 
 
@@ -162,7 +162,7 @@ def _entries(file: Any, budget: Budget) -> Iterator[_Entry]:
             return _tar_entries(opener(file), budget)
     if start[257:262] == b"ustar":
         return _tar_entries(file, budget)
-    raise ArchiveError("it is no zip or tar archive")
+    raise ArchiveError("it is not a zip or tar archive")
 
 
 def _zip_entries(file: Any) -> Iterator[_Entry]:
@@ -181,7 +181,7 @@ def _zip_entries(file: Any) -> Iterator[_Entry]:
 
 
 def _tar_entries(file: Any, budget: Budget) -> Iterator[_Entry]:
-    # The stream has a budget of its own: it also bounds headers, which are read at once.
+    # A second budget for the stream also bounds the headers, which tarfile reads into memory.
     stream = _Stream(file, Budget(budget.left, budget.reason))
     with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
         for info in archive:
@@ -194,15 +194,15 @@ def _tar_entries(file: Any, budget: Budget) -> Iterator[_Entry]:
                 mode = stat.S_IFLNK
                 link = info.linkname if info.islnk() else _from_root(info.name, info.linkname)
             yield _Entry(info.name, mode, info.size, partial(archive.extractfile, info), link)
-    # A tar ends with a block of zeros; without one it was cut where a member ends.
+    # A tar ends with a block of zeros; without one it was truncated between two members.
     if stream.ended:
         raise EOFError("no end mark")
-    while stream.read(CHUNK_BYTES):  # the compressed data's own checksum stands at its end
+    while stream.read(CHUNK_BYTES):  # the decompressor verifies its checksum at the end
         pass
 
 
 def _from_root(name: str, target: str) -> str:
-    """A symbolic link's target from the archive's root; an unsafe one stays unsafe."""
+    """Return a symbolic link's target from the archive's root; unsafe targets stay unsafe."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(name.rstrip("/")), target))
 
 
@@ -220,8 +220,7 @@ def _write(entries: Iterator[_Entry], folder: Path, budget: Budget) -> None:
             _write_file(entry, path, budget)
         else:
             raise ArchiveError(f"it is refused because its entry {entry.name!r} is a device")
-    # Only now, and never as links: nothing can be written through them, or moved away from
-    # under them.
+    # Last, and never as links, so that no entry can be written through a link.
     _copy_targets(links, budget)
 
 
@@ -232,7 +231,7 @@ def _safe(name: str, what: str) -> str:
 
 
 def _write_file(entry: _Entry, path: Path, budget: Budget) -> None:
-    budget.spend(entry.size)  # before a byte is written, and no more bytes than these come
+    budget.spend(entry.size)  # before writing; the reader returns no more bytes than this
     path.parent.mkdir(parents=True, exist_ok=True)
     source = entry.open()
     if source is None:
@@ -242,14 +241,14 @@ def _write_file(entry: _Entry, path: Path, budget: Budget) -> None:
 
 
 def _copy_targets(links: dict[Path, Path], budget: Budget) -> None:
-    """Make links to files, and to links to files, those files."""
+    """Replace links by the files that they point to, directly or through other links."""
     while links:
         ready = [path for path, target in links.items() if target.is_file()]
         if not ready:
             path, target = next(iter(links.items()))
             raise ArchiveError(
                 f"it is refused because its link {path.name!r} leads to {target.name!r}, "
-                "which is no file of it"
+                "which is not a file in it"
             )
         for path in ready:
             target = links.pop(path)

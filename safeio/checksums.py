@@ -1,8 +1,8 @@
-"""Files that say themselves whether they are whole: JSON and checkpoints with a checksum inside.
+"""Checksums inside JSON files and checkpoints, with which a reader detects damage.
 
 The checksum of a JSON object is one more entry, `"checksum": "sha256:..."`, over all others in a
-canonical form: a file that is indented anew stays valid, one in which a digit has changed does not.
-A file without one, as older versions wrote, is taken as it is.
+canonical form: indenting the file anew keeps it valid, changing a digit does not. Files without a
+checksum, which older versions wrote, are accepted.
 """
 
 import hashlib
@@ -25,50 +25,50 @@ _KINDS: dict[str, Callable[[bytes], str]] = {
 }
 _PREFIXES = tuple(f"{kind}:" for kind in _KINDS)
 
-# A file's checksum stands behind it: in a zip archive's comment, which its readers pass over.
+# A checkpoint's checksum is the comment at the end of its zip archive, which readers ignore.
 _TRAILER = re.compile(rb"sha256:([0-9a-f]{64})")
 TRAILER_BYTES = 71
 _ZIP, _ZIP_END, _ZIP_END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22
 
 
 class DamagedFile(UserError):
-    """A file that is not what was written; the message names it."""
+    """The content of a file is not what was written; the message names the file."""
 
 
 def with_checksum(content: Mapping[str, Any], kind: str = "sha256") -> dict[str, Any]:
-    """Add the checksum to what a JSON file shall hold.
+    """Return the content of a JSON file with its checksum added.
 
     Args:
-        content: plain values.
-        kind: sha256, or crc32 for the lines of a growing file.
+        content: JSON values.
+        kind: sha256, or crc32 for the lines of a file that grows.
     """
-    plain = {key: value for key, value in content.items() if key != CHECKSUM}
-    return {**plain, CHECKSUM: _checksum(plain, kind)}
+    body = {key: value for key, value in content.items() if key != CHECKSUM}
+    return {**body, CHECKSUM: _checksum(body, kind)}
 
 
 def _checksum(content: Mapping[str, Any], kind: str) -> str:
-    # As a reader will see it: keys are strings and tuples lists.
+    # Hash what a reader gets back: string keys, and lists in place of tuples.
     text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
     return f"{kind}:{_KINDS[kind](text.encode())}"
 
 
 def without_checksum(content: Any) -> Any:
-    """Return what `with_checksum` was given; what never had a checksum, as it is.
+    """Verify and remove the checksum; return content that has none unchanged.
 
     Raises:
-        ValueError: it is not what was sealed.
+        ValueError: the content does not match its checksum.
     """
     if not isinstance(content, dict):
         return content
-    # The value says that it is a checksum, too: a damaged key does not make the file an older one.
-    seals = {key: value for key, value in content.items() if _is_checksum(key, value)}
-    if not seals:
+    # Values are recognised, too: a damaged key must not make the file look like an older one.
+    found = {key: value for key, value in content.items() if _is_checksum(key, value)}
+    if not found:
         return content
-    plain = {key: value for key, value in content.items() if key not in seals}
-    kind = str(seals.get(CHECKSUM)).partition(":")[0]
-    if len(seals) > 1 or kind not in _KINDS or seals[CHECKSUM] != _checksum(plain, kind):
+    body = {key: value for key, value in content.items() if key not in found}
+    kind = str(found.get(CHECKSUM)).partition(":")[0]
+    if len(found) > 1 or kind not in _KINDS or found[CHECKSUM] != _checksum(body, kind):
         raise ValueError("it does not match its checksum")
-    return plain
+    return body
 
 
 def _is_checksum(key: str, value: Any) -> bool:
@@ -81,35 +81,35 @@ def write_json_with_checksum(content: Mapping[str, Any], path: PathLike) -> None
 
 
 def read_verified_json(path: PathLike, limit: int = LARGEST) -> Any:
-    """Read a JSON file and check it.
+    """Read a JSON file and verify its checksum, if it has one.
 
     Args:
         path: the file.
-        limit: bytes that it may have.
+        limit: the largest accepted size in bytes.
 
     Raises:
-        DamagedFile: it is no JSON, or not what was written.
-        OSError: it cannot be read.
+        DamagedFile: the file is not JSON, is too large, or does not match its checksum.
+        OSError: the file cannot be read.
     """
     try:
         return without_checksum(parse_json(read_bounded(Path(path), limit)))
     except ValueError as error:
-        why = str(error) if type(error) is ValueError else "it is no JSON"
+        why = str(error) if type(error) is ValueError else "it is not JSON"
         raise DamagedFile(f"{path} is damaged: {why}") from error
 
 
 def add_archive_checksum(archive: bytearray) -> None:
-    """Append the SHA-256 to a zip archive without a comment, which stays a valid archive.
+    """Append the SHA-256 of a zip archive as its comment; it must have no comment before.
 
     Args:
-        archive: its bytes, changed in place.
+        archive: the bytes, changed in place.
     """
     archive[-2:] = TRAILER_BYTES.to_bytes(2, "little")
     archive += b"sha256:" + hashlib.sha256(archive).hexdigest().encode()
 
 
 def archive_fault(path: PathLike) -> str:
-    """Describe what is wrong with an archive whose checksum does not match; "" if nothing is known.
+    """Describe the damage of a checkpoint's zip archive; return "" if none is found.
 
     Raises:
         OSError: the file cannot be read.
@@ -121,28 +121,28 @@ def archive_fault(path: PathLike) -> str:
             trailer = _TRAILER.fullmatch(file.read())
             if trailer:
                 digest = file_digest(path, size=size - TRAILER_BYTES)
-                right = digest == trailer.group(1).decode()
-                return "" if right else "it does not match its checksum"
+                matches = digest == trailer.group(1).decode()
+                return "" if matches else "it does not match its checksum"
         file.seek(0)
         if file.read(len(_ZIP)) != _ZIP:
-            return ""  # the format before PyTorch 1.6, or none at all
-        # An older archive has nothing behind its end; another was cut off, or spoilt at its end.
+            return ""  # PyTorch's format before 1.6, or not a checkpoint
+        # Older versions wrote no checksum: then the archive must end with an empty comment.
         file.seek(max(0, size - _ZIP_END_BYTES))
         end = file.read()
         whole = end.startswith(_ZIP_END) and end.endswith(b"\0\0")
-        return "" if whole else "its end is missing or spoilt"
+        return "" if whole else "its end is missing or damaged"
 
 
 def file_digest(path: PathLike, algorithm: str = "sha256", size: int | None = None) -> str:
-    """Hash of a file's bytes, or of its first ones, in hexadecimal.
+    """Return the hexadecimal hash of a file, or of its first bytes.
 
     Args:
         path: the file.
-        algorithm: a name of `hashlib`.
-        size: how many bytes count; None for all.
+        algorithm: a name in `hashlib`.
+        size: the number of bytes to hash; None for all.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with Path(path).open("rb") as file:

@@ -1,11 +1,11 @@
-"""The one exception that means "the user asked for something that cannot be done"."""
+"""The exception for errors that the user can fix."""
 
 
 class UserError(Exception):
-    """A mistake of the user, said in one sentence.
+    """An error that the user can fix, in one sentence.
 
-    It names what was given, what is accepted and what to do. The command line prints it without
-    a stack trace and exits with 2.
+    The sentence states what was given, what is accepted and what to do. The command line prints it
+    without a stack trace and exits with code 2.
     """
 
     def __init__(self, message: str) -> None:

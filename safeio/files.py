@@ -1,4 +1,4 @@
-"""Reading and writing files so that a crash or a second process never leaves half of one."""
+"""Write files atomically: neither a crash nor a second process leaves a partial file."""
 
 import errno
 import json
@@ -18,8 +18,8 @@ PathLike = str | os.PathLike[str]
 
 
 def expanded(path: str) -> str:
-    """A path with the home folder for ~; any other, and the empty one, as it is."""
-    with suppress(RuntimeError):  # no such user
+    """Return the path with ~ expanded; return any other path, also the empty one, unchanged."""
+    with suppress(RuntimeError):  # unknown user
         return str(Path(path).expanduser()) if path.startswith("~") else path
     return path
 
@@ -28,7 +28,7 @@ def mkdir_if_missing(dirname: PathLike) -> None:
     """Create a directory and its parents.
 
     Raises:
-        UserError: the directory cannot be made (a file stands there, no permission).
+        UserError: the directory cannot be created (a file is in the way, no permission).
     """
     try:
         Path(dirname).mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def prepare_output_dir(dirname: PathLike) -> Path:
         The directory.
 
     Raises:
-        UserError: it cannot be created or is read-only.
+        UserError: the directory cannot be created or is read-only.
     """
     directory = Path(dirname)
     mkdir_if_missing(directory)
@@ -60,7 +60,7 @@ def prepare_output_dir(dirname: PathLike) -> Path:
 
 
 def check_isfile(fpath: PathLike) -> bool:
-    """Say whether the path is a file, printing a note when it is not."""
+    """Return whether the path is a file, and print a note if it is not."""
     is_file = Path(fpath).is_file()
     if not is_file:
         print(f'No file found at "{fpath}"')
@@ -82,19 +82,19 @@ def read_json(fpath: PathLike) -> Any:
     """Read a JSON file (UTF-8, with or without a byte order mark).
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no JSON.
+        OSError: the file cannot be read.
+        ValueError: the file is not JSON.
     """
     return parse_json(Path(fpath).read_text(encoding="utf-8-sig"))
 
 
 @contextmanager
 def _temporary_sibling(path: Path) -> Iterator[Path]:
-    """Yield a new file's name beside `path`; what is left of it at the end is removed."""
+    """Create a temporary file next to `path`, yield it, and remove it if it still exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
-    # mkstemp makes files private; ours shall have what the user's umask gives to any other.
+    # mkstemp creates private files; give this one the permissions of the user's umask.
     umask = os.umask(0)
     os.umask(umask)
     temporary = Path(name)
@@ -106,33 +106,33 @@ def _temporary_sibling(path: Path) -> Iterator[Path]:
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Wait until a file's or a folder's content is on the disk, where the system can tell."""
+    """Flush the content of a file or folder to the disk, if the system supports it."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EISDIR):  # a folder, where these are not opened
+        if error.errno in (errno.EACCES, errno.EISDIR):  # a system that cannot open folders
             return
         raise
     try:
         os.fsync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise  # such as a full disk, which some systems notice only now
+            raise  # such as a full disk, which some systems report only here
     finally:
         os.close(handle)
 
 
 def _rename(temporary: Path, target: Path) -> None:
-    """Give a file its name for good: the folder's new entry, too, is on the disk afterwards."""
+    """Rename a file and flush its folder, so that the new name survives a crash."""
     temporary.replace(target)
     _flush_to_disk(target.parent)
 
 
 def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`.
+    """Let `write` fill a temporary file, flush the file to the disk and rename it to `path`.
 
     Raises:
-        OSError: the system does not let it be written; names `path`.
+        OSError: the file cannot be written; the error names `path`.
     """
     target = Path(path)
     try:
@@ -143,7 +143,7 @@ def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
     except OSError as error:
         if error.errno is None or (error.filename and error.errno not in _NO_ROOM):
             raise
-        # What is written to an open file, or under its temporary name, fails without its own.
+        # Writing to an open file fails without a name, a full disk may name the temporary file.
         raise OSError(error.errno, error.strerror, str(target)) from error
 
 
@@ -154,10 +154,10 @@ def write_json(obj: Any, fpath: PathLike) -> None:
 
 
 def publish_json(obj: Any, fpath: PathLike) -> Any:
-    """Write a JSON file unless another process was first, and return what the file holds.
+    """Write a JSON file unless it exists by now, and return the content of the file.
 
-    Two runs that start together may both find the file missing; the first to finish wins, and
-    the other uses the winner's content.
+    If two runs find the file missing at the same time, the first to finish writes it, and the other
+    uses that content.
     """
     target = Path(fpath)
     text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"))

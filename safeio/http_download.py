@@ -1,6 +1,6 @@
-"""One file from one address: resumable, checked, and by one process at a time.
+"""Download one file from one URL: resumable, verified, and by one process at a time.
 
-A file stands under its final name only when it is whole and has passed its checks.
+The file gets its final name only after it is complete and verified.
 """
 
 import hashlib
@@ -20,46 +20,46 @@ from .locks import exclusive
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
-_HEADERS = {"User-Agent": "nemesis-prompts"}  # some hosts refuse urllib's own name
+_HEADERS = {"User-Agent": "nemesis-prompts"}  # some hosts refuse urllib's default
 _PAGE = re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE)
 
 
 class DownloadError(UserError):
-    """A file could not be had; the text is the reason alone, for a caller's sentence."""
+    """The download failed; the message is only the reason, for the caller's sentence."""
 
 
 class RefusedError(DownloadError):
-    """A file came, but it is not the wanted one; it was removed."""
+    """The downloaded file is not the expected one and was removed."""
 
 
 def download(
     url: str, target: Path, *, checksum: str = "", size: int | None = None, attempts: int = 1
 ) -> None:
-    """Fetch a file unless `target` is there already.
+    """Download a file unless `target` exists.
 
-    The bytes are collected in a `.part` file beside it, from which an interrupted download
-    resumes, also in a later run. With a checksum, any address may resume it; otherwise each address
-    has a part of its own. A web page instead of a file is refused.
+    The bytes go to a `.part` file next to it, from which an interrupted download resumes, also in a
+    later run. With a checksum, any URL may resume it; otherwise each URL has its own `.part` file.
+    A web page in place of the file is refused.
 
     Args:
         url: http, https or file.
-        target: where the file goes; folders are made.
-        checksum: `sha256:<hex>` or `md5:<hex>`, or nothing.
-        size: in bytes, where it is known.
-        attempts: how often a connection that is cut is opened again.
+        target: path of the file; its folders are created.
+        checksum: `sha256:<hex>`, `md5:<hex>` or empty.
+        size: in bytes, if known.
+        attempts: how many times to connect if the connection is cut.
 
     Raises:
-        RefusedError: what came is not the wanted file.
-        DownloadError: it could not be had; what is there of it is kept.
+        RefusedError: the downloaded file is not the expected one.
+        DownloadError: the download failed; the `.part` file remains.
     """
-    own = "" if checksum else f".{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    part = target.with_name(f"{target.name}{own}.part")
+    suffix = "" if checksum else f".{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    part = target.with_name(f"{target.name}{suffix}.part")
     try:
         waiting = f"Another run is downloading {target}: waiting for it"
         with exclusive(target.with_name(f".{target.name}.lock"), waiting):
-            if not target.exists():  # another run may have fetched it while this one waited
+            if not target.exists():  # another run may have downloaded it meanwhile
                 try:
-                    _collect(part, url, target.name, attempts)
+                    _download_with_retries(part, url, target.name, attempts)
                     check(part, checksum, size)
                 except RefusedError:
                     part.unlink()
@@ -71,14 +71,14 @@ def download(
 
 
 def check(path: Path, checksum: str = "", size: int | None = None) -> None:
-    """Compare a file with what is published about it.
+    """Compare a file with its published checksum and size.
 
     Raises:
-        RefusedError: it differs.
+        RefusedError: one of them differs.
     """
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise RefusedError(f"it has {found} bytes, not {size}")
+    actual = path.stat().st_size
+    if size is not None and actual != size:
+        raise RefusedError(f"it has {actual} bytes, not {size}")
     algorithm, _, expected = checksum.partition(":")
     if expected:
         digest = file_digest(path, algorithm)
@@ -87,7 +87,7 @@ def check(path: Path, checksum: str = "", size: int | None = None) -> None:
             raise RefusedError(f"its {name} is {digest}, not {expected}")
 
 
-def _collect(part: Path, url: str, name: str, attempts: int) -> None:
+def _download_with_retries(part: Path, url: str, name: str, attempts: int) -> None:
     for left in reversed(range(attempts)):
         try:
             _download_into(part, url, name)
@@ -98,7 +98,7 @@ def _collect(part: Path, url: str, name: str, attempts: int) -> None:
 
 
 def _download_into(part: Path, url: str, name: str) -> None:
-    """Fetch what `part` still lacks."""
+    """Download the bytes that are missing in `part`."""
     done = part.stat().st_size if part.exists() else 0
     try:
         response = _open(url, done)
@@ -106,10 +106,10 @@ def _download_into(part: Path, url: str, name: str) -> None:
         error.close()
         if not (error.code == 416 and done):
             raise
-        # Nothing lies behind what is there: it is whole, or of another file.
+        # There are no further bytes: the part is complete, or belongs to another file.
         length = error.headers.get("Content-Range", "").removeprefix("bytes */")
         if length.isdecimal() and int(length) != done:
-            raise RefusedError(f"{done} bytes were there of a file of {length}") from None
+            raise RefusedError(f"{done} bytes were downloaded of a file of {length}") from None
         return
     with response:
         if response.status != 206:
@@ -131,7 +131,7 @@ def _copy(response: Any, part: Path, name: str, done: int, total: int | None) ->
         unit="B",
         unit_scale=True,
         desc=name,
-        disable=None,  # no bar where stderr is no terminal
+        disable=None,  # no bar if stderr is not a terminal
     )
     with bar, part.open("ab" if done else "wb") as file:
         for chunk in _chunks(response):
@@ -145,9 +145,9 @@ def _copy(response: Any, part: Path, name: str, done: int, total: int | None) ->
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
-    """What comes until the end, or until the connection is cut."""
+    """Yield the data until it ends or the connection is cut."""
     try:
         while chunk := response.read(CHUNK_BYTES):
             yield chunk
-    except IncompleteRead as cut:  # only some versions of Python say so by themselves
+    except IncompleteRead as cut:  # only some versions of Python raise it
         yield cut.partial

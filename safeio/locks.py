@@ -1,7 +1,7 @@
-"""Locks between processes, which end with the process that holds them.
+"""Locks between processes, which the system releases when their process ends.
 
 The empty lock file stays: if it were removed, a third process could lock a new one while the second
-still holds the old one. Where the file system has no locks, a warning says so and nothing is held.
+still holds the old one. If the file system has no locks, they warn and lock nothing.
 """
 
 import sys
@@ -17,11 +17,11 @@ def exclusive(path: Path, waiting: str) -> Iterator[None]:
     """Hold a lock; wait while another process holds it.
 
     Args:
-        path: the lock file; made, with its folder, if missing.
-        waiting: printed before a wait.
+        path: the lock file; created, with its folder, if missing.
+        waiting: message to print before waiting.
 
     Raises:
-        OSError: its folder cannot be made.
+        OSError: the folder cannot be created.
     """
     lock = _lock(path)
     if not _acquire(lock, timeout=0):
@@ -35,11 +35,11 @@ def exclusive(path: Path, waiting: str) -> Iterator[None]:
 
 @contextmanager
 def try_exclusive(path: Path) -> Iterator[bool]:
-    """Hold a lock, or yield False at once when another process holds it; see `exclusive`."""
+    """Hold a lock, or yield False at once if another process holds it; see `exclusive`."""
     lock = _lock(path)
-    free = _acquire(lock, timeout=0)
+    acquired = _acquire(lock, timeout=0)
     try:
-        yield free
+        yield acquired
     finally:
         lock.release()
 

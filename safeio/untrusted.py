@@ -1,8 +1,8 @@
-"""Untrusted input: read within bounds, and escaped so that it cannot pass for our own output.
+"""Read untrusted input within limits, and escape it so that it cannot imitate our own output.
 
-A file of a few bytes can stand for gigabytes or nest deeper than Python counts, and a name can hold
-line breaks or a terminal's control codes. What is here answers with ValueError, which every reader
-turns into its own sentence.
+A file of a few bytes can expand to gigabytes or nest too deeply for Python, and a name can contain
+line breaks or a terminal's control codes. These functions raise ValueError, which every reader
+turns into its own message.
 """
 
 import json
@@ -11,25 +11,25 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-# Line breaks, control codes, marks that turn the direction of writing, and halves of characters.
+# Line breaks, control codes, bidirectional marks and surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 8
-SENTENCE = 1000
+LONGEST_LINE = 1000
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Read a whole file that has no reason to be large.
+    """Read a whole file that should not be large.
 
     Args:
-        path: any file; a device without end is read no further than this, either.
-        limit: bytes.
+        path: any file; an endless device is read no further than `limit`, either.
+        limit: the largest accepted size in bytes.
 
     Raises:
-        ValueError: the file has more.
-        OSError: it cannot be read.
+        ValueError: the file is larger.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         data = file.read(limit + 1)
@@ -42,7 +42,7 @@ def parse_json(text: str | bytes) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: it is no JSON, or is nested too deeply to be read.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -51,34 +51,34 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text stays on its line, in its direction, and can be written as UTF-8."""
+    """Return whether a text stays on its line and can be written as UTF-8."""
     return _UNPRINTABLE.search(text) is None
 
 
 def printable(text: str) -> str:
-    r"""A text on one line, with what is not printable as \x1b, \n or \u202e."""
+    r"""Return a text on one line, with unprintable characters escaped as \x1b, \n or \u202e."""
     return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def short_repr(value: Any) -> str:
-    """A value for a message: `repr`, but short whatever it is."""
+    """Return the `repr` of any value, shortened for a message."""
     try:
         return _SHORT.repr(value)
-    except ValueError:  # Python writes no numbers of more than 4300 digits
+    except ValueError:  # Python does not print integers of more than 4300 digits
         return f"a {type(value).__name__} with a number of thousands of digits"
 
 
 def one_line(error: Exception | str) -> str:
-    """Another library's error message as a part of ours: one line of bounded length."""
+    """Return another library's error message on one line of bounded length."""
     text = " ".join(str(error).split())
-    return printable(text if len(text) <= SENTENCE else f"{text[:SENTENCE]}...")
+    return printable(text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}...")
 
 
 def escape_control(value: Any, levels: int = 50) -> Any:
-    """A copy of what JSON gave with every text `printable`.
+    """Return a copy of parsed JSON with every text made `printable`.
 
     Raises:
-        ValueError: it is nested deeper than `levels`.
+        ValueError: the value is nested deeper than `levels`.
     """
     if isinstance(value, str):
         return printable(value)
@@ -92,5 +92,5 @@ def escape_control(value: Any, levels: int = 50) -> Any:
 
 
 def spreadsheet_text(text: str) -> str:
-    """A text for a cell of a CSV, which spreadsheets run when it begins like a formula."""
+    """Return the text for a CSV cell, quoted if spreadsheets would run it as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

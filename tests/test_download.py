@@ -158,7 +158,7 @@ def test_every_address_is_told_with_its_reason(server: Server, tmp_path: Path) -
     reasons = [reason for _, reason in lost.tried]
     assert reasons[0] == "Not Found"
     assert "Connection refused" in reasons[1]
-    assert reasons[2].startswith("it is damaged or cut off")
+    assert reasons[2].startswith("it is damaged or truncated")
     assert _all(tmp_path) == set()
 
 

@@ -99,9 +99,9 @@ def test_no_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("", "it is no JSON"),
-        ('{"status": "finished", "trainer": "Co', "it is no JSON"),
-        ("\x00\x01", "it is no JSON"),
+        ("", "it is not JSON"),
+        ('{"status": "finished", "trainer": "Co', "it is not JSON"),
+        ("\x00\x01", "it is not JSON"),
         ("[1, 2]", "it is not a JSON object"),
         ("{}", "it has no status"),
         (json.dumps({"status": "finished"}), "it has no trainer"),
@@ -135,14 +135,14 @@ def test_a_damaged_file_is_named_and_the_others_reported(
     output = runs.parent / "made"
     assert report.main([str(runs), "--output-dir", str(output)]) == 1
     printed = capsys.readouterr()
-    assert f"error: {damaged} is damaged: it is no JSON" in printed.err
+    assert f"error: {damaged} is damaged: it is not JSON" in printed.err
     assert "62.0 ± 1.0" in printed.out
     assert "damaged/results.json is left out" in (output / "report.html").read_text()
 
 
 def test_only_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results.json").write_text("{")
-    assert "results.json is damaged: it is no JSON" in refuse(capsys, tmp_path)
+    assert "results.json is damaged: it is not JSON" in refuse(capsys, tmp_path)
 
 
 def test_untested_and_stray_runs_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
