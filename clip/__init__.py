@@ -1,4 +1,4 @@
-"""The frozen CLIP: architecture, tokenizer, where weights come from, and text encoding.
+"""The frozen CLIP: architecture, tokenizer, loading of weights, and text encoding.
 
 `clip.load`, `clip.tokenize` and `clip.available_models` are OpenAI's functions of these names.
 Nothing here imports another package of this repository.

@@ -1,10 +1,11 @@
-"""CLIPs from state dicts, and with random weights.
+"""Build CLIPs from state dicts or with random weights.
 
-`build_model` and `convert_weights` have the names of OpenAI's functions.
+`build_model` and `convert_weights` are OpenAI's functions of these names.
 """
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from .config import (
     check_finite,
     config_from_state_dict,
     is_weight,
-    with_overrides,
 )
 from .errors import WeightsError
 from .model import CLIP
@@ -24,10 +24,9 @@ from .transformer import Attention
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """Cast what multiplies activations to a lower precision, in place, as OpenAI does.
+    """Cast the weights that multiply activations to a lower precision, in place, as OpenAI does.
 
-    Norms, embeddings and the temperature stay as they are; they compute in fp32 or are cast when
-    they are used.
+    Norms, embeddings and the logit scale stay in fp32; they compute in it or are cast at use.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | Attention):
@@ -51,16 +50,16 @@ def build_model(
     """Build the CLIP that a state dict with OpenAI's key names describes, in evaluation mode.
 
     Args:
-        state_dict: a whole CLIP; it is neither changed nor kept.
-        transformer_heads: heads of the text tower where they are not 64 wide.
-        vision_heads: heads of the image tower where they are not 64 wide.
-        context_length: use only so many of the text tower's positions.
-        activation: `quick_gelu` (None means this one) or `gelu`.
+        state_dict: a whole CLIP; its tensors are copied.
+        transformer_heads: heads of the text encoder; None for heads of width 64.
+        vision_heads: heads of the image encoder; None for heads of width 64.
+        context_length: use only this many of the text encoder's positions.
+        activation: `quick_gelu` (also for None) or `gelu`.
         dtype: fp32, or fp16 or bf16 as `convert_weights` casts. None: that of the first
-            convolution. OpenAI's files then give fp16, as OpenAI's function of this name does.
+            convolution, which is fp16 in OpenAI's files, as with OpenAI's function.
 
     Raises:
-        WeightsError: the state dict is not CLIP's, or an argument does not fit it.
+        WeightsError: the state dict is not that of a CLIP, or an argument does not fit it.
     """
     tensors = {key: value for key, value in state_dict.items() if is_weight(key)}
     config = config_from_state_dict(
@@ -72,7 +71,7 @@ def build_model(
     )
     positions = tensors["positional_embedding"][: config.context_length]
     tensors["positional_embedding"] = positions
-    with torch.device("meta"):  # no time is spent on random weights that are replaced at once
+    with torch.device("meta"):  # skip the random initialisation
         model = CLIP(config)
     _check_tensors(model, tensors)
     for key, value in tensors.items():
@@ -94,32 +93,32 @@ def _check_tensors(model: CLIP, tensors: Mapping[str, Tensor]) -> None:
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
     missing = [key for key in expected if key not in tensors and key not in counters]
     unknown = [key for key in tensors if key not in expected]
-    for keys, what in ((missing, "lacks"), (unknown, "has the unknown entry")):
+    for keys, fault in ((missing, "missing"), (unknown, "unknown")):
         if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
             raise WeightsError(
-                f"This state dict is not that of a CLIP: it {what} {keys[0]!r}{more}."
+                f"This state dict is not that of a CLIP: {keys[0]!r} is {fault}{more}."
             )
     for key, value in tensors.items():
         if value.shape != expected[key].shape:
             raise WeightsError(
                 f"This state dict is not that of a CLIP: {key!r} has shape {tuple(value.shape)}, "
-                f"but the other entries ask for {tuple(expected[key].shape)}."
+                f"but the other entries require {tuple(expected[key].shape)}."
             )
         if value.is_floating_point() != expected[key].is_floating_point():
             raise WeightsError(
                 f"This state dict is not that of a CLIP: {key!r} holds {value.dtype}, but "
-                f"{expected[key].dtype} is needed."
+                f"must hold {expected[key].dtype}."
             )
 
 
 def build_random(name: str, seed: int = 0, **overrides: Any) -> CLIP:
-    """One of OpenAI's architectures with random weights, in evaluation mode and without a file.
+    """Build one of OpenAI's architectures with random weights, in evaluation mode.
 
     Args:
         name: such as `RN50` or `ViT-B/16`.
-        seed: the same seed gives the same weights; the global generator is left as it was.
-        **overrides: other values for fields of `CLIPConfig`.
+        seed: the same seed gives the same weights; the global generator is restored.
+        **overrides: values for fields of `CLIPConfig`.
 
     Raises:
         WeightsError: no architecture has this name, or an override does not fit it.
@@ -128,9 +127,9 @@ def build_random(name: str, seed: int = 0, **overrides: Any) -> CLIP:
     if canonical is None:
         near = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.0)
         raise WeightsError(
-            f"{name!r} is no architecture; did you mean {near[0]!r}? "
+            f"{name!r} is not an architecture; did you mean {near[0]!r}? "
             f"Choose one of {', '.join(ARCHITECTURES)}."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CLIP(with_overrides(ARCHITECTURES[canonical], **overrides)).eval()
+        return CLIP(replace(ARCHITECTURES[canonical], **overrides)).eval()

@@ -1,8 +1,8 @@
-"""Weights files of every accepted kind, brought to OpenAI's key names.
+"""Read weights files of every accepted format, with OpenAI's key names.
 
-Accepted: TorchScript archives as OpenAI publishes them, what torch.save wrote (state dicts, bare or
-in a training program's checkpoint), safetensors, whose metadata may describe the model, and the
-index of either in several files. Content decides, not the suffix.
+Accepted are TorchScript archives as OpenAI publishes them, files of torch.save (a state dict, also
+inside a training checkpoint), safetensors, whose metadata may describe the model, and the index of
+sharded files. The content decides, not the suffix.
 """
 
 import json
@@ -33,124 +33,123 @@ _GIT_LFS = b"version https://git-lfs"
 
 
 def read_checkpoint(path: Path) -> tuple[Weights, Description | None]:
-    """Read a weights file of any accepted kind.
+    """Read a weights file of any accepted format.
 
     Returns:
-        The weights, and what the file itself says of them, if anything.
+        The weights, and the description in the file's own metadata, if any.
 
     Raises:
-        WeightsError: the file is damaged or of another kind.
-        OSError: it cannot be read.
+        WeightsError: the file is damaged or has another format.
+        OSError: the file cannot be read.
     """
     content, description = _read(path)
     return find_weights(content), description
 
 
 def weights_files(path: Path) -> list[Path]:
-    """The files that hold the tensors: the file itself, or those that an index names.
+    """Return the files that hold the tensors: the file itself, or the shards of an index.
 
     Raises:
-        WeightsError: the index names files that are not there.
-        OSError: it cannot be read.
+        WeightsError: a shard is missing.
+        OSError: the index cannot be read.
     """
     if not path.name.endswith(INDEX_SUFFIX):
         return [path]
-    files = [path.parent / name for name in parts_of(path)]
+    files = [path.parent / name for name in shard_names(path)]
     for file in files:
         if not file.is_file():
-            raise WeightsError(f"{path} names the file {file.name!r}, which is not beside it.")
+            raise WeightsError(f"{path} names the file {file.name!r}, which is not in its folder.")
     return files
 
 
-def parts_of(path: Path) -> list[str]:
-    """The names of the files that an index names.
+def shard_names(path: Path) -> list[str]:
+    """Return the file names in an index of sharded weights.
 
     Raises:
-        WeightsError: it is no index, or names something that does not lie beside it.
-        OSError: it cannot be read.
+        WeightsError: the file is not an index, or names a file outside its folder.
+        OSError: the index cannot be read.
     """
     names = sorted(set(map(str, _weight_map(path).values())))
     for name in names:
         if Path(name).name != name:
-            raise WeightsError(f"{path} names {name[:200]!r}, which is no file beside it.")
+            raise WeightsError(f"{path} names {name[:200]!r}, which is not in its folder.")
     return names
 
 
 def _weight_map(path: Path) -> dict[str, Any]:
-    found = read_json(path).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"{path} has no weight_map, which names the files of the tensors.")
-    return found
+    return weight_map
 
 
 def _read(path: Path) -> tuple[Any, Description | None]:
     if path.name.endswith(INDEX_SUFFIX):
-        return _read_parts(path), None
+        return _read_shards(path), None
     with path.open("rb") as file:
         start = file.read(len(_GIT_LFS))
     if start == _GIT_LFS:
         raise WeightsError(
-            f"{path} is only a pointer of Git LFS to the weights; fetch them with `git lfs pull`."
+            f"{path} is only a Git LFS pointer to the weights; fetch them with `git lfs pull`."
         )
     if _is_safetensors(path, start):
         return _read_safetensors(path)
     return (read_torchscript(path) if is_torchscript(path) else _read_saved(path)), None
 
 
-def _read_parts(path: Path) -> dict[str, Any]:
+def _read_shards(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    for part in weights_files(path):
-        found, _ = _read(part)
-        content.update(found if isinstance(found, dict) else {})
+    for file in weights_files(path):
+        shard, _ = _read(file)
+        content.update(shard if isinstance(shard, dict) else {})
     for key, name in _weight_map(path).items():
         if key not in content:
             raise WeightsError(
-                f"{path} names the tensor {key[:100]!r}, which {str(name)[:200]!r} lacks."
+                f"{path} names the tensor {key[:100]!r}, which is missing in {str(name)[:200]!r}."
             )
     return content
 
 
 def _is_safetensors(path: Path, start: bytes) -> bool:
-    # The header's length in eight bytes, and the header, which is JSON.
+    # The format starts with the length of the header in eight bytes, and the header in JSON.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
         return True
     return path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))
 
 
 def _read_saved(path: Path) -> Any:
-    """What torch.save wrote; an object beside the weights becomes a record that does nothing."""
+    """Read a file of torch.save; objects other than weights become inert records."""
     try:
         check_file(path)
-        _check_sums(path)
+        _check_crcs(path)
         try:
-            with path.open("rb") as file:  # given a path, PyTorch goes by its suffix
+            with path.open("rb") as file:  # for a path, the suffix would decide the format
                 content = torch.load(file, map_location="cpu", weights_only=True)
-        except UnpicklingError:  # PyTorch refuses what is more than tensors and plain values
+        except UnpicklingError:  # PyTorch refuses objects other than tensors and plain values
             content = read_pickled(path)
         check_tensors(content)
     except WeightsError:
         raise
     except RefusedName as error:
         raise WeightsError(
-            f"{path} holds other things than weights: {error}; save the model's state_dict() alone."
+            f"{path} contains more than weights: {error}; save only the model's state_dict()."
         ) from None
-    except Exception:
-        # The readers fail in many ways on what is no state dict.
+    except Exception:  # untrusted bytes can fail in any way
         raise WeightsError(
-            f"{path} is damaged or holds other things than weights; accepted are TorchScript "
-            "archives of CLIP, state dicts (.pt, .bin) and .safetensors."
+            f"{path} is damaged or contains more than weights; accepted are TorchScript archives "
+            "of CLIP, state dicts (.pt, .bin) and .safetensors."
         ) from None
     return content
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the members of an archive with their CRC-32, which PyTorch's reader does not."""
+def _check_crcs(path: Path) -> None:
+    """Verify the CRC-32 of an archive's members, which PyTorch's reader ignores."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            spoilt = archive.testzip()
-        if spoilt is not None:
+            damaged = archive.testzip()
+        if damaged is not None:
             raise WeightsError(
-                f"{path} is damaged: the checksum of {spoilt!r} is wrong; get it again."
+                f"{path} is damaged: the checksum of {damaged!r} is wrong; download it again."
             )
 
 
@@ -159,34 +158,34 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-        description = _described(metadata)
+        description = _read_metadata(metadata)
         vocabulary = DEFAULT_VOCABULARY
         if description is not None:
             vocabulary = int(description.sizes.get("vocab_size", vocabulary))
-        return _unpack(tensors, vocabulary), description
+        return _unpack_embedding(tensors, vocabulary), description
     except OSError:
         raise
-    except Exception as error:  # bytes from anywhere can fail in any way
+    except Exception as error:  # untrusted bytes can fail in any way
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} is no usable safetensors file ({reason}); get it again."
+            f"{path} is not a usable safetensors file ({reason}); download it again."
         ) from None
 
 
-def _described(metadata: dict[str, str]) -> Description | None:
-    """What our own files say in their metadata."""
-    own = {
+def _read_metadata(metadata: dict[str, str]) -> Description | None:
+    """Return the description in the metadata of a file that this repository wrote."""
+    values = {
         key: json.loads(metadata[key])
         for key in ("config", "pixel_mean", "pixel_std")
         if key in metadata
     }
-    if not own:
+    if not values:
         return None
-    images = Settings(own, "the file's metadata")
+    images = Settings(values, "the file's metadata")
     mean, std = images.channels("pixel_mean"), images.channels("pixel_std")
-    if not own.get("config"):
+    if not values.get("config"):
         return Description(images.source, pixel_mean=mean, pixel_std=std)
-    config = CLIPConfig.from_dict(own["config"])
+    config = CLIPConfig.from_dict(values["config"])
     sizes = dict(vars(config))
     return Description(
         images.source,
@@ -199,11 +198,11 @@ def _described(metadata: dict[str, str]) -> Description | None:
     )
 
 
-def _unpack(tensors: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
-    """Spread a token embedding of which only the rows in use are stored; the others are zero.
+def _unpack_embedding(tensors: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
+    """Fill the token embedding from a file that stores only the rows in use; the others are zero.
 
     Raises:
-        WeightsError: the rows and their numbers do not fit each other or the vocabulary.
+        WeightsError: the rows do not fit their index or the vocabulary.
     """
     if PACKED_ROWS not in tensors or PACKED_INDEX not in tensors:
         return tensors

@@ -1,7 +1,7 @@
-"""OpenAI's public functions: `load`, `tokenize`, `available_models`, and what trainers reach for.
+"""OpenAI's public functions (`load`, `tokenize`, `available_models`) and those that trainers use.
 
-The names and signatures are those of OpenAI's package, so that code written for it runs on this
-one. `_MODELS`, `_download` and `build_model` are what CoOp-style trainers load weights with.
+Names and signatures are those of OpenAI's package, so that code written for it runs unchanged.
+CoOp-style trainers load weights with `_MODELS`, `_download` and `build_model`.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,12 +31,12 @@ __all__ = [
 
 
 def available_models() -> list[str]:
-    """Names of OpenAI's models. `load` also takes `mini`, paths and other sources' names."""
+    """Return the names of OpenAI's models; `load` also takes those of `load_clip`."""
     return list(_MODELS)
 
 
 def _download(url: str, root: str | None = None) -> str:
-    """Fetch one of `_MODELS`' addresses unless it is there, and return the file's path."""
+    """Download a URL of `_MODELS` unless the file exists, and return the file's path."""
     return str(fetch(url, root))
 
 
@@ -46,23 +46,23 @@ def load(
     jit: bool = False,
     download_root: str | None = None,
 ) -> tuple[CLIP, Callable[[Any], Tensor]]:
-    """Load a CLIP in fp32 together with the preparation of its images.
+    """Load a CLIP in fp32 together with the transform of its images.
 
     Args:
-        name: a name of `available_models()`, a path, or whatever `clip.weights.load_clip` takes.
-        device: where the model goes.
-        jit: must be False; no code that a weights file carries is ever run.
+        name: a name of `available_models()`, or any other name or path that `load_clip` takes.
+        device: device of the model.
+        jit: must be False; code in a weights file is never run.
         download_root: folder of downloaded weights; None for `~/.cache/clip`.
 
     Returns:
         The model in evaluation mode, and a function from a PIL image to a (3, H, W) tensor.
 
     Raises:
-        WeightsError: the weights cannot be had or are not CLIP's.
+        WeightsError: the weights cannot be loaded or are not those of a CLIP.
     """
     if jit:
         raise WeightsError(
-            "jit=True would run the code in the weights file, which is not done here; "
+            "jit=True would run the code in the weights file, which is not supported; "
             "leave jit at False."
         )
     loaded = load_clip(name, device=device, download_root=download_root)
@@ -75,7 +75,7 @@ def load(
 def _preprocess(
     resolution: int, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Any], Tensor]:
-    from torchvision import transforms  # seconds to import, and only this function needs it
+    from torchvision import transforms  # slow to import, and only needed here
 
     return transforms.Compose(
         [
@@ -91,12 +91,12 @@ def _preprocess(
 def tokenize(
     texts: str | Sequence[str], context_length: int = 77, truncate: bool = False
 ) -> Int[Tensor, "texts length"]:
-    """Token ids of texts, between start and end token, padded with 0.
+    """Return the token ids of texts with start and end token, padded with 0.
 
     Args:
         texts: one text or several.
         context_length: length of every row.
-        truncate: cut texts that are too long, keeping the end token, instead of refusing them.
+        truncate: cut texts that are too long before their end token instead of refusing them.
 
     Returns:
         An int32 tensor, one row per text.

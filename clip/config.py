@@ -1,11 +1,11 @@
-"""CLIP's sizes: those of the nine published architectures, and those that a state dict has.
+"""CLIP's sizes: those of the nine published architectures, and those of a state dict.
 
 CLIP (Radford et al., ICML 2021), tables 18 to 20.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -13,24 +13,24 @@ from torch import Tensor
 from .errors import WeightsError
 
 HEAD_WIDTH = 64
-# Arguments, and what they are called in a configuration.
+# Configuration keys of the arguments.
 _HEADS_SETTINGS = {
     "vision_heads": "MODEL.CLIP.VISION_HEADS",
     "transformer_heads": "MODEL.CLIP.TEXT_HEADS",
 }
 ACTIVATIONS = ("quick_gelu", "gelu")
 
-# Entries of published files that are settings or constants, in whichever module they stand.
+# Entries of published files that are settings or constants, in any module.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
 def is_weight(key: str) -> bool:
-    """Whether an entry of a published file is one of the model's tensors rather than a setting."""
+    """Return whether an entry of a published file is a tensor of the model, not a setting."""
     return key.rpartition(".")[2] not in _NOT_WEIGHTS
 
 
 def check_finite(key: str, value: Tensor) -> None:
-    """Refuse weights that make every result NaN.
+    """Refuse weights that would make every result NaN.
 
     Raises:
         WeightsError: a value is NaN or infinite, or the exponential of `logit_scale` is.
@@ -40,7 +40,7 @@ def check_finite(key: str, value: Tensor) -> None:
     if not value.float().isfinite().all():
         raise WeightsError(
             f"{key!r} holds values that are NaN or infinite: the file is damaged, or its training "
-            "diverged; get it again, or take an earlier checkpoint."
+            "diverged; download it again, or use an earlier checkpoint."
         )
     if key == "logit_scale" and not value.float().exp().isfinite().all():
         raise WeightsError(
@@ -51,20 +51,20 @@ def check_finite(key: str, value: Tensor) -> None:
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Everything that is needed to build a CLIP without weights.
+    """The sizes and settings that determine a CLIP except its weights.
 
     Attributes:
         embed_dim: E, the width of the shared embedding space.
         image_resolution: side of the square input images in pixels.
         vision_layers: blocks per stage (ModifiedResNet), or number of blocks (vision transformer).
-        vision_width: width of the image tower.
+        vision_width: width of the image encoder.
         vision_patch_size: side of a patch; None for a ModifiedResNet.
-        vision_heads: attention heads of the image tower; None for heads of width 64.
-        context_length: the longest text, SOS and EOS included.
+        vision_heads: attention heads of the image encoder; None for heads of width 64.
+        context_length: tokens of the longest text, including SOS and EOS.
         vocab_size: rows of the token embedding.
-        transformer_width: D, the width of the text tower.
-        transformer_heads: attention heads of the text tower; None for heads of width 64.
-        transformer_layers: blocks of the text tower.
+        transformer_width: D, the width of the text encoder.
+        transformer_heads: attention heads of the text encoder; None for heads of width 64.
+        transformer_layers: blocks of the text encoder.
         activation: `quick_gelu` (OpenAI's weights) or `gelu` (most of open_clip's).
     """
 
@@ -92,30 +92,30 @@ class CLIPConfig:
 
     @property
     def is_resnet(self) -> bool:
-        """Whether the image tower is a ModifiedResNet rather than a vision transformer."""
+        """Whether the image encoder is a ModifiedResNet, not a vision transformer."""
         return not isinstance(self.vision_layers, int)
 
     @property
     def image_attention_width(self) -> int:
-        """Width of the image tower's attention: a ModifiedResNet's is that of its last stage."""
+        """Width of the image encoder's attention, in a ModifiedResNet that of its last stage."""
         return self.vision_width * 32 if self.is_resnet else self.vision_width
 
     @property
     def image_heads(self) -> int:
-        """Attention heads of the image tower, given or by default."""
+        """Attention heads of the image encoder."""
         return self.vision_heads or self.image_attention_width // HEAD_WIDTH
 
     @property
     def text_heads(self) -> int:
-        """Attention heads of the text tower, given or by default."""
+        """Attention heads of the text encoder."""
         return self.transformer_heads or self.transformer_width // HEAD_WIDTH
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CLIPConfig":
-        """The inverse of `dataclasses.asdict`, also after a way through JSON.
+        """Invert `dataclasses.asdict`, also after a round trip through JSON.
 
         Raises:
-            WeightsError: a field is unknown or lacks a value.
+            WeightsError: a field is unknown or missing.
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
@@ -127,21 +127,21 @@ class CLIPConfig:
         try:
             return cls(**known)
         except TypeError as error:
-            raise WeightsError(f"A CLIP configuration is not complete: {error}.") from None
+            raise WeightsError(f"A CLIP configuration is incomplete: {error}.") from None
 
 
-def _check_heads(argument: str, tower: str, width: int, heads: int | None) -> None:
+def _check_heads(argument: str, encoder: str, width: int, heads: int | None) -> None:
     if heads is None:
         if width < HEAD_WIDTH:
             raise WeightsError(
-                f"The {tower} tower is {width} wide, too narrow for the usual heads of width "
-                f"{HEAD_WIDTH}; give {argument} ({_HEADS_SETTINGS[argument]})."
+                f"The {encoder} encoder is {width} wide, too narrow for the usual heads of width "
+                f"{HEAD_WIDTH}; set {argument} ({_HEADS_SETTINGS[argument]})."
             )
         heads = width // HEAD_WIDTH
     if heads < 1 or width % heads:
         raise WeightsError(
-            f"The {tower} tower is {width} wide, which {heads} heads cannot share evenly; "
-            f"give another {argument} ({_HEADS_SETTINGS[argument]})."
+            f"The {encoder} encoder is {width} wide, which {heads} heads cannot share evenly; "
+            f"set another {argument} ({_HEADS_SETTINGS[argument]})."
         )
 
 
@@ -152,7 +152,7 @@ def _resnet(
 
 
 def _vit(embed: int, resolution: int, layers: int, width: int, patch: int) -> CLIPConfig:
-    # The published vision transformers' text towers are as wide as the embedding.
+    # In the published models, the text encoder is as wide as the embedding.
     return CLIPConfig(embed, resolution, layers, width, patch, transformer_width=embed)
 
 
@@ -177,7 +177,7 @@ _BY_SPELLING = {_spelling(name): name for name in ARCHITECTURES}
 
 
 def canonical_name(name: str) -> str | None:
-    """OpenAI's spelling of an architecture (`vit_b16`, `ViT-B-16` -> `ViT-B/16`), or None."""
+    """Return OpenAI's spelling of an architecture (`vit_b16` -> `ViT-B/16`), or None."""
     return _BY_SPELLING.get(_spelling(name))
 
 
@@ -188,11 +188,11 @@ def config_from_state_dict(
 
     Args:
         state_dict: a whole CLIP.
-        context_length: use only so many of the text tower's positions. None: all of them.
-        **settings: heads and activation, which shapes do not determine; None for the default.
+        context_length: use only this many of the text encoder's positions; None for all.
+        **settings: heads and activation, which shapes do not determine; None for the defaults.
 
     Raises:
-        WeightsError: the state dict is not CLIP's, or an argument does not fit its shapes.
+        WeightsError: the state dict is not that of a CLIP, or an argument does not fit it.
     """
     config = sizes_of(state_dict)
     positions = config["context_length"]
@@ -200,23 +200,22 @@ def config_from_state_dict(
         config["context_length"] = context_length
     if not 3 <= config["context_length"] <= positions:
         raise WeightsError(
-            f"context_length is {context_length}, but must lie between 3 and the {positions} "
+            f"context_length is {context_length}, but must be between 3 and the {positions} "
             "positions of these weights."
         )
-    given = {key: value for key, value in settings.items() if value is not None}
-    return CLIPConfig(**config, **given)
+    return CLIPConfig(**config, **{k: value for k, value in settings.items() if value is not None})
 
 
 def sizes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The sizes that a whole CLIP's shapes give: all fields of `CLIPConfig` but heads, activation.
+    """Return the fields of `CLIPConfig` that shapes determine: all but heads and activation.
 
     Args:
         state_dict: with OpenAI's key names.
 
     Raises:
-        WeightsError: the state dict is not CLIP's.
+        WeightsError: the state dict is not that of a CLIP.
     """
-    _check_towers(state_dict)
+    _check_both_encoders(state_dict)
     try:
         positions, width = state_dict["positional_embedding"].shape
         return {
@@ -228,25 +227,25 @@ def sizes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
             "transformer_layers": count_blocks(state_dict, r"transformer\.resblocks"),
         }
     except KeyError as error:
-        raise WeightsError(f"This state dict is not that of a CLIP: it lacks {error}.") from None
+        raise WeightsError(f"This state dict is not that of a CLIP: {error} is missing.") from None
     except (ValueError, IndexError, TypeError):
         raise WeightsError("The shapes of this state dict are not those of a CLIP.") from None
 
 
-def _check_towers(state_dict: Mapping[str, Tensor]) -> None:
+def _check_both_encoders(state_dict: Mapping[str, Tensor]) -> None:
     image = any(key.startswith("visual.") for key in state_dict)
     text = any(key.startswith(("transformer.", "token_embedding.")) for key in state_dict)
     if image == text:
-        return  # both, or something else, of which the first missing entry will say
+        return  # both, or neither, which the first missing entry reports
     only, other = ("image", "text") if image else ("text", "image")
     raise WeightsError(
-        f"This state dict is not that of a CLIP: it holds only the {only} tower, and prompts need "
-        f"the {other} tower, too."
+        f"This state dict is not that of a CLIP: it contains only the {only} encoder, and prompts "
+        f"need the {other} encoder, too."
     )
 
 
 def _image_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    # Any entry of a ModifiedResNet's own identifies it, so that the other tower's are not missed.
+    # Any entry of a ModifiedResNet identifies it, so that messages name its missing entries.
     if any(key.startswith(("visual.layer", "visual.attnpool.")) for key in state_dict):
         width, patch = state_dict["visual.layer1.0.conv1.weight"].shape[0], None
         grid = _grid(state_dict["visual.attnpool.positional_embedding"])
@@ -266,17 +265,12 @@ def _image_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _grid(positions: Tensor) -> int:
-    # The first position is the pooled token's, the others are those of a square.
+    # The first position belongs to the pooled token, the others form a square.
     return round((positions.shape[0] - 1) ** 0.5)
 
 
 def count_blocks(state_dict: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbers stand behind a prefix of the names, a regular expression."""
+    """Count the different numbers after a prefix of the names, a regular expression."""
     pattern = rf"{prefix}\.(\d{{1,6}})\."
     numbers = {match.group(1) for key in state_dict if (match := re.match(pattern, key))}
     return len(numbers)
-
-
-def with_overrides(config: CLIPConfig, **overrides: Any) -> CLIPConfig:
-    """A copy with every override that is not None."""
-    return replace(config, **{key: value for key, value in overrides.items() if value is not None})

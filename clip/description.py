@@ -1,7 +1,7 @@
-"""The description of a CLIP beyond its tensors, in the file or in JSON files beside it.
+"""Metadata of a CLIP that its weights do not contain, from the file or JSON files next to it.
 
-Shapes determine neither heads nor activation nor the normalisation of images. A description that
-gives them also repeats sizes, which have to agree with the tensors.
+Shapes determine neither heads nor activation nor the normalisation of images. A description of
+these also repeats sizes, which must agree with the tensors.
 """
 
 import math
@@ -24,16 +24,16 @@ LARGEST_SIZE = 1 << 24
 
 @dataclass(frozen=True)
 class Description:
-    """What a source says of a CLIP; None where it says nothing.
+    """Metadata of a CLIP; None where the source states nothing.
 
     Attributes:
-        source: the name of the file or table, for messages.
-        transformer_heads: attention heads of the text tower.
-        vision_heads: attention heads of the image tower.
+        source: name of the file or table, for messages.
+        transformer_heads: attention heads of the text encoder.
+        vision_heads: attention heads of the image encoder.
         activation: `quick_gelu` or `gelu`.
-        pixel_mean: mean of the channels that images are normalised with.
-        pixel_std: their standard deviation.
-        sizes: fields of `CLIPConfig` that the tensors' shapes determine, too.
+        pixel_mean: mean of each channel, for the normalisation of images.
+        pixel_std: standard deviation of each channel.
+        sizes: fields of `CLIPConfig` that shapes also determine.
     """
 
     source: str = ""
@@ -45,8 +45,8 @@ class Description:
     sizes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def hints(self) -> dict[str, Any]:
-        """Heads and activation, as far as they are known."""
+    def build_arguments(self) -> dict[str, Any]:
+        """The arguments of `build_model` that the source states."""
         values = {
             "transformer_heads": self.transformer_heads,
             "vision_heads": self.vision_heads,
@@ -55,24 +55,24 @@ class Description:
         return {key: value for key, value in values.items() if value is not None}
 
     def check(self, sizes: Mapping[str, Any]) -> None:
-        """Compare with the sizes of the tensors.
+        """Compare the stated sizes with those of the tensors.
 
         Raises:
             WeightsError: one differs.
         """
-        for key, said in self.sizes.items():
-            if said != sizes[key]:
+        for key, stated in self.sizes.items():
+            if stated != sizes[key]:
                 raise WeightsError(
-                    f"{self.source} says that {key} is {str(said)[:100]}, but the tensors are of a "
-                    f"CLIP whose {key} is {sizes[key]}; give the weights that belong to it."
+                    f"{self.source} states that {key} is {str(stated)[:100]}, but the tensors are "
+                    f"those of a CLIP whose {key} is {sizes[key]}; pass the matching weights."
                 )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that has no reason to be large.
+    """Read a JSON object that should not be large.
 
     Raises:
-        WeightsError: it is something else.
+        WeightsError: the file is not a JSON object, or is large.
         OSError: the file cannot be read.
     """
     try:
@@ -80,7 +80,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} is no JSON object; get it again, or move it away.")
+        raise WeightsError(f"{path} is not a JSON object; download it again, or move it away.")
     return content
 
 
@@ -89,8 +89,8 @@ class Settings:
 
     Args:
         values: the settings.
-        source: where they come from, for messages.
-        defaults: what holds where a setting is absent.
+        source: their origin, for messages.
+        defaults: values of settings that are missing.
     """
 
     def __init__(self, values: Any, source: str, defaults: Mapping[str, Any] | None = None) -> None:
@@ -99,29 +99,29 @@ class Settings:
         self.values = {**(defaults or {}), **values}
         self.source = source
 
-    def refuse(self, key: str, accepted: str) -> WeightsError:
-        """The error for a setting that cannot be used."""
+    def error(self, key: str, accepted: str) -> WeightsError:
+        """Return the error for a setting that cannot be used."""
         value = repr(self.values.get(key))[:100]
-        return WeightsError(f"{self.source} says that {key} is {value}, but {accepted}.")
+        return WeightsError(f"{self.source} states that {key} is {value}, but {accepted}.")
 
     def size(self, key: str) -> int:
-        """A positive whole number, or two equal ones (height and width)."""
+        """Return a positive whole number; the file may have two equal ones (height and width)."""
         value = self.values.get(key)
         if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= LARGEST_SIZE:
-            raise self.refuse(key, "a positive whole number is needed")
+            raise self.error(key, "a positive whole number is needed")
         return value
 
     def channels(self, key: str) -> tuple[float, ...] | None:
-        """One number for each of three channels (a single one counts for all), or None."""
+        """Return one number for each of three channels (a single one counts for all), or None."""
         value = self.values.get(key)
         if value is None:
             return None
         numbers = value if isinstance(value, list | tuple) else [value] * 3
         real = [isinstance(n, int | float) and not isinstance(n, bool) for n in numbers]
         if len(numbers) != 3 or not all(real) or not all(map(_is_finite, numbers)):
-            raise self.refuse(key, "three numbers are needed")
+            raise self.error(key, "three numbers are needed")
         return tuple(float(number) for number in numbers)
 
 

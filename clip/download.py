@@ -1,6 +1,6 @@
-"""OpenAI's weights by name: downloaded once, resumable, checked, and moved into place at the end.
+"""Download OpenAI's weights by name: once, resumable, and verified.
 
-A file stands under its final name only when its SHA-256 is the published one.
+A file gets its final name only after its SHA-256 matches the published one.
 """
 
 import re
@@ -30,23 +30,23 @@ MODELS = {
 }
 
 
-def published(sha256: str) -> str | None:
-    """The name of OpenAI's model whose file has this SHA-256, or None."""
+def published_name(sha256: str) -> str | None:
+    """Return the name of OpenAI's model whose file has this SHA-256, or None."""
     return next((name for name, digest in _SHA256.items() if digest == sha256), None)
 
 
 def fetch(url: str, root: str | Path | None = None) -> Path:
-    """Download a file whose address holds its SHA-256, unless it is there already.
+    """Download a file whose URL contains its SHA-256, unless the file exists.
 
     Args:
-        url: an address of the form `.../<sha256>/<file name>`.
+        url: of the form `.../<sha256>/<file name>`.
         root: the folder of downloads; None for `~/.cache/clip`.
 
     Returns:
-        The path of the checked file.
+        The path of the verified file.
 
     Raises:
-        WeightsError: the file cannot be had, or is not the published one.
+        WeightsError: the download failed, or the file is not the published one.
     """
     expected, name = url.split("/")[-2:]
     target = Path(root or DEFAULT_ROOT).expanduser() / name
@@ -62,14 +62,14 @@ def fetch(url: str, root: str | Path | None = None) -> Path:
         ) from None
     except DownloadError as error:
         raise WeightsError(
-            f"{name} could not be downloaded from {url} ({error}); run again to go on where it "
-            f"stopped, or put the file at {target} by hand."
+            f"{name} could not be downloaded from {url} ({error}); run again to resume it, or "
+            f"put the file at {target} by hand."
         ) from None
     return target
 
 
 def _check_existing(target: Path, expected: str) -> None:
-    found = file_digest(target) if target.is_file() else "that of no file"
+    found = file_digest(target) if target.is_file() else "undefined, because it is a folder"
     if found != expected:
         raise WeightsError(
             f"{target} is not the published file (its SHA-256 is {found}, not {expected}); "

@@ -1,18 +1,18 @@
-"""What clip says when it is given something it cannot use: one sentence for a person."""
+"""Errors that users of clip can fix, each with a message of one sentence."""
 
 from safeio.errors import UserError
 
 
 class WeightsError(UserError, ValueError):
-    """Weights that cannot be had, are damaged, are not CLIP's, or are not fully described."""
+    """Weights cannot be loaded, are damaged, are not those of a CLIP, or lack a description."""
 
 
 class PromptError(UserError, ValueError, RuntimeError):
-    """A text that the text tower cannot hold, or a prompt that cannot be laid out.
+    """A text is too long for the text encoder, or the layout of a prompt is unknown.
 
-    Also a RuntimeError, because that is what OpenAI's `clip.tokenize` raises for a long text.
+    Also a RuntimeError, because OpenAI's `clip.tokenize` raises that for a text that is too long.
     """
 
 
 class ImageSizeError(UserError, ValueError):
-    """Images of another size than the image tower was built for."""
+    """The images do not have the resolution of the image encoder."""

@@ -1,4 +1,4 @@
-"""The weights file of a folder, and the description beside it."""
+"""Find the weights file of a folder, and the description next to it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +19,14 @@ OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack")
 
 
 def choose_weights(folder: Path, has: Callable[[str], bool]) -> Path:
-    """The weights in a folder as Hugging Face or open_clip makes it.
+    """Return the path of the weights in a folder of Hugging Face or open_clip.
 
     Args:
-        folder: where the descriptions lie, as far as there are any.
-        has: whether there is a file of this name; may fetch it.
+        folder: the folder with the descriptions, if any.
+        has: returns whether a file of this name exists, and may download it.
 
     Raises:
-        WeightsError: there are none.
+        WeightsError: no weights are found.
     """
     names: tuple[str, ...] = (*HUGGING_FACE_WEIGHTS, *OPEN_CLIP_WEIGHTS)
     if not hugging_face.describes_clip(folder) and has(open_clip_names.CONFIG):
@@ -36,36 +36,36 @@ def choose_weights(folder: Path, has: Callable[[str], bool]) -> Path:
             return folder / name
     if has(ADAPTER):
         raise WeightsError(
-            f"{folder} holds an adapter (LoRA or another of PEFT's), not a CLIP; merge it into its "
-            "model and save that."
+            f"{folder} contains an adapter (LoRA or another of PEFT's), not a CLIP; merge it into "
+            "its model and save that."
         )
     others = [name for name in OTHER_FRAMEWORKS if (folder / name).is_file()]
     if others:
         raise WeightsError(
-            f"{folder} holds {others[0]}, weights of TensorFlow or Flax, but none of PyTorch; load "
+            f"{folder} contains {others[0]}, weights of TensorFlow or Flax, not of PyTorch; load "
             "it with transformers 4 (from_tf=True or from_flax=True) and save it again."
         )
     raise WeightsError(
-        f"{folder} is no file of weights, and a folder without any of {', '.join(names)}; give the "
-        "path of a .pt, .bin or .safetensors file."
+        f"The folder {folder} contains none of {', '.join(names)}; pass the path of a .pt, .bin or "
+        ".safetensors file."
     )
 
 
-def describe_beside(path: Path, layout: str) -> Description | None:
-    """The description in config.json (and preprocessor_config.json) or open_clip_config.json.
+def describe_weights(path: Path, layout: str) -> Description | None:
+    """Read config.json (with preprocessor_config.json) or open_clip_config.json next to weights.
 
     Args:
-        path: the file of weights.
-        layout: of its names; a description of the same origin counts first.
+        path: the weights file.
+        layout: that of its key names; a description from the same library takes precedence.
 
     Raises:
         WeightsError: the description is that of another kind of model.
-        OSError: it cannot be read.
+        OSError: the description cannot be read.
     """
     folder = path.parent
     if layout == HUGGING_FACE_LAYOUT:
         return hugging_face.describe(folder) or open_clip_names.describe(folder)
-    own = open_clip_names.describe(folder)
-    if own is None and hugging_face.describes_clip(folder):
-        own = hugging_face.describe(folder)
-    return own
+    description = open_clip_names.describe(folder)
+    if description is None and hugging_face.describes_clip(folder):
+        return hugging_face.describe(folder)
+    return description

@@ -1,7 +1,7 @@
-"""CLIP as Hugging Face's transformers saves it: its names of tensors, and its configuration files.
+"""Convert CLIPs that Hugging Face's transformers saved: tensor names and configuration files.
 
-transformers splits the queries', keys' and values' projection and saves the features' projections
-as linear layers; all else has the same shape under another name.
+transformers splits the projection of queries, keys and values, and stores the projections of the
+features as linear layers; all other tensors have the same shape under another name.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ CONFIG = "config.json"
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 EPS = 1e-5  # of all norms
 
-_TOWERS = {
+_ENCODERS = {
     "text_model.": {
         "embeddings.token_embedding.weight": "token_embedding.weight",
         "embeddings.position_embedding.weight": "positional_embedding",
@@ -30,7 +30,7 @@ _TOWERS = {
         "embeddings.class_embedding": "visual.class_embedding",
         "embeddings.patch_embedding.weight": "visual.conv1.weight",
         "embeddings.position_embedding.weight": "visual.positional_embedding",
-        "pre_layrnorm.weight": "visual.ln_pre.weight",  # they spell it so
+        "pre_layrnorm.weight": "visual.ln_pre.weight",  # spelled like this in transformers
         "pre_layrnorm.bias": "visual.ln_pre.bias",
         "post_layernorm.weight": "visual.ln_post.weight",
         "post_layernorm.bias": "visual.ln_post.bias",
@@ -51,13 +51,13 @@ _PROJECTIONS = {
     "text_projection.weight": "text_projection",
     "visual_projection.weight": "visual.proj",
 }
-_TOWER_DEFAULTS = {
+_ENCODER_DEFAULTS = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": EPS,
     "num_hidden_layers": 12,
 }
 TEXT_DEFAULTS = {
-    **_TOWER_DEFAULTS,
+    **_ENCODER_DEFAULTS,
     "hidden_size": 512,
     "intermediate_size": 2048,
     "num_attention_heads": 8,
@@ -65,7 +65,7 @@ TEXT_DEFAULTS = {
     "vocab_size": 49408,
 }
 VISION_DEFAULTS = {
-    **_TOWER_DEFAULTS,
+    **_ENCODER_DEFAULTS,
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_attention_heads": 12,
@@ -77,78 +77,78 @@ _PARTS = {"clip_vision_model": "image", "clip_text_model": "text"}
 
 
 def is_hugging_face(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of transformers."""
-    return any(key.startswith(tuple(_TOWERS)) for key in tensors)
+    """Return whether the names are those of transformers."""
+    return any(key.startswith(tuple(_ENCODERS)) for key in tensors)
 
 
 def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under OpenAI's names.
+    """Return the same weights under OpenAI's names.
 
     Raises:
-        WeightsError: an entry is missing or unknown, or one tower is.
+        WeightsError: an entry is missing or unknown, or an encoder is missing.
     """
-    left = {key: value for key, value in tensors.items() if not key.endswith(".position_ids")}
-    for part, tower in (("image", "text_model."), ("text", "vision_model.")):
-        if not any(key.startswith(tower) for key in left):
+    remaining = {key: value for key, value in tensors.items() if not key.endswith(".position_ids")}
+    for other, prefix in (("image", "text_model."), ("text", "vision_model.")):
+        if not any(key.startswith(prefix) for key in remaining):
             raise WeightsError(
-                f"It holds only the {part} tower of a CLIP, and prompts need both; save the whole "
-                "CLIPModel."
+                f"It contains only the {other} encoder of a CLIP, and prompts need both; save the "
+                "whole CLIPModel."
             )
-    found: dict[str, Tensor] = {}
-    for tower, names in _TOWERS.items():
-        for theirs, ours in names.items():
-            found[ours] = _take(left, f"{tower}{theirs}")
-        for number in range(count_blocks(left, rf"{tower}encoder\.layers")):
-            block = f"{tower}encoder.layers.{number}."
-            found.update(_block(left, block, f"{_BLOCKS[tower]}{number}."))
-    for theirs, ours in _PROJECTIONS.items():
-        found[ours] = _take(left, theirs).t()
-    found["logit_scale"] = _take(left, "logit_scale")
-    if left:
-        raise WeightsError(f"It is no plain CLIP: {next(iter(left))[:100]!r} is unknown.")
-    return found
+    converted: dict[str, Tensor] = {}
+    for prefix, names in _ENCODERS.items():
+        for source, target in names.items():
+            converted[target] = _pop(remaining, f"{prefix}{source}")
+        for number in range(count_blocks(remaining, rf"{prefix}encoder\.layers")):
+            block = f"{prefix}encoder.layers.{number}."
+            converted.update(_pop_block(remaining, block, f"{_BLOCKS[prefix]}{number}."))
+    for source, target in _PROJECTIONS.items():
+        converted[target] = _pop(remaining, source).t()
+    converted["logit_scale"] = _pop(remaining, "logit_scale")
+    if remaining:
+        raise WeightsError(f"It is not a plain CLIP: {next(iter(remaining))[:100]!r} is unknown.")
+    return converted
 
 
-def _take(left: dict[str, Tensor], key: str) -> Tensor:
-    if key not in left:
-        raise WeightsError(f"It is not the whole of a CLIP: it lacks {key!r}.")
-    check_finite(key, left[key])
-    return left.pop(key)
+def _pop(remaining: dict[str, Tensor], key: str) -> Tensor:
+    if key not in remaining:
+        raise WeightsError(f"It is not a whole CLIP: {key!r} is missing.")
+    check_finite(key, remaining[key])
+    return remaining.pop(key)
 
 
-def _block(left: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
-    found = {}
+def _pop_block(remaining: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
+    converted = {}
     for kind in ("weight", "bias"):
-        for their_layer, our_layer in _LAYERS.items():
-            found[f"{ours}{our_layer}.{kind}"] = _take(left, f"{theirs}{their_layer}.{kind}")
-        parts = [_take(left, f"{theirs}self_attn.{name}_proj.{kind}") for name in "qkv"]
+        for old, new in _LAYERS.items():
+            converted[f"{target}{new}.{kind}"] = _pop(remaining, f"{source}{old}.{kind}")
+        parts = [_pop(remaining, f"{source}self_attn.{name}_proj.{kind}") for name in "qkv"]
         if len({part.shape for part in parts}) > 1 or not parts[0].dim():
-            raise WeightsError(f"The queries, keys and values of {theirs} have different shapes.")
-        found[f"{ours}attn.in_proj_{kind}"] = torch.cat(parts)
-    return found
+            raise WeightsError(f"The queries, keys and values of {source} have different shapes.")
+        converted[f"{target}attn.in_proj_{kind}"] = torch.cat(parts)
+    return converted
 
 
 def describe(folder: Path) -> Description | None:
-    """Read the description that transformers' files in a folder give; None without config.json.
+    """Read the description in transformers' files in a folder; return None without config.json.
 
     Raises:
-        WeightsError: they describe no whole CLIP, or one that would be computed differently here.
-        OSError: one cannot be read.
+        WeightsError: the files do not describe a whole CLIP, or one that is not supported.
+        OSError: a file cannot be read.
     """
     path = folder / CONFIG
     if not path.is_file():
         return None
     config = read_json(path)
     _check_kind(config, path)
-    text = _tower(config, "text_config", TEXT_DEFAULTS, path)
-    vision = _tower(config, "vision_config", VISION_DEFAULTS, path)
+    text = _encoder_settings(config, "text_config", TEXT_DEFAULTS, path)
+    vision = _encoder_settings(config, "vision_config", VISION_DEFAULTS, path)
     activation = text.values["hidden_act"]
     if activation not in ACTIVATIONS:
-        raise text.refuse("hidden_act", f"only {' and '.join(ACTIVATIONS)} can be computed")
+        raise text.error("hidden_act", f"only {' and '.join(ACTIVATIONS)} are supported")
     if vision.values["hidden_act"] != activation:
-        raise vision.refuse("hidden_act", f"that of the text tower is {activation!r}")
+        raise vision.error("hidden_act", f"that of the text encoder is {activation!r}")
     embed = Settings(config, str(path), {"projection_dim": 512}).size("projection_dim")
-    mean, std = _normalisation(folder)
+    mean, std = _read_normalisation(folder)
     return Description(
         source=path.name,
         transformer_heads=text.size("num_attention_heads"),
@@ -171,7 +171,7 @@ def describe(folder: Path) -> Description | None:
 
 
 def describes_clip(folder: Path) -> bool:
-    """Whether there is a config.json, and it is a CLIP's."""
+    """Return whether the folder has the config.json of a CLIP."""
     path = folder / CONFIG
     try:
         return path.is_file() and read_json(path).get("model_type") == "clip"
@@ -184,34 +184,34 @@ def _check_kind(config: Mapping[str, Any], path: Path) -> None:
     part = _PARTS.get(kind) if isinstance(kind, str) else None
     if part:
         raise WeightsError(
-            f"{path} describes only the {part} tower of a CLIP, and prompts need both; give a "
+            f"{path} describes only the {part} encoder of a CLIP, and prompts need both; pass a "
             "folder of a whole CLIPModel."
         )
     if kind != "clip":
         raise WeightsError(
-            f"{path} describes a model of the type {str(kind)[:100]!r}, but only 'clip' can be "
-            "used."
+            f"{path} describes a model of the type {str(kind)[:100]!r}, but only 'clip' is "
+            "supported."
         )
 
 
-def _tower(
+def _encoder_settings(
     config: Mapping[str, Any], name: str, defaults: Mapping[str, Any], path: Path
 ) -> Settings:
     values = config.get(name) or {}
     source = f"{name} in {path}"
-    older = config.get(f"{name}_dict")  # transformers lets it and its defaults win
+    older = config.get(f"{name}_dict")  # in transformers, it and its defaults take precedence
     if older is not None:
         values = Settings(values, source).values | Settings(older, source, defaults).values
-    tower = Settings(values, source, defaults)
-    eps = tower.values["layer_norm_eps"]
+    settings = Settings(values, source, defaults)
+    eps = settings.values["layer_norm_eps"]
     if not isinstance(eps, int | float) or not abs(eps - EPS) < 1e-9:
-        raise tower.refuse("layer_norm_eps", f"only {EPS:g} can be computed")
-    if tower.size("intermediate_size") != 4 * tower.size("hidden_size"):
-        raise tower.refuse("intermediate_size", "only 4 times the hidden_size can be computed")
-    return tower
+        raise settings.error("layer_norm_eps", f"only {EPS:g} is supported")
+    if settings.size("intermediate_size") != 4 * settings.size("hidden_size"):
+        raise settings.error("intermediate_size", "only 4 times the hidden_size is supported")
+    return settings
 
 
-def _normalisation(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def _read_normalisation(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     for name in PREPROCESSORS:
         path = folder / name
         if path.is_file():

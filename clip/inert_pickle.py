@@ -1,8 +1,7 @@
-"""Reads pickles of torch.save without running anything that they carry.
+"""Read pickles of torch.save without running any code in them.
 
-A pickle becomes a tree of inert records: every name in it turns into a class that does nothing, and
-the tensors are put together from the records afterwards. Names that have no place beside weights
-are refused all the same.
+A pickle becomes a tree of inert records: every name in it becomes a class that does nothing, and
+the tensors are rebuilt from the records afterwards. Names that could run code are still refused.
 """
 
 import pickle
@@ -30,11 +29,11 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-MOST_LEVELS = 4  # of dictionaries in which weights are looked for
+MAX_LEVELS = 4  # of nested dictionaries that are searched for weights
 TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
 
-# What comes with Python is on this list, because some of it runs commands when it is called.
+# Accepted names of the standard library, parts of which run commands when called.
 _DATA_MODULES = {
     *("argparse", "collections", "datetime", "decimal", "enum", "fractions", "pathlib", "uuid"),
     *("pathlib._local", "zoneinfo"),
@@ -45,23 +44,23 @@ _DATA_NAMES = {
     *("builtins.float", "builtins.frozenset", "builtins.int", "builtins.list", "builtins.object"),
     *("builtins.range", "builtins.set", "builtins.slice", "builtins.str", "builtins.tuple"),
 }
-_OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # which protocol 2 writes
+_OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # of protocol 2
 _LOADERS = r"(torch\.(load|hub|jit|package|serialization)|numpy\.load)\b"
 
 
 class RefusedName(pickle.UnpicklingError):
-    """A pickle asks for something that has no place beside weights."""
+    """A pickle requests a name that is not accepted in a weights file."""
 
 
 class Record(dict[Any, Any]):
     """Inert stand-in for any call or object in the pickle: records name, arguments and state.
 
-    It accepts the items of dictionaries, lists and sets, so that it can stand for their subclasses,
-    too, and stores those of dictionaries alone.
+    It accepts the items of dictionaries, lists and sets, so that it can also replace their
+    subclasses, but stores only those of dictionaries.
     """
 
     origin = ""
-    # Objects are made without a call of __init__, and need not be given a state.
+    # Defaults, because unpickling may skip __init__ and __setstate__.
     arguments: tuple[Any, ...] = ()
     state: Any = None
 
@@ -85,11 +84,11 @@ class Record(dict[Any, Any]):
 
 
 class InertUnpickler(pickle.Unpickler):
-    """Builds records only.
+    """Unpickler that builds only records.
 
     Args:
         stream: the pickle.
-        accepts: whether a module's name may stand in it.
+        accepts: returns whether a module and a name in it are accepted.
     """
 
     def __init__(self, stream: Any, accepts: Callable[[str, str], bool]) -> None:
@@ -98,12 +97,12 @@ class InertUnpickler(pickle.Unpickler):
         self.storages: dict[str, tuple[Any, ...]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a record's class in place of the named one."""
+        """Return a class of records in place of the named class."""
         module = _OLD_NAMES.get(module, module)
         origin = f"{module}.{name}"
         if not self.accepts(module, name):
-            raise RefusedName(f"it asks for {origin[:200]}, which has no place beside weights")
-        # A class of its own for each name, so that nothing outside this archive can be changed.
+            raise RefusedName(f"it requests {origin[:200]}, which weights files may not contain")
+        # A new class for each name, so that the pickle can change nothing outside itself.
         return type("Record", (Record,), {"origin": origin})
 
     def persistent_load(self, pid: Any) -> Any:
@@ -112,7 +111,7 @@ class InertUnpickler(pickle.Unpickler):
         return self.storages.setdefault(key, pid)
 
 
-def _beside_weights(module: str, name: str) -> bool:
+def _is_accepted(module: str, name: str) -> bool:
     origin = f"{module}.{name}"
     if module.partition(".")[0] in sys.stdlib_module_names:
         return module in _DATA_MODULES or origin in _DATA_NAMES
@@ -120,57 +119,58 @@ def _beside_weights(module: str, name: str) -> bool:
 
 
 def read_pickled(path: Path) -> Any:
-    """What torch.save wrote: dictionaries, tensors, plain values, and records of all else.
+    """Read a file of torch.save: dictionaries, tensors, plain values, and records of all else.
 
     Raises:
-        RefusedName: it asks for something that has no place beside weights.
-        Exception: it is damaged, or torch.save did not write it.
+        RefusedName: the file requests a name that is not accepted.
+        Exception: the file is damaged, or not a file of torch.save.
     """
     check_file(path)
     if not zipfile.is_zipfile(path):
         return _read_legacy(path)
     with zipfile.ZipFile(path) as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-        root = InertUnpickler(archive.open(name), _beside_weights).load()
-        content = Tensors(archive, f"{name.removesuffix('data.pkl')}data/").within(root)
+        root = InertUnpickler(archive.open(name), _is_accepted).load()
+        storages = f"{name.removesuffix('data.pkl')}data/"
+        content = TensorRebuilder(archive, storages).rebuild_nested(root)
     check_tensors(content)
     return content
 
 
 def _read_legacy(path: Path) -> Any:
-    """The format before PyTorch 1.6: five pickles, and the storages one behind the other."""
+    """Read the format before PyTorch 1.6: five pickles followed by the storages."""
     with path.open("rb") as file:
-        pickles = [InertUnpickler(file, _beside_weights) for _ in range(LEGACY_PICKLES)]
-        *_, root, keys = [each.load() for each in pickles]
-        tensors = Tensors()
+        pickles = [InertUnpickler(file, _is_accepted) for _ in range(LEGACY_PICKLES)]
+        *_, root, keys = [unpickler.load() for unpickler in pickles]
+        tensors = TensorRebuilder()
         for key in keys:
             _, kind, *_ = pickles[-2].storages[key]
             dtype = DTYPES[kind.__dict__["origin"].removeprefix("torch.")]
             size = int.from_bytes(file.read(8), "little") * dtype.itemsize
             if size > path.stat().st_size:
-                raise ValueError("it holds a storage that is larger than the file")
+                raise ValueError("it contains a storage that is larger than the file")
             tensors.storages[key] = _from_bytes(file.read(size), dtype)
-        content = tensors.within(root)
+        content = tensors.rebuild_nested(root)
     check_tensors(content)
     return content
 
 
 def is_mapping(value: Any) -> bool:
-    """Whether a value of a pickle is a dictionary, and no object of another class."""
+    """Return whether a value of a pickle is a dictionary, not a record of a subclass."""
     return isinstance(value, dict) and not isinstance(value, Record)
 
 
 def class_of(value: Any) -> str:
-    """Name of the class that an object in a pickle had."""
+    """Return the name of the class of an object in a pickle."""
     kind = type(value)
     return value.origin if isinstance(value, Record) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-class Tensors:
-    """Turns the records of tensors into tensors, reading every storage once.
+class TensorRebuilder:
+    """Rebuild tensors from their records, reading every storage once.
 
     Args:
-        archive: holds the storages; None where `storages` are filled in by hand.
+        archive: contains the storages; None if the caller fills `storages`.
         folder: of the storages in the archive, with a slash.
     """
 
@@ -178,23 +178,24 @@ class Tensors:
         self.archive = archive
         self.folder = folder
         self.storages: dict[str, Tensor] = {}
-        self._done: dict[tuple[int, int], Any] = {}
+        self._rebuilt: dict[tuple[int, int], Any] = {}
 
-    def within(self, value: Any, levels: int = MOST_LEVELS) -> Any:
-        """The value with tensors in place of their records, in dictionaries of a few levels."""
+    def rebuild_nested(self, value: Any, levels: int = MAX_LEVELS) -> Any:
+        """Return the value with its records of tensors rebuilt, also in nested dictionaries."""
         if isinstance(value, Record) and value.origin == _PARAMETER:
             value = value.arguments[0]
         if isinstance(value, Record) and value.origin == TENSOR:
-            return self.tensor(value)
+            return self.rebuild(value)
         if not isinstance(value, dict) or not levels or (isinstance(value, Record) and not value):
             return value
-        place = (id(value), levels)
-        if place not in self._done:
-            self._done[place] = {k: self.within(item, levels - 1) for k, item in value.items()}
-        return self._done[place]
+        key = (id(value), levels)
+        if key not in self._rebuilt:
+            items = {name: self.rebuild_nested(item, levels - 1) for name, item in value.items()}
+            self._rebuilt[key] = items
+        return self._rebuilt[key]
 
-    def tensor(self, record: Record) -> Tensor:
-        """The tensor of a record of `TENSOR`."""
+    def rebuild(self, record: Record) -> Tensor:
+        """Return the tensor of a record of `TENSOR`."""
         (_, kind, key, *_), offset, size, stride = record.arguments[:4]
         return self._storage(kind.__dict__["origin"], key).as_strided(size, stride, offset)
 

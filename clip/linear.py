@@ -1,7 +1,7 @@
-"""Linear layers with frozen weights, computed by oneDNN on a CPU.
+"""Linear layers that use oneDNN for frozen weights on a CPU.
 
-PyTorch multiplies fp32 matrices with MKL, which leaves AVX-512 unused on other processors than
-Intel's; oneDNN, which PyTorch brings for its convolutions, does not. The two differ by rounding.
+PyTorch multiplies fp32 matrices with MKL, which does not use AVX-512 on processors of other makers
+than Intel; oneDNN, which PyTorch contains for its convolutions, does. The two differ by rounding.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def _onednn_is_there() -> bool:
-    """Whether this build of PyTorch has the operator, and it computes."""
+def _onednn_works() -> bool:
+    """Return whether this build of PyTorch has the operator, and its result is right."""
     try:
         product = _product(torch.eye(2), torch.ones(2, 2), None)
     except (AttributeError, RuntimeError, TypeError):
@@ -26,11 +26,11 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
-ONEDNN = torch.backends.mkldnn.is_available() and _onednn_is_there()
+ONEDNN = torch.backends.mkldnn.is_available() and _onednn_works()
 
 
 class _FrozenLinear(torch.autograd.Function):
-    """x @ weight.T + bias with a gradient for x alone."""
+    """x @ weight.T + bias with a gradient only for x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -47,10 +47,10 @@ def linear(
     weight: Float[Tensor, "outgoing ingoing"],
     bias: Float[Tensor, " outgoing"] | None = None,
 ) -> Float[Tensor, "*batch outgoing"]:
-    """X @ weight.T + bias, the fast way where weights are frozen and the device is a CPU."""
+    """Return x @ weight.T + bias, computed by oneDNN for frozen fp32 weights on a CPU."""
     frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    # Autocast, torch.compile and tracing know torch's own operator alone.
+    # Autocast, torch.compile and tracing only support PyTorch's own operator.
     observed = (
         torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing()
     )
@@ -62,7 +62,7 @@ def linear(
 
 
 class Linear(nn.Linear):
-    """nn.Linear through `linear`."""
+    """nn.Linear that computes with `linear`."""
 
     def forward(self, input: Float[Tensor, "*batch ingoing"]) -> Float[Tensor, "*batch outgoing"]:
         """Apply the layer."""

@@ -1,4 +1,4 @@
-"""A CLIP that was loaded, and what of it was read from its files, set by the user, or assumed."""
+"""A loaded CLIP, and whether each setting was read from its files, set by the user or assumed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -12,20 +12,19 @@ READ, SET, ASSUMED = "read", "set", "assumed"
 
 @dataclass(frozen=True)
 class LoadedCLIP:
-    """A model and what a run has to know and to record about its weights.
+    """A model, and the metadata of its weights that a run uses and records.
 
     Attributes:
         model: in evaluation mode.
-        pixel_mean: mean of the channels that images are normalised with.
-        pixel_std: their standard deviation.
-        sha256: of the weights file's bytes (of several files: of their SHA-256); None for
-            random weights.
-        source: the path of the file, or the name that random weights were made by.
-        origins: for each of `facts` whether it was `read`, `set` or `assumed`.
-        described_by: the file or table that says what the tensors do not; or nothing.
-        layout: whose names the file had: OpenAI's (and open_clip's) or Hugging Face's.
-        wrapper: the entry of the checkpoint that holds the weights; or nothing.
-        prefix: what stood before the name of every tensor and was taken off; or nothing.
+        pixel_mean: mean of each channel, for the normalisation of images.
+        pixel_std: standard deviation of each channel.
+        sha256: of the weights file (for sharded files, of their SHA-256); None for random weights.
+        source: the path of the file, or the name of the random weights.
+        origins: whether each of `values` was `read`, `set` or `assumed`.
+        described_by: the file or table with the metadata that tensors do not contain, or empty.
+        layout: whose key names the file has: OpenAI's (and open_clip's) or Hugging Face's.
+        wrapper: the entry of the checkpoint that contains the weights, or empty.
+        prefix: the removed prefix of every key name, or empty.
     """
 
     model: CLIP
@@ -41,7 +40,7 @@ class LoadedCLIP:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What decides about the features besides the tensors."""
+        """The settings that determine the features together with the tensors."""
         config = self.model.config
         return {
             "architecture": architecture_of(config),
@@ -55,7 +54,7 @@ class LoadedCLIP:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For results.json: every value with its origin, and how the file was understood."""
+        """Every value with its origin, and how the file was read; for results.json."""
         values = {
             key: {"value": value, "origin": self.origins.get(key, READ)}
             for key, value in self.values.items()
@@ -65,16 +64,16 @@ class LoadedCLIP:
 
     @property
     def assumed(self) -> list[str]:
-        """The values that no source says."""
+        """Names of the values that no source states."""
         return [key for key in self.values if self.origins.get(key) == ASSUMED]
 
     def summary(self) -> str:
-        """Two lines for the log."""
-        shown = {
+        """Return two lines for the log."""
+        rounded = {
             key: [round(number, 4) for number in value] if isinstance(value, list) else value
             for key, value in self.values.items()
         }
-        facts = [f"{key} {value} ({self.origins.get(key, READ)})" for key, value in shown.items()]
+        facts = [f"{key} {value} ({self.origins.get(key, READ)})" for key, value in rounded.items()]
         found = [f"{self.layout} names"] if self.layout else []
         found += [f"in {self.wrapper!r}"] if self.wrapper else []
         found += [f"without the prefix {self.prefix!r}"] if self.prefix else []
@@ -84,7 +83,7 @@ class LoadedCLIP:
 
 
 def architecture_of(config: CLIPConfig) -> str:
-    """OpenAI's name of an architecture, or its sizes in words."""
+    """Return OpenAI's name of an architecture, or a description of its sizes."""
     sizes = {item.name for item in fields(config)} - {
         *("activation", "transformer_heads", "vision_heads", "context_length")
     }

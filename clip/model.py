@@ -1,7 +1,7 @@
-"""CLIP itself: an image tower, a text tower and a temperature, with OpenAI's names throughout.
+"""CLIP: an image encoder, a text encoder and a logit scale, with OpenAI's attribute names.
 
-CLIP (Radford et al., ICML 2021). A state dict of OpenAI's loads by name, and code that touches
-`clip_model.transformer`, `token_embedding`, `visual`, `dtype`, ... finds them where it expects.
+CLIP (Radford et al., ICML 2021). OpenAI's state dicts load by name, and code that uses
+`clip_model.transformer`, `token_embedding`, `visual`, `dtype`, ... runs unchanged.
 """
 
 import math
@@ -20,14 +20,14 @@ INITIAL_TEMPERATURE = 0.07
 
 
 class CLIP(nn.Module):
-    """Both towers. Built with OpenAI's random initialisation; `build_model` brings weights."""
+    """Both encoders, with OpenAI's random initialisation; `build_model` loads weights."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.config = config
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size
-        self.visual = _image_tower(config)
+        self.visual = _image_encoder(config)
         self.transformer = Transformer(
             config.transformer_width,
             config.transformer_layers,
@@ -45,7 +45,7 @@ class CLIP(nn.Module):
 
     @torch.no_grad()
     def initialize_parameters(self) -> None:
-        """Draw OpenAI's random initialisation (section 2.5, after GPT-2's)."""
+        """Initialise all weights as OpenAI does (section 2.5, after GPT-2)."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.text_projection, std=self.transformer.width**-0.5)
@@ -56,13 +56,13 @@ class CLIP(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision that the towers compute in: that of the first convolution."""
+        """The precision of both encoders: that of the first convolution."""
         return self.visual.conv1.weight.dtype
 
     def encode_image(
         self, image: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
-        """Image features f, not normalised.
+        """Return the image features f, not normalised.
 
         Raises:
             ImageSizeError: the images are not `visual.input_resolution` pixels wide and high.
@@ -72,17 +72,17 @@ class CLIP(nn.Module):
     def encode_image_local(
         self, image: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:
-        """Global (first) and local image features, (B, M, E), not normalised.
+        """Return the global (first) and local image features (B, M, E), not normalised.
 
-        What PLOT (Chen et al., ICLR 2023) matches prompts with: for a ModifiedResNet the attention
-        pooling's output at every position, for a vision transformer the patch tokens.
+        PLOT (Chen et al., ICLR 2023) matches prompts with them. They are the attention pooling's
+        outputs at every position of a ModifiedResNet, or the tokens of a vision transformer.
         """
         return self.visual.forward_local(image.to(self.dtype))
 
     def encode_text(self, text: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embed"]:
-        """Text features g, read at EOS (the highest token id of a row), not normalised."""
+        """Return the text features g at EOS (the highest token id of a row), not normalised."""
         eos = text.argmax(dim=-1)
-        # The tower is causal and a feature is read at EOS: nothing behind the last one matters.
+        # The encoder is causal and features are read at EOS: no token after the last EOS counts.
         text = text[:, : int(eos.max()) + 1]
         x = self.token_embedding(text).to(self.dtype)
         x = x + self.positional_embedding[: text.shape[1]].to(self.dtype)
@@ -93,14 +93,14 @@ class CLIP(nn.Module):
     def forward(
         self, image: Float[Tensor, "images 3 height width"], text: Int[Tensor, "texts length"]
     ) -> tuple[Float[Tensor, "images texts"], Float[Tensor, "texts images"]]:
-        """Cosine similarities times the temperature: logits per image and logits per text."""
+        """Return the logits per image and per text: cosine similarities times the logit scale."""
         image_features = functional.normalize(self.encode_image(image), dim=-1)
         text_features = functional.normalize(self.encode_text(text), dim=-1)
         logits = self.logit_scale.exp() * image_features @ text_features.t()
         return logits, logits.t()
 
 
-def _image_tower(config: CLIPConfig) -> ModifiedResNet | VisionTransformer:
+def _image_encoder(config: CLIPConfig) -> ModifiedResNet | VisionTransformer:
     layers = config.vision_layers
     if not isinstance(layers, int):
         return ModifiedResNet(

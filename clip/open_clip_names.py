@@ -1,7 +1,6 @@
-"""Weights by open_clip's names (`open_clip:ViT-B-32/laion2b_...`), and its JSON descriptions.
+"""Download weights by open_clip's names (`open_clip:ViT-B-32/laion2b_...`), and read its metadata.
 
-open_clip (Ilharco et al., 2021) lists and downloads what it has names for, where it is installed;
-the file is then read by our own code.
+The package open_clip (Ilharco et al., 2021) lists and downloads the files; this package reads them.
 """
 
 import difflib
@@ -16,7 +15,7 @@ from .errors import WeightsError
 OPEN_CLIP_PREFIX = "open_clip:"
 
 CONFIG = "open_clip_config.json"
-# Settings of their towers that change nothing or that tensors or description give, and defaults.
+# Supported settings of the encoders with open_clip's defaults.
 VISION_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
     "layers": 12,
@@ -32,8 +31,8 @@ TEXT_DEFAULTS: dict[str, Any] = {
     "heads": 8,
     "layers": 12,
 }
-_TOWERS = {"vision_cfg": VISION_DEFAULTS, "text_cfg": TEXT_DEFAULTS}
-_KNOWN_MODEL_SETTINGS = {"embed_dim", "quick_gelu", "custom_text", *_TOWERS}
+_ENCODERS = {"vision_cfg": VISION_DEFAULTS, "text_cfg": TEXT_DEFAULTS}
+_KNOWN_MODEL_SETTINGS = {"embed_dim", "quick_gelu", "custom_text", *_ENCODERS}
 
 
 def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, Description]:
@@ -41,27 +40,27 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, D
 
     Args:
         name: `<architecture>/<tag>` as in `open_clip.list_pretrained()`.
-        download_root: folder of downloads; None for the folders that open_clip uses.
+        download_root: folder of downloads; None for the default of open_clip.
 
     Returns:
         The path of the file, and its description in open_clip's tables.
 
     Raises:
-        WeightsError: open_clip is not installed, does not know the name, cannot fetch it, or the
-            architecture is not that of a CLIP as OpenAI built it.
+        WeightsError: open_clip is not installed, does not know the name or cannot download it, or
+            the architecture is not one of OpenAI's.
     """
     try:
         import open_clip
     except ImportError:
         raise WeightsError(
             f"'{OPEN_CLIP_PREFIX}{name}' needs the package open_clip; install it with "
-            "`pip install open_clip_torch`, or give the path of a weights file."
+            "`pip install open_clip_torch`, or pass the path of a weights file."
         ) from None
     architecture, tag = _split(name, [model for model, _ in open_clip.list_pretrained()])
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not tag:
         raise WeightsError(
-            f"'{OPEN_CLIP_PREFIX}{name}' lacks the tag of the weights; add '/' and one of "
+            f"'{OPEN_CLIP_PREFIX}{name}' has no tag of weights; add '/' and one of "
             f"{', '.join(tags)}."
         )
     _check_known(f"weights of {architecture}", tag, tags)
@@ -69,11 +68,11 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, D
     model = open_clip.get_model_config(architecture)
     weights = open_clip.get_pretrained_cfg(architecture, tag)
     source = f"open_clip's {architecture}"
-    description = describe_model(model, _normalised_as(weights), source)
+    description = describe_model(model, _image_settings(weights), source)
     root = str(Path(download_root).expanduser()) if download_root is not None else None
     try:
         path = Path(open_clip.download_pretrained(weights, cache_dir=root))
-    except Exception as error:  # whatever its downloaders and the network raise
+    except Exception as error:  # its downloaders and the network raise many types
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"'{OPEN_CLIP_PREFIX}{name}' could not be downloaded by open_clip ({first[:160]})."
@@ -82,7 +81,7 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, D
 
 
 def _split(name: str, architectures: Iterable[str]) -> tuple[str, str]:
-    """Architecture and tag ("" where there is none); `ViT-B/32` counts as `ViT-B-32`."""
+    """Return architecture and tag ("" if missing); `ViT-B/32` counts as `ViT-B-32`."""
     if name.replace("/", "-") in architectures:
         return name.replace("/", "-"), ""
     architecture, _, tag = name.rpartition("/")
@@ -91,8 +90,8 @@ def _split(name: str, architectures: Iterable[str]) -> tuple[str, str]:
     return architecture, tag
 
 
-def _normalised_as(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip normalises by OpenAI's numbers wherever its tables have no others."""
+def _image_settings(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tag's normalisation, by default OpenAI's as in open_clip, and activation."""
     return {
         "mean": weights.get("mean", PIXEL_MEAN),
         "std": weights.get("std", PIXEL_STD),
@@ -101,34 +100,34 @@ def _normalised_as(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(folder: Path) -> Description | None:
-    """Read the description in a folder's open_clip_config.json; None where it is absent.
+    """Read the description in a folder's open_clip_config.json; return None without the file.
 
     Raises:
-        WeightsError: it describes no CLIP as OpenAI built it.
-        OSError: it cannot be read.
+        WeightsError: the architecture is not one of OpenAI's.
+        OSError: the file cannot be read.
     """
     path = folder / CONFIG
     if not path.is_file():
         return None
     content = read_json(path)
-    model = content.get("model_cfg", content)  # a file of their model_configs has nothing around it
-    described = describe_model(model, content.get("preprocess_cfg") or {}, str(path))
-    return replace(described, source=path.name)
+    model = content.get("model_cfg", content)  # absent in files of model_configs
+    description = describe_model(model, content.get("preprocess_cfg") or {}, str(path))
+    return replace(description, source=path.name)
 
 
 def describe_model(model: Any, images: Any, source: str) -> Description:
-    """The description that open_clip's settings of a model and of its images give.
+    """Return the description in open_clip's settings of a model and of its images.
 
     Args:
         model: `model_cfg`.
-        images: `preprocess_cfg`, of which mean, std and quick_gelu (a pretrained tag's) are read.
-        source: where both come from, for messages.
+        images: `preprocess_cfg`; only mean, std and quick_gelu (of a pretrained tag) are used.
+        source: the origin of both, for messages.
 
     Raises:
-        WeightsError: our towers would compute this model differently, or not at all.
+        WeightsError: the architecture is not one of OpenAI's.
     """
     settings, preparation = Settings(model, source), Settings(images, source)
-    _check_plain(settings, source)
+    _check_supported(settings, source)
     vision = Settings(settings.values["vision_cfg"], f"vision_cfg in {source}", VISION_DEFAULTS)
     text = Settings(settings.values["text_cfg"], f"text_cfg in {source}", TEXT_DEFAULTS)
     layers, width = vision.values["layers"], vision.size("width")
@@ -157,25 +156,25 @@ def describe_model(model: Any, images: Any, source: str) -> Description:
     )
 
 
-def _check_known(what: str, given: str, known: Iterable[str]) -> None:
+def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
     names = sorted(set(known))
-    if given in names:
+    if name in names:
         return
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     raise WeightsError(
-        f"open_clip has no {what} named {given!r}; did you mean {near[0]!r}? "
+        f"open_clip has no {kind} named {name!r}; did you mean {near[0]!r}? "
         f"(The form is '{OPEN_CLIP_PREFIX}<architecture>/<tag>'.)"
     )
 
 
-def _check_plain(model: Settings, source: str) -> None:
-    """Refuse architectures that our towers would compute differently or not at all."""
+def _check_supported(model: Settings, source: str) -> None:
+    """Refuse architectures other than OpenAI's, which would be computed differently."""
     unknown = set(model.values) - _KNOWN_MODEL_SETTINGS
-    for tower, known in _TOWERS.items():
-        settings = Settings(model.values.get(tower), f"{tower} in {source}").values
-        unknown |= {f"{tower}.{key}" for key in set(settings) - set(known)}
+    for encoder, known in _ENCODERS.items():
+        settings = Settings(model.values.get(encoder), f"{encoder} in {source}").values
+        unknown |= {f"{encoder}.{key}" for key in set(settings) - set(known)}
     if unknown:
         raise WeightsError(
-            f"{source} is no plain CLIP ({', '.join(sorted(unknown))[:500]}); only OpenAI's image "
-            "and text towers are supported."
+            f"{source} is not a plain CLIP ({', '.join(sorted(unknown))[:500]}); only OpenAI's "
+            "image and text encoders are supported."
         )

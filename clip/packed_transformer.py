@@ -1,7 +1,7 @@
-"""A causal transformer on states that several prompts share (`prompt_layout`).
+"""Run a causal transformer on states that several prompts share (`prompt_layout`).
 
-Norms and linear layers see every state once, as R rows without padding; attention looks at small
-blocks of states and what they see. The last block computes what is read: the states at EOS.
+Norms and linear layers process every state once, as R rows without padding; attention processes
+small blocks of queries with their keys. The last block computes only the states at EOS.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from .transformer import ResidualAttentionBlock, Transformer
 
 @dataclass(frozen=True)
 class PackedAttention:
-    """Which rows attend to which, in blocks over all groups.
+    """Indices and masks of attention between rows, in blocks over all groups.
 
     Attributes:
-        query_index: the rows of each block that attend.
-        key_index: the rows that any of them attends to.
+        query_index: the rows of each block's queries.
+        key_index: the rows of each block's keys.
         mask: True where a query attends to a key.
-        output_index: where, in `query_index` flattened, the rows of the result stand.
+        output_index: positions of the output rows in the flattened `query_index`.
     """
 
     query_index: Int[Tensor, "blocks queries"]
@@ -32,20 +32,20 @@ class PackedAttention:
     mask: Bool[Tensor, "blocks 1 queries keys"]
     output_index: Int[Tensor, " outputs"]
 
-    def mix(
+    def attend(
         self,
         query: Float[Tensor, "queries width"],
         key_value: Float[Tensor, "rows joint"],
         heads: int,
     ) -> Float[Tensor, "outputs width"]:
-        """Attention's output for the rows of `output_index`.
+        """Return the attention's output at `output_index`.
 
         Args:
-            query: of the rows that `query_index` counts.
-            key_value: keys and values of all rows, side by side.
-            heads: of the attention.
+            query: of the rows that `query_index` refers to.
+            key_value: keys and values of all rows, concatenated.
+            heads: the number of attention heads.
         """
-        # An embedding is index_select with a gradient that adds up in the same order every time.
+        # Unlike that of index_select, the gradient of embedding sums in a deterministic order.
         queries = functional.embedding(self.query_index, query).unflatten(-1, (heads, -1))
         keys_values = functional.embedding(self.key_index, key_value).unflatten(-1, (2, heads, -1))
         key, value = keys_values.permute(2, 0, 3, 1, 4)
@@ -56,13 +56,13 @@ class PackedAttention:
 
 
 class PackedPrompts:
-    """The prompts of G groups and C classes on their way through the blocks."""
+    """Encoder for the prompts of G groups and C classes, which share states."""
 
     def __init__(self, trie: PromptTrie, layout: GroupLayout) -> None:
         self.ends = layout.ends.flatten()
         blocks, groups = trie.everywhere, len(layout.row)
         self.shared = (trie.prefix_length[layout.node] == 0)[:, None] if groups > 1 else None
-        # Queries stand in the order of the nodes: node u is query u of its group.
+        # Queries have the order of the nodes: node u is query u of its group.
         keys, mask = _keys_and_mask(blocks, layout)
         outputs = layout.group * blocks.query_index.numel() + layout.node
         self.everywhere = PackedAttention(
@@ -82,7 +82,7 @@ class PackedPrompts:
     def encode(
         self, transformer: Transformer, rows: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "prompts width"]:
-        """States at EOS behind the last block, of G x C prompts."""
+        """Return the states at EOS after the last block, for G x C prompts."""
         *blocks, last = transformer.blocks
         for block in blocks:
             rows = self._detach_shared(rows)
@@ -96,7 +96,7 @@ class PackedPrompts:
     def _detach_shared(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
         """Detach the states that all groups share, which no prompt can change.
 
-        Otherwise a group whose numbers overflow would spoil the gradients of all others.
+        Otherwise a group whose numbers overflow would make the gradients of all others NaN.
         """
         if self.shared is None or not rows.requires_grad:
             return rows
@@ -104,7 +104,7 @@ class PackedPrompts:
 
 
 def _keys_and_mask(blocks: Blocks, layout: GroupLayout) -> tuple[Tensor, Tensor]:
-    """The key rows of every group's blocks, and the attention mask."""
+    """Return the key rows of every group's blocks, and the attention mask."""
     mask = blocks.mask.repeat(len(layout.row), 1, 1)
     return layout.row[:, blocks.key_index].flatten(0, 1), mask.unsqueeze(1)
 
@@ -119,8 +119,8 @@ def _block_pass(
     """Run one residual block for the given rows.
 
     Args:
-        block: of the transformer.
-        rows: the residual stream of the rows that the block outputs.
+        block: the block.
+        rows: the residual stream of the output rows.
         queries: the same, after ln_1.
         keys: all rows that are attended to, after ln_1.
         attention: which row attends to which.
@@ -129,5 +129,5 @@ def _block_pass(
     weight, bias = layer.in_proj_weight, layer.in_proj_bias
     query = linear(queries, weight[:width], bias[:width])
     key_value = linear(keys, weight[width:], bias[width:])
-    rows = layer.out_proj(attention.mix(query, key_value, layer.heads)).add_(rows)
+    rows = layer.out_proj(attention.attend(query, key_value, layer.heads)).add_(rows)
     return block.mlp(block.ln_2(rows)).add_(rows)

@@ -1,10 +1,10 @@
-"""Which hidden states the prompts of many classes and groups have in common.
+"""Find the hidden states that the prompts of many classes and groups share.
 
-The text tower is causal: the state at a place depends on what stands before it and nothing else.
-So the prompts `[SOS] ctx [name] . [EOS]` of all classes form a trie, and every node of it is one
-hidden state per layer. SOS and a generic context in front of the names are nodes of all classes; a
-class keeps nodes of its own from where it departs from all others. Groups of prompts (corrupted
-copies, say) share the nodes up to the first vector that differs.
+The text encoder is causal: the state at a position depends only on the tokens up to it. So the
+prompts `[SOS] ctx [name] . [EOS]` of all classes form a trie, each of whose nodes is one hidden
+state per layer. All classes share SOS and a generic context before the names; a class has its own
+nodes from the first token that differs. Groups of prompts (such as corrupted copies) share the
+nodes up to the first vector that differs.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from .simple_tokenizer import END, START, tokenizer
 
 POSITIONS = ("end", "middle", "front")
 NODE_COLUMNS = ("token", "slot", "class_index", "position", "prefix_length")
-BLOCK = 32  # nodes that attend together; 16 to 64 cost about the same
+BLOCK = 32  # queries per attention block; 16 to 64 cost about the same
 
 
 def clean_classname(name: str) -> str:
@@ -27,7 +27,7 @@ def clean_classname(name: str) -> str:
 
 
 def vectors_before_name(length: int, position: str) -> int:
-    """How many of the L context vectors stand before the class name."""
+    """Return how many of the L context vectors precede the class name."""
     return {"end": length, "middle": length // 2, "front": 0}[position]
 
 
@@ -37,25 +37,25 @@ def arrange_prompt(
     """Lay out `[SOS] ctx [name] . [EOS]` for one class.
 
     Args:
-        name: the class name; underscores count as spaces.
+        name: the class name; underscores become spaces.
         length: L, the number of context vectors.
-        position: where the name stands: at the `end`, in the `middle` (half of the context before
-            it) or at the `front`.
+        position: of the name: at the `end`, in the `middle` (after half of the context) or at the
+            `front`.
 
     Returns:
-        Token ids (0 where the context goes), the L places of the context, the place of EOS.
+        Token ids (0 at the context), the L positions of the context, the position of EOS.
     """
     text = clean_classname(name)
-    # As CoOp has it: the name is read together with the full stop, with which a closing bracket
-    # makes one token, but counted without it.
+    # As in CoOp: the name is tokenized with the full stop, with which a closing bracket forms one
+    # token, but its length is counted without it.
     joint, count = tokenizer().encode(f"{text}."), len(tokenizer().encode(text))
     name_ids, tail = joint[:count], joint[count:]
     before = vectors_before_name(length, position)
     sos, eos = tokenizer().encoder[START], tokenizer().encoder[END]
 
     ids = [sos] + [0] * before + name_ids + [0] * (length - before) + tail + [eos]
-    behind = 1 + before + len(name_ids)
-    slots = [*range(1, 1 + before), *range(behind, behind + length - before)]
+    after = 1 + before + len(name_ids)
+    slots = [*range(1, 1 + before), *range(after, after + length - before)]
     return ids, slots, len(ids) - 1
 
 
@@ -63,15 +63,15 @@ def arrange_prompt(
 class Blocks:
     """Attention queries in blocks of a few nodes, with the keys that each block attends to.
 
-    Every node attends to its ancestors and itself. Nodes that are numbered one after the other have
-    most ancestors in common, so a block of them needs few keys beside its own: small dense
-    products, without a copy of the whole prompt for every class.
+    Every node attends to its ancestors and itself. Nodes with consecutive numbers share most
+    ancestors, so a block of them needs few keys: small dense products, without a copy of the whole
+    prompt for every class.
 
     Attributes:
-        query_index: the B x n nodes that attend, the last one repeated to fill the last block.
-        key_index: the B x k nodes that any query of a block attends to, padded with any node.
+        query_index: the B x n query nodes; the last one is repeated to fill the last block.
+        key_index: the B x k key nodes of each block, padded with any node.
         mask: True where a query attends to a key.
-        count: the number of queries in all.
+        count: the total number of queries.
     """
 
     query_index: Int[Tensor, "blocks queries"]
@@ -80,7 +80,7 @@ class Blocks:
     count: int
 
     def to(self, device: torch.device) -> "Blocks":
-        """The same blocks on a device."""
+        """Return the same blocks on a device."""
         return Blocks(
             self.query_index.to(device), self.key_index.to(device), self.mask.to(device), self.count
         )
@@ -90,7 +90,7 @@ def make_blocks(paths: Sequence[Sequence[int]]) -> Blocks:
     """Divide queries into blocks.
 
     Args:
-        paths: of every query, its ancestors and itself, in order from the root.
+        paths: for every query, the nodes from the root to the query.
     """
     count, size = len(paths), min(BLOCK, len(paths))
     filled = [*paths, *[paths[-1]] * (-count % size)]
@@ -109,17 +109,17 @@ def make_blocks(paths: Sequence[Sequence[int]]) -> Blocks:
 
 @dataclass(frozen=True)
 class PromptTrie:
-    """The trie of all classes' prompts in one group, its nodes numbered.
+    """Trie of the prompts of all classes in one group, with numbered nodes.
 
     Attributes:
-        token: token id of each node, 0 where a context vector stands.
-        slot: which of the L vectors stands at a node, -1 for a token.
+        token: token id of each node, 0 for a context vector.
+        slot: index of a node's context vector among the L vectors, -1 for a token.
         class_index: the class of a class-specific context vector, 0 for a generic one.
         position: position in the prompt.
-        prefix_length: number of context vectors at the node and before it.
-        ends: the node at each class's EOS.
-        everywhere: blocks of all nodes, in the order of their numbers.
-        at_ends: blocks of the nodes at EOS, in the order of the classes.
+        prefix_length: number of context vectors up to and including the node.
+        ends: the node of each class's EOS.
+        everywhere: blocks of all nodes, in order.
+        at_ends: blocks of the EOS nodes, in the order of the classes.
     """
 
     token: Int[Tensor, " nodes"]
@@ -132,35 +132,35 @@ class PromptTrie:
     at_ends: Blocks
 
     def to(self, device: torch.device) -> "PromptTrie":
-        """The same trie on a device."""
+        """Return the same trie on a device."""
         return PromptTrie(**{key: value.to(device) for key, value in vars(self).items()})
 
 
 def build_trie(
     prompts: Sequence[tuple[list[int], list[int], int]], class_specific: bool
 ) -> PromptTrie:
-    """Number the nodes that prompts of `arrange_prompt` pass through.
+    """Build the trie of prompts.
 
     Args:
-        prompts: of each class.
-        class_specific: every class has context vectors of its own.
+        prompts: the result of `arrange_prompt` for each class.
+        class_specific: whether every class has its own context vectors.
     """
     numbers: dict[tuple[int, int, int, int], int] = {}  # (parent, token, slot, class) -> node
-    rows: list[tuple[int, ...]] = []
-    path_to: list[list[int]] = []  # of each node
+    rows: list[tuple[int, ...]] = []  # the columns of each node
+    path_to: list[list[int]] = []  # from the root to each node
     ends = []
     for label, (ids, slots, _) in enumerate(prompts):
-        slot_at = {place: slot for slot, place in enumerate(slots)}
+        slot_at = {position: slot for slot, position in enumerate(slots)}
         path: list[int] = []
-        seen, node = 0, -1
-        for place, token in enumerate(ids):
-            slot = slot_at.get(place, -1)
-            seen += slot >= 0
-            owner = label if class_specific and seen else 0
-            key = (node, token, slot, owner)
+        prefix_length, node = 0, -1
+        for position, token in enumerate(ids):
+            slot = slot_at.get(position, -1)
+            prefix_length += 1 if slot >= 0 else 0
+            class_index = label if class_specific and prefix_length else 0
+            key = (node, token, slot, class_index)
             if key not in numbers:
                 numbers[key] = len(rows)
-                rows.append((token, slot, owner, place, seen))
+                rows.append((token, slot, class_index, position, prefix_length))
                 path_to.append([*path, numbers[key]])
             node = numbers[key]
             path.append(node)
@@ -176,14 +176,14 @@ def build_trie(
 
 @dataclass(frozen=True)
 class GroupLayout:
-    """Where the states of G groups of prompts are: R rows, each of them computed once.
+    """Layout of the states of G groups of prompts in R rows, each of which is computed once.
 
     Attributes:
-        node: the trie's node of a row.
-        group: the group that it is computed in.
-        context: the rows where a context vector stands.
-        vector: which one, in (G, C', L) flattened.
-        row: the row of every group's nodes.
+        node: the trie node of each row.
+        group: the group of each row; later groups may share the row.
+        context: the rows of context vectors.
+        vector: the index of each of these vectors in the flattened (G, C or 1, L).
+        row: the row of every node in every group.
         ends: the rows at EOS, (G, C).
     """
 
@@ -195,40 +195,42 @@ class GroupLayout:
     ends: Int[Tensor, "groups classes"]
 
 
-def lay_out(trie: PromptTrie, first: Int[Tensor, "groups owners prefixes"]) -> GroupLayout:
-    """Give every node of every group a row, unless an earlier group has computed the same.
+def lay_out(trie: PromptTrie, first_group: Int[Tensor, "groups contexts prefixes"]) -> GroupLayout:
+    """Assign a row to every node of every group; groups with equal states share the row.
 
     Args:
         trie: of one group.
-        first: for every group, owner and number of vectors, the first group that has the same
-            vectors up to there.
+        first_group: for every group, context (of a class, or the generic one) and number of
+            vectors, the first group with the same vectors up to there.
     """
-    groups, owners, prefixes = first.shape
-    nodes = torch.arange(len(trie.token), device=first.device)
+    groups, contexts, prefixes = first_group.shape
+    nodes = torch.arange(len(trie.token), device=first_group.device)
     # (G, U): the group in which each node is computed
-    source = first[:, trie.class_index, trie.prefix_length]
-    computed = source == torch.arange(groups, device=first.device)[:, None]
+    source = first_group[:, trie.class_index, trie.prefix_length]
+    computed = source == torch.arange(groups, device=first_group.device)[:, None]
     number = (computed.flatten().cumsum(0) - 1).view_as(computed)
     row = number[source, nodes]  # (G, U)
     group, node = computed.nonzero().unbind(1)
     context = (trie.slot[node] >= 0).nonzero()[:, 0]
     at = node[context]
-    vector = (group[context] * owners + trie.class_index[at]) * (prefixes - 1) + trie.slot[at]
+    vector = (group[context] * contexts + trie.class_index[at]) * (prefixes - 1) + trie.slot[at]
     return GroupLayout(node, group, context, vector, row, row[:, trie.ends])
 
 
-def independent(groups: int, owners: int, length: int) -> Int[Tensor, "groups owners prefixes"]:
-    """`first` for groups of their own vectors: they have in common what has no vector before it."""
-    first = torch.arange(groups).view(-1, 1, 1).repeat(1, owners, length + 1)
-    first[..., 0] = 0
-    return first
+def first_group_independent(
+    groups: int, contexts: int, length: int
+) -> Int[Tensor, "groups contexts prefixes"]:
+    """Return `first_group` for independent groups, which share only states before any vector."""
+    first_group = torch.arange(groups).view(-1, 1, 1).repeat(1, contexts, length + 1)
+    first_group[..., 0] = 0
+    return first_group
 
 
-def first_with_the_same(
-    ctx: Float[Tensor, "groups owners length width"],
-) -> Int[Tensor, "groups owners prefixes"]:
-    """`first` by content: groups share what they compute from equal vectors."""
+def first_group_by_content(
+    ctx: Float[Tensor, "groups contexts length width"],
+) -> Int[Tensor, "groups contexts prefixes"]:
+    """Return `first_group` for groups that share the states of equal vectors."""
     _, symbols = torch.unique(ctx.flatten(0, 2), dim=0, return_inverse=True)
     symbols = symbols.view(ctx.shape[:3])
-    same = (symbols.unsqueeze(1) == symbols.unsqueeze(0)).int().cumprod(-1)  # (G, G, C', L)
+    same = (symbols.unsqueeze(1) == symbols.unsqueeze(0)).int().cumprod(-1)  # (G, G, C or 1, L)
     return torch.nn.functional.pad(same.argmax(dim=1), (1, 0))

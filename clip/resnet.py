@@ -1,7 +1,7 @@
 """CLIP's ModifiedResNet, with OpenAI's attribute and parameter names.
 
-CLIP (Radford et al., ICML 2021), section 2.4: a stem of three convolutions, average pooling in
-front of every strided convolution (anti-aliasing), and attention pooling at the end.
+CLIP (Radford et al., ICML 2021), section 2.4: a stem of three convolutions, average pooling before
+every strided convolution (anti-aliasing), and attention pooling at the end.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from .vision_transformer import check_image_size
 
 
 class Bottleneck(nn.Module):
-    """A residual block whose stride is an average pooling, in the branch and in the shortcut."""
+    """Residual block that strides by average pooling, in the branch and in the shortcut."""
 
     expansion = 4
 
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool2d(nn.Module):
-    """Pools a feature map by attention: the mean of all positions asks, every position answers."""
+    """Attention pooling of a feature map: the query is the mean over all positions."""
 
     def __init__(self, side: int, width: int, heads: int, output_dim: int) -> None:
         super().__init__()
@@ -87,18 +87,18 @@ class AttentionPool2d(nn.Module):
     def forward(
         self, feature_map: Float[Tensor, "batch width height side"]
     ) -> Float[Tensor, "batch embed"]:
-        """The pooled feature; only its own query is computed."""
+        """Return the pooled feature."""
         return self._pool(feature_map, 1)[:, 0]
 
     def forward_local(
         self, feature_map: Float[Tensor, "batch width height side"]
     ) -> Float[Tensor, "batch tokens embed"]:
-        """The pooled feature (first) and that of every position."""
+        """Return the pooled feature (first) and that of every position."""
         return self._pool(feature_map, None)
 
 
 class ModifiedResNet(nn.Module):
-    """The image tower of the RN models.
+    """The image encoder of the RN models.
 
     Attributes:
         input_resolution: side of the images in pixels.
@@ -136,7 +136,7 @@ class ModifiedResNet(nn.Module):
 
     @torch.no_grad()
     def initialize_parameters(self) -> None:
-        """Draw the attention pooling's weights; every residual branch starts at zero."""
+        """Initialise the attention pooling, and every residual branch with zero."""
         pool = self.attnpool
         for projection in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj):
             nn.init.normal_(projection.weight, std=pool.c_proj.in_features**-0.5)
@@ -146,9 +146,9 @@ class ModifiedResNet(nn.Module):
 
     @torch.no_grad()
     def fold_batch_norms(self) -> None:
-        """Put every BatchNorm's fixed statistics into the convolution before it, for inference.
+        """Fold every BatchNorm into the convolution before it, for inference.
 
-        The state dict is another one afterwards, the features are the same up to rounding.
+        This changes the state dict; the features stay the same up to rounding.
         """
         blocks = [module for module in self.modules() if isinstance(module, Bottleneck)]
         for block in (self, *blocks):
@@ -170,13 +170,13 @@ class ModifiedResNet(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
-        """Pooled features of the images, not normalised."""
+        """Return the pooled features of the images, not normalised."""
         return self.attnpool(self._feature_map(images))
 
     def forward_local(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:
-        """The pooled feature (first) and that of every position, not normalised."""
+        """Return the pooled feature (first) and that of every position, not normalised."""
         return self.attnpool.forward_local(self._feature_map(images))
 
 

@@ -1,7 +1,7 @@
 """CLIP's lower-cased byte-pair tokenizer.
 
-Byte-pair encoding: Sennrich et al., ACL 2016; on bytes as in GPT-2. The merges file is the one that
-OpenAI published with CLIP.
+Byte-pair encoding: Sennrich et al., ACL 2016; on bytes as in GPT-2. OpenAI published the merges
+file with CLIP.
 """
 
 import gzip
@@ -29,21 +29,21 @@ _WORDS = regex.compile(
 
 @lru_cache
 def default_bpe() -> str:
-    """Path of the merges file that comes with this package."""
+    """Return the path of the bundled merges file."""
     return str(VOCABULARY)
 
 
 @lru_cache
 def bytes_to_unicode() -> dict[int, str]:
-    """A printable character for each of the 256 bytes, in the vocabulary's order.
+    """Return a printable character for each of the 256 bytes, in the vocabulary's order.
 
-    Bytes that are printable in Latin-1 stand for themselves; the others, among them white space
-    and control characters, get the code points from 256 on.
+    Bytes that are printable in Latin-1 map to themselves; the others, such as white space and
+    control characters, map to the code points from 256 on.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     table = {byte: chr(byte) for byte in printable}
-    table.update({byte: chr(256 + place) for place, byte in enumerate(others)})
+    table.update({byte: chr(256 + index) for index, byte in enumerate(others)})
     return table
 
 
@@ -60,12 +60,12 @@ def _read_merges(path: str | Path) -> list[tuple[str, str]]:
 
 
 class SimpleTokenizer:
-    """Text to token ids and back.
+    """Convert text to token ids and back.
 
     Attributes:
-        encoder: id of every token.
-        decoder: token of every id.
-        bpe_ranks: rank of every merge; the lowest rank merges first.
+        encoder: the id of every token.
+        decoder: the token of every id.
+        bpe_ranks: the rank of every merge; the lowest rank merges first.
     """
 
     def __init__(self, bpe_path: str | Path | None = None) -> None:
@@ -100,7 +100,7 @@ class SimpleTokenizer:
         return parts
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without start and end tokens."""
+        """Return the token ids of a text, without start and end tokens."""
         ids: list[int] = []
         for word in _WORDS.findall(clean_text(text).lower()):
             if word not in self._words:
@@ -110,7 +110,7 @@ class SimpleTokenizer:
         return ids
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Text of token ids; every word is followed by a space."""
+        """Return the text of token ids, with a space after every word."""
         text = "".join(self.decoder[int(token)] for token in tokens)
         data = bytearray(self.byte_decoder[character] for character in text)
         return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ")
@@ -118,7 +118,7 @@ class SimpleTokenizer:
 
 @lru_cache
 def tokenizer() -> SimpleTokenizer:
-    """The published tokenizer; its vocabulary is read at the first call."""
+    """Return the published tokenizer, loaded at the first call."""
     return SimpleTokenizer()
 
 

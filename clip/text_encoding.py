@@ -1,10 +1,10 @@
-"""Text features of soft prompts: `[SOS] ctx [class name] . [EOS]` through CLIP's frozen text tower.
+"""Encode soft prompts `[SOS] ctx [class name] . [EOS]` with CLIP's frozen text encoder.
 
 Prompts have a leading group dimension G: a corrupted copy, one of several prompt sets or the prompt
-of one image is just one more group of the same batch. CoOp (Zhou et al., IJCV 2022), section 3.2.
+of one image is one more group of the same batch. CoOp (Zhou et al., IJCV 2022), section 3.2.
 
-The result is that of the plain pass over 77 tokens, gradients included, at a fraction of its cost:
-nothing behind EOS is computed, and what several prompts have in common is computed once.
+The result equals that of a full pass over 77 tokens, gradients included, at a fraction of its cost:
+nothing after EOS is computed, and states that prompts share are computed once.
 """
 
 from collections.abc import Sequence
@@ -25,26 +25,26 @@ from .prompt_layout import (
     PromptTrie,
     arrange_prompt,
     build_trie,
-    first_with_the_same,
-    independent,
+    first_group_by_content,
+    first_group_independent,
     lay_out,
 )
 
-# How many bytes of states go through the tower together: 1,024 states of width 512, 4,096 of 128.
-# More would not fit a CPU's caches (16 groups of 100 classes of width 512 at once took a third
-# longer than one by one); a GPU wants more to be busy.
+# Bytes of states in one pass: 1,024 states of width 512, or 4,096 of width 128. More would not fit
+# a CPU's caches (16 groups of 100 classes of width 512 at once took a third longer than one by
+# one); a GPU needs more to be busy.
 BYTES_AT_ONCE = {"cpu": 2 << 20}
 BYTES_AT_ONCE_ELSEWHERE = 128 << 20
 
-# Floats that a state's gradient needs in one block, in units of the width: the inputs of both norms
-# (2) and the activation's (4), queries and their mixture (2), keys and values as often as blocks
-# see them (3 to 4).
+# Floats that autograd saves per state and layer, in units of the width: the inputs of both norms
+# (2) and of the activation (4), queries and attention output (2), keys and values once for every
+# attention block with them (3 to 4).
 SAVED_WIDTHS = 12
 
 
 @dataclass
 class _ClassRange:
-    """Some of the classes: their trie, its frozen inputs, and layouts of independent groups."""
+    """Trie of a range of classes, its frozen inputs, and its layouts by number of groups."""
 
     trie: PromptTrie
     frozen: Float[Tensor, "nodes width"]
@@ -55,8 +55,8 @@ class SoftPromptEncoder(nn.Module):
     """Encodes soft prompts for C fixed classes: ctx (G, L, D) -> text features (G, C, E).
 
     Attributes:
-        memory_limit: bytes that the states kept for a gradient may take. Where they would take
-            more, they are computed a second time in the backward pass instead, part by part.
+        memory_limit: bytes that autograd may save. If the states need more, the backward pass
+            computes them again instead (activation checkpointing), part by part.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class SoftPromptEncoder(nn.Module):
         """Lay out the prompts of all classes.
 
         Args:
-            clip_model: the CLIP whose text tower encodes; used as it is, never trained here.
+            clip_model: the CLIP whose text encoder is used; it is not changed.
             classnames: C names.
             length: L, the number of context vectors.
             position: `end`, `middle` or `front`.
             memory_limit: see the class.
 
         Raises:
-            PromptError: an unknown position, or a prompt that the text tower cannot hold.
+            PromptError: the position is unknown, or a prompt is too long for the text encoder.
         """
         super().__init__()
         if position not in POSITIONS:
@@ -99,7 +99,7 @@ class SoftPromptEncoder(nn.Module):
         if lengths[longest] > limit:
             raise PromptError(
                 f"The prompt of class {classnames[longest]!r} with {self.length} context tokens "
-                f"takes {lengths[longest]} tokens, but the text tower holds {limit}; "
+                f"takes {lengths[longest]} tokens, but the text encoder holds {limit}; "
                 "use a shorter context or class name."
             )
 
@@ -107,26 +107,25 @@ class SoftPromptEncoder(nn.Module):
         self,
         ctx: Float[Tensor, "groups length width"] | Float[Tensor, "groups classes length width"],
     ) -> Float[Tensor, "groups classes embed"]:
-        """Text features at EOS, after the projection, not normalised.
+        """Return the text features at EOS after the projection, not normalised.
 
         Args:
             ctx: generic contexts (G, L, D) or class-specific ones (G, C, L, D).
         """
-        specific = ctx.dim() == 4
-        tracked = torch.is_grad_enabled() and ctx.requires_grad
+        class_specific = ctx.dim() == 4
+        needs_gradient = torch.is_grad_enabled() and ctx.requires_grad
         at_once = self._states_at_once(ctx)
-        spans = list(self._spans(specific, at_once))
-        largest = max(self._states(specific, span) for span in spans)
-        parts = ctx.split(max(1, at_once // largest))
-        again = tracked and self._saved_bytes(ctx) > self.memory_limit
+        spans = list(self._spans(class_specific, at_once))
+        largest = max(self._count_states(class_specific, span) for span in spans)
+        recompute = needs_gradient and self._saved_bytes(ctx) > self.memory_limit
         features = []
-        for part in parts:
+        for groups in ctx.split(max(1, at_once // largest)):
             for span in spans:
-                own = part[:, slice(*span)] if specific else part
+                contexts = groups[:, slice(*span)] if class_specific else groups
                 features.append(
-                    checkpoint(self._encode, own, span, use_reentrant=False)
-                    if again
-                    else self._encode(own, span)
+                    checkpoint(self._encode, contexts, span, use_reentrant=False)
+                    if recompute
+                    else self._encode(contexts, span)
                 )
         rows = [
             torch.cat(features[start : start + len(spans)], dim=1)
@@ -135,37 +134,37 @@ class SoftPromptEncoder(nn.Module):
         return torch.cat(rows)
 
     def _states_at_once(self, ctx: Tensor) -> int:
-        bound = BYTES_AT_ONCE.get(ctx.device.type, BYTES_AT_ONCE_ELSEWHERE)
-        return max(1, bound // (ctx.shape[-1] * self.clip_model.dtype.itemsize))
+        limit = BYTES_AT_ONCE.get(ctx.device.type, BYTES_AT_ONCE_ELSEWHERE)
+        return max(1, limit // (ctx.shape[-1] * self.clip_model.dtype.itemsize))
 
     def _encode(self, ctx: Tensor, span: tuple[int, int]) -> Float[Tensor, "groups classes embed"]:
-        """Text features of the classes of a span, at once."""
-        clip_model, specific = self.clip_model, ctx.dim() == 4
-        classes = self._class_range(specific, span)
-        vectors = ctx if specific else ctx.unsqueeze(1)
+        """Return the text features of the classes of a span, computed in one pass."""
+        clip_model, class_specific = self.clip_model, ctx.dim() == 4
+        classes = self._class_range(class_specific, span)
+        vectors = ctx if class_specific else ctx.unsqueeze(1)
         vectors = vectors.to(classes.frozen.dtype)  # (G, C or 1, L, D)
         layout = self._layout(classes, vectors)
-        own = vectors.flatten(0, 2).index_select(0, layout.vector)
-        states = classes.frozen.index_select(0, layout.node).index_add(0, layout.context, own)
+        context = vectors.flatten(0, 2).index_select(0, layout.vector)
+        states = classes.frozen.index_select(0, layout.node).index_add(0, layout.context, context)
         at_eos = PackedPrompts(classes.trie, layout).encode(clip_model.transformer, states)
         features = clip_model.ln_final(at_eos) @ clip_model.text_projection
         return features.unflatten(0, (len(ctx), -1))
 
     def _layout(self, classes: _ClassRange, vectors: Tensor) -> GroupLayout:
-        groups, owners, length, _ = vectors.shape
+        groups, contexts, length, _ = vectors.shape
         if groups > 1 and not (torch.is_grad_enabled() and vectors.requires_grad):
-            return lay_out(classes.trie, first_with_the_same(vectors))
+            return lay_out(classes.trie, first_group_by_content(vectors))
         if groups not in classes.layouts:
-            first = independent(groups, owners, length).to(vectors.device)
-            classes.layouts[groups] = lay_out(classes.trie, first)
+            first_group = first_group_independent(groups, contexts, length).to(vectors.device)
+            classes.layouts[groups] = lay_out(classes.trie, first_group)
         return classes.layouts[groups]
 
-    def _class_range(self, specific: bool, span: tuple[int, int]) -> _ClassRange:
-        """The trie of a span of classes with its frozen inputs, made at first use."""
+    def _class_range(self, class_specific: bool, span: tuple[int, int]) -> _ClassRange:
+        """Return the trie of a span of classes with its frozen inputs, built at the first use."""
         weight = self.clip_model.token_embedding.weight
-        key = (specific, span, weight.device, self.clip_model.dtype)
+        key = (class_specific, span, weight.device, self.clip_model.dtype)
         if key not in self._ranges:
-            trie = build_trie(self.prompts[slice(*span)], specific).to(weight.device)
+            trie = build_trie(self.prompts[slice(*span)], class_specific).to(weight.device)
             with torch.no_grad():
                 tokens = self.clip_model.token_embedding(trie.token).to(self.clip_model.dtype)
                 positions = self.clip_model.positional_embedding[trie.position].to(tokens.dtype)
@@ -173,18 +172,18 @@ class SoftPromptEncoder(nn.Module):
             self._ranges[key] = _ClassRange(trie, frozen)
         return self._ranges[key]
 
-    def _spans(self, specific: bool, at_once: int) -> list[tuple[int, int]]:
-        """Ranges of classes of about the same size whose states go through the tower together."""
+    def _spans(self, class_specific: bool, at_once: int) -> list[tuple[int, int]]:
+        """Split the classes into ranges of about equal size, each small enough for one pass."""
         classes = len(self.prompts)
-        count = min(classes, -(-self._states(specific, (0, classes)) // at_once))
+        count = min(classes, -(-self._count_states(class_specific, (0, classes)) // at_once))
         bounds = [classes * number // count for number in range(count + 1)]
         return list(pairwise(bounds))
 
-    def _states(self, specific: bool, span: tuple[int, int]) -> int:
-        return len(self._class_range(specific, span).frozen)
+    def _count_states(self, class_specific: bool, span: tuple[int, int]) -> int:
+        return len(self._class_range(class_specific, span).frozen)
 
     def _saved_bytes(self, ctx: Tensor) -> int:
-        """What the states of all groups and classes keep for the gradient, about."""
-        everything = self._class_range(ctx.dim() == 4, (0, len(self.prompts))).frozen
+        """Estimate the bytes that autograd saves for all groups and classes."""
+        states = self._class_range(ctx.dim() == 4, (0, len(self.prompts))).frozen
         blocks = len(self.clip_model.transformer.blocks)
-        return len(ctx) * everything.nbytes * blocks * SAVED_WIDTHS
+        return len(ctx) * states.nbytes * blocks * SAVED_WIDTHS

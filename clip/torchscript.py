@@ -1,6 +1,6 @@
-"""Reads the tensors of TorchScript archives without torch.jit, which would run their code.
+"""Read the tensors of TorchScript archives without torch.jit, which would run their code.
 
-OpenAI publishes CLIP as such archives: zip files with the modules' attributes as a pickle
+OpenAI publishes CLIP as TorchScript archives: zip files with the modules' attributes as a pickle
 (`data.pkl`), the tensors' bytes (`data/0`, ...) and Python code.
 """
 
@@ -14,27 +14,27 @@ from torch import Tensor
 from safeio.pickles import check_file, check_tensors
 
 from .errors import WeightsError
-from .inert_pickle import DTYPES, TENSOR, InertUnpickler, Record, Tensors
+from .inert_pickle import DTYPES, TENSOR, InertUnpickler, Record, TensorRebuilder
 
-MOST_MODULES = 100_000  # RN50x64 has 453
+MAX_MODULES = 100_000  # RN50x64 has 453
 _ALLOWED = {TENSOR, "collections.OrderedDict", *(f"torch.{name}" for name in DTYPES)}
 _ALLOWED_MODULES = r"(__torch__(\..*)?|torch\.jit\._pickle)\Z"
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a zip archive with TorchScript's `constants.pkl`."""
+    """Return whether the file is a zip archive with TorchScript's `constants.pkl`."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # damaged, or no zip at all
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # damaged, or not a zip
         return False
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """All tensors of the archive's modules, named as in a state dict.
+    """Return all tensors of the archive's modules, named as in a state dict.
 
     Raises:
-        WeightsError: the archive is damaged or is no plain archive of modules and tensors.
+        WeightsError: the archive is damaged or contains more than modules and tensors.
     """
     try:
         check_file(path)
@@ -43,14 +43,14 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
                 name for name in archive.namelist() if name.endswith("/constants.pkl")
             ).removesuffix("constants.pkl")
             root = InertUnpickler(archive.open(f"{prefix}data.pkl"), _is_allowed).load()
-            tensors = _Modules(Tensors(archive, f"{prefix}data/")).collect(root)
+            tensors = _ModuleWalker(TensorRebuilder(archive, f"{prefix}data/")).collect(root)
         check_tensors(tensors)
         return tensors
-    except Exception as error:  # bytes from anywhere can fail in any way
+    except Exception as error:  # untrusted bytes can fail in any way
         reason = str(error).partition("\n")[0][:200]
         raise WeightsError(
-            f"{path} is no usable TorchScript archive ({type(error).__name__}: {reason}); "
-            "get the published file again."
+            f"{path} is not a usable TorchScript archive ({type(error).__name__}: {reason}); "
+            "download the published file again."
         ) from None
 
 
@@ -58,25 +58,25 @@ def _is_allowed(module: str, name: str) -> bool:
     return f"{module}.{name}" in _ALLOWED or re.match(_ALLOWED_MODULES, module) is not None
 
 
-class _Modules:
-    """Walks over the records of modules."""
+class _ModuleWalker:
+    """Collect the tensors in the records of nested modules."""
 
-    def __init__(self, tensors: Tensors) -> None:
+    def __init__(self, tensors: TensorRebuilder) -> None:
         self.tensors = tensors
         self.count = 0
 
     def collect(self, module: Any, prefix: str = "") -> dict[str, Tensor]:
-        """Tensors among the attributes of a module and of the modules in it."""
+        """Return the tensors among the attributes of a module and of its submodules."""
         found: dict[str, Tensor] = {}
         self.count += 1
-        if self.count > MOST_MODULES:
-            raise ValueError("its modules hold each other again and again")
+        if self.count > MAX_MODULES:
+            raise ValueError("it has too many modules, or they contain each other")
         attributes = module.state if isinstance(module.state, dict) else {}
         for name, value in attributes.items():
             if not isinstance(value, Record):
                 continue
             if value.origin == TENSOR:
-                found[f"{prefix}{name}"] = self.tensors.tensor(value)
+                found[f"{prefix}{name}"] = self.tensors.rebuild(value)
             elif value.origin.startswith("__torch__."):
                 found.update(self.collect(value, f"{prefix}{name}."))
         return found

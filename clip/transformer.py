@@ -1,4 +1,4 @@
-"""The transformer that both towers share, with OpenAI's attribute and parameter names.
+"""The transformer of both encoders, with OpenAI's attribute and parameter names.
 
 CLIP (Radford et al., ICML 2021), section 2.4: pre-normalisation blocks, QuickGELU in OpenAI's
 weights and GELU in most of open_clip's.
@@ -15,27 +15,27 @@ from .linear import Linear, linear
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation that computes in fp32 whatever the precision of input and weights."""
+    """Layer normalisation that computes in fp32 for every precision of input and weights."""
 
     def forward(self, input: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Normalise; the result has the input's precision."""
+        """Apply the layer; the result has the input's precision."""
         weight, bias = self.weight.float(), self.bias.float()
         normed = functional.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps)
         return normed.to(input.dtype)
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the approximation of GELU that OpenAI's weights were trained with."""
+    """x * sigmoid(1.702 x), the approximation of GELU in OpenAI's models."""
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Apply the activation elementwise."""
-        # The fused SiLU keeps one tensor for the gradient, the plain product two.
+        # For the gradient, the fused SiLU saves one tensor, the product of two factors two.
         scaled = 1.702 * x
         return functional.silu(scaled, inplace=not scaled.requires_grad).mul_(1 / 1.702)
 
 
 def make_activation(name: str) -> nn.Module:
-    """The module of an activation's name: `quick_gelu` or `gelu`."""
+    """Return the activation `quick_gelu` or `gelu`."""
     return {"quick_gelu": QuickGELU, "gelu": nn.GELU}[name]()
 
 
@@ -54,11 +54,11 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "length batch width"], causal: bool = False
     ) -> Float[Tensor, "length batch width"]:
-        """Self-attention of every sequence of the batch.
+        """Apply self-attention to every sequence of the batch.
 
         Args:
             x: the sequences.
-            causal: position i sees positions 0 to i only.
+            causal: position i attends only to positions 0 to i.
         """
         joint = linear(x, self.in_proj_weight, self.in_proj_bias)
         query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
@@ -91,9 +91,9 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks on (length, batch, width).
+    """A stack of residual attention blocks on (length, batch, width).
 
-    A causal one takes every length, so that texts may be cut behind their EOS.
+    A causal transformer accepts every length, so that texts may be cut after their EOS.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Transformer(nn.Module):
         )
 
     def initialize_parameters(self) -> None:
-        """Draw all weights; those that add to the residual stream by the number of layers."""
+        """Initialise all weights; those that add to the residual stream depend on the depth."""
         width = self.width
         into_residual = width**-0.5 * (2 * self.layers) ** -0.5
         scales = {
@@ -127,12 +127,12 @@ class Transformer(nn.Module):
 
     @property
     def blocks(self) -> list[ResidualAttentionBlock]:
-        """The blocks in order, for those who run them one by one."""
+        """The blocks in order, to run them one by one."""
         return [block for block in self.resblocks if isinstance(block, ResidualAttentionBlock)]
 
     def forward(
         self, x: Float[Tensor, "length batch width"]
     ) -> Float[Tensor, "length batch width"]:
         """Run all blocks."""
-        # Callers permute (batch, length, width); one copy here spares one in every layer.
+        # Callers permute (batch, length, width); one copy here avoids one in every layer.
         return self.resblocks(x.contiguous())

@@ -9,15 +9,15 @@ from .transformer import LayerNorm, Transformer
 
 
 def check_image_size(images: Tensor, resolution: int) -> None:
-    """Refuse images that the tower's position embeddings do not fit.
+    """Refuse images that do not fit the position embeddings.
 
     Raises:
-        ImageSizeError: height or width is not the tower's resolution.
+        ImageSizeError: height or width is not `resolution`.
     """
     height, width = images.shape[-2:]
     if (height, width) != (resolution, resolution):
         raise ImageSizeError(
-            f"The images are {height} x {width}, but this image tower takes "
+            f"The images are {height} x {width}, but this image encoder takes "
             f"{resolution} x {resolution}; resize them."
         )
 
@@ -67,11 +67,11 @@ class VisionTransformer(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
-        """Features of the images, read at the class token, not normalised."""
+        """Return the features of the images at the class token, not normalised."""
         return self.ln_post(self._tokens(images)[:, 0]) @ self.proj
 
     def forward_local(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:
-        """Features at the class token (first) and at every patch, not normalised."""
+        """Return the features at the class token (first) and at every patch, not normalised."""
         return self.ln_post(self._tokens(images)) @ self.proj

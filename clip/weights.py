@@ -1,4 +1,4 @@
-"""Where a CLIP's weights come from: `load_clip` takes every name and path this project knows."""
+"""Load a CLIP by any supported name or path."""
 
 import difflib
 import hashlib
@@ -15,9 +15,9 @@ from .build import build_model, build_random, convert_weights
 from .checkpoint import read_checkpoint, weights_files
 from .config import ARCHITECTURES, canonical_name, sizes_of
 from .description import PIXEL_MEAN, PIXEL_STD, Description
-from .download import MODELS, fetch, published
+from .download import MODELS, fetch, published_name
 from .errors import WeightsError
-from .files import choose_weights, describe_beside
+from .files import choose_weights, describe_weights
 from .hub import HUB_PREFIXES, fetch_from_hub, hub_name
 from .loaded import ASSUMED, READ, SET, LoadedCLIP
 from .open_clip_names import OPEN_CLIP_PREFIX, find_open_clip
@@ -45,36 +45,36 @@ def load_clip(
 
     Args:
         name: one of OpenAI's names (`RN50`, `ViT-B/16`, ...; downloaded once), `mini` (bundled),
-            `open_clip:<architecture>/<tag>` (where that package is installed), `random:<name>`
-            (OpenAI's architecture with seeded random weights), the path of a weights file or of
-            a folder that Hugging Face's transformers or open_clip wrote, or a name of Hugging
-            Face's hub (`openai/clip-vit-base-patch32`, also with `hf:` before it; downloaded
-            once). A path that exists comes before all names but OpenAI's and `mini`.
-        device: where the model goes.
+            `open_clip:<architecture>/<tag>` (needs that package), `random:<name>` (OpenAI's
+            architecture with seeded random weights), the path of a weights file or of a folder that
+            Hugging Face's transformers or open_clip wrote, or a name on Hugging Face's hub
+            (`openai/clip-vit-base-patch32`, also `hf:...`; downloaded once). An existing path takes
+            precedence over all names but OpenAI's, `mini`, `open_clip:` and `random:`.
+        device: device of the model.
         dtype: fp32, or fp16 or bf16 cast as OpenAI's `convert_weights` does.
-        transformer_heads: heads of the text tower where the weights do not give them.
-        vision_heads: heads of the image tower where the weights do not give them.
-        context_length: use only so many of the text tower's positions.
-        activation: `quick_gelu` or `gelu` where the weights do not give it.
-        download_root: folder of downloaded weights; None for `~/.cache/clip`, and for the folders
-            that open_clip and huggingface_hub use.
+        transformer_heads: heads of the text encoder; None for those that the weights state.
+        vision_heads: heads of the image encoder; None for those that the weights state.
+        context_length: use only this many of the text encoder's positions.
+        activation: `quick_gelu` or `gelu`; None for that which the weights state.
+        download_root: folder of downloaded weights; None for `~/.cache/clip`, and for the defaults
+            of open_clip and huggingface_hub.
 
     Raises:
-        WeightsError: the weights cannot be had, are not CLIP's, hold NaN, are described otherwise
-            than their tensors are, or an argument does not fit them.
+        WeightsError: the weights cannot be loaded, are not those of a CLIP, contain NaN, contradict
+            their description, or do not fit an argument.
     """
-    overrides: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "transformer_heads": transformer_heads,
         "vision_heads": vision_heads,
         "context_length": context_length,
         "activation": activation,
     }
-    given = {key: value for key, value in overrides.items() if value is not None}
+    overrides = {key: value for key, value in arguments.items() if value is not None}
     if name.startswith(RANDOM_PREFIX):
-        model = build_random(name.removeprefix(RANDOM_PREFIX), **given)
-        loaded = LoadedCLIP(model, PIXEL_MEAN, PIXEL_STD, None, name, _origins(given, True))
+        model = build_random(name.removeprefix(RANDOM_PREFIX), **overrides)
+        loaded = LoadedCLIP(model, PIXEL_MEAN, PIXEL_STD, None, name, _origins(overrides, True))
     else:
-        loaded = _load_file(*_find(name, download_root), given)
+        loaded = _load_file(*_find(name, download_root), overrides)
     if dtype != torch.float32:
         convert_weights(loaded.model, dtype)
     loaded.model.to(device)
@@ -82,7 +82,7 @@ def load_clip(
 
 
 def _find(name: str, download_root: str | Path | None) -> tuple[Path, Description | None]:
-    """The file behind a name or path, and the description that belongs to the name."""
+    """Return the file of a name or path, and the description that belongs to the name."""
     if name.startswith(OPEN_CLIP_PREFIX):
         return find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root)
     if name == MINI:
@@ -97,28 +97,28 @@ def _find(name: str, download_root: str | Path | None) -> tuple[Path, Descriptio
     canonical = canonical_name(name)
     if canonical is not None:
         return fetch(MODELS[canonical], download_root), None
-    return _fetch_named(name, path, download_root), None
+    return _fetch_other(name, path, download_root), None
 
 
-def _fetch_named(name: str, path: Path, download_root: str | Path | None) -> Path:
-    """What is neither here nor one of our names: a name of the hub, or a mistake."""
+def _fetch_other(name: str, path: Path, download_root: str | Path | None) -> Path:
+    """Download a name on the hub, or explain why the name or path is wrong."""
     is_path = path.suffix in FILE_SUFFIXES or name.startswith((".", "/", "~"))
     if path.exists() or (is_path and not name.startswith(HUB_PREFIXES)):
-        wrong = "is no file" if path.exists() else "does not exist"
+        fault = "is not a file" if path.exists() else "does not exist"
         raise WeightsError(
-            f"The weights file {name} {wrong}; give the path of a .pt or .safetensors file or one "
+            f"The weights file {name} {fault}; pass the path of a .pt or .safetensors file or one "
             f"of {_names()}."
         )
     near = difflib.get_close_matches(name, [*ARCHITECTURES, MINI], n=1, cutoff=0.4)
-    # `ViT-B/15` has the form of a name of the hub, but is a misspelt architecture.
+    # `ViT-B/15` has the form of a name on the hub, but is a misspelt architecture.
     misspelt = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.8)
     hub = hub_name(name)
     if hub is not None and not misspelt:
         return fetch_from_hub(hub, download_root)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise WeightsError(
-        f"{name!r} is no known CLIP; {hint}Choose one of {_names()}, "
-        f"'{OPEN_CLIP_PREFIX}<architecture>/<tag>', a name of Hugging Face's hub such as "
+        f"{name!r} is not a known CLIP; {hint}Choose one of {_names()}, "
+        f"'{OPEN_CLIP_PREFIX}<architecture>/<tag>', a name on Hugging Face's hub such as "
         "'openai/clip-vit-base-patch32', or the path of a weights file."
     )
 
@@ -127,17 +127,22 @@ def _names() -> str:
     return ", ".join([*ARCHITECTURES, MINI])
 
 
-def _load_file(path: Path, named: Description | None, given: Mapping[str, Any]) -> LoadedCLIP:
-    """Read a file; `given` wins over the name's description, and that over the files'."""
+def _load_file(
+    path: Path, description: Description | None, overrides: Mapping[str, Any]
+) -> LoadedCLIP:
+    """Read a file; precedence: overrides, the name's description, metadata, files next to it."""
     try:
         digest = _digest_of(path)
-        weights, own = read_checkpoint(path)
-        known = published(digest)
+        weights, metadata = read_checkpoint(path)
+        known = published_name(digest)
         if known:
-            named = Description(f"OpenAI's {known}", pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
-        description = named or own or describe_beside(path, weights.layout) or Description()
+            source = f"OpenAI's {known}"
+            description = Description(source, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
+        description = description or metadata or describe_weights(path, weights.layout)
+        description = description or Description()
         description.check(sizes_of(weights.tensors))
-        model = build_model(weights.tensors, dtype=torch.float32, **{**description.hints, **given})
+        arguments = {**description.build_arguments, **overrides}
+        model = build_model(weights.tensors, dtype=torch.float32, **arguments)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from None
     except WeightsError as error:
@@ -151,7 +156,7 @@ def _load_file(path: Path, named: Description | None, given: Mapping[str, Any]) 
         description.pixel_std or PIXEL_STD,
         digest,
         str(path),
-        _origins(given, known is not None, description),
+        _origins(overrides, known is not None, description),
         described_by=description.source,
         layout=weights.layout,
         wrapper=weights.wrapper,
@@ -160,10 +165,10 @@ def _load_file(path: Path, named: Description | None, given: Mapping[str, Any]) 
 
 
 def _origins(
-    given: Mapping[str, Any], published: bool, description: Description | None = None
+    overrides: Mapping[str, Any], published: bool, description: Description | None = None
 ) -> dict[str, str]:
-    """For every fact whether it was read from the weights' files, set, or assumed."""
-    said = vars(description or Description())
+    """Return whether each setting was read from the weights' files, set, or assumed."""
+    stated = vars(description or Description())
     names = {
         "activation": "activation",
         "vision_heads": "vision_heads",
@@ -172,18 +177,18 @@ def _origins(
         "pixel_std": "pixel_std",
     }
     origins = {"architecture": READ, "image_size": READ}
-    for fact, name in names.items():
-        known = published or said[name] is not None
-        origins[fact] = SET if name in given else READ if known else ASSUMED
+    for setting, name in names.items():
+        known = published or stated[name] is not None
+        origins[setting] = SET if name in overrides else READ if known else ASSUMED
     return origins
 
 
 def _digest_of(path: Path) -> str:
-    """SHA-256 of the weights' bytes, compared with what a downloader has named the file by.
+    """Return the SHA-256 of the weights, and compare it with a downloaded file's name.
 
     Raises:
-        WeightsError: the file has another SHA-256 than it was downloaded with.
-        OSError: it cannot be read.
+        WeightsError: the SHA-256 is not that of the downloaded file.
+        OSError: a file cannot be read.
     """
     files = weights_files(path)
     digests = [file_digest(file) for file in files]

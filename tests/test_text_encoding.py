@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from clip import text_encoding
 from clip.clip import tokenize
 from clip.errors import PromptError
-from clip.prompt_layout import POSITIONS, arrange_prompt, build_trie, first_with_the_same, lay_out
+from clip.prompt_layout import (
+    POSITIONS,
+    arrange_prompt,
+    build_trie,
+    first_group_by_content,
+    lay_out,
+)
 from clip.text_encoding import SoftPromptEncoder
 from tests.golden import tiny_clip
 from tests.oracle import plain_text_features
@@ -92,7 +98,7 @@ def rows(names: list[str], position: str, ctx: torch.Tensor) -> int:
     """How many states the tower computes."""
     prompts = [arrange_prompt(name, ctx.shape[2], position) for name in names]
     trie = build_trie(prompts, class_specific=ctx.shape[1] > 1)
-    return len(lay_out(trie, first_with_the_same(ctx)).node)
+    return len(lay_out(trie, first_group_by_content(ctx)).node)
 
 
 def test_what_is_shared_is_computed_once() -> None:

@@ -136,7 +136,7 @@ def test_a_custom_text_tower_behind_a_prefix(tmp_path: Path) -> None:
     }
     assert_weights(load({"state_dict": custom}, tmp_path), state)
     both = {**{key.removeprefix("module."): custom[key] for key in custom}, **state}
-    refused(both, tmp_path, "two text towers")
+    refused(both, tmp_path, "two text encoders")
 
 
 def test_several_prefixes_are_no_common_one(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_what_could_run_is_named_and_not_run(function: Any, legacy: bool, tmp_pa
     content = {"state_dict": state_of(tiny_clip()), "more": _Call(function, command)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     name = "load" if function is torch.load else function.__name__
-    with pytest.raises(WeightsError, match=rf"other things .*: it asks for [\w.]+\.{name},"):
+    with pytest.raises(WeightsError, match=rf"more than weights: it requests [\w.]+\.{name},"):
         load_clip(str(path), **HEADS)
     assert not mark.exists()
 
@@ -236,7 +236,7 @@ class Whole(nn.Module):
 def test_a_whole_model_is_named(tmp_path: Path) -> None:
     refused(Whole(), tmp_path, rf"an object of {Whole.__module__}\.Whole, not a state dict")
     refused(
-        {**state_of(tiny_clip()), "epoch": Program()}, tmp_path, r"'epoch' is no tensor.*Program"
+        {**state_of(tiny_clip()), "epoch": Program()}, tmp_path, r"'epoch' is not a tensor.*Program"
     )
 
 

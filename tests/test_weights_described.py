@@ -116,8 +116,8 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "heads": (_vision(head_width=23), "6 heads cannot share"),
     "resnet": (_vision(layers=[1, 1, 1, 1], head_width=64), r"vision_layers is \(1, 1, 1, 1\)"),
     "embedding": (lambda content: {**content, "embed_dim": 32}, "embed_dim is 32"),
-    "timm": (_vision(timm_model_name="vit"), r"no plain CLIP \(vision_cfg.timm_model_name\)"),
-    "coca": (lambda content: {**content, "multimodal_cfg": {}}, "no plain CLIP"),
+    "timm": (_vision(timm_model_name="vit"), r"not a plain CLIP \(vision_cfg.timm_model_name\)"),
+    "coca": (lambda content: {**content, "multimodal_cfg": {}}, "not a plain CLIP"),
     "no towers": (lambda content: {"embed_dim": 3}, "not a group of settings"),
 }
 

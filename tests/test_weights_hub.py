@@ -65,11 +65,11 @@ def test_a_damaged_file_of_the_cache(theirs: Any, tmp_path: Path) -> None:
 
 def test_a_name_without_network(tmp_path: Path) -> None:
     with pytest.raises(
-        WeightsError, match="could not be fetched from Hugging Face's hub"
+        WeightsError, match="could not be downloaded from Hugging Face's hub"
     ) as raised:
         load_clip("somebody/no-such-clip", download_root=tmp_path)
     assert "\n" not in str(raised.value)
-    assert "'somebody/no-such-clip' is no file here" in str(raised.value)
+    assert "'somebody/no-such-clip' is not a local file" in str(raised.value)
 
 
 def test_a_name_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_name_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["hf:tiny-clip", "hf:", "hf:a/b/c", "hf:../../etc"])
 def test_names_that_are_none(name: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no name of Hugging Face's hub"):
+    with pytest.raises(WeightsError, match="not a name on Hugging Face's hub"):
         load_clip(name, download_root=tmp_path)
 
 

@@ -79,10 +79,10 @@ def test_the_weights_in_several_files(theirs: Any, tmp_path: Path) -> None:
     assert load_clip(str(index)).sha256 == first.sha256
 
     write_json(index, {"weight_map": {**places, "more": "model-00001-of-00002.safetensors"}})
-    with pytest.raises(WeightsError, match=r"'more', which 'model-00001-of-00002.* lacks"):
+    with pytest.raises(WeightsError, match=r"'more', which is missing in 'model-00001-of-00002"):
         load_clip(str(folder))
     write_json(index, {"weight_map": {**places, "more": "../secret.safetensors"}})
-    with pytest.raises(WeightsError, match=r"secret\.safetensors', which is no file beside it"):
+    with pytest.raises(WeightsError, match=r"secret\.safetensors', which is not in its folder"):
         load_clip(str(folder))
     (folder / "model-00002-of-00002.safetensors").unlink()
     write_json(index, {"weight_map": places})
@@ -140,7 +140,7 @@ def _tower(name: str, **values: Any) -> Callable[[dict[str, Any]], dict[str, Any
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "eps": (_tower("vision_config", layer_norm_eps=1e-6), "layer_norm_eps is 1e-06"),
     "activation": (_tower("text_config", hidden_act="gelu_new"), "hidden_act is 'gelu_new'"),
-    "two activations": (_tower("vision_config", hidden_act="quick_gelu"), "text tower is 'gelu'"),
+    "two activations": (_tower("vision_config", hidden_act="quick_gelu"), "text encoder is 'gelu'"),
     "image size": (_tower("vision_config", image_size=40), "image_resolution is 40"),
     "patch size": (_tower("vision_config", patch_size=16), "vision_patch_size is 16"),
     "layers": (_tower("text_config", num_hidden_layers=3), "transformer_layers is 3"),
@@ -156,9 +156,9 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "siglip": (lambda c: {**c, "model_type": "siglip"}, "'siglip'"),
     "altclip": (lambda c: {**c, "model_type": "altclip"}, "'altclip'"),
     "chinese_clip": (lambda c: {**c, "model_type": "chinese_clip"}, "'chinese_clip'"),
-    "image tower": (lambda c: {"model_type": "clip_vision_model"}, "only the image tower"),
-    "text tower": (lambda c: {"model_type": "clip_text_model"}, "only the text tower"),
-    "a list": (lambda c: [c], "no JSON object"),
+    "image tower": (lambda c: {"model_type": "clip_vision_model"}, "only the image encoder"),
+    "text tower": (lambda c: {"model_type": "clip_text_model"}, "only the text encoder"),
+    "a list": (lambda c: [c], "not a JSON object"),
     "a tower that is a list": (lambda c: {**c, "text_config": [1]}, "not a group of settings"),
 }
 
@@ -193,10 +193,13 @@ def _with_key(key: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 TENSORS = {
-    "image tower": (_without("text_", "logit"), "only the image tower"),
-    "text tower": (_without("vis", "logit"), "only the text tower"),
-    "key": (_without("text_model.final_layer_norm.bias"), "lacks 'text_model.final_layer_norm.bia"),
-    "image key": (_without("pre_layrnorm.weight"), "lacks 'vision_model.pre_layrnorm.weight'"),
+    "image tower": (_without("text_", "logit"), "only the image encoder"),
+    "text tower": (_without("vis", "logit"), "only the text encoder"),
+    "key": (
+        _without("text_model.final_layer_norm.bias"),
+        "final_layer_norm.bias' is missing",
+    ),
+    "image key": (_without("pre_layrnorm.weight"), "'vision_model.pre_layrnorm.weight' is missing"),
     "value": (_without("text_model.encoder.layers.1.self_attn.v_proj.bias"), "v_proj.bias"),
     "extra": (_with_key("vision_model.more"), "'vision_model.more' is unknown"),
     "lora": (_with_key("text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"), "LoRA"),
@@ -219,14 +222,14 @@ def test_tensors_of_other_models(name: str, theirs: Any, tmp_path: Path) -> None
 def test_weights_of_other_frameworks_are_named(name: str, tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"model_type": "clip"})
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(WeightsError, match=f"holds {name}, .* load it with transformers 4"):
+    with pytest.raises(WeightsError, match=f"contains {name}, .* load it with transformers 4"):
         load_clip(str(tmp_path))
 
 
 def test_adapters_are_named(tmp_path: Path) -> None:
     write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
     save_file({"a.lora_A.weight": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(WeightsError, match="holds an adapter"):
+    with pytest.raises(WeightsError, match="contains an adapter"):
         load_clip(str(tmp_path))
-    with pytest.raises(WeightsError, match="holds adapters"):
+    with pytest.raises(WeightsError, match="contains adapters"):
         load_clip(str(tmp_path / "adapter_model.safetensors"))

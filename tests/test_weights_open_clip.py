@@ -96,9 +96,9 @@ def test_weights_that_the_server_lost(their_model: Any, tmp_path: Path) -> None:
         ("ViT-B-32/laion2b_s34b_b79", "laion2b_s34b_b79k"),
         ("ViT-B/32/laion2b_s34b_b79", "laion2b_s34b_b79k"),
         ("ViT-B-32", "laion2b_s34b_b79k"),
-        ("ViT-B/32", "lacks the tag"),
+        ("ViT-B/32", "has no tag"),
         ("ViT-B-3", "<architecture>/<tag>"),
-        ("ViT-B-16-SigLIP/webli", "no plain CLIP"),
+        ("ViT-B-16-SigLIP/webli", "not a plain CLIP"),
         ("convnext_base/laion400m_s13b_b51k", "timm_model_name"),
     ],
 )

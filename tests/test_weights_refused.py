@@ -34,18 +34,18 @@ def test_a_missing_key_is_that_of_the_architecture(case: str, prefix: str, tmp_p
     make, key = MISSING[case]
     state = state_of(make())
     del state[key]
-    refused({f"{prefix}{name}": state[name] for name in state}, tmp_path, f"lacks '{key}'")
+    refused({f"{prefix}{name}": state[name] for name in state}, tmp_path, f"'{key}' is missing")
 
 
 @pytest.mark.parametrize(("keep", "tower"), [("visual.", "image"), ("t", "text")])
 def test_one_tower_alone(keep: str, tower: str, tmp_path: Path) -> None:
     state = {key: value for key, value in state_of(tiny_clip()).items() if key.startswith(keep)}
-    refused(state, tmp_path, f"only the {tower} tower")
+    refused(state, tmp_path, f"only the {tower} encoder")
 
 
 OTHERS = {
-    "visual.trunk.patch_embed.weight": "timm's image tower",
-    "text.transformer.embeddings.word_embeddings.weight": "another text tower",
+    "visual.trunk.patch_embed.weight": "timm's image encoder",
+    "text.transformer.embeddings.word_embeddings.weight": "another text encoder",
     "text_decoder.resblocks.0.weight": "CoCa",
     "visual.attn_pool.query": "CoCa",
     "visual.transformer.resblocks.0.attn.lora_A": "LoRA",

@@ -117,7 +117,7 @@ def test_a_call_is_refused_and_not_made(function: Any, tmp_path: Path) -> None:
     mark = tmp_path / "touched"
     command = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
     _write_archive(tmp_path / "evil.pt", pickle.dumps(_Touch(function, command), protocol=2))
-    with pytest.raises(WeightsError, match=r"evil\.pt is no usable TorchScript archive"):
+    with pytest.raises(WeightsError, match=r"evil\.pt is not a usable TorchScript archive"):
         load_clip(str(tmp_path / "evil.pt"))
     assert not mark.exists()
 
@@ -146,7 +146,7 @@ def test_names_cannot_be_changed(tmp_path: Path) -> None:
     """The state that an archive gives to a name instead of an object is refused."""
     pickled = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb."
     _write_archive(tmp_path / "evil.pt", pickled)
-    with pytest.raises(WeightsError, match="no usable TorchScript archive"):
+    with pytest.raises(WeightsError, match="not a usable TorchScript archive"):
         read_torchscript(tmp_path / "evil.pt")
     assert not hasattr(torch._utils._rebuild_tensor_v2, "a")
 
@@ -171,14 +171,14 @@ def test_tensors_cannot_reach_beyond_their_storage(
     body = stream.getvalue().removeprefix(b"\x80\x02").removesuffix(b".")
     pickled = b"\x80\x02c__torch__\nModule\n)\x81" + body + b"b."
     _write_archive(tmp_path / "evil.pt", pickled, {"0": data} if data is not None else {})
-    with pytest.raises(WeightsError, match="no usable TorchScript archive"):
+    with pytest.raises(WeightsError, match="not a usable TorchScript archive"):
         read_torchscript(tmp_path / "evil.pt")
 
 
 def test_a_module_inside_itself(tmp_path: Path) -> None:
     loop = b"\x80\x02c__torch__\nModule\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb."
     _write_archive(tmp_path / "evil.pt", loop)
-    with pytest.raises(WeightsError, match="no usable TorchScript archive"):
+    with pytest.raises(WeightsError, match="not a usable TorchScript archive"):
         read_torchscript(tmp_path / "evil.pt")
 
 
