@@ -78,8 +78,8 @@ class LoadedCLIP:
         found += [f"in {self.wrapper!r}"] if self.wrapper else []
         found += [f"without the prefix {self.prefix!r}"] if self.prefix else []
         found += [f"described by {self.described_by}"] if self.described_by else []
-        where = f" ({', '.join(found)})" if found else ""
-        return f"CLIP: {self.source}{where}\nCLIP: {', '.join(facts)}"
+        details = f" ({', '.join(found)})" if found else ""
+        return f"CLIP: {self.source}{details}\nCLIP: {', '.join(facts)}"
 
 
 def architecture_of(config: CLIPConfig) -> str:

@@ -108,7 +108,7 @@ def _unwrap(content: Any) -> tuple[str, dict[str, Any]]:
     for path in likely or sorted(found, key=_rank):
         if found[path]:
             return path, found[path]
-    raise WeightsError("It contains no state dict, that is no mapping from names to tensors.")
+    raise WeightsError("It contains no state dict (a mapping from names to tensors).")
 
 
 def _mappings(

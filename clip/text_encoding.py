@@ -115,7 +115,7 @@ class SoftPromptEncoder(nn.Module):
         class_specific = ctx.dim() == 4
         needs_gradient = torch.is_grad_enabled() and ctx.requires_grad
         at_once = self._states_at_once(ctx)
-        spans = list(self._spans(class_specific, at_once))
+        spans = self._spans(class_specific, at_once)
         largest = max(self._count_states(class_specific, span) for span in spans)
         recompute = needs_gradient and self._saved_bytes(ctx) > self.memory_limit
         features = []

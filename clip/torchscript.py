@@ -4,8 +4,10 @@ OpenAI publishes CLIP as TorchScript archives: zip files with the modules' attri
 (`data.pkl`), the tensors' bytes (`data/0`, ...) and Python code.
 """
 
+import itertools
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
                 name for name in archive.namelist() if name.endswith("/constants.pkl")
             ).removesuffix("constants.pkl")
             root = InertUnpickler(archive.open(f"{prefix}data.pkl"), _is_allowed).load()
-            tensors = _ModuleWalker(TensorRebuilder(archive, f"{prefix}data/")).collect(root)
+            tensors = _collect(root, TensorRebuilder(archive, f"{prefix}data/"), itertools.count(1))
         check_tensors(tensors)
         return tensors
     except Exception as error:  # untrusted bytes can fail in any way
@@ -58,25 +60,17 @@ def _is_allowed(module: str, name: str) -> bool:
     return f"{module}.{name}" in _ALLOWED or re.match(_ALLOWED_MODULES, module) is not None
 
 
-class _ModuleWalker:
-    """Collect the tensors in the records of nested modules."""
-
-    def __init__(self, tensors: TensorRebuilder) -> None:
-        self.tensors = tensors
-        self.count = 0
-
-    def collect(self, module: Any, prefix: str = "") -> dict[str, Tensor]:
-        """Return the tensors among the attributes of a module and of its submodules."""
-        found: dict[str, Tensor] = {}
-        self.count += 1
-        if self.count > MAX_MODULES:
-            raise ValueError("it has too many modules, or they contain each other")
-        attributes = module.state if isinstance(module.state, dict) else {}
-        for name, value in attributes.items():
-            if not isinstance(value, Record):
-                continue
-            if value.origin == TENSOR:
-                found[f"{prefix}{name}"] = self.tensors.rebuild(value)
-            elif value.origin.startswith("__torch__."):
-                found.update(self.collect(value, f"{prefix}{name}."))
-        return found
+def _collect(
+    module: Any, rebuilder: TensorRebuilder, count: Iterator[int], prefix: str = ""
+) -> dict[str, Tensor]:
+    """Return the tensors among the attributes of a module and of its submodules."""
+    if next(count) > MAX_MODULES:
+        raise ValueError("it has too many modules, or they contain each other")
+    found: dict[str, Tensor] = {}
+    attributes = module.state if isinstance(module.state, dict) else {}
+    for name, value in attributes.items():
+        if isinstance(value, Record) and value.origin == TENSOR:
+            found[f"{prefix}{name}"] = rebuilder.rebuild(value)
+        elif isinstance(value, Record) and value.origin.startswith("__torch__."):
+            found.update(_collect(value, rebuilder, count, f"{prefix}{name}."))
+    return found

@@ -34,11 +34,6 @@ class QuickGELU(nn.Module):
         return functional.silu(scaled, inplace=not scaled.requires_grad).mul_(1 / 1.702)
 
 
-def make_activation(name: str) -> nn.Module:
-    """Return the activation `quick_gelu` or `gelu`."""
-    return {"quick_gelu": QuickGELU, "gelu": nn.GELU}[name]()
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with the parameter names of nn.MultiheadAttention."""
 
@@ -76,7 +71,7 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_1 = LayerNorm(width)
         layers = [
             ("c_fc", Linear(width, width * 4)),
-            ("gelu", make_activation(activation)),
+            ("gelu", QuickGELU() if activation == "quick_gelu" else nn.GELU()),
             ("c_proj", Linear(width * 4, width)),
         ]
         self.mlp = nn.Sequential(OrderedDict(layers))

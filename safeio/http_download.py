@@ -136,7 +136,7 @@ def _copy(response: Any, part: Path, name: str, done: int, total: int | None) ->
     with bar, part.open("ab" if done else "wb") as file:
         for chunk in _chunks(response):
             if not done and _PAGE.match(chunk):
-                raise RefusedError("a web page came instead of the file")
+                raise RefusedError("the server sent a web page instead of the file")
             file.write(chunk)
             done += len(chunk)
             bar.update(len(chunk))

@@ -96,7 +96,7 @@ def test_annotations_come_where_the_split_file_cannot(
     (lost,) = _fetcher(tmp_path, server).fetch(sources)
     assert lost.source == split
     assert lost.tried[0][0].startswith("https://drive.google.com/uc?id=")
-    assert lost.tried[0][1] == "a web page came instead of the file"
+    assert lost.tried[0][1] == "the server sent a web page instead of the file"
     assert all(source.is_there(tmp_path) for source in sources if source != split)
 
 
