@@ -4,7 +4,7 @@ from safeio.errors import UserError
 
 
 class WeightsError(UserError, ValueError):
-    """Weights cannot be loaded, are damaged, are not those of a CLIP, or lack a description."""
+    """Weights cannot be loaded, are damaged, are not those of a CLIP, or need settings."""
 
 
 class PromptError(UserError, ValueError, RuntimeError):

@@ -14,7 +14,6 @@ from pathlib import Path
 import ftfy
 import regex
 
-VOCABULARY = Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
 NUM_MERGES = 49152 - 256 - 2
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
@@ -30,7 +29,7 @@ _WORDS = regex.compile(
 @lru_cache
 def default_bpe() -> str:
     """Return the path of the bundled merges file."""
-    return str(VOCABULARY)
+    return str(Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz")
 
 
 @lru_cache

@@ -52,7 +52,7 @@ class _ClassRange:
 
 
 class SoftPromptEncoder(nn.Module):
-    """Encodes soft prompts for C fixed classes: ctx (G, L, D) -> text features (G, C, E).
+    """Encoder of soft prompts for C fixed classes: ctx (G, L, D) -> text features (G, C, E).
 
     Attributes:
         memory_limit: bytes that autograd may save. If the states need more, the backward pass

@@ -1,7 +1,7 @@
 """Locks between processes, which the system releases when their process ends.
 
 The empty lock file stays: if it were removed, a third process could lock a new one while the second
-still holds the old one. If the file system has no locks, they warn and lock nothing.
+still holds the old one. Without locks in the file system, the functions warn and lock nothing.
 """
 
 import sys
