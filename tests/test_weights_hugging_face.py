@@ -197,7 +197,7 @@ TENSORS = {
     "text tower": (_without("vis", "logit"), "only the text encoder"),
     "key": (
         _without("text_model.final_layer_norm.bias"),
-        "final_layer_norm.bias' is missing",
+        "'text_model.final_layer_norm.bias' is missing",
     ),
     "image key": (_without("pre_layrnorm.weight"), "'vision_model.pre_layrnorm.weight' is missing"),
     "value": (_without("text_model.encoder.layers.1.self_attn.v_proj.bias"), "v_proj.bias"),
