@@ -72,7 +72,7 @@ def shard_names(path: Path) -> list[str]:
     names = sorted(set(map(str, _weight_map(path).values())))
     for name in names:
         if Path(name).name != name:
-            raise WeightsError(f"{path} names {name[:200]!r}, which is not in its folder.")
+            raise WeightsError(f"{path} names {name[:200]!r}, which is outside its folder.")
     return names
 
 
