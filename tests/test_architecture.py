@@ -15,7 +15,7 @@ def imports_between_packages() -> dict[str, set[str]]:
     """Which top-level package or script imports which."""
     packages = {path.parent.name for path in ROOT.glob("*/*.py")}
     packages |= {path.stem for path in ROOT.glob("*.py")}
-    found = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     for path in [
         *ROOT.glob("*.py"),
         *(p for name in packages for p in ROOT.glob(f"{name}/**/*.py")),
@@ -37,7 +37,7 @@ def picture() -> tuple[dict[str, str], dict[str, set[str]]]:
     for box, label in NODE.findall(text):
         for name in re.split(r"<br>", label)[0].split(", "):
             boxes[name.removesuffix("/").removesuffix(".py")] = box
-    arrows = defaultdict(set)
+    arrows: dict[str, set[str]] = defaultdict(set)
     for sources, targets in ARROW.findall(text):
         for source in sources.split(" & "):
             arrows[source] |= set(targets.split(" & "))
