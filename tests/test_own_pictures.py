@@ -354,7 +354,7 @@ def test_the_largest_picture_is_a_setting(
     assert find_broken([str(path)], tmp_path / "checks")
     found, errors = predicted(capsys, run_dir, path, CASES / "x.jfif", code=1)
     assert not found and len(errors) == 2
-    assert "its 48 x 32 pixels are more than the limit of 1,000" in errors[0]
+    assert "its 48 x 32 pixels exceed the limit of 1,000" in errors[0]
     assert "NEMESIS_MAX_PIXELS" in errors[0]
     monkeypatch.setenv("NEMESIS_MAX_PIXELS", "2000")
     assert not find_broken([str(path)], tmp_path / "checks")

@@ -1,4 +1,4 @@
-"""Finding images that cannot be read, before anything is built on them."""
+"""Detection of images that cannot be decoded, before a run uses them."""
 
 import hashlib
 import json
@@ -18,83 +18,80 @@ from .datasets import Datum
 from .image_kinds import readable_formats
 from .images import is_broken_image, max_pixels, read_image
 
-VERSION = 3  # to be raised when other files can be read, or the same ones as other pixels
+VERSION = 3  # increment it when the set of readable files or their decoded pixels change
 
 
 def without_broken(items: Sequence[Datum], what: str, folder: Path) -> list[Datum]:
-    """Leave out the images that cannot be decoded, and print which.
+    """Return the images that can be decoded, and print the others.
 
-    Every file is decoded once; what was found is kept until a file changes. So every run on the
-    same images leaves out the same.
+    Every file is decoded once; the result is cached until a file changes. So all runs on the same
+    images skip the same ones.
 
     Args:
         items: images.
-        what: what they are for, such as "test".
-        folder: where the outcome is kept.
-
-    Returns:
-        The readable ones, in their order.
+        what: name of the split in messages, such as "test".
+        folder: cache of the results.
 
     Raises:
         UserError: no image is left, a file is missing, or the system cannot read it.
     """
     broken = find_broken([item.impath for item in items], folder)
-    kept = [item for item in items if item.impath not in broken]
+    readable = [item for item in items if item.impath not in broken]
     if broken:
         print(
-            f"Left out {len(items) - len(kept)} of {len(items):,} {what} images, which cannot be "
-            "read (DATALOADER.ON_BAD_IMAGE skip):"
+            f"Left out {len(items) - len(readable)} of {len(items):,} {what} images, which cannot "
+            "be read (DATALOADER.ON_BAD_IMAGE skip):"
         )
         for path, why in broken.items():
             print(f"  {printable(path)}: {why}")
-    if items and not kept:
+    if items and not readable:
         raise UserError(f"None of the {len(items):,} {what} images can be read, see the list above")
-    return kept
+    return readable
 
 
 def check_classes_left(before: Sequence[Datum], after: Sequence[Datum]) -> None:
     """Make sure that every class still has a training image.
 
     Raises:
-        UserError: names the first class without.
+        UserError: a class has none; the message names the first one.
     """
     left = {item.label for item in after}
     for item in before:
         if item.label not in left:
             raise UserError(
                 f'None of the training images of the class "{item.classname}" can be read, see the '
-                "list above; mend or replace them"
+                "list above; repair or replace them"
             )
 
 
 def find_broken(paths: Sequence[str], folder: Path) -> dict[str, str]:
-    """Path -> what is wrong, for all files that are no readable image.
+    """Return path -> reason for all files that cannot be decoded.
 
     Args:
         paths: image files.
-        folder: keeps the outcome as <digest of paths, sizes and times of change>.json.
+        folder: cache of the results, as <hash of paths, sizes and modification times>.json.
 
     Raises:
         UserError: a file is missing, or the system cannot read it.
     """
     unique = list(dict.fromkeys(paths))
-    record = folder / f"{_digest(unique)}.json"
+    record = folder / f"{_fingerprint(unique)}.json"
     try:
         return dict(read_verified_json(record)["broken"])
     except (OSError, DamagedFile, KeyError, TypeError, ValueError):
         print(f"Checking that {len(unique):,} images can be read")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = pool.map(_what_is_wrong, unique)
+        reasons = pool.map(_decoding_error, unique)
         bar = tqdm(reasons, total=len(unique), disable=None, leave=False)
         broken = {path: why for path, why in zip(unique, bar, strict=True) if why}
     try:
         write_json_with_checksum({"broken": broken}, record)
     except OSError as error:
-        print(f"What was found cannot be kept in {folder}: {error.strerror}")
+        print(f"The result of this check cannot be saved in {folder}: {error.strerror}")
     return broken
 
 
-def _what_is_wrong(path: str) -> str:
+def _decoding_error(path: str) -> str:
     try:
         read_image(path)
     except UserError as error:
@@ -104,8 +101,8 @@ def _what_is_wrong(path: str) -> str:
     return ""
 
 
-def _digest(paths: Sequence[str]) -> str:
-    """Of all that decides whether the files can be decoded."""
+def _fingerprint(paths: Sequence[str]) -> str:
+    """Return a hash of everything that decides whether the files can be decoded."""
     described: list[object] = [PIL.__version__, VERSION, max_pixels(), readable_formats()]
     for path in paths:
         try:

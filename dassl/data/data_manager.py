@@ -1,4 +1,4 @@
-"""From a dataset's lists to batches of tensors."""
+"""DataManager: the dataset of a run and its data loaders."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ from .image_files import check_files
 from .samplers import EpochSampler, build_sampler
 from .transforms import build_transform
 
-GRACE_SECONDS = 20  # that a loader's process outlives SIGTERM
+GRACE_SECONDS = 20  # from SIGTERM to the end of a loader worker
 _PARTS = {"train_x": "training", "train_u": "unlabelled", "val": "validation", "test": "test"}
 
 
@@ -37,7 +37,7 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset[Any]] | None = None,
 ) -> DataLoader[Any]:
-    """Build a loader of one list of images.
+    """Build the data loader of a list of images.
 
     Args:
         cfg: SEED, DATALOADER and INPUT are read.
@@ -48,10 +48,10 @@ def build_data_loader(
         n_ins: images of a class in a batch, for RandomClassSampler.
         tfm: transform or transforms.
         is_train: training drops an incomplete last batch, unless it is the only one.
-        dataset_wrapper: takes the place of `DatasetWrapper`.
+        dataset_wrapper: replaces `DatasetWrapper`.
 
     Raises:
-        UserError: there are no images, or the sampler is unknown.
+        UserError: the list is empty, or the sampler is unknown.
     """
     if not data_source:
         raise UserError(
@@ -67,10 +67,10 @@ def build_data_loader(
         n_ins=n_ins,
     )
     wrapper = DatasetWrapper if dataset_wrapper is None else dataset_wrapper
-    # The batches do not depend on the number of workers, and more than cores only wait.
+    # Batches do not depend on the number of workers; more workers than cores would only wait.
     workers = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
-    # Its own generator: starting a pass must not draw from the global one, or evaluating on the
-    # way would change the numbers of the training that follows.
+    # The loader has its own generator: if it drew from the global one, an evaluation during
+    # training would change the random numbers of the training after it.
     generator = torch.Generator()
     generator.manual_seed(sampler.seed)
     return DataLoader(
@@ -87,13 +87,13 @@ def build_data_loader(
 
 
 def outlive_signals(worker: int) -> None:
-    """Let a loader's process leave signals to its trainer, which ends it when it has saved.
+    """Make a loader worker ignore SIGINT and delay SIGTERM; the trainer ends it after saving.
 
-    Terminals and schedulers send them to all processes of a run, and without its loader a trainer
-    could not end its batch.
+    Terminals and schedulers send signals to all processes of a run, but a trainer needs its
+    workers to finish the current batch.
 
     Args:
-        worker: its number, which does not matter.
+        worker: the worker's number (unused).
     """
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -102,7 +102,7 @@ def outlive_signals(worker: int) -> None:
 
 
 def set_loader_epoch(loader: Any, epoch: int) -> None:
-    """Tell a loader's sampler which epoch comes, if it wants to know."""
+    """Set the epoch of a loader's sampler, if the sampler is an `EpochSampler`."""
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, EpochSampler):
         sampler.set_epoch(epoch)
@@ -119,13 +119,14 @@ class DataManager:
 
     Attributes:
         dataset: the dataset, with all its images.
-        items: the images of train_x, train_u, val and test that are loaded; None without.
-        skipped_images: how many of the dataset's are not, DATALOADER.ON_BAD_IMAGE.
-        split_check: images that its lists hold twice or share, see `find_overlaps`.
+        items: the images of train_x, train_u, val and test that are loaded, or None.
+        skipped_images: number of images that DATALOADER.ON_BAD_IMAGE skips.
+        split_check: number of images that are twice in a list or in two lists, see `find_overlaps`.
         num_classes: number of classes.
         num_source_domains: number of source domains.
         lab2cname: label -> class name.
-        train_loader_x, train_loader_u, val_loader, test_loader: loaders; None without images.
+        train_loader_x, train_loader_u, val_loader, test_loader: loaders, None if there are no
+            images.
         tfm_train, tfm_test: transforms.
     """
 
@@ -149,9 +150,9 @@ class DataManager:
         self.items = {part: getattr(self.dataset, part) for part in _PARTS}
         if any(items is not None for items in self.items.values()):
             refuse_one_class(cfg.DATASET.NAME, self.lab2cname)
-        self._found: set[str] = set()  # parts whose images are known to be there
+        self._checked: set[str] = set()  # parts whose images are known to exist
         self.split_check: Overlaps = dict(getattr(self.dataset, "split_check", {}))
-        self.skipped_images = self._leave_out() if loaders.ON_BAD_IMAGE == "skip" else 0
+        self.skipped_images = self._skip_broken() if loaders.ON_BAD_IMAGE == "skip" else 0
         self.train_loader_x = self._loader(self.items["train_x"], loaders.TRAIN_X, True)
         self.train_loader_u = self._loader(self.items["train_u"], unlabelled, True)
         self.val_loader = self._loader(self.items["val"], loaders.TEST, False)
@@ -160,21 +161,22 @@ class DataManager:
             self.show_dataset_summary(cfg)
 
     def check_images(self, *parts: str) -> None:
-        """Make sure that the images of parts (all by default) are there, and warn of doubles.
+        """Make sure that the images of parts (default: all) exist, and warn of duplicates.
 
         Raises:
-            UserError: some are missing.
+            UserError: images are missing.
         """
-        wanted = set(parts or _PARTS)
-        if self._wrapper is None and not wanted <= self._found:  # somebody's own may read anything
+        requested = set(parts or _PARTS)
+        # A custom dataset_wrapper may read something other than files.
+        if self._wrapper is None and not requested <= self._checked:
             lists = {
-                what: self.items[part] or () for part, what in _PARTS.items() if part in wanted
+                what: self.items[part] or () for part, what in _PARTS.items() if part in requested
             }
             self.split_check |= check_files(self.cfg.DATASET.NAME, lists, self.split_check)
-            self._found |= wanted
+            self._checked |= requested
 
-    def _leave_out(self) -> int:
-        """Take what cannot be read out of `items`, before anything counts them."""
+    def _skip_broken(self) -> int:
+        """Remove images that cannot be decoded from `items`; return how many."""
         self.check_images()
         folder = Path(self.cfg.DATASET.ROOT).expanduser().absolute() / "image_checks"
         skipped = 0

@@ -1,4 +1,4 @@
-"""From a dataset's list to images: the PyTorch dataset that reads and transforms them."""
+"""PyTorch dataset that reads and transforms the images of a list."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,12 +26,14 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
     Args:
         cfg: INPUT and DATALOADER groups are read.
         data_source: the images.
-        transform: one, or several that each give an image of their own (img, img2, ...).
-        is_train: augmentation may be repeated (K_TRANSFORMS), and decoded images are kept in memory
-            up to DATALOADER.CACHE_MB, which makes epochs over few small images cheap.
+        transform: one transform, or several that each produce an image (img, img2, ...).
+        is_train: repeat the augmentation K_TRANSFORMS times (img, img2, ...), and cache up to
+            DATALOADER.CACHE_MB of decoded images, which makes epochs over few small images cheap.
 
-    `decode` says how files are decoded, see `read_image`. With K_TRANSFORMS above 1 the item has
-    img, img2, ... With RETURN_IMG0 it also has img0, the image without augmentation.
+    With RETURN_IMG0 an item also has img0, the image without augmentation.
+
+    Attributes:
+        decode: how files are decoded, see `read_image`.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
             raise UserError(
                 f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to repeat"
             )
-        max_pixels()  # refuses a wrong limit once, not image by image
+        max_pixels()  # reports a wrong limit here rather than at the first image
         self.decode = decoding(cfg)
         resize = Resize(tuple(cfg.INPUT.SIZE), interpolation=interpolation_mode(cfg))
         self.to_tensor = T.Compose([resize, to_tensor(cfg, cfg.INPUT.TRANSFORMS)])
@@ -76,12 +78,12 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         return output
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return a batch's items; the loader prefers this to item after item.
+        """Return the items of a batch; PyTorch's loader calls this instead of `__getitem__`.
 
-        What augmentation draws depends on the batch's seed, not on the process that loads it.
-        Seeding for every single image would cost as much as its augmentation.
+        Augmentation depends on the batch's seed, not on the worker that loads it. A seed for every
+        image would cost as much as its augmentation.
         """
-        # Only augmentation is random; test images need no generator.
+        # Test images have no random augmentation.
         seed = getattr(indices[0], "seed", None) if self.is_train else None
         with nullcontext() if seed is None else isolated_rng(seed):
             return [self[index] for index in indices]
@@ -95,7 +97,7 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         except UserError as error:
             if not is_broken_image(error):
                 raise
-            hint = "mend or replace it, or let DATALOADER.ON_BAD_IMAGE skip leave such images out"
+            hint = "repair or replace it, or skip such images with DATALOADER.ON_BAD_IMAGE skip"
             raise UserError(f"{error}; {hint}") from error
         size = 3 * image.width * image.height
         if size <= self._cache_left:
@@ -116,6 +118,6 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         return {f"img{number if number > 1 else ''}": x for number, x in enumerate(images, 1)}
 
     def _transform_image(self, tfm: Transform, img0: Image.Image) -> Any:
-        """One image under a transform, or a list of K_TRANSFORMS of them."""
+        """Return the transformed image, or a list of K_TRANSFORMS such images."""
         images = [tfm(img0) for _ in range(self.k_tfm)]
         return images[0] if len(images) == 1 else images

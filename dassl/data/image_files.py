@@ -1,4 +1,4 @@
-"""Whether the files of a run's images are there, and which of them are the same."""
+"""Checks that the image files of a run exist, and which of them are the same file."""
 
 import os
 import stat
@@ -11,18 +11,17 @@ from safeio.untrusted import one_line
 from .datasets import Datum
 from .datasets.overlaps import Overlaps, describe, find_overlaps
 
-SHOWN = 3  # missing files that a message names
+MOST_NAMED = 3  # missing files in a message
 File = tuple[int, int]  # device and inode
 
 
 def find_files(paths: Iterable[str]) -> dict[str, File]:
-    """Look paths up, listing each folder once instead of asking for each of a million files.
+    """Return path -> file for the paths that exist, with links resolved.
+
+    Each folder is listed once, which is faster than a call for each of a million files.
 
     Args:
-        paths: of image files.
-
-    Returns:
-        Path -> its file, behind links; paths without one are left out.
+        paths: paths of image files.
     """
     folders: defaultdict[str, set[str]] = defaultdict(set)
     for path in paths:
@@ -47,8 +46,8 @@ def _files_in(folder: str, names: Collection[str]) -> Iterable[tuple[str, File]]
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:
-        pass  # such as a folder that may be entered but not listed
-    # Links, and names that the file system knows under another case or spelling of accents.
+        pass  # for example, a folder with execute but no read permission
+    # Links, and names that the file system matches in another case or Unicode normalisation.
     for name in left:
         if file := _file_of(f"{folder}{os.sep}{name}"):
             yield name, file
@@ -65,19 +64,19 @@ def _file_of(path: str) -> File | None:
 def check_files(
     name: str, lists: Mapping[str, Sequence[Datum]], known: Mapping[str, int]
 ) -> Overlaps:
-    """Make sure that all images are there, and warn where some are the same file.
+    """Make sure that all images exist, and warn of images that are the same file.
 
     Args:
-        name: of the dataset.
-        lists: what the images are for -> images; "training", "validation" and "test" are compared.
-        known: what is known to stand twice, of which no warning is printed again.
+        name: name of the dataset.
+        lists: name of a list -> images; "training", "validation" and "test" are compared.
+        known: duplicates of which a warning was printed before.
 
     Returns:
-        What stands twice beyond that, see `find_overlaps`; a training image that was drawn more
-        than once counts once.
+        New duplicates, see `find_overlaps`; a training image that was sampled repeatedly counts
+        once.
 
     Raises:
-        UserError: some are missing; says how many of which list, and names the first.
+        UserError: images are missing; the message counts them by list and names the first ones.
     """
     files = find_files({item.impath for items in lists.values() for item in items})
     _refuse_missing(name, lists, files)
@@ -88,7 +87,7 @@ def check_files(
         keys[part] = [files[path] for path in (set(paths) if part == "train" else paths)]
     found = {k: count for k, count in find_overlaps(keys).items() if count > known.get(k, 0)}
     if found:
-        print(f"Warning: {name}: the same image stands more than once: {describe(found)}")
+        print(f"Warning: {name}: the same image is listed more than once: {describe(found)}")
     return found
 
 
@@ -102,9 +101,9 @@ def _refuse_missing(
         if lost:
             counts.append(f"{len(lost):,} of the {len(items):,} {what} images")
     if counts:
-        first = ", ".join(map(one_line, list(missing)[:SHOWN]))
-        more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
+        first = ", ".join(map(one_line, list(missing)[:MOST_NAMED]))
+        more = f" and {len(missing) - MOST_NAMED:,} more" if len(missing) > MOST_NAMED else ""
         raise UserError(
-            f"{name}: {' and '.join(counts)} cannot be opened: No such file: {first}{more}; put "
-            "what is missing in its place, or take it out of the lists of images"
+            f"{name}: {' and '.join(counts)} cannot be opened: No such file: {first}{more}; "
+            "restore the missing files, or remove them from the lists of images"
         )

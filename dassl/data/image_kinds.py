@@ -1,6 +1,6 @@
-"""Which files are images: formats by content, and suffixes where a folder is listed.
+"""Supported image formats (detected by content) and file suffixes (for listing folders).
 
-This is the only list of suffixes. HEIC, which phones write, needs the extra pillow-heif.
+HEIC, which phones write, needs the optional package pillow-heif.
 """
 
 import importlib
@@ -12,8 +12,8 @@ from typing import BinaryIO
 import PIL
 from PIL import Image, features
 
-# What a file holds decides, not its suffix, and Pillow knows kinds that no dataset has: for an EPS
-# file it starts Ghostscript, which runs the program in it.
+# Pillow detects the format by content and supports more than datasets need: for an EPS file, it
+# would start Ghostscript, which executes the program in the file.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".bmp", ".gif"),
@@ -22,30 +22,30 @@ SUFFIXES = (
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_ADVICE = "HEIC needs the package pillow-heif (pip install pillow-heif)"
 AVIF_ADVICE = "AVIF needs Pillow 11.3 or newer (pip install --upgrade pillow)"
-# "ftyp" and one of these stand at the beginning of the two kinds that Pillow may lack.
+# Files of the two formats that Pillow may not support start with "ftyp" and one of these brands.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 
 
 def reads_heif() -> bool:
-    """Whether HEIC images can be read here."""
+    """Return whether HEIC images can be read here."""
     return importlib.util.find_spec("pillow_heif") is not None
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name, HEIC included; hidden files are not."""
+    """Return whether a file name has an image suffix (HEIC included) and is not hidden."""
     name = Path(name).name.lower()
     return name.endswith(SUFFIXES + HEIF_SUFFIXES) and not name.startswith(".")
 
 
 def lacks_reader(name: str) -> bool:
-    """Whether a file is a HEIC image by its name, and none can be read here."""
+    """Return whether a file name has a HEIC suffix and HEIC cannot be read here."""
     return name.lower().endswith(HEIF_SUFFIXES) and not reads_heif()
 
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that can be read here."""
+    """Return Pillow's names of the formats that can be read here."""
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
     if "AVIF" in formats and not features.check("avif"):
@@ -57,7 +57,7 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def why_unknown(file: BinaryIO) -> str:
-    """What to say of a file that none of the readable formats fits.
+    """Return the reason why a file is in none of the readable formats, for an error message.
 
     Raises:
         OSError: the file cannot be read.
@@ -75,11 +75,11 @@ def why_unknown(file: BinaryIO) -> str:
             f"it is damaged, or {kind} of a kind that Pillow {PIL.__version__} does not read; "
             "replace it, or convert it to a PNG of 8 or 16 bits"
         )
-    return f"it is no image of the kinds {', '.join(known)}"
+    return f"it is not an image in one of the formats {', '.join(known)}"
 
 
 def _kind_of(head: bytes) -> str:
-    """The readable format that a file begins like; "" for none."""
+    """Return the readable format that the first bytes of a file match, or ""."""
     for name in readable_formats():
         accepts = Image.OPEN[name][1]
         if len(head) >= 16 and accepts is not None and accepts(head[:16]) is True:

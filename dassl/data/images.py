@@ -19,15 +19,15 @@ from .pixels import to_rgb
 LIMIT = "NEMESIS_MAX_PIXELS"
 MAX_PIXELS = 2**26  # 67 million, which take 1 GB while they are decoded
 AS_VIEWED, AS_STORED = "as_viewed", "as_stored"
-_one_opens = threading.Lock()
+_open_lock = threading.Lock()  # Pillow's limit on pixels is global
 
 
 def decoding(cfg: Config, own: bool = False) -> str:
-    """How a configuration wants images decoded: `AS_VIEWED` or `AS_STORED`, see `read_image`.
+    """Return how images are decoded, `AS_VIEWED` or `AS_STORED`; see `read_image`.
 
     Args:
-        cfg: INPUT.DECODE; where that is "auto", the class of DATASET.NAME decides (`decode`).
-        own: where that is "auto", take the images as somebody's own instead.
+        cfg: INPUT.DECODE; if it is "auto", the dataset's class decides (attribute `decode`).
+        own: if it is "auto", decode as the user's own images, not as the dataset's.
     """
     if cfg.INPUT.DECODE != "auto":
         return str(cfg.INPUT.DECODE)
@@ -37,12 +37,12 @@ def decoding(cfg: Config, own: bool = False) -> str:
 
 
 def max_pixels() -> int:
-    """The largest image that is decoded: `MAX_PIXELS`, or the environment variable `LIMIT`.
+    """Return the limit on an image's pixels: environment variable `LIMIT`, default `MAX_PIXELS`.
 
-    A bound on memory is no part of what a run is, and so no setting of its configuration.
+    It bounds memory and does not affect results, so it is not part of the configuration.
 
     Raises:
-        UserError: the variable is no whole number above 0.
+        UserError: the variable is not an integer above 0.
     """
     text = os.environ.get(LIMIT, "").strip()
     if not text:
@@ -60,34 +60,34 @@ def read_image(path: str, decode: str = AS_STORED) -> Image.Image:
 
     Args:
         path: the file.
-        decode: `AS_STORED`, which is what CoOp does, or `AS_VIEWED`: upright by its EXIF
-            orientation, with white behind transparent pixels.
+        decode: `AS_STORED`, as in CoOp, or `AS_VIEWED`: rotated by its EXIF orientation, with white
+            behind transparent pixels.
 
     Raises:
-        UserError: the file is missing or no readable image, or `max_pixels`.
+        UserError: the file is missing or not a readable image, or `max_pixels`.
     """
     limit = max_pixels()
     try:
-        # Not by its path: Pillow would map some TIFF files into memory, and scrambles turned ones.
+        # Given a path, Pillow memory-maps some TIFF files and then scrambles rotated ones.
         with Path(path).open("rb") as file, _open(file, limit) as image:
             return to_rgb(image, decode == AS_VIEWED)
     except FileNotFoundError as error:
         raise UserError(f"The image {path} does not exist") from error
-    except Exception as error:  # bytes from anywhere make Pillow's many readers fail in any way
+    except Exception as error:  # damaged bytes make Pillow's decoders raise anything
         reason = one_line(error) or type(error).__name__
         raise UserError(f"The image {path} cannot be read: {reason}") from error
 
 
 def _open(file: BinaryIO, limit: int) -> Image.Image:
-    """Open an image of at most `limit` pixels, in place of Pillow's own limit.
+    """Open an image of at most `limit` pixels, which replaces Pillow's own limit.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it has more pixels, or is of no readable kind.
+        ValueError: it has more pixels or is in no readable format.
     """
-    with _one_opens, warnings.catch_warnings():
+    with _open_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
         try:
             image = Image.open(file, formats=readable_formats())
         except UnidentifiedImageError:
@@ -95,7 +95,7 @@ def _open(file: BinaryIO, limit: int) -> Image.Image:
         except Image.DecompressionBombError:
             raise ValueError(_too_large(f"more than {2 * limit:,}", limit)) from None
         finally:
-            Image.MAX_IMAGE_PIXELS = pillows
+            Image.MAX_IMAGE_PIXELS = pillow_limit
     width, height = image.size
     if width * height > limit:
         raise ValueError(_too_large(f"{width} x {height}", limit))
@@ -104,16 +104,16 @@ def _open(file: BinaryIO, limit: int) -> Image.Image:
 
 def _too_large(size: str, limit: int) -> str:
     return (
-        f"its {size} pixels are more than the limit of {limit:,}; to read it, set the environment "
-        f"variable {LIMIT} to more"
+        f"its {size} pixels exceed the limit of {limit:,}; to read it, set the environment "
+        f"variable {LIMIT} to a larger number"
     )
 
 
 def is_broken_image(error: UserError) -> bool:
-    """Whether `read_image` failed for what is in the file.
+    """Return whether `read_image` failed because of the file's content.
 
-    A file that is missing or that the system does not let us read may be readable the next time.
+    A missing file, a lack of memory or a refusal by the system may be gone in the next run.
     """
     cause = error.__cause__
-    systems = isinstance(cause, MemoryError)
-    return not (systems or (isinstance(cause, OSError) and cause.errno is not None))
+    by_system = isinstance(cause, OSError) and cause.errno is not None
+    return not (by_system or isinstance(cause, MemoryError))

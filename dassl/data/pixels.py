@@ -1,4 +1,4 @@
-"""From every kind of pixels that Pillow reads to red, green and blue of 8 bits each."""
+"""Conversion of all pixel formats that Pillow reads to 8-bit RGB."""
 
 import math
 from typing import Any
@@ -24,42 +24,41 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 def to_rgb(image: Image.Image, as_viewed: bool = False) -> Image.Image:
     """Convert to mode RGB.
 
-    Integers of 16 bits are scaled to 8, floats are taken as 0 (black) to 1 (white). Integers of
-    32 bits are taken as 8 bits where none exceeds 255, and else as 16.
+    16-bit integers are scaled to 8 bits, floats range from 0 (black) to 1 (white). 32-bit integers
+    are read as 8 bits if none exceeds 255, else as 16.
 
     Args:
-        image: of any mode.
-        as_viewed: turn the image upright by its EXIF orientation, and show white behind
-            transparent pixels, as programs that show images do. Otherwise pixels are taken as they
-            are stored, as `convert("RGB")` does.
+        image: an image in any mode.
+        as_viewed: rotate the image by its EXIF orientation and put white behind transparent pixels,
+            as image viewers do. Otherwise convert the stored pixels, as `convert("RGB")` does.
 
     Raises:
-        ValueError: the pixels' range does not say what is black and white; the text names it.
+        ValueError: pixels are outside of the accepted range; the message states both ranges.
     """
     image.load()
     orientation = _orientation(image) if as_viewed else 1
     if image.mode in _WIDE or _holds_signed_bytes(image):
         image = _to_8_bits(image)
-    if image.mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
     if as_viewed:
         rgb = _on_white(image)
     else:
-        image.info.pop("transparency", None)  # of which Pillow warns for some palettes
+        image.info.pop("transparency", None)  # Pillow warns of it for some palettes
         rgb = image.convert("RGB")
     turn = _TURNS.get(orientation)
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def _holds_signed_bytes(image: Image.Image) -> bool:
-    """Whether a TIFF's grey values lie between -128 and 127, which Pillow takes for 0 to 255."""
+    """Return whether a TIFF's grey values range from -128 to 127; Pillow reads them as 0 to 255."""
     return image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow fails in many ways for damaged metadata, which says nothing then
+    except Exception:  # damaged metadata makes Pillow raise anything; it is ignored
         return 1
 
 
@@ -68,7 +67,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     transparent = image.info.get("transparency")
     if isinstance(transparent, tuple) and max(transparent) > 255:
-        # One colour of a PNG with 16 bits a channel, of which Pillow keeps the upper 8.
+        # The transparent colour of a 16-bit PNG; Pillow reads only the upper 8 bits of the pixels.
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
@@ -76,7 +75,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale one channel of other than 8 bits; L, or LA where one of its values is transparent."""
+    """Scale a single channel to 8 bits: mode L, or LA if one of its values is transparent."""
     pixels = np.asarray(image)
     if _tag(image, _BITS) == 32 and image.mode == "I" and _tag(image, _SAMPLE_FORMAT) != _SIGNED:
         pixels = pixels.view(np.uint32)
@@ -95,7 +94,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image, lowest: float, highest: float) -> int:
-    """The value that stands for white, black being 0."""
+    """Return the value of white; black is 0."""
     if image.mode == "F":
         if lowest >= 0 and highest <= 1:  # False for NaN
             return 1
@@ -119,7 +118,7 @@ def _unclear(image: Image.Image, lowest: float, highest: float, accepted: str) -
 
 
 def _bits(image: Image.Image) -> int | None:
-    """How many bits a positive value of the file has at most; None for 32, whose use varies."""
+    """Return the bits of a positive value; None for 32-bit files, which differ in their range."""
     if image.mode == "L":
         return 7
     if image.mode != "I":
@@ -133,6 +132,6 @@ def _bits(image: Image.Image) -> int | None:
 
 
 def _tag(image: Image.Image, number: int) -> int | None:
-    """A TIFF's tag; None for other files and without it."""
+    """Return a TIFF tag, or None for other files and absent tags."""
     value = getattr(image, "tag_v2", {}).get(number)
     return value[0] if isinstance(value, tuple) else value

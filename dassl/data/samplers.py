@@ -1,7 +1,7 @@
-"""In which order images are drawn, from the seed and the epoch alone.
+"""Samplers whose order depends on the seed and the epoch alone.
 
-Every index carries a seed for augmentation, of which a batch uses its first. So an epoch's batches
-are the same with any number of workers, and the same after a resume as in an uninterrupted run.
+Every index carries a seed for augmentation; a batch uses that of its first index. So the batches of
+an epoch do not depend on the number of workers or on whether the run was resumed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from .datasets import Datum
 
 
 class SeededIndex(int):
-    """A dataset index with a seed for the random augmentation of the batch that it begins."""
+    """Dataset index with the augmentation seed of the batch that starts with it."""
 
     seed: int
 
@@ -30,16 +30,16 @@ class SeededIndex(int):
         return self
 
     def __getnewargs__(self) -> tuple[int]:
-        """Let pickle carry the index to a worker process; the seed travels in __dict__."""
+        """Return the arguments for unpickling in a worker; the seed is in __dict__."""
         return (int(self),)
 
 
 class EpochSampler(Sampler[int]):
-    """Draws indices in an order that depends on the seed, the epoch and the pass within it.
+    """Sampler whose order depends on the seed, the epoch and the pass within the epoch.
 
     Args:
         data_source: the images.
-        seed: the run's seed; negative draws one.
+        seed: the run's seed; if negative, a random one.
 
     Attributes:
         epoch: set by the training loop before each epoch.
@@ -51,13 +51,13 @@ class EpochSampler(Sampler[int]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next passes those of this epoch."""
+        """Set the epoch of the next passes."""
         self.epoch = epoch
         self._passes = 0
         self._skip = 0
 
     def skip(self, count: int) -> None:
-        """Begin the next pass, and that alone, behind its first `count` indices."""
+        """Skip the first `count` indices of the next pass only."""
         self._skip = count
 
     def order(self, rng: Random) -> Sequence[int]:
@@ -65,7 +65,7 @@ class EpochSampler(Sampler[int]):
         raise NotImplementedError
 
     def next_rng(self) -> Random:
-        """Return the generator of the pass that comes next."""
+        """Return the random generator of the next pass."""
         # A string's hash differs between processes, so the three numbers go through SHA-256.
         name = f"{self.seed}/{self.epoch}/{self._passes}".encode()
         return Random(int.from_bytes(hashlib.sha256(name).digest()[:8], "big"))
@@ -84,7 +84,7 @@ class EpochSampler(Sampler[int]):
 
 
 class SequentialSampler(EpochSampler):
-    """All images, one after the other."""
+    """All images in their order."""
 
     def order(self, rng: Random) -> Sequence[int]:
         """Return the indices in their order."""
@@ -100,7 +100,7 @@ class RandomSampler(EpochSampler):
 
 
 class _GroupSampler(EpochSampler):
-    """Draws batches of n_groups groups with n_ins images of each; subclasses name the groups."""
+    """Sampler of batches with n_ins images from each of n_groups groups (labels or domains)."""
 
     groups_are: Literal["label", "domain"]
 
@@ -130,7 +130,7 @@ class _GroupSampler(EpochSampler):
         return rng.sample(open_groups, self.n_groups)
 
     def order(self, rng: Random) -> Sequence[int]:
-        """Return batch after batch, until too few groups have enough images left."""
+        """Return the indices of batches until too few groups have n_ins images left."""
         left = {group: rng.sample(indices, len(indices)) for group, indices in self.groups.items()}
         for group, indices in left.items():
             if len(indices) < self.n_ins:
@@ -145,7 +145,7 @@ class _GroupSampler(EpochSampler):
                 del left[group][: self.n_ins]
 
     def __len__(self) -> int:
-        # How many batches come out depends on the draws; a trainer asks before each epoch.
+        # The number of batches is random; trainers call this before each epoch.
         return len(self.order(self.next_rng()))
 
 
@@ -185,33 +185,33 @@ def build_sampler(
         cfg: its SEED is used.
         data_source: the images.
         batch_size: images in a batch.
-        n_domain: domains in a batch; 0 takes all.
+        n_domain: domains in a batch; 0 for all.
         n_ins: images of a class in a batch, for RandomClassSampler.
 
     Raises:
-        UserError: an unknown name, or a batch that cannot be divided.
+        UserError: the name is unknown, or the batch cannot be divided among the groups.
     """
     seed = cfg.SEED if cfg is not None else -1
-    plain = {"RandomSampler": RandomSampler, "SequentialSampler": SequentialSampler}
+    ungrouped = {"RandomSampler": RandomSampler, "SequentialSampler": SequentialSampler}
     grouped: dict[str, tuple[type[_GroupSampler], int, int]] = {
         "RandomDomainSampler": (RandomDomainSampler, n_domain, 0),
         "SeqDomainSampler": (SeqDomainSampler, 0, 0),
         "RandomClassSampler": (RandomClassSampler, 0, n_ins),
     }
-    if sampler_type in plain:
-        return plain[sampler_type](data_source, seed)
+    if sampler_type in ungrouped:
+        return ungrouped[sampler_type](data_source, seed)
     if sampler_type not in grouped:
-        accepted = ", ".join([*plain, *grouped])
+        accepted = ", ".join([*ungrouped, *grouped])
         raise UserError(f'The sampler "{sampler_type}" is unknown; accepted: {accepted}')
     sampler, n_groups, n_ins = grouped[sampler_type]
     return sampler(data_source, seed, batch_size, n_groups, n_ins)
 
 
 def skip_batches(loader: Any, count: int) -> bool:
-    """Let a loader's next pass begin behind so many batches, without loading those.
+    """Make a loader's next pass skip `count` batches without loading them.
 
     Returns:
-        Whether it can; with a sampler of another kind it cannot.
+        Whether its sampler supports this.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, EpochSampler) or loader.batch_size is None:

@@ -1,4 +1,4 @@
-"""From images to tensors."""
+"""Transforms from PIL images to tensors."""
 
 from .transforms import AVAI_CHOICES, INTERPOLATION_MODES, build_transform
 

@@ -1,8 +1,8 @@
-"""Resizing and cropping whose memory is bounded, whatever the image's shape.
+"""Resizing and cropping with bounded memory for images of any shape.
 
-A file of a few hundred bytes may be 400,000 pixels wide and one high. Scaled until its short side
-has 224 pixels it would take a terabyte, of which the crop uses a strip. What is here gives
-torchvision's very bits for every image whose intermediate steps stay within `LARGEST`.
+A file of a few hundred bytes may be 400,000 pixels wide and one high. Resized to a short side of
+224 pixels, it would take a terabyte, of which the crop uses a strip. These transforms are bitwise
+equal to torchvision's for all images whose intermediate results have at most `LARGEST` pixels.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _FILTERS = {
 def resize(img: Image.Image, size: Sequence[int], interpolation: InterpolationMode) -> Image.Image:
     """Resize an image to (height, width) pixels.
 
-    An image with a very long side is first averaged down to a few times the wanted size.
+    An image with a very long side is first averaged down to a few times the new size.
     """
     if max(img.size) * max(size) <= LARGEST:
         return F.resize(img, list(size), interpolation=interpolation)
@@ -34,7 +34,7 @@ def resize(img: Image.Image, size: Sequence[int], interpolation: InterpolationMo
 
 
 class Resize(T.Resize):
-    """torchvision's, to a fixed size of (height, width)."""
+    """torchvision's Resize to a fixed size of (height, width)."""
 
     def forward(self, img: Image.Image) -> Image.Image:
         """Transform one image."""
@@ -42,12 +42,12 @@ class Resize(T.Resize):
 
 
 class CentreOfStrip:
-    """Cuts from a very long image what `Resize(size)` and `CenterCrop` of `size` make use of.
+    """Crop a very long image to the part that `Resize(size)` and `CenterCrop` use.
 
-    Other images pass as they are.
+    Other images are returned unchanged.
 
     Args:
-        size: pixels of the short side after resizing, and at most of the crop's long side.
+        size: pixels of the short side after resizing; the crop's sides are not longer.
     """
 
     def __init__(self, size: int) -> None:
@@ -59,18 +59,18 @@ class CentreOfStrip:
     def __call__(self, img: Image.Image) -> Image.Image:
         """Transform one image."""
         width, height = img.size
-        # Twice a square leaves the filter its neighbours on both sides.
+        # With at least two squares, the resampling filter has neighbours on both sides.
         longest = min(width, height) * max(LARGEST // self.size**2, 2)
         left, top = (max(side - longest, 0) // 2 for side in (width, height))
         return img if not left + top else img.crop((left, top, width - left, height - top))
 
 
 class RandomCrop(T.RandomCrop):
-    """torchvision's, which pads with black, without making the padded image.
+    """torchvision's RandomCrop with black padding, without creating the padded image.
 
     Args:
         size: height and width in pixels.
-        padding: pixels on every side; more where the image is smaller than the crop.
+        padding: pixels on every side; more if the image is smaller than the crop.
     """
 
     def __init__(self, size: Sequence[int], padding: int) -> None:
@@ -81,7 +81,7 @@ class RandomCrop(T.RandomCrop):
         height, width = self.size
         down = self.padding + max(height - img.height - 2 * self.padding, 0)
         across = self.padding + max(width - img.width - 2 * self.padding, 0)
-        # Without memory: only its size is asked for.
+        # get_params reads only the shape, so the tensor needs no memory.
         padded = torch.empty(1, img.height + 2 * down, img.width + 2 * across, device="meta")
         top, left, _, _ = self.get_params(padded, self.size)
         return F.crop(img, top - down, left - across, height, width)

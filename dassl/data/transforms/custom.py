@@ -17,13 +17,13 @@ from .bounded import resize
 
 
 class Random2DTranslation:
-    """Enlarges an image by an eighth and crops the wanted size at a random place, or just resizes.
+    """Resize to 9/8 of the size and crop at a random position, or only resize.
 
     Args:
         height: pixels.
         width: pixels.
         p: probability of the translation.
-        interpolation: how pixels are resampled.
+        interpolation: resampling filter.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Random2DTranslation:
 
 
 class ToNormalizedTensor:
-    """torchvision's ToTensor and Normalize in one step, to the bit.
+    """torchvision's ToTensor and Normalize in one step, with bitwise equal results.
 
-    Without their copies and repeated checks, which on small images take longer than the rest.
+    It saves their copies and checks, which take longer than the arithmetic for small images.
 
     Args:
-        mean: of each channel, for pixels between 0 and 1.
-        std: of each channel.
+        mean: mean of each channel, for pixels between 0 and 1.
+        std: standard deviation of each channel.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -84,7 +84,7 @@ class ToNormalizedTensor:
 
 
 class InstanceNormalization:
-    """Gives every image mean 0 and standard deviation 1."""
+    """Normalise every channel of an image to mean 0 and standard deviation 1."""
 
     def __repr__(self) -> str:
         return "InstanceNormalization()"
@@ -97,11 +97,11 @@ class InstanceNormalization:
 
 
 class Cutout:
-    """Sets random squares of an image to zero.
+    """Set random squares of an image to zero.
 
     Args:
         n_holes: number of squares.
-        length: their side, in pixels.
+        length: side of a square in pixels.
     """
 
     def __init__(self, n_holes: int = 1, length: int = 16) -> None:
@@ -123,11 +123,11 @@ class Cutout:
 
 
 class GaussianNoise:
-    """Adds normal noise, half of the time.
+    """Add Gaussian noise with probability 0.5.
 
     Args:
-        mean: of the noise.
-        std: of the noise.
+        mean: mean of the noise.
+        std: standard deviation of the noise.
     """
 
     def __init__(self, mean: float = 0.0, std: float = 0.15) -> None:

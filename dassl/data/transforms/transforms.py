@@ -1,4 +1,4 @@
-"""Builds the transforms that a configuration names."""
+"""Construction of the transforms that a configuration names."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def interpolation_mode(cfg: Config) -> InterpolationMode:
     """Return the interpolation that the configuration names.
 
     Raises:
-        UserError: an unknown name.
+        UserError: the name is unknown.
     """
     check_availability(cfg.INPUT.INTERPOLATION, list(INTERPOLATION_MODES))
     return INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
@@ -69,14 +69,14 @@ def build_transform(
 
     Args:
         cfg: its INPUT group is read.
-        is_train: random augmentation, or resize and centre crop.
+        is_train: whether to augment; otherwise resize and crop the centre.
         choices: names of transforms; default cfg.INPUT.TRANSFORMS.
 
     Returns:
-        The transform; None when cfg.INPUT.NO_TRANSFORM is set.
+        The transform; None if cfg.INPUT.NO_TRANSFORM is set.
 
     Raises:
-        UserError: an unknown transform or interpolation.
+        UserError: a transform or the interpolation is unknown.
     """
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied")
@@ -96,7 +96,7 @@ def build_transform(
 
 
 def to_tensor(cfg: Config, names: Sequence[str]) -> Callable[[Any], Any]:
-    """Return the step from an image to a tensor, normalised if the names say so."""
+    """Return the conversion to a tensor, with normalisation if `names` contains "normalize"."""
     if "normalize" in names:
         return ToNormalizedTensor(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     return T.ToTensor()
@@ -112,7 +112,7 @@ def _test_steps(cfg: Config) -> list[Any]:
 
 
 def _geometry_steps(cfg: Config, names: Sequence[str]) -> list[Any]:
-    """Steps that bring an image to its size."""
+    """Return the steps that resize or crop an image to INPUT.SIZE."""
     size = tuple(cfg.INPUT.SIZE)
     mode = interpolation_mode(cfg)
     if "random_resized_crop" in names:
@@ -146,6 +146,6 @@ def _train_steps(cfg: Config, names: Sequence[str]) -> list[Any]:
         steps.append(T.RandomGrayscale(p=inp.RGS_P))
     if "gaussian_blur" in names:
         if inp.GB_K % 2 == 0:
-            raise UserError(f"INPUT.GB_K, the blur's width, must be odd, not {inp.GB_K}")
+            raise UserError(f"INPUT.GB_K, the size of the blur kernel, must be odd, not {inp.GB_K}")
         steps.append(T.RandomApply([T.GaussianBlur(inp.GB_K)], p=inp.GB_P))
     return steps
