@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dassl.data.datasets.paths import safe_join
 from dassl.data.datasets.splits import PARTS
-from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, lacks_reader
+from dassl.data.image_kinds import HEIF_ADVICE, SUFFIXES, is_image, is_unreadable_heic
 from safeio.errors import UserError
 from safeio.untrusted import one_line
 
@@ -67,7 +67,7 @@ def read_table(path: Path) -> Table:
 
 
 def _say_what_lacks_a_reader(paths: Iterable[str], source: Path, what: str) -> None:
-    count = sum(map(lacks_reader, paths))
+    count = sum(map(is_unreadable_heic, paths))
     if count:
         print(f"Warning: {what} in {source}: {count:,} HEIC images; {HEIF_ADVICE}")
 
@@ -151,8 +151,8 @@ def _read_classes(folder: Path) -> dict[str, list[str]]:
         if key in classes:
             raise UserError(f'{folder}: two class folders have the same name "{key}"; rename one')
         files = list(files_below(folder / name))
-        classes[key] = [path for path in files if is_image(path) and not lacks_reader(path)]
-        here = list(filter(lacks_reader, files))
+        classes[key] = [path for path in files if is_image(path) and not is_unreadable_heic(path)]
+        here = list(filter(is_unreadable_heic, files))
         unread += here
         others += len(files) - len(classes[key]) - len(here)
     _say_what_lacks_a_reader(unread, folder, "Not used")

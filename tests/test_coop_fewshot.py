@@ -15,7 +15,7 @@ import pytest
 
 import dassl.data.datasets.base_dataset as ours
 from dassl.data.datasets import Datum
-from dassl.data.datasets.coop_fewshot import LARGEST, read_draw
+from dassl.data.datasets.coop_fewshot import LARGEST, read_sample
 from tests.dassl_toy import Squares, make_images, registered, toy_config
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -115,8 +115,8 @@ def test_one_line_says_that_a_draw_differs(
     assert drawn(root)[0].train_x == train
     (line,) = [text for text in capsys.readouterr().out.splitlines() if path in text]
     assert line == (
-        f"Warning: {path} holds another draw of 2 shots with seed 1 and is not used: 3 of its 8 "
-        "train images are not in our 8, 1 of its 9 val images are not in our 8"
+        f"Warning: {path} contains another sample of 2 shots with seed 1 and is not used: 3 of "
+        "its 8 train images are not in our 8, 1 of its 9 val images are not in our 8"
     )
 
 
@@ -159,11 +159,13 @@ def test_what_cannot_be_compared_is_passed_over(
         capsys.readouterr()
         assert drawn(root)[0].train_x == dataset.train_x
         (line,) = [text for text in capsys.readouterr().out.splitlines() if name in text]
-        assert line == f"Warning: {name} cannot be read as a few-shot draw of CoOp, and is not used"
+        assert (
+            line == f"Warning: {name} cannot be read as a few-shot sample of CoOp, and is not used"
+        )
     with path.open("wb") as file:
         file.truncate(LARGEST + 1)
     with pytest.raises(ValueError, match="more than"):
-        read_draw(path)
+        read_sample(path)
 
 
 def test_a_pickle_is_only_read_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,5 +175,5 @@ def test_a_pickle_is_only_read_over(root: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pickle, "loads", None)
     monkeypatch.setattr(pickle, "load", None)
     paths = [item.impath for item in dataset.train_x or []]
-    assert read_draw(Path(name))["train"] == paths
+    assert read_sample(Path(name))["train"] == paths
     assert pickletools.__name__ in sys.modules

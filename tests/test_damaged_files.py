@@ -22,7 +22,7 @@ import report
 from analysis.corruption.corruption import Corruption
 from analysis.corruption.study import Study
 from dassl.data.datasets.listing import write_listing
-from dassl.data.datasets.split_dataset import _read_kept
+from dassl.data.datasets.split_dataset import _read_sample
 from dassl.engine import finished_run
 from dassl.engine.run_record import RunRecord, read_history, results_fault
 from dassl.utils import CheckpointFolder, load_checkpoint, save_checkpoint
@@ -93,7 +93,7 @@ def read_study(path: Path) -> Any:
 
 
 def read_draw(path: Path) -> Any:
-    content = _read_kept(path)
+    content = _read_sample(path)
     if content is None:
         raise DamagedFile(f"{path}")
     return content

@@ -100,7 +100,7 @@ def test_shared_images_are_warned_of_and_recorded(
     run(root, tmp_path / "run", "DATASET.NUM_SHOTS", "-1", "OPTIM.MAX_EPOCH", "1")
     printed = capsys.readouterr().out
     assert printed.count("Warning: ") == 1
-    assert f"{split_path(root)}: the same image stands more than once: {words}\n" in printed
+    assert f"{split_path(root)}: the same image is listed more than once: {words}\n" in printed
     assert read_verified_json(tmp_path / "run" / "results.json")["split_check"] == counts
 
 
@@ -171,9 +171,9 @@ def test_parts_are_lists(value: Any, root: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("red/../red/03.png", 'goes up by ".." and is refused'),
+        ("red/../red/03.png", 'contains ".." and is refused'),
         ("red/../../x.png", "leads out of"),
-        ("", "is none that a file can have"),
+        ("", "is not a valid path of a file"),
     ],
 )
 def test_what_is_said_of_a_path_is_true(path: str, words: str, root: Path) -> None:

@@ -38,7 +38,7 @@ def is_image(name: str) -> bool:
     return name.endswith(SUFFIXES + HEIF_SUFFIXES) and not name.startswith(".")
 
 
-def lacks_reader(name: str) -> bool:
+def is_unreadable_heic(name: str) -> bool:
     """Return whether a file name has a HEIC suffix and HEIC cannot be read here."""
     return name.lower().endswith(HEIF_SUFFIXES) and not reads_heif()
 

@@ -183,7 +183,7 @@ def _listing(path: Path) -> None:
     images = path.parent / "images" / "cat"
     images.mkdir(parents=True, exist_ok=True)
     (images / "a.png").touch()
-    list_images(images.parent, keep=path)
+    list_images(images.parent, cache=path)
 
 
 def _mat(path: Path) -> None:

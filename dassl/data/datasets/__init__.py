@@ -1,4 +1,4 @@
-"""The base of all datasets, split files, few-shot drawing and listing of folders."""
+"""Base classes of datasets, split files, few-shot sampling and folder listings."""
 
 from .annotations import lookup, read_mat, read_rows
 from .base_dataset import DatasetBase, Datum

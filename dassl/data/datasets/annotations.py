@@ -1,4 +1,4 @@
-"""Reading the lists of images and class names that datasets come with."""
+"""Readers of the annotation files that datasets are published with."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ Value = TypeVar("Value")
 
 
 def read_rows(path: Path, columns: int = 1) -> list[list[str]]:
-    """Read a text file of one entry a line; empty lines and lines that begin with # are left out.
+    """Read a text file with one entry a line; skip empty lines and lines that start with #.
 
     Args:
         path: the file, UTF-8.
-        columns: each line has so many, between white space; the last takes the rest of the line.
+        columns: number of columns, separated by white space; the last is the rest of the line.
 
     Raises:
         UserError: the file cannot be read, or a line has too few columns.
@@ -34,56 +34,56 @@ def read_rows(path: Path, columns: int = 1) -> list[list[str]]:
             continue
         if len(row) < columns:
             raise UserError(
-                f"{path}, line {number}: expected are {columns} words, not {short_repr(line)}"
+                f"{path}, line {number}: {columns} words are expected, not {short_repr(line)}"
             )
         rows.append(row)
     return rows
 
 
 def read_mat(path: Path, key: str, fields: Sequence[str] = ()) -> list[Any]:
-    """Read a vector of a MATLAB file (version 5 to 7.2); nothing in it is executed.
+    """Read a vector of a MATLAB file (version 5 to 7.2) without executing anything in it.
 
     Args:
         path: the file.
-        key: the variable: numbers, cells that hold one value each, or structs.
-        fields: of structs, those that are wanted.
+        key: name of a variable: numbers, cells of one value each, or structs.
+        fields: for structs, the fields to return.
 
     Returns:
-        Numbers and strings; a tuple of them for each struct.
+        Numbers and strings, or a tuple of the fields for each struct.
 
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or has other content.
     """
     try:
         entries = read_vector(path, key)
         if fields:
-            return [tuple(_plain(entry[field]) for field in fields) for entry in entries]
-        return [_plain(entry) for entry in entries]
+            return [tuple(_scalar(entry[field]) for field in fields) for entry in entries]
+        return [_scalar(entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        wanted = f"{key} ({', '.join(fields)})" if fields else key
+        variable = f"{key} ({', '.join(fields)})" if fields else key
         raise UserError(
-            f'{path} is no MATLAB file with the variable "{wanted}": {one_line(error)}'
+            f'{path} is not a MATLAB file with the variable "{variable}": {one_line(error)}'
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def _scalar(value: Any) -> Any:
     if not isinstance(value, int | float | str):
-        raise ValueError("a value in it is no number and no text")
+        raise ValueError("a value in it is neither a number nor text")
     return value
 
 
 def lookup(known: Mapping[Key, Value], name: Key, where: Path, source: object) -> Value:
-    """Return what belongs to a name or label that an annotation file uses.
+    """Return the value of a name or label that an annotation file uses.
 
     Args:
-        known: what there is.
+        known: name or label -> value.
         name: the name or label.
         where: the file that uses it.
-        source: what defines the known names, for the message.
+        source: the file that defines the known names, for the message.
 
     Raises:
-        UserError: it is unknown.
+        UserError: the name is unknown.
     """
     if name not in known:
-        raise UserError(f'{where} names "{name}", which is not in {source}')
+        raise UserError(f'{where} contains "{name}", which is not in {source}')
     return known[name]

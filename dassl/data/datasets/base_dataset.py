@@ -1,4 +1,4 @@
-"""One image's description, and a dataset as lists of them."""
+"""Datum, the description of an image, and DatasetBase, lists of them."""
 
 import random
 from collections import defaultdict
@@ -15,13 +15,13 @@ from ...utils.names import check_availability
 
 
 class Datum:
-    """An image on disk with its label, domain and class name.
+    """Image file with its label, domain and class name.
 
     Attributes:
         impath: path of the image file.
         label: class index, from 0.
         domain: domain index, from 0.
-        classname: the class in words.
+        classname: class name.
     """
 
     __slots__ = ("_classname", "_domain", "_impath", "_label")
@@ -32,15 +32,15 @@ class Datum:
         """Describe an image.
 
         Raises:
-            TypeError: an argument of the wrong type.
-            ValueError: an empty path or a negative index.
+            TypeError: an argument has the wrong type.
+            ValueError: the path is empty or an index is negative.
         """
         if not isinstance(impath, str) or not isinstance(classname, str):
             raise TypeError("Datum takes impath and classname as strings")
         if not isinstance(label, int) or not isinstance(domain, int):
             raise TypeError("Datum takes label and domain as integers")
         if not impath or label < 0 or domain < 0:
-            raise ValueError("Datum needs a path, and label and domain from 0 on")
+            raise ValueError("Datum needs a path, and a label and domain of at least 0")
         self._impath = impath
         self._label = label
         self._domain = domain
@@ -63,19 +63,19 @@ class Datum:
 
     @property
     def classname(self) -> str:
-        """The class in words."""
+        """Class name."""
         return self._classname
 
     def __getstate__(self) -> dict[str, Any]:
-        """The attributes under Dassl's names, whose `Datum` can read what ours has written."""
+        """Return the attributes under Dassl's names, so that Dassl's `Datum` can unpickle them."""
         return {name: getattr(self, name) for name in sorted(self.__slots__)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over the attributes of Dassl's `Datum` or of ours.
+        """Restore the pickled attributes of Dassl's `Datum` or of this one.
 
         Raises:
-            TypeError: an attribute is of the wrong type.
-            ValueError: an empty path or a negative index.
+            TypeError: an attribute has the wrong type.
+            ValueError: the path is empty or an index is negative.
         """
         self.__init__(**{name.removeprefix("_"): value for name, value in state.items()})  # type: ignore[misc]
 
@@ -101,12 +101,14 @@ def group_by(index: Literal["label", "domain"], items: Iterable[Datum]) -> dict[
 
 
 class DatasetBase:
-    """Train, unlabelled, validation and test images of a task.
+    """Training, unlabelled, validation and test images of a task.
 
     Attributes:
         dataset_dir: the dataset's folder below the data root.
-        decode: how its images are decoded, as_stored (as CoOp) or as_viewed; INPUT.DECODE wins.
+        decode: how images are decoded, as_stored (as in CoOp) or as_viewed; INPUT.DECODE overrides
+            it.
         domains: names of all domains.
+        templates: hand-written prompts for the class names.
         num_classes: largest training label + 1.
         lab2cname: label -> class name.
         classnames: class names by ascending label.
@@ -115,7 +117,6 @@ class DatasetBase:
     dataset_dir = ""
     decode = "as_stored"
     domains: Sequence[str] = ()
-    # How a hand-written prompt names a class of this dataset.
     templates: Sequence[str] = ("a photo of a {}.",)
 
     def __init__(
@@ -194,13 +195,13 @@ class DatasetBase:
         """Make sure that domains exist.
 
         Raises:
-            UserError: an unknown one, or the dataset has none; names those that it has.
+            UserError: a domain is unknown, or the dataset has no domains; the message lists them.
         """
         for domain in input_domains:
             if not self.domains:
                 raise UserError(
-                    f'{type(self).__name__} has no domains, but "{one_line(domain)}" is given as '
-                    "one; leave DATASET.SOURCE_DOMAINS and DATASET.TARGET_DOMAINS "
+                    f'{type(self).__name__} has no domains, but "{one_line(domain)}" is requested '
+                    "as one; leave DATASET.SOURCE_DOMAINS and DATASET.TARGET_DOMAINS "
                     "(--source-domains, --target-domains) empty"
                 )
             check_availability(domain, list(self.domains))
@@ -210,11 +211,11 @@ class DatasetBase:
 
         Args:
             url: its address.
-            dst: the file that it becomes.
-            from_gdrive: the address is Google Drive's.
+            dst: the file to write.
+            from_gdrive: whether the address is on Google Drive.
 
         Raises:
-            UserError: it cannot be had or unpacked, or the package gdown is missing.
+            UserError: the download or unpacking fails, or the package gdown is missing.
         """
         if from_gdrive:
             download_from_drive(url, dst)
@@ -232,17 +233,18 @@ class DatasetBase:
         repeat: bool = False,
         rng: Any = random,
     ) -> Any:
-        """Draw the same number of images from each class.
+        """Sample the same number of images from each class.
 
         Args:
-            *data_sources: lists to draw from.
-            num_shots: images a class; below 1 the lists are returned as they are.
-            repeat: draw a class with too few images with replacement, instead of taking all it has.
-            rng: the generator; Python's global one by default.
+            *data_sources: lists to sample from.
+            num_shots: images a class; if below 1, the lists are returned unchanged.
+            repeat: whether to sample a class with too few images with replacement, rather than
+                return all its images.
+            rng: random generator; default: Python's global one.
 
         Returns:
-            One list, or a list of lists for several sources. Classes come in the order in which
-            they first appear.
+            One list, or a list of lists for several sources. Classes are in the order of their
+            first appearance.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else list(data_sources)

@@ -1,4 +1,4 @@
-"""Finding datasets by name."""
+"""Dataset registry."""
 
 import gc
 from collections.abc import Iterator
@@ -13,24 +13,23 @@ _PARTS = ("train_x", "train_u", "val", "test")
 
 
 def build_dataset(cfg: Config) -> Any:
-    """Create the dataset that `cfg.DATASET.NAME` names.
+    """Create the dataset `cfg.DATASET.NAME`.
 
     Raises:
-        UserError: there is none of that name, or the configuration names domains that it does not
-            have.
+        UserError: the dataset or one of the configured domains does not exist.
     """
     dataset_class = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
         print(f"Loading dataset: {cfg.DATASET.NAME}")
-    with _collector_paused():  # ImageNet's million images take a third of the time
+    with _without_gc():  # ImageNet's million images take a third of the time
         dataset = dataset_class(cfg)
     _check_domains(cfg, dataset)
     return dataset
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep Python's collector of cycles from searching a million new objects again and again."""
+def _without_gc() -> Iterator[None]:
+    """Disable garbage collection, which would search a million new objects again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -41,16 +40,16 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _check_domains(cfg: Config, dataset: Any) -> None:
-    """Refuse domains that a dataset does not have, also where its own class does not look.
+    """Refuse domains that the dataset does not have, even if its class does not check them.
 
     Raises:
-        UserError: there are such.
+        UserError: a domain does not exist.
     """
     names = [*cfg.DATASET.SOURCE_DOMAINS, *cfg.DATASET.TARGET_DOMAINS]
     check = getattr(dataset, "is_input_domain_valid", None)
     if not names or check is None:
         return
-    # A class may read the domains without listing all that there are; its images then have several.
+    # A class may use domains without declaring them; its images are then in several domains.
     if dataset.domains or not _has_domains(dataset):
         check(names)
 

@@ -1,4 +1,4 @@
-"""What labels and class names have to be, so that a task can be made of them."""
+"""Checks of labels and class names."""
 
 import itertools
 import re
@@ -14,13 +14,13 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
 def are_numbers(names: Iterable[str]) -> bool:
-    """Whether all names are numbers, which say nothing to CLIP: 0, 1, 10, 007, 3.0, -1."""
+    """Return whether all names are numbers (0, 10, 007, 3.0, -1), which mean nothing to CLIP."""
     found = list(names)
     return bool(found) and all(map(_NUMBER.fullmatch, found))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Folders or labels in the order of their classes: 0, 1, 2, 10; others as text.
+    """Sort folders or labels into the order of the classes: numbers by value, others as text.
 
     Raises:
         UserError: two are the same number, such as 1 and 01.
@@ -32,19 +32,19 @@ def in_order(names: Iterable[str]) -> list[str]:
     for one, other in itertools.pairwise(ordered):
         if float(one) == float(other):
             raise UserError(
-                f'The classes "{one}" and "{other}" are the same number; give all images of a '
-                "class one label"
+                f'The classes "{one}" and "{other}" are the same number; use the same label for '
+                "all images of a class"
             )
     return ordered
 
 
 def warn_of_numbers(source: object, names: Sequence[str], advice: str = "") -> None:
-    """Print a warning where the class names are numbers.
+    """Print a warning if the class names are numbers.
 
     Args:
         source: the dataset or its file.
         names: the class names.
-        advice: what gives the classes their names.
+        advice: end of the message: how to name the classes.
     """
     if are_numbers(names):
         print(
@@ -54,18 +54,18 @@ def warn_of_numbers(source: object, names: Sequence[str], advice: str = "") -> N
 
 
 def check_classes(split: Split, source: object) -> list[str]:
-    """Make sure that labels and class names belong together, and that the names are words.
+    """Make sure that labels and class names match and that names are printable.
 
     Args:
         split: all images of a dataset.
-        source: where it comes from, for the messages.
+        source: the split's file or folder, for the messages.
 
     Returns:
-        The names that several classes have, such as two of ImageNet's: no prompt can tell them
-        apart, but papers count them as they are.
+        Names that several classes share, as two of ImageNet's do: no prompt can distinguish these
+        classes, but papers evaluate on them nevertheless.
 
     Raises:
-        UserError: a name is empty or holds line breaks or control codes, a label has two names,
+        UserError: a name is empty or contains line breaks or control codes, a label has two names,
             labels are not 0, 1, 2, ... without a gap, a class has no training images while others
             do, or there are fewer than two classes.
     """
@@ -74,12 +74,12 @@ def check_classes(split: Split, source: object) -> list[str]:
     _refuse_unprintable(source, [name for _, name in pairs])
     for (label, name), (following, other) in itertools.pairwise(pairs):
         if label == following:
-            raise UserError(f'{source}: the label {label} is called both "{name}" and "{other}"')
+            raise UserError(f'{source}: the label {label} has two names, "{name}" and "{other}"')
     for expected, (label, _) in enumerate(pairs):
         if label != expected:
             raise UserError(
                 f"{source}: no image has the label {expected}, but others have {label}; labels "
-                "have to be 0, 1, 2, ... without a gap"
+                "must be 0, 1, 2, ... without a gap"
             )
     untrained = [name for label, name in pairs if (label, name) not in known["train"]]
     if known["train"] and untrained:
@@ -92,14 +92,14 @@ def check_classes(split: Split, source: object) -> list[str]:
 
 
 def refuse_one_class(source: object, names: Mapping[int, str]) -> None:
-    """Refuse a task whose accuracy would always be 100%.
+    """Refuse fewer than two classes, for which accuracy would always be 100%.
 
     Args:
         source: the dataset or its file, for the message.
         names: label -> class name.
 
     Raises:
-        UserError: there is one class, or none.
+        UserError: there are fewer than two classes.
     """
     if len(names) < 2:
         found = f'has a single class, "{next(iter(names.values()))}"' if names else "has no images"
@@ -107,12 +107,12 @@ def refuse_one_class(source: object, names: Mapping[int, str]) -> None:
 
 
 def _refuse_unprintable(source: object, names: Iterable[str]) -> None:
-    """Names go into prompts, logs, tables and terminals; none shall be able to act there."""
+    """Refuse names that would change the layout of logs, tables or terminals."""
     for name in names:
         if not name.strip():
-            raise UserError(f"{source}: a class name is empty; it has to be a text")
+            raise UserError(f"{source}: a class name is empty; it must be text")
         if not is_printable(name):
             raise UserError(
-                f'{source}: the class name "{one_line(ascii(name)[1:-1])}" holds line breaks or '
-                "control codes; a class name is a text of one line"
+                f'{source}: the class name "{one_line(ascii(name)[1:-1])}" contains line breaks or '
+                "control codes; a class name must be a single line of text"
             )

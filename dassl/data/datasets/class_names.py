@@ -1,4 +1,4 @@
-"""A task that is given by the names of its classes alone."""
+"""Dataset of class names without images."""
 
 from safeio.errors import UserError
 
@@ -9,13 +9,13 @@ from .build import DATASET_REGISTRY
 
 @DATASET_REGISTRY.register()
 class ClassNames(DatasetBase):
-    """Has no images: for a trained model that classifies images from elsewhere.
+    """Dataset without images, for a trained model that classifies other images.
 
     Args:
-        cfg: DATASET.CLASSNAMES holds the names in the order of their labels.
+        cfg: DATASET.CLASSNAMES are the names in the order of their labels.
 
     Raises:
-        UserError: there are no names.
+        UserError: DATASET.CLASSNAMES is empty.
     """
 
     def __init__(self, cfg: Config) -> None:

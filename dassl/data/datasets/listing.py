@@ -1,9 +1,8 @@
-"""Listing a folder with one sub-folder a class: once, and then from a kept file.
+"""Cached listing of the images in class folders.
 
-ImageNet has 1.3 million images. Asking a network drive for their names takes minutes, so they are
-kept in one compressed file beside the images. A class folder's time of change tells whether what
-was kept of it still holds; only folders that changed are listed again. The file may be deleted at
-any time.
+ImageNet has 1.3 million images, which take minutes to list on a network drive. So the file names
+are cached in a compressed file next to the images. Only class folders whose modification time has
+changed are listed again. The cache may be deleted at any time.
 """
 
 import gzip
@@ -25,47 +24,47 @@ from .base_dataset import Datum
 from .class_checks import in_order
 
 VERSION = 2
-# A folder that changed this recently may change again without a new time of change.
-_UNSETTLED_NS = 2 * 10**9
+# A folder that changed this recently may change again within the same modification time.
+_RECENT_NS = 2 * 10**9
 _DAMAGES = (
     *(OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError),
     OverflowError,
 )
 LARGEST_LISTING = 1 << 27  # bytes; ImageNet's has 50 million
 
-Kept = dict[str, tuple[int, list[str]]]
+# class folder -> modification time in nanoseconds, names of images
+Listing = dict[str, tuple[int, list[str]]]
 
 
 def list_images(
-    directory: Path, keep: Path | None = None, ignored: Collection[str] = ()
+    directory: Path, cache: Path | None = None, ignored: Collection[str] = ()
 ) -> dict[str, list[str]]:
     """List the images of every class folder.
 
     Args:
-        directory: holds one folder a class; links to folders count, too.
-        keep: the file that the listing is read from, and written to where that is possible.
-        ignored: class folders to leave out.
+        directory: the folder of the class folders, which may be links.
+        cache: file that caches the listing; without write permission, it is only read.
+        ignored: class folders to skip.
 
     Returns:
-        Folder name -> names of its images (`is_image`), both sorted. Hidden folders are left out.
+        Folder name -> names of its images (`is_image`), both sorted, without hidden folders.
 
     Raises:
-        UserError: a folder is missing, cannot be read or holds no images, or a file's name is not
-            UTF-8.
+        UserError: a folder is missing, unreadable or without images, or a file name is not UTF-8.
     """
     now = time.time_ns()
-    stamps = _stamps(directory, ignored)
-    kept = _read(keep) if keep is not None else {}
-    entries: Kept = {}
-    for folder, stamp in tqdm(stamps.items(), disable=None, leave=False, desc="Listing"):
-        entry = kept.get(folder)
-        if entry is None or entry[0] != stamp:
-            entry = (stamp, _image_names(directory / folder))
+    times = _modification_times(directory, ignored)
+    cached = _read(cache) if cache is not None else {}
+    entries: Listing = {}
+    for folder, modified in tqdm(times.items(), disable=None, leave=False, desc="Listing"):
+        entry = cached.get(folder)
+        if entry is None or entry[0] != modified:
+            entry = (modified, _image_names(directory / folder))
         entries[folder] = entry
     _refuse_empty(directory, entries)
-    settled = {f: entry for f, entry in entries.items() if abs(now - entry[0]) > _UNSETTLED_NS}
-    if keep is not None and _times(settled) != _times(kept):
-        write_listing(settled, keep)
+    stable = {f: entry for f, entry in entries.items() if abs(now - entry[0]) > _RECENT_NS}
+    if cache is not None and _times(stable) != _times(cached):
+        write_listing(stable, cache)
     return {folder: names for folder, (_, names) in entries.items()}
 
 
@@ -76,12 +75,12 @@ def class_items(
 
     Args:
         directory: the folder that was listed.
-        listing: what `list_images` gave; used up here, so that the names and the paths of a
-            million images are not in memory at once.
+        listing: result of `list_images`; it is emptied, so that the names and the paths of a
+            million images are not in memory at the same time.
         classes: folder name -> class name, in the order of the labels.
 
     Raises:
-        UserError: a folder is no class, or a class has no folder.
+        UserError: a folder is not a class, or a class has no folder.
     """
     unknown = [folder for folder in listing if folder not in classes]
     if unknown:
@@ -92,8 +91,8 @@ def class_items(
     missing = [folder for folder in classes if folder not in listing]
     if missing:
         raise UserError(
-            f"The folder {directory / missing[0]} is missing: {directory} has to hold one folder "
-            f"of images for each of the {len(classes)} classes, and {len(missing)} are not there"
+            f"The folder {directory / missing[0]} is missing: {directory} must contain one folder "
+            f"of images for each of the {len(classes)} classes, and {len(missing)} are missing"
         )
     items: list[Datum] = []
     for label, (folder, classname) in enumerate(classes.items()):
@@ -105,12 +104,12 @@ def class_items(
 def folder_items(
     directory: Path, renamed: Mapping[str, str] | None = None, ignored: Collection[str] = ()
 ) -> list[Datum]:
-    """Label the images of a folder whose sub-folders, sorted (numbers as such), are the classes.
+    """Label the images in class folders; see `in_order` for the order of the labels.
 
     Args:
-        directory: holds one folder a class.
-        renamed: folder name -> class name, where these differ.
-        ignored: folders that are no classes.
+        directory: the folder of the class folders.
+        renamed: folder name -> class name, if these differ.
+        ignored: folders that are not classes.
 
     Raises:
         UserError: see `list_images`.
@@ -122,25 +121,25 @@ def folder_items(
     )
 
 
-def _stamps(directory: Path, ignored: Collection[str]) -> dict[str, int]:
-    """Sorted class folders with their times of change."""
+def _modification_times(directory: Path, ignored: Collection[str]) -> dict[str, int]:
+    """Return sorted class folder -> modification time in nanoseconds."""
     try:
         with os.scandir(directory) as entries:
             folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-        # Not the entry's own stat: on some systems that is a copy from before the latest change.
-        stamps = {f: (directory / f).stat().st_mtime_ns for f in folders if f not in ignored}
+        # DirEntry.stat() may be outdated on some systems.
+        times = {f: (directory / f).stat().st_mtime_ns for f in folders if f not in ignored}
     except OSError as error:
         raise UserError(
             f"The image folder {directory} cannot be listed: {error.strerror}"
         ) from error
-    if not stamps:
-        raise UserError(f"{directory} holds no folders; expected is one folder of images a class")
-    return stamps
+    if not times:
+        raise UserError(f"{directory} contains no folders; it must have a folder of images a class")
+    return times
 
 
 def _image_names(folder: Path) -> list[str]:
     try:
-        found = os.listdir(folder)  # noqa: PTH208 (names are wanted, not a million Path objects)
+        found = os.listdir(folder)  # noqa: PTH208 (names only: a million Path objects are slow)
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be listed: {error.strerror}") from error
     names = sorted(filter(is_image, found))
@@ -148,41 +147,42 @@ def _image_names(folder: Path) -> list[str]:
         "".join((folder.name, *names)).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"Not UTF-8 is a name in {str(folder)!a}: {error.object[:200]!a}; rename it"
+            f"A name in {str(folder)!a} is not valid UTF-8: {error.object[:200]!a}; rename it"
         ) from error
     return names
 
 
-def _refuse_empty(directory: Path, entries: Kept) -> None:
+def _refuse_empty(directory: Path, entries: Listing) -> None:
     empty = [folder for folder, (_, names) in entries.items() if not names]
     if empty:
+        first = ", ".join(empty if len(empty) <= 10 else [*empty[:10], "..."])
         raise UserError(
-            f"{directory}: no images are in the class folder{'s' * (len(empty) > 1)} "
-            f"{', '.join(empty[:10])}{', ...' * (len(empty) > 10)}; fill or remove what is empty"
+            f"{directory} contains class folders without images: {first}; add images to them or "
+            "remove them"
         )
 
 
-def _times(entries: Kept) -> dict[str, int]:
-    return {folder: stamp for folder, (stamp, _) in entries.items()}
+def _times(entries: Listing) -> dict[str, int]:
+    return {folder: modified for folder, (modified, _) in entries.items()}
 
 
-def _read(path: Path) -> Kept:
-    """Read what was kept; nothing if there is none or it is not what was written."""
+def _read(path: Path) -> Listing:
+    """Read a cached listing; return an empty one if the file is missing or damaged."""
     if not path.is_file():
         return {}
     try:
-        content = parse_json(_unpacked(path))
+        content = parse_json(_decompress(path))
         folders = content["folders"] if content["version"] == VERSION else {}
-        kept = {folder: (int(stamp), names) for folder, (stamp, names) in folders.items()}
-        if any("/" in "".join(names) for _, names in kept.values()):
+        cached = {folder: (int(modified), names) for folder, (modified, names) in folders.items()}
+        if any("/" in "".join(names) for _, names in cached.values()):
             raise ValueError("a name leads out of its folder")
     except _DAMAGES:
         print(f"{path} is damaged: listing the images again")
         return {}
-    return kept
+    return cached
 
 
-def _unpacked(path: Path) -> bytes:
+def _decompress(path: Path) -> bytes:
     with gzip.open(path) as file:
         data = file.read(LARGEST_LISTING + 1)
     if len(data) > LARGEST_LISTING:
@@ -190,11 +190,11 @@ def _unpacked(path: Path) -> bytes:
     return data
 
 
-def write_listing(entries: Kept, path: Path) -> None:
-    """Keep a listing, where that is possible.
+def write_listing(entries: Listing, path: Path) -> None:
+    """Cache a listing; print a note if the file cannot be written.
 
     Args:
-        entries: class folder -> its time of change in nanoseconds and the names of its images.
+        entries: class folder -> modification time in nanoseconds and names of its images.
         path: the file.
     """
     text = json.dumps({"version": VERSION, "folders": entries}, separators=(",", ":"))
@@ -202,4 +202,4 @@ def write_listing(entries: Kept, path: Path) -> None:
     try:
         write_atomic(path, lambda temporary: temporary.write_bytes(data))
     except OSError as error:
-        print(f"The listing could not be kept in {path}: {error.strerror}")
+        print(f"The listing could not be saved to {path}: {error.strerror}")

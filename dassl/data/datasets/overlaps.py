@@ -1,4 +1,4 @@
-"""Images that a list holds twice, or that two lists share."""
+"""Duplicate images within a list and between two lists."""
 
 import itertools
 import os
@@ -11,14 +11,14 @@ MOST_PATHS = 200_000
 
 
 def find_overlaps(parts: Mapping[str, Sequence[Hashable]]) -> Overlaps:
-    """Count what stands twice.
+    """Count duplicate images.
 
     Args:
-        parts: name of a list -> what tells its images apart, such as their paths.
+        parts: name of a list -> keys that identify its images, such as their paths.
 
     Returns:
         "twice_in_<part>" -> entries beyond the first of each image, and "<part>_and_<other>" ->
-        images in both; what is 0 is left out.
+        images in both; counts of 0 are omitted.
     """
     sets = {part: set(keys) for part, keys in parts.items()}
     found = {f"twice_in_{part}": len(parts[part]) - len(sets[part]) for part in parts}
@@ -28,11 +28,10 @@ def find_overlaps(parts: Mapping[str, Sequence[Hashable]]) -> Overlaps:
 
 
 def path_keys(parts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
-    """Paths as one spelling for each file, as far as a look at few files tells.
+    """Return the paths with one spelling for each file, without opening every file.
 
-    Folders are followed to where their links lead, and paths that differ in case alone are the same
-    where the file system says so. Of more than `MOST_PATHS`, which would take seconds, the spelling
-    is what it is.
+    Links to folders are resolved, and paths that differ only in case are merged if they are the
+    same file. More than `MOST_PATHS` paths, which would take seconds, are returned unchanged.
     """
     if sum(map(len, parts.values())) > MOST_PATHS:
         return parts
@@ -56,7 +55,7 @@ def _spelled(
 
 
 def _spellings(paths: set[str]) -> dict[str, str]:
-    """Path -> the first spelling of the same file, for those with several that differ in case."""
+    """Return path -> first spelling of the same file, for spellings that differ in case."""
     if len({path.lower() for path in paths}) == len(paths):
         return {}
     groups: defaultdict[str, list[str]] = defaultdict(list)
@@ -75,7 +74,7 @@ def _same_file(path: Path, other: Path) -> bool:
 
 
 def describe(overlaps: Overlaps) -> str:
-    """The counts in words, such as "2 in train and test, 1 twice in test"."""
+    """Return the counts in words, such as "2 in train and test, 1 twice in test"."""
     return ", ".join(f"{count} {_words(name)}" for name, count in overlaps.items())
 
 

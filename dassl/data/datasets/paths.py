@@ -1,4 +1,4 @@
-"""Paths of lists of images, joined to the folder that they have to stay in."""
+"""Joins untrusted relative paths to a folder that they must not leave."""
 
 import functools
 import os
@@ -16,43 +16,43 @@ LONGEST_PATH = 4096
 def safe_join(directory: Path, relative: str) -> str:
     r"""Join a path of a split file or a CSV to its folder.
 
-    A backslash separates folders, as in lists that were made on Windows, unless it is a letter of
-    a name that exists. An absolute path is accepted when it lies in the folder.
+    A backslash separates folders, as in lists from Windows, unless it is part of the name of an
+    existing file. An absolute path is accepted if it is in the folder.
 
     Raises:
-        UserError: the path leads out of the folder, or is none that a file can have.
+        UserError: the path leads out of the folder, or is not a valid path.
     """
     if not relative or "\0" in relative or len(relative) > LONGEST_PATH:
-        raise UserError(f'The path "{one_line(relative)}" is none that a file can have')
-    # Plain string work: a split of ImageNet has over a million paths.
+        raise UserError(f'"{one_line(relative)}" is not a valid path of a file')
+    # Strings rather than Path objects: a split of ImageNet has over a million paths.
     path = relative if _SEPARATOR == "/" else relative.replace("\\", "/")
-    if "\\" in path and not _exists_as_it_is(directory, path):
+    if "\\" in path and not _exists_unchanged(directory, path):
         path = path.replace("\\", "/")
     if path.startswith("/") or _DRIVE.match(path):
         path = _below(directory, path)
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts and not os.path.normpath(path).startswith(".."):
         raise UserError(
-            f'The path "{one_line(relative)}" goes up by ".." and is refused; write it without'
+            f'The path "{one_line(relative)}" contains ".." and is refused; write it without ".."'
         )
     if not parts or path.startswith("/") or ".." in parts:
         raise UserError(f'The path "{one_line(relative)}" leads out of {directory} and is refused')
     return _SEPARATOR.join([str(directory), *parts])
 
 
-def _exists_as_it_is(directory: Path, path: str) -> bool:
+def _exists_unchanged(directory: Path, path: str) -> bool:
     whole = directory / path
     return ".." not in path.split("/") and (whole.exists() or whole.is_symlink())
 
 
 def _below(directory: Path, path: str) -> str:
-    """An absolute path as one below `directory`, where it is that; else as an absolute one."""
+    """Make an absolute path relative to `directory`, if it is in it; else return it absolute."""
     for folder in (directory, _real(directory)):
         prefix = folder.as_posix().rstrip("/") + "/"
         if path.startswith(prefix):
             return path[len(prefix) :]
-    # "C:" may be the name of a folder, though not on Windows.
-    named = _DRIVE.match(path) and _SEPARATOR == "/" and _exists_as_it_is(directory, path)
+    # "C:" may be the name of a folder, except on Windows.
+    named = _DRIVE.match(path) and _SEPARATOR == "/" and _exists_unchanged(directory, path)
     return path if named or path.startswith("/") else f"/{path}"
 
 

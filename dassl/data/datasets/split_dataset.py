@@ -1,4 +1,4 @@
-"""The few-shot protocol of CoOp over any folder of images with a split file."""
+"""CoOp's few-shot protocol for a folder of images with a split file."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ...config import Config
 from ...utils import cached, file_state, isolated_rng
 from .base_dataset import DatasetBase, Datum
 from .class_checks import check_classes, warn_of_numbers
-from .coop_fewshot import compare_draw
+from .coop_fewshot import compare_sample
 from .overlaps import Overlaps, describe, find_overlaps, path_keys
 from .source import Source, needed_paths, refuse_missing
 from .splits import (
@@ -27,30 +27,30 @@ from .splits import (
     to_entries,
 )
 
-# A split that we make ourselves is the same on every machine, whatever the run's seed.
+# Generated splits are the same on every machine and for every seed of a run.
 SPLIT_SEED = 1
 
 
 class SplitDataset(DatasetBase):
-    """A dataset in one folder below the data root; subclasses say where things are.
+    """Dataset in one folder below the data root; subclasses set the attributes.
 
-    Construction reads the split (or makes and keeps it), draws the few-shot items (or reads what
-    was drawn before for the same shots and seed), and then keeps the wanted half of the classes.
+    Construction reads the split (or creates and saves it), takes the few-shot sample (or reads the
+    saved one of the same shots and seed), and then selects all, base or new classes.
 
     Attributes:
         dataset_dir: folder below cfg.DATASET.ROOT.
         image_dir: folder below it to which the split file's paths are relative.
-        split_file: name of the split file in dataset_dir; "" for a split that is made each time.
+        split_file: name of the split file in dataset_dir; "" to make the split in every run.
         split_sources: files in dataset_dir that `make_split` reads, needed without a split file.
-        sources: all that has to be in dataset_dir, and where it can be had.
+        sources: files and folders that dataset_dir must contain, and where to download them.
         templates: hand-written prompts for zero-shot use.
-        naming_advice: ends the warning that class names are numbers.
-        max_val_shots: validation images a class never exceed this number.
+        naming_advice: end of the warning that class names are numbers.
+        max_val_shots: maximum number of validation images a class in a few-shot sample.
         root, directory, images: the absolute paths of data root, dataset folder and image folder.
-        split_check: images that stand twice in a list of the split or in two, `find_overlaps`.
+        split_check: number of images that are twice in a list of the split or in two lists.
     """
 
-    naming_advice = "; give them names"
+    naming_advice = "; name them"
     image_dir = "images"
     split_file = ""
     split_sources: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class SplitDataset(DatasetBase):
         """Load the dataset.
 
         Raises:
-            UserError: a folder is missing or a file is not what it should be.
+            UserError: a folder is missing or a file is wrong.
         """
         self.cfg = cfg
         self.root = Path(cfg.DATASET.ROOT).expanduser().absolute()
@@ -78,7 +78,7 @@ class SplitDataset(DatasetBase):
             train, val = self.source_items(cfg.DATASET.SOURCE_DOMAINS, train, val)
         if cfg.DATASET.NUM_SHOTS >= 1 and train:
             self.report_small_classes(train)
-            train, val = self.draw_fewshot(train, val)
+            train, val = self.sample_fewshot(train, val)
         if cfg.DATASET.TARGET_DOMAINS:
             test = self.target_test(cfg.DATASET.TARGET_DOMAINS)
         train, val, test = subsample_classes(
@@ -87,13 +87,13 @@ class SplitDataset(DatasetBase):
         super().__init__(train_x=train, val=val, test=test)
 
     def prepare(self) -> None:
-        """Hook: make or unpack the images when they are not there. Does nothing by default."""
+        """Hook: create or unpack missing images. Does nothing by default."""
 
     def make_split(self) -> Split:
-        """Hook: return {"train", "val", "test"} when there is no split file.
+        """Hook: return {"train", "val", "test"} if there is no split file.
 
         Raises:
-            UserError: this dataset cannot do without its split file.
+            UserError: this dataset requires its split file.
         """
         raise UserError(
             f"{self.directory / self.split_file} is missing; {type(self).__name__} needs it"
@@ -102,7 +102,7 @@ class SplitDataset(DatasetBase):
     def source_items(
         self, domains: Sequence[str], train: list[Datum], val: list[Datum]
     ) -> tuple[list[Datum], list[Datum]]:
-        """Hook: keep the training and validation images of cfg.DATASET.SOURCE_DOMAINS.
+        """Hook: return the training and validation images of cfg.DATASET.SOURCE_DOMAINS.
 
         Raises:
             UserError: this dataset has no source domains.
@@ -116,7 +116,7 @@ class SplitDataset(DatasetBase):
         """Hook: return the test images of other domains (cfg.DATASET.TARGET_DOMAINS).
 
         Raises:
-            UserError: this dataset has no other domains.
+            UserError: this dataset has no target domains.
         """
         raise UserError(
             f"{type(self).__name__} has no target domains, but DATASET.TARGET_DOMAINS is "
@@ -124,25 +124,25 @@ class SplitDataset(DatasetBase):
         )
 
     def check_folders(self) -> None:
-        """Make sure that everything the dataset needs is there.
+        """Make sure that all required files exist.
 
         Raises:
-            UserError: names all that is missing, where it has to be and how it can be had.
+            UserError: the data root is empty, or files are missing; see `refuse_missing`.
         """
         if not self.cfg.DATASET.ROOT:
             raise UserError(
-                "The data root is not given; set it with --root to the folder that holds "
+                "The data root is empty; set it with --root to the folder that contains "
                 f"{self.dataset_dir}/"
             )
         needed = needed_paths(self.image_dir, self.sources, self.split_sources)
         paths = [(path, "") for path in needed]
         if not (self.split_file and (self.directory / self.split_file).is_file()):
-            instead = f"or {self.split_file} in its place" if self.split_file else ""
-            paths += [(path, instead) for path in self.split_sources]
+            alternative = f"or {self.split_file} instead" if self.split_file else ""
+            paths += [(path, alternative) for path in self.split_sources]
         refuse_missing(type(self).__name__, self.root, self.dataset_dir, paths, self.sources)
 
     def load_split(self) -> Split:
-        """Read the split file, or make the split and keep it."""
+        """Read the split file, or create the split and save it."""
         path = self.directory / self.split_file
         if self.split_file and path.is_file():
             split = cached(
@@ -159,12 +159,12 @@ class SplitDataset(DatasetBase):
         try:
             return save_split(split, path, self.images)
         except OSError as error:
-            # A shared, read-only data folder: the split is the same the next time, too.
+            # For example, a shared read-only folder: the next run creates the same split.
             print(f"The split could not be saved to {path}: {error.strerror}")
             return split
 
     def check_labels(self, split: Split, source: Path) -> None:
-        """Make sure that labels and class names belong together; see `check_classes`."""
+        """Make sure that labels and class names are valid, see `check_classes`; print warnings."""
         for name in check_classes(split, source):
             print(f'Several classes are called "{name}": their prompts are the same')
         classes, names = self.get_lab2cname(split["train"] or split["test"])
@@ -176,60 +176,65 @@ class SplitDataset(DatasetBase):
             print(f"{source} has no test images of {count}: {short_repr(untested)}")
 
     def check_overlaps(self, split: Split) -> Overlaps:
-        """Count the images that stand twice, and print a warning where there are such."""
+        """Count duplicate images (`find_overlaps`), and print a warning if there are any."""
         keys = path_keys({part: [item.impath for item in split[part]] for part in split})
         found = find_overlaps(keys)
         if found:
             source = self.directory / self.split_file if self.split_file else type(self).__name__
-            print(f"Warning: {source}: the same image stands more than once: {describe(found)}")
+            print(f"Warning: {source}: the same image is listed more than once: {describe(found)}")
         return found
 
-    def draw_fewshot(self, train: list[Datum], val: list[Datum]) -> tuple[list[Datum], list[Datum]]:
+    def sample_fewshot(
+        self, train: list[Datum], val: list[Datum]
+    ) -> tuple[list[Datum], list[Datum]]:
         """Return NUM_SHOTS training and at most `max_val_shots` validation images a class.
 
-        The items depend on the split, the number of shots and the seed alone. They are kept in
-        split_fewshot/ below the dataset's folder, and drawn again when the split has changed.
+        The sample depends only on the split, the number of shots and the seed. It is saved in
+        split_fewshot/ below the dataset's folder, and renewed when the split has changed.
         """
         shots, seed = self.cfg.DATASET.NUM_SHOTS, self.cfg.SEED
         if seed < 0:
             return self._sample(train, val, Random())
         name = f"shot_{shots}-seed_{seed}"
-        options = ["repeat"] * self.cfg.DATASET.REPEAT_SHOTS + [*self.cfg.DATASET.SOURCE_DOMAINS]
-        file = re.sub(r"[^\w.-]", "_", "-".join([name, *options])) + ".json"
+        repeat = ["repeat"] if self.cfg.DATASET.REPEAT_SHOTS else []
+        options = "-".join([name, *repeat, *self.cfg.DATASET.SOURCE_DOMAINS])
+        file = re.sub(r"[^\w.-]", "_", options) + ".json"
         path = self.directory / "split_fewshot" / file
         digest = entries_digest({"train": train, "val": val}, self.images)
-        few = self._kept_draw(path, digest)
-        if few is None:
-            few = self._sample(train, val, Random(seed))
-            self._keep_draw(path, digest, few)
-        drawn = dict(zip(("train", "val"), few, strict=True))
-        ours = {p: [e[0] for e in to_entries(d, self.images)] for p, d in drawn.items()}
-        if said := compare_draw(path.with_name(f"{name}.pkl"), shots, seed, ours):
-            print(f"Warning: {said}")
-        return few
+        sample = self._load_sample(path, digest)
+        if sample is None:
+            sample = self._sample(train, val, Random(seed))
+            self._save_sample(path, digest, sample)
+        parts = dict(zip(("train", "val"), sample, strict=True))
+        paths = {p: [e[0] for e in to_entries(d, self.images)] for p, d in parts.items()}
+        if difference := compare_sample(path.with_name(f"{name}.pkl"), shots, seed, paths):
+            print(f"Warning: {difference}")
+        return sample
 
-    def _kept_draw(self, path: Path, digest: str) -> tuple[list[Datum], list[Datum]] | None:
-        cached = _read_kept(path)
-        if cached is None:
+    def _load_sample(self, path: Path, digest: str) -> tuple[list[Datum], list[Datum]] | None:
+        saved = _read_sample(path)
+        if saved is None:
             return None
-        if cached["split_sha256"] != digest:
-            print(f"{path} was drawn from another split: drawing again")
+        if saved["split_sha256"] != digest:
+            print(f"{path} was sampled from another split: sampling again")
             return None
         shots, seed = self.cfg.DATASET.NUM_SHOTS, self.cfg.SEED
         print(f"Loading the {shots}-shot items of seed {seed} from {path}")
-        train, val = (read_items(cached[part], self.images, path) for part in ("train", "val"))
+        train, val = (read_items(saved[part], self.images, path) for part in ("train", "val"))
         return train, val
 
-    def _keep_draw(self, path: Path, digest: str, few: tuple[list[Datum], list[Datum]]) -> None:
-        train, val = (to_entries(items, self.images) for items in few)
+    def _save_sample(
+        self, path: Path, digest: str, sample: tuple[list[Datum], list[Datum]]
+    ) -> None:
+        train, val = (to_entries(items, self.images) for items in sample)
         try:
-            # Two runs that draw at once write the same content, so either may come last.
+            # Two runs at the same time write the same content, so the order does not matter.
             write_json_with_checksum({"split_sha256": digest, "train": train, "val": val}, path)
         except OSError as error:
             print(f"The few-shot items could not be saved to {path}: {error.strerror}")
 
     def report_small_classes(self, train: Sequence[Datum]) -> None:
-        """Say which classes have fewer images than shots, and what becomes of them."""
+        """Print the classes that have fewer images than shots, and how they are sampled."""
         shots, repeat = self.cfg.DATASET.NUM_SHOTS, self.cfg.DATASET.REPEAT_SHOTS
         small = [
             f"{items[0].classname} ({len(items)})"
@@ -237,8 +242,8 @@ class SplitDataset(DatasetBase):
             if len(items) < shots
         ]
         if small:
-            done = "some are drawn more than once" if repeat else "all they have are taken"
-            print(f"Classes with fewer than {shots} training images, {done}: {', '.join(small)}")
+            how = "some are used more than once" if repeat else "all of which are used"
+            print(f"Classes with fewer than {shots} training images, {how}: {', '.join(small)}")
 
     def _sample(
         self, train: list[Datum], val: list[Datum], rng: Random
@@ -251,13 +256,13 @@ class SplitDataset(DatasetBase):
         return few_train, self.generate_fewshot_dataset(val, num_shots=val_shots, rng=rng)
 
 
-def _read_kept(path: Path) -> dict[str, Any] | None:
+def _read_sample(path: Path) -> dict[str, Any] | None:
     try:
         content = read_verified_json(path)
     except OSError:
         return None
     except DamagedFile as error:
-        print(f"Warning: {error}: drawing again")
+        print(f"Warning: {error}: sampling again")
         return None
     complete = isinstance(content, dict) and {"train", "val", "split_sha256"} <= set(content)
     return content if complete else None

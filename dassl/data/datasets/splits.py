@@ -1,4 +1,4 @@
-"""Pure operations on lists of images: split files, random splits, halves of the classes."""
+"""Split files, random splits, and base and new classes."""
 
 import hashlib
 import json
@@ -27,40 +27,40 @@ def read_items(
     """Turn [[relative path, label, class name], ...] into images below `directory`.
 
     Args:
-        entries: of a split file or another list.
+        entries: entries of a split file or another list.
         directory: the folder to which the paths are relative.
-        source: where the entries come from, for the messages.
-        first_label: the number that the entries give to the first class.
+        source: file of the entries, for the messages.
+        first_label: label of the first class in the entries.
 
     Raises:
-        UserError: an entry of another form; names `source`.
+        UserError: an entry has another form.
     """
     items = []
     for number, entry in enumerate(entries, 1):
         try:
             relative, label, classname = entry
             path = safe_join(directory, relative)
-            items.append(Datum(path, _whole(label) - first_label, classname=classname))
+            items.append(Datum(path, _integer(label) - first_label, classname=classname))
         except UserError as error:
             raise UserError(f"{source}, entry {number}: {error}") from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{source}: entry {number} is not [relative path, label, class name] with a whole "
-                f"number from {first_label} on as label: {short_repr(entry)}"
+                f"{source}: entry {number} is not [relative path, label, class name] with an "
+                f"integer of at least {first_label} as label: {short_repr(entry)}"
             ) from error
     return items
 
 
-def _whole(label: Any) -> int:
-    """A label as the number that it is; text of digits counts, too.
+def _integer(label: Any) -> int:
+    """Convert a label, which may be a text of digits, to an integer.
 
     Raises:
-        ValueError: it is none, such as 0.5 or true.
-        TypeError: it is of another kind.
+        ValueError: it is not an integer, such as 0.5 or true.
+        TypeError: it has another type.
     """
     number = int(label)
     if isinstance(label, bool) or (not isinstance(label, str) and number != label):
-        raise ValueError("a label is a whole number")
+        raise ValueError("a label must be an integer")
     return number
 
 
@@ -68,7 +68,7 @@ def to_entries(items: Sequence[Datum], directory: Path) -> list[list[Any]]:
     """Turn images into [[path relative to `directory`, label, class name], ...].
 
     Raises:
-        ValueError: an image lies outside of the directory.
+        ValueError: an image is outside of the directory.
     """
     prefix = os.path.join(directory, "")  # noqa: PTH118 (Path drops the separator at the end)
     entries: list[list[Any]] = []
@@ -81,14 +81,17 @@ def to_entries(items: Sequence[Datum], directory: Path) -> list[list[Any]]:
 
 
 def entries_digest(parts: Mapping[str, Sequence[Datum]], directory: Path) -> str:
-    """SHA-256 of the JSON text {part: `to_entries`}, made piece by piece: it may be 100 MB long."""
+    """Return the SHA-256 of the JSON text {part: `to_entries`}.
+
+    The text, which may have 100 MB, is hashed in pieces.
+    """
     piece = 10_000
     digest = hashlib.sha256(b"{")
     for number, (part, items) in enumerate(parts.items()):
-        digest.update(f"{', ' * (number > 0)}{json.dumps(part)}: [".encode())
+        digest.update(f"{', ' if number else ''}{json.dumps(part)}: [".encode())
         for start in range(0, len(items), piece):
             text = json.dumps(to_entries(items[start : start + piece], directory))[1:-1]
-            digest.update(f"{', ' * (start > 0)}{text}".encode())
+            digest.update(f"{', ' if start else ''}{text}".encode())
         digest.update(b"]")
     digest.update(b"}")
     return digest.hexdigest()
@@ -102,7 +105,7 @@ def read_split(filepath: Path, directory: Path) -> Split:
         directory: the folder to which its paths are relative.
 
     Raises:
-        UserError: the file is no such split, or a path leads out of the folder.
+        UserError: the file is not a split file, or a path leads out of the folder.
     """
     try:
         content = read_json(filepath)
@@ -114,47 +117,47 @@ def read_split(filepath: Path, directory: Path) -> Split:
             f"{filepath} is not a split file with the lists train, val and test"
         ) from error
     split = {part: read_items(entries, directory, filepath) for part, entries in parts.items()}
-    # One look for each part tells images in a wrong place; a run looks for all that it will open.
+    # One image of each part shows whether the folder is right; `check_files` checks all of them.
     first = [items[0].impath for items in split.values() if items]
     if first and not any(Path(path).exists() for path in first):
         raise UserError(
-            f"The image {first[0]} does not exist, but {filepath} names it; the images have to be "
+            f"The image {first[0]} does not exist, but {filepath} contains it; the images must be "
             f"in {directory}"
         )
     return split
 
 
 def save_split(split: Split, filepath: Path, directory: Path) -> Split:
-    """Write a split file, unless another run was first.
+    """Write a split file, unless another run has just written it.
 
     Returns:
-        The split that the file now holds.
+        The split in the file.
 
     Raises:
-        UserError: the file could not be read back; it is not written.
+        UserError: the entries could not be read back; nothing is written.
     """
     entries = {part: to_entries(split[part], directory) for part in PARTS}
     for part in PARTS:
-        read_items(entries[part], directory, filepath)  # what cannot be read is not written
-    kept = publish_json(entries, filepath)
-    return {part: read_items(kept[part], directory, filepath) for part in PARTS}
+        read_items(entries[part], directory, filepath)  # raises before the file is written
+    published = publish_json(entries, filepath)
+    return {part: read_items(published[part], directory, filepath) for part in PARTS}
 
 
 def split_trainval(
     trainval: Sequence[Datum], p_val: float = 0.2, rng: Any = random
 ) -> tuple[list[Datum], list[Datum]]:
-    """Cut a validation part off each class of a training list.
+    """Split a training list into training and validation images, class by class.
 
     Args:
         trainval: the images.
-        p_val: the fraction of each class that goes to validation (rounded).
-        rng: the generator; Python's global one by default.
+        p_val: the fraction of each class for validation (rounded).
+        rng: random generator; default: Python's global one.
 
     Returns:
         Training and validation images, shuffled within each class.
 
     Raises:
-        UserError: a class is too small to give a validation image.
+        UserError: a class is too small for a validation image.
     """
     train: list[Datum] = []
     val: list[Datum] = []
@@ -162,8 +165,8 @@ def split_trainval(
         count = round(len(items) * p_val)
         if count < 1:
             raise UserError(
-                f'The class "{items[0].classname}" has {len(items)} images, too few to cut '
-                f"{p_val:.0%} off for validation"
+                f'The class "{items[0].classname}" has {len(items)} images, too few to use '
+                f"{p_val:.0%} for validation"
             )
         order = list(range(len(items)))
         rng.shuffle(order)
@@ -173,13 +176,13 @@ def split_trainval(
 
 
 def split_lists(trainval: Sequence[Datum], test: Sequence[Datum]) -> Split:
-    """Make a split of the two lists that many datasets come with; see `split_trainval`."""
+    """Return a split of the two lists that many datasets have; see `split_trainval`."""
     train, val = split_trainval(trainval)
     return {"train": train, "val": val, "test": list(test)}
 
 
 def split_all(items: Sequence[Datum]) -> Split:
-    """Shuffle each class and cut it: 50% for training, 20% for validation, the rest for the test.
+    """Split each class randomly: 50% for training, 20% for validation, the rest for the test.
 
     Raises:
         UserError: a class is too small for three parts.
@@ -201,14 +204,14 @@ def split_all(items: Sequence[Datum]) -> Split:
 
 
 def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list[list[Datum]]:
-    """Keep the first (base) or second (new) half of the classes, relabelled from 0.
+    """Return the images of all, base or new classes, with labels from 0.
 
     Args:
-        *sources: lists of images; the labels of the first that has any decide about the halves.
+        *sources: lists of images; the labels of the first that is not empty are halved.
         subsample: all, base (the first ceil(n / 2) labels) or new (the rest).
 
     Raises:
-        UserError: another word.
+        UserError: `subsample` has another value.
     """
     if subsample == "all":
         return [list(source) for source in sources]
@@ -216,8 +219,7 @@ def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list
         raise UserError(
             f'DATASET.SUBSAMPLE_CLASSES "{subsample}" is unknown; accepted: all, base, new'
         )
-    deciding = next((source for source in sources if source), ())
-    labels = sorted({item.label for item in deciding})
+    labels = sorted({item.label for item in next(filter(None, sources), ())})
     middle = math.ceil(len(labels) / 2)
     selected = labels[:middle] if subsample == "base" else labels[middle:]
     new_label = {label: position for position, label in enumerate(selected)}
