@@ -69,7 +69,7 @@ def test_base_files(tmp_path: Path) -> None:
     cfg = load_config(config_file=top)
     assert (cfg.SEED, cfg.VERSION) == (2, 5)
     write(tmp_path / "base.yaml", {"_BASE_": "sub/top.yaml"})
-    with pytest.raises(UserError, match="circle"):
+    with pytest.raises(UserError, match="form a cycle"):
         load_config(config_file=top)
 
 

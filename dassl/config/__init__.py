@@ -1,4 +1,4 @@
-"""Configuration: YACS nodes, defaults, and the layering of files, flags and overrides."""
+"""Configuration: YACS nodes, defaults, and merging of files, flags and overrides."""
 
 from .defaults import clean_cfg, complete_config, declare_config, get_cfg_default
 from .hints import declare_aliases

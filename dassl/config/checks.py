@@ -1,4 +1,4 @@
-"""Values that no run can work with, found before anything is loaded."""
+"""Checks of configuration values before anything is loaded."""
 
 from typing import Any
 
@@ -37,14 +37,14 @@ def _get(cfg: Config, path: str) -> Any:
 
 
 def check_values(cfg: Config) -> None:
-    """Refuse impossible values.
+    """Refuse invalid values.
 
     Raises:
-        UserError: names the first such key, its value and what is accepted.
+        UserError: a value is invalid; the message states its key and the accepted values.
     """
     for path, minimum in _MINIMUM.items():
         value = _get(cfg, path)
-        if not value >= minimum:  # NaN, too
+        if not value >= minimum:  # also true for NaN
             raise UserError(f"{path} is {short_repr(value)}, but must be at least {minimum}")
     for path, accepted in _CHOICES.items():
         try:

@@ -1,4 +1,4 @@
-"""All keys of the engine with their defaults; trainers and datasets declare theirs beside them."""
+"""Keys of the engine with their defaults; trainers and datasets declare theirs in their files."""
 
 import copy
 from functools import lru_cache
@@ -21,8 +21,8 @@ _INPUT: dict[str, Any] = {
     "INTERPOLATION": "bilinear",
     "TRANSFORMS": (),
     "NO_TRANSFORM": False,
-    # as_viewed: turned upright by the EXIF orientation, white behind transparent pixels. as_stored:
-    # neither, as CoOp does. auto: as the dataset's class says, own images as_viewed.
+    # as_viewed: rotated by the EXIF orientation, white behind transparent pixels. as_stored:
+    # neither, as in CoOp. auto: the dataset's class decides; the user's own images: as_viewed.
     "DECODE": "auto",
     "PIXEL_MEAN": [0.485, 0.456, 0.406],
     "PIXEL_STD": [0.229, 0.224, 0.225],
@@ -46,13 +46,13 @@ _INPUT: dict[str, Any] = {
 _DATASET: dict[str, Any] = {
     "ROOT": "data",
     "NAME": "",
-    "CLASSNAMES": (),  # of the dataset ClassNames, which has no images
+    "CLASSNAMES": (),  # for the dataset ClassNames, which has no images
     "TEMPLATES": (),  # hand-written prompts, such as "a photo of a {}."; empty: the dataset's own
     "SOURCE_DOMAINS": (),
     "TARGET_DOMAINS": (),
     "NUM_LABELED": -1,
     "NUM_SHOTS": -1,  # below 1: all images
-    # Of a class with fewer images than shots: draw some more than once, or take what it has, as
+    # For classes with fewer images than shots: use some more than once, rather than each once as
     # CoOp's code does.
     "REPEAT_SHOTS": False,
     "VAL_PERCENT": 0.1,
@@ -62,10 +62,10 @@ _DATASET: dict[str, Any] = {
 
 _DATALOADER: dict[str, Any] = {
     "NUM_WORKERS": 4,
-    "K_TRANSFORMS": 1,  # draw so many augmentations of each training image
+    "K_TRANSFORMS": 1,  # number of augmentations of each training image
     "RETURN_IMG0": False,
-    "ON_BAD_IMAGE": "error",  # or skip: leave out images that cannot be decoded, and say which
-    "CACHE_MB": 256,  # decoded training images kept in memory, per process
+    "ON_BAD_IMAGE": "error",  # or skip: skip images that cannot be decoded, and print their names
+    "CACHE_MB": 256,  # decoded training images cached in memory, per process
     "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
     "TRAIN_U": {
         "SAME_AS_X": True,
@@ -132,14 +132,14 @@ _declared: dict[str, dict[str, Any]] = {}
 
 
 def declare_config(path: str, defaults: dict[str, Any]) -> None:
-    """Add a group of keys to every configuration; called where a trainer or dataset is defined.
+    """Add a group of keys to every configuration; call it in the file of a trainer or dataset.
 
     Args:
         path: dotted path of the group, such as "TRAINER.COOP".
-        defaults: keys and default values, which also fix the keys' types.
+        defaults: keys and default values, which also set the keys' types.
 
     Raises:
-        ValueError: the same group was declared with other defaults, or the path is taken.
+        ValueError: the group is declared already, with other defaults or by the engine.
     """
     if path in _declared:
         if _declared[path] != defaults:
@@ -155,7 +155,7 @@ def declare_config(path: str, defaults: dict[str, Any]) -> None:
 
 
 def get_cfg_default() -> CfgNode:
-    """Return a new configuration with all defaults: the engine's and the declared groups'."""
+    """Return a new configuration with the defaults of the engine and of all declared groups."""
     cfg = CfgNode(_DEFAULTS).clone()
     for path, defaults in _declared.items():
         node = cfg
@@ -168,15 +168,14 @@ def get_cfg_default() -> CfgNode:
 
 
 def complete_config(cfg: Config) -> Config:
-    """Return a configuration with every key that the engine and the trainers read.
+    """Add the defaults of missing keys to a configuration.
 
     Args:
-        cfg: perhaps made from somebody's own copy of Dassl's defaults, which lack our further
-            keys. It is not changed.
+        cfg: a configuration, perhaps made from third-party code's copy of Dassl's defaults, which
+            has fewer keys. It is not changed.
 
     Returns:
-        `cfg` itself where nothing is missing; else a copy with the defaults of what is, frozen
-        where `cfg` is.
+        `cfg` itself if no key is missing; else a completed copy, frozen if `cfg` is.
     """
     defaults = get_cfg_default()
     if _has_all(cfg, defaults):
@@ -204,12 +203,12 @@ def _fill_in(node: Any, defaults: Any) -> None:
 
 @lru_cache(maxsize=1)
 def plain_defaults() -> dict[str, Any]:
-    """Return all defaults as nested plain dictionaries, to be read only."""
+    """Return all defaults as nested dictionaries; callers must not change them."""
     return to_dict(get_cfg_default())
 
 
 def clean_cfg(cfg: Config, trainer: str) -> None:
-    """Remove the groups of all trainers but the given one, in place.
+    """Remove the groups of all other trainers in place.
 
     Args:
         cfg: a configuration.

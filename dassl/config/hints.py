@@ -1,4 +1,4 @@
-"""What an unknown key was meant to be; nothing is better than a wrong guess."""
+"""Hints for unknown keys: the key that was probably meant, if there is a clear candidate."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,44 +8,44 @@ from yacs.config import CfgNode as YacsNode
 
 from ..utils.registry import skipped_note
 
-# How alike two spellings of one name are, at least; "KGCOOP" and "COOP" (0.8) are two methods.
-ALIKE_GROUP = 0.85
-ALIKE_NAME = 0.75
-MOST = 3  # guesses in one hint
+# Minimum similarity of two spellings of a name; "KGCOOP" and "COOP" (0.8) are two methods.
+MIN_GROUP_SIMILARITY = 0.85
+MIN_NAME_SIMILARITY = 0.75
+MOST_GUESSES = 3
 LONGEST_KEY = 200  # characters that are compared
 
 _aliases: dict[str, str] = {}
 
 
 def declare_aliases(aliases: Mapping[str, str]) -> None:
-    """Name keys of other code, and what they are called here, for the hint of an unknown key.
+    """Declare other code's names of keys, for the hints of unknown keys.
 
     Args:
-        aliases: dotted path elsewhere -> dotted path here; upper and lower case are alike.
+        aliases: dotted path in other code, in any case -> dotted path here.
     """
-    _aliases.update({_plain(path): known for path, known in aliases.items()})
+    _aliases.update({_normalised(path): known for path, known in aliases.items()})
 
 
 def hint(path: str, cfg: YacsNode) -> str:
-    """The end of the sentence about an unknown key.
+    """Return the end of the error message about an unknown key.
 
     Args:
         path: the dotted key.
-        cfg: the configuration that lacks it.
+        cfg: the configuration.
 
     Returns:
-        '; did you mean "..."?' where that is clear, or else what the key's group holds.
+        '; did you mean "..."?' for a clear candidate, else the keys of the group.
     """
     path = path[:LONGEST_KEY]
     known = list(_leaves(cfg))
     guesses = _renamed(path, known) or _misspelt(path, known)
-    if guesses and len(guesses) <= MOST:
+    if guesses and len(guesses) <= MOST_GUESSES:
         return "; did you mean " + " or ".join(f'"{guess}"' for guess in guesses) + "?"
     return _about_group(path, cfg)
 
 
-def _plain(path: str) -> str:
-    """A path whose spellings are alike: TRAINER.COOP.N_CTX and trainer.coop.nctx."""
+def _normalised(path: str) -> str:
+    """Return the same text for TRAINER.COOP.N_CTX and trainer.coop.nctx."""
     return path.upper().replace("_", "").replace("-", "")
 
 
@@ -58,41 +58,41 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _renamed(path: str, known: Sequence[str]) -> list[str]:
-    """Keys that are certainly meant: of an alias, another case, or without the outer groups."""
-    plain = _plain(path)
-    for spelling in (plain, f"TRAINER.{plain}"):
+    """Return the keys with this alias, with another case, or with additional outer groups."""
+    name = _normalised(path)
+    for spelling in (name, f"TRAINER.{name}"):
         if _aliases.get(spelling) in known:
             return [_aliases[spelling]]
-    same = [key for key in known if _plain(key) == plain]
-    return same or [key for key in known if _plain(key).endswith(f".{plain}")]
+    same = [key for key in known if _normalised(key) == name]
+    return same or [key for key in known if _normalised(key).endswith(f".{name}")]
 
 
 def _misspelt(path: str, known: Sequence[str]) -> list[str]:
-    """The key of the same group, however that is spelt, whose name is most like the given one.
+    """Return the key of the same or a similarly spelt group with the most similar name.
 
-    Else the keys of that very name in other groups; a trainer's group has no others.
+    If there is none, return the keys of the same name in other groups, except for trainers' keys.
     """
-    group, _, name = _plain(path).rpartition(".")
+    group, _, name = _normalised(path).rpartition(".")
 
-    def likeness(key: str) -> float:
-        known_group, _, known_name = _plain(key).rpartition(".")
-        names = _ratio(name, known_name)
+    def similarity(key: str) -> float:
+        known_group, _, known_name = _normalised(key).rpartition(".")
+        ratio = _ratio(name, known_name)
         # "MEAN" is part of two names, and a misspelling of neither.
-        alike = names >= ALIKE_NAME and name[:1] == known_name[:1]
-        return names if alike and _same_group(group, known_group) else 0.0
+        similar = ratio >= MIN_NAME_SIMILARITY and name[:1] == known_name[:1]
+        return ratio if similar and _same_group(group, known_group) else 0.0
 
-    best = max(known, key=likeness)
-    if likeness(best):
+    best = max(known, key=similarity)
+    if similarity(best):
         return [best]
     if group.startswith("TRAINER."):
         return []
-    return [key for key in known if _plain(key).rpartition(".")[2] == name]
+    return [key for key in known if _normalised(key).rpartition(".")[2] == name]
 
 
 def _same_group(group: str, known: str) -> bool:
     names, known_names = group.split("."), known.split(".")
     return len(names) == len(known_names) and all(
-        _ratio(*pair) >= ALIKE_GROUP for pair in zip(names, known_names, strict=True)
+        _ratio(*pair) >= MIN_GROUP_SIMILARITY for pair in zip(names, known_names, strict=True)
     )
 
 
@@ -101,7 +101,7 @@ def _ratio(one: str, other: str) -> float:
 
 
 def _about_group(path: str, cfg: YacsNode) -> str:
-    """The keys beside an unknown one, or that its trainer's group is not declared."""
+    """Return the keys of an unknown key's group, or that no trainer declares the group."""
     group, node = "", cfg
     for name in path.split(".")[:-1]:
         if not isinstance(node.get(name), YacsNode):

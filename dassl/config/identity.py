@@ -1,8 +1,8 @@
-"""Which settings make a run what it is.
+"""Settings that identify a run.
 
-The settings that were there when identities were first recorded (first_settings.txt) always count.
-A later one counts where it differs from its default, so that a new method, dataset or setting
-leaves the identity of every earlier run as it is.
+The settings that existed when identities were first recorded (first_settings.txt) always count. A
+newer one counts only if it differs from its default. So new methods, datasets and settings do not
+change the identity of earlier runs.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from typing import Any
 from .defaults import plain_defaults
 from .node import to_dict
 
-# Settings that say where a run is written, not what it is.
+# Paths of a run, which do not affect its results.
 NOT_IDENTITY = ("OUTPUT_DIR", "RESUME")
-_ABSENT = object()
+_MISSING = object()
 
 
 @lru_cache(maxsize=1)
@@ -25,10 +25,10 @@ def _first_settings() -> frozenset[str]:
 
 
 def identifying_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that tell a run from others, as nested plain dictionaries.
+    """Return the settings that identify a run, as nested dictionaries.
 
     Args:
-        config: a run's whole configuration, as a node or as it stands in results.json.
+        config: a run's whole configuration, as a node or as in results.json.
     """
     return _select(to_dict(config), plain_defaults(), "")
 
@@ -36,7 +36,7 @@ def identifying_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def _select(config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     selected: dict[str, Any] = {}
     for name, value in config.items():
-        path, default = f"{prefix}{name}", defaults.get(name, _ABSENT)
+        path, default = f"{prefix}{name}", defaults.get(name, _MISSING)
         first = path in _first_settings()
         if path in NOT_IDENTITY:
             continue

@@ -1,4 +1,4 @@
-"""From files, flags and overrides to one frozen configuration."""
+"""Loading of a run's configuration from files, flags and overrides."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def load_config(
     flag_overrides: Overrides | None = None,
     opts: Sequence[str] = (),
 ) -> CfgNode:
-    """Layer a run's configuration; later layers win.
+    """Merge a run's configuration; later arguments override earlier ones.
 
     Args:
         dataset_config_file: YAML file of the dataset.
@@ -44,7 +44,7 @@ def load_config(
         for key, value in flag_overrides.items():
             cfg.set_value(key, value, source="the command line")
     cfg.merge_from_list(opts)
-    for key in NOT_IDENTITY:  # where a run is written; who reads other paths expands them
+    for key in NOT_IDENTITY:  # other paths are expanded by the code that reads them
         cfg[key] = expanded(cfg[key])
     check_values(cfg)
     cfg.freeze()

@@ -1,4 +1,4 @@
-"""A YACS node that answers an unknown key with the nearest known one."""
+"""YACS node with checked merging and hints for unknown keys."""
 
 import ast
 import warnings
@@ -18,25 +18,24 @@ from .yaml_text import MAX_BYTES, parse_yaml
 
 BASE_KEY = "_BASE_"
 MAX_BASES = 20
-LONGEST_NUMBER = 1 << 10  # bits; Python would refuse to print much longer ones
-LONGEST_LITERAL = 1 << 16  # characters; a longer text stays a text
+LONGEST_NUMBER = 1 << 10  # bits; Python refuses to print much longer integers
+LONGEST_LITERAL = 1 << 16  # characters; longer texts are not parsed
 
-Config: TypeAlias = YacsNode  # what functions take: our CfgNode, or that of other code
+Config: TypeAlias = YacsNode  # type of parameters: this CfgNode, or that of third-party code
 
 
 class CfgNode(YacsNode):
     """YACS' CfgNode with checked merging.
 
-    A key that no default declares and a value of another type than the default's raise
-    `UserError` with the file, the key and the nearest valid key. YAML is loaded safely, and
-    Python files are never run as configuration.
+    Unknown keys, and values of another type than the default's, raise `UserError` with the file,
+    the key and a hint. YAML is loaded safely, and Python files are never run as configuration.
     """
 
     def merge_from_file(self, cfg_filename: str) -> None:
-        """Merge a YAML file, and first the file that its `_BASE_` names.
+        """Merge a YAML file after the file in its `_BASE_`.
 
         Raises:
-            UserError: the file is missing, no YAML mapping, part of a cycle, or has a bad entry.
+            UserError: the file is missing, not a mapping, in a cycle, or has an invalid entry.
         """
         for path, content in read_yaml_layers(Path(cfg_filename)):
             self.merge_tree(content, source=str(path))
@@ -45,23 +44,24 @@ class CfgNode(YacsNode):
         """Merge [KEY, VALUE, KEY, VALUE, ...]; values may be strings as typed in a shell.
 
         Raises:
-            UserError: an odd number of items, an unknown key or a value of the wrong type.
+            UserError: the number of items is odd, a key is unknown or a value has the wrong type.
         """
         if len(cfg_list) % 2:
             raise UserError(
-                f"Overrides come in pairs KEY VALUE, but {len(cfg_list)} items were given: "
+                f"Overrides are pairs KEY VALUE, but {len(cfg_list)} items were passed: "
                 + one_line(" ".join(str(item) for item in cfg_list))
             )
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             self.set_value(str(key), value, source="the command line")
 
     def merge_tree(self, tree: dict[str, Any], source: str, prefix: str = "") -> None:
-        """Merge nested dictionaries; `source` names their origin in errors."""
+        """Merge nested dictionaries; `source` is their origin for error messages."""
         for key, value in tree.items():
             path = f"{prefix}{key}"
             known = self._find(path)
+            # An unknown group is merged, too, so that the error message states a complete key.
             group = isinstance(known, YacsNode) or known is _MISSING
-            if isinstance(value, dict) and value and group:  # an unknown one: its key is named
+            if isinstance(value, dict) and value and group:
                 self.merge_tree(value, source, prefix=f"{path}.")
             else:
                 self.set_value(path, value, source)
@@ -70,7 +70,7 @@ class CfgNode(YacsNode):
         """Set one entry by its dotted path.
 
         Raises:
-            UserError: see the class.
+            UserError: the key is unknown or the value has the wrong type.
         """
         if self.is_frozen():
             raise AttributeError(f"{path} cannot be set: the configuration is frozen")
@@ -80,13 +80,13 @@ class CfgNode(YacsNode):
         if isinstance(old, YacsNode):
             raise UserError(
                 f'{source}: "{path}" is a group of keys ({", ".join(list(old)[:4])}, ...), '
-                f"it cannot be set to {short_repr(value)}"
+                f"which cannot be set to {short_repr(value)}"
             )
         *parents, last = path.split(".")
         node: Any = self
         for name in parents:
             node = node[name]
-        # A default of None says nothing about the type, whatever an earlier layer has put there.
+        # A default of None allows any type, even after an earlier file has set a value.
         if old is None:
             self.__dict__.setdefault(_UNTYPED, set()).add(path)
         if path in self.__dict__.get(_UNTYPED, ()):
@@ -104,25 +104,25 @@ class CfgNode(YacsNode):
 
 _MISSING = object()
 _UNTYPED = "__untyped__"  # paths whose default is None
-_PLAIN_TYPES = (bool, int, float, str, tuple, list, type(None))  # of values, as in YACS
+_VALUE_TYPES = (bool, int, float, str, tuple, list, type(None))  # as in YACS
 
 
 def _parse(text: str) -> Any:
-    """Read a value typed as text: a Python literal, true/false, or the text itself."""
+    """Parse text as true/false or a Python literal; return it unchanged if it is neither."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     if len(text) > LONGEST_LITERAL:
         return text
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what would be doubtful in a program
+            warnings.simplefilter("ignore")  # SyntaxWarnings would confuse users
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return text
 
 
-def _alike(value: Any, old: Sequence[Any]) -> bool:
-    """Say whether `value` is a sequence, and one of numbers where `old` is."""
+def _is_compatible(value: Any, old: Sequence[Any]) -> bool:
+    """Return whether `value` is a sequence, and one of numbers if `old` is."""
     if not isinstance(value, tuple | list):
         return False
     numbers = bool(old) and all(isinstance(item, int | float) for item in old)
@@ -130,21 +130,21 @@ def _alike(value: Any, old: Sequence[Any]) -> bool:
 
 
 def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
-    """Bring `value` to the type of `old`: text is parsed, int goes for float, list for tuple."""
+    """Convert `value` to the type of `old`; text is parsed, and int is accepted for float."""
     if type(value) is type(old) and not isinstance(old, tuple | list):
         return value
-    # YAML reads 2e-3 and (224, 224) as text, and a shell has nothing but text.
+    # YAML reads 2e-3 and (224, 224) as text, and a shell passes only text.
     parsed = _parse(value) if isinstance(value, str) else value
     if type(parsed) is int and parsed.bit_length() > LONGEST_NUMBER:
-        parsed = short_repr(parsed)  # no setting of any kind
+        parsed = short_repr(parsed)  # too long for any setting
     if old is None:
-        return parsed if isinstance(parsed, _PLAIN_TYPES) else value
+        return parsed if isinstance(parsed, _VALUE_TYPES) else value
     if type(parsed) is type(old) and not isinstance(old, tuple | list):
         return parsed
     if isinstance(old, float) and type(parsed) is int:
         with suppress(OverflowError):
             return float(parsed)
-    if isinstance(old, tuple | list) and _alike(parsed, old):
+    if isinstance(old, tuple | list) and _is_compatible(parsed, old):
         return type(old)(parsed)
     raise UserError(
         f'{source}: "{path}" takes a value of type {type(old).__name__} such as {old!r}, '
@@ -153,11 +153,11 @@ def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
 
 
 def read_yaml_layers(path: Path, inner: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
-    """Read a YAML file and the chain of its bases.
+    """Read a YAML file and its chain of base files.
 
     Args:
         path: the file.
-        inner: the files that led here, to find cycles.
+        inner: the files whose base this is, to detect cycles.
 
     Returns:
         (file, content without `_BASE_`), the outermost base first.
@@ -165,11 +165,11 @@ def read_yaml_layers(path: Path, inner: tuple[Path, ...] = ()) -> list[tuple[Pat
     Raises:
         UserError: a file is missing, is not a YAML mapping, or is its own base.
     """
-    path = _usable(path)
+    path = _checked_path(path)
     if path.resolve() in inner:
-        raise UserError(f"{path}: the {BASE_KEY} entries go round in a circle")
+        raise UserError(f"{path}: the {BASE_KEY} entries form a cycle")
     if len(inner) >= MAX_BASES:
-        raise UserError(f"{path}: more than {MAX_BASES} files follow each other by {BASE_KEY}")
+        raise UserError(f"{path}: the chain of {BASE_KEY} entries has more than {MAX_BASES} files")
     content = _read_yaml(path)
     base = content.pop(BASE_KEY, None)
     if base is None:
@@ -179,13 +179,13 @@ def read_yaml_layers(path: Path, inner: tuple[Path, ...] = ()) -> list[tuple[Pat
     return [*read_yaml_layers(path.parent / base, (*inner, path.resolve())), (path, content)]
 
 
-def _usable(path: Path) -> Path:
-    """A path that the system may be asked about: names of other files come from files."""
+def _checked_path(path: Path) -> Path:
+    """Expand a path, which may come from an untrusted file, and refuse invalid ones."""
     try:
         path = path.expanduser()
         path.resolve()
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f'The config file "{one_line(str(path))}" cannot be: {error}') from error
+        raise UserError(f'"{one_line(str(path))}" is not a valid path: {error}') from error
     return path
 
 
@@ -206,7 +206,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def to_dict(cfg: Any) -> Any:
-    """Turn nodes into plain dictionaries and tuples into lists, ready for JSON."""
+    """Convert nodes to dictionaries and tuples to lists, for JSON."""
     if isinstance(cfg, dict):
         return {key: to_dict(value) for key, value in cfg.items()}
     if isinstance(cfg, tuple | list):

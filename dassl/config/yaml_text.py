@@ -1,7 +1,7 @@
-"""YAML from untrusted sources: no objects, no expansion without end, no hidden work.
+"""YAML parser for untrusted files, without objects and with bounds on size.
 
-Aliases let a few lines stand for billions of values, and a scalar of a megabyte of digits takes
-hours to become a number; both are refused before anything is built.
+With aliases, a few lines can represent billions of values, and a number with a million digits
+takes hours to parse. Both are refused before any value is constructed.
 """
 
 from typing import Any
@@ -15,17 +15,17 @@ MAX_VALUES = 100_000
 MAX_DEPTH = 50
 MAX_NUMBER = 1000  # characters
 _TEXT = "tag:yaml.org,2002:str"
-# What PyYAML's constructors raise for a value that its tag does not fit, such as `!!bool maybe`.
-_FAULTS = (LookupError, AttributeError, TypeError, ArithmeticError)
+# PyYAML's constructors raise these for a value that does not match its tag, as `!!bool maybe`.
+_TAG_ERRORS = (LookupError, AttributeError, TypeError, ArithmeticError)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with bounds."""
+    """SafeLoader with bounds on depth, size and numbers."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        self._sizes: dict[int, int] = {}  # values below each finished node, aliases expanded
+        self._sizes: dict[int, int] = {}  # number of values below a node, with aliases expanded
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a value and check its depth and size."""
@@ -38,9 +38,9 @@ class _Loader(yaml.SafeLoader):
         if not is_alias:
             self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in _children(node))
         elif id(node) not in self._sizes:
-            raise ValueError("an alias names what it stands in")
+            raise ValueError("an alias refers to a value that contains it")
         if self._sizes[id(node)] > MAX_VALUES:
-            raise ValueError(f"it stands for more than {MAX_VALUES:,} values")
+            raise ValueError(f"it expands to more than {MAX_VALUES:,} values")
         return node
 
 
@@ -50,19 +50,19 @@ def _children(node: Any) -> list[Any]:
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
     if node.tag != _TEXT and len(node.value) > MAX_NUMBER:
-        raise ValueError(f"{short_repr(node.value)} is no value of a configuration")
+        raise ValueError(f"{short_repr(node.value)} is too long for a value that is not text")
     return []
 
 
 def parse_yaml(text: str) -> Any:
-    """Read YAML of plain values.
+    """Parse YAML without objects.
 
     Args:
-        text: of at most `MAX_BYTES` in UTF-8.
+        text: at most `MAX_BYTES` in UTF-8.
 
     Raises:
-        ValueError: it goes beyond the bounds at the top of this file.
-        yaml.YAMLError: it is no YAML, or names objects.
+        ValueError: it exceeds the bounds at the top of this file.
+        yaml.YAMLError: it is not valid YAML, or contains objects.
     """
     try:
         return _Loader(text).get_single_data()
@@ -70,5 +70,5 @@ def parse_yaml(text: str) -> Any:
         raise
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except _FAULTS as error:
-        raise ValueError(f"a value does not fit its tag ({error})") from error
+    except _TAG_ERRORS as error:
+        raise ValueError(f"a value does not match its tag ({error})") from error
