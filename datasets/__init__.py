@@ -1,6 +1,6 @@
-"""Datasets: each file only says how to list its images and class names.
+"""Datasets: each file lists the images and class names of a dataset.
 
-Every file in this folder is imported and registers what it defines.
+All files in this folder are imported, and register the datasets that they define.
 """
 
 from dassl.utils.discovery import import_plugins

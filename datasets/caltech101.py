@@ -11,7 +11,7 @@ from datasets.sources import SOURCES
 
 @DATASET_REGISTRY.register()
 class Caltech101(ClassFolders):
-    """CoOp's split file, or the class folders cut 50 / 20 / 30."""
+    """CoOp's split file, or the class folders split 50 / 20 / 30."""
 
     dataset_dir = "caltech-101"
     image_dir = "101_ObjectCategories"

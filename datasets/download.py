@@ -1,9 +1,8 @@
-"""Bring a dataset's folder into the layout that its loader reads.
+"""Download datasets into the layout that the loaders read.
 
-Everything is collected in `.download` within the folder: parts of files, from which an interrupted
-download resumes, and archives while they are unpacked. A file or folder appears under its final
-name at once and whole. An archive that somebody put into the folder by hand is unpacked, too, and
-stays where it is.
+The subfolder `.download` holds partial files, from which an interrupted download resumes, and
+archives while they are unpacked. Files and folders get their final names atomically. An archive
+that the user has put into the dataset's folder is unpacked, too, and stays there.
 """
 
 import shutil
@@ -19,23 +18,23 @@ from safeio.files import mkdir_if_missing, prepare_output_dir
 from safeio.http_download import DownloadError, check, download
 from safeio.locks import exclusive
 
-# Sends files of any size directly, without the page that warns that they were not scanned.
+# This address sends large files directly, without the page that warns of a missing virus scan.
 DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
-ATTEMPTS = 10  # a connection may be cut this often in one run
+ATTEMPTS = 10  # connections of a download in one run
 
 
 class LayoutError(ArchiveError):
-    """An archive that is sound, but lacks what is looked for."""
+    """An intact archive does not contain the expected files."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What could not be had.
+    """A file or folder that could not be downloaded.
 
     Attributes:
         source: the file or folder.
-        folder: the dataset's.
-        tried: addresses and files with the reason why each failed.
+        folder: the dataset's folder.
+        tried: addresses and files, and why each failed.
     """
 
     source: Source
@@ -44,11 +43,11 @@ class Missing:
 
     @property
     def place(self) -> Path:
-        """Where it has to be."""
+        """The path where the dataset expects it."""
         return self.folder / self.source.path
 
     def advice(self) -> str:
-        """What to do about it, for people."""
+        """Return instructions for the user."""
         if self.source.instructions:
             return self.source.instructions.replace("{folder}", str(self.folder))
         if not self.source.unpack:
@@ -59,13 +58,13 @@ class Missing:
 
 @dataclass(frozen=True)
 class Address:
-    """One of a source's addresses, taken apart.
+    """One of a source's addresses in its parts.
 
     Attributes:
-        url: what is opened.
-        page: what a person opens in a browser.
-        name: of the file there.
-        checksum: of the file there, if it is known.
+        url: address of the download.
+        page: address to open in a browser.
+        name: name of the file.
+        checksum: checksum of the file, if known.
     """
 
     url: str
@@ -75,7 +74,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str, source: Source, drive: str = DRIVE) -> "Address":
-        """Read an address as `Source.urls` has them; `drive` comes before Google Drive's ids."""
+        """Parse one of `Source.urls`; `drive` is the prefix of ids on Google Drive."""
         page = page_of(url)
         url, _, fragment = url.partition("#")
         checksum = fragment.replace("=", ":") or source.checksum
@@ -89,13 +88,13 @@ class Address:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """How a dataset's folder is filled.
+    """Downloader of a dataset's files.
 
     Attributes:
-        folder: the dataset's.
-        keep_archives: move what was downloaded into the folder instead of removing it.
-        drive: what comes before the id of a file of Google Drive.
-        budget: of what archives may take; None for the bounds of `safeio.archives`.
+        folder: the dataset's folder.
+        keep_archives: move downloaded archives into the folder instead of removing them.
+        drive: prefix of the ids on Google Drive.
+        budget: limits on unpacked archives; None for the defaults of `safeio.archives`.
     """
 
     folder: Path
@@ -105,17 +104,17 @@ class Fetcher:
 
     @property
     def work(self) -> Path:
-        """The folder of what is not finished."""
+        """The folder of unfinished files."""
         return self.folder / ".download"
 
     def fetch(self, sources: Sequence[Source]) -> list[Missing]:
-        """Get whatever is wanted and not there; other runs on the same folder wait.
+        """Download the missing sources, with a lock on the folder.
 
         Args:
-            sources: all that the dataset needs.
+            sources: all sources of the dataset.
 
         Returns:
-            What could not be had.
+            The sources that could not be downloaded.
 
         Raises:
             UserError: the folder cannot be written to.
@@ -128,23 +127,23 @@ class Fetcher:
         with exclusive(self.folder / ".download.lock", waiting):
             mkdir_if_missing(self.work)
             missing = [lost for group in _by_archive(sources) for lost in self._fetch_group(group)]
-            self._tidy()
+            self._clean_up()
         return missing
 
     def _fetch_group(self, group: Sequence[Source]) -> list[Missing]:
-        """Get sources that are had together, from the first address that works."""
+        """Download sources in the same archive from the first address that works."""
         wanted = [source for source in group if source.is_wanted(self.folder)]
         tried: list[tuple[str, str]] = []
-        for address, by_hand in self._origins(wanted):
-            file = (self.folder if by_hand else self.work) / address.name
+        for address, is_local in self._origins(wanted):
+            file = (self.folder if is_local else self.work) / address.name
             try:
-                self._try(address, file, wanted, by_hand)
+                self._try(address, file, wanted, is_local)
                 break
             except (DownloadError, ArchiveError, OSError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
-                tried.append((str(file) if by_hand else address.page, reason))
+                tried.append((str(file) if is_local else address.page, reason))
                 if isinstance(error, (TooLargeError, OSError)):
-                    break  # the disk is full: another address has the same file
+                    break  # a full disk: another address would not help
         return [
             Missing(source, self.folder, tuple(tried))
             for source in wanted
@@ -152,22 +151,22 @@ class Fetcher:
         ]
 
     def _origins(self, wanted: Sequence[Source]) -> list[tuple[Address, bool]]:
-        """Addresses in their order, before them archives that somebody put into the folder."""
+        """Return (address, whether its file is local): first local archives, then downloads."""
         if not wanted:
             return []
         source = wanted[0]
         addresses = [Address.of(url, source, self.drive) for url in source.urls]
-        by_hand = [
+        local = [
             (address, True)
             for address in addresses
             if source.unpack and (self.folder / address.name).is_file()
         ]
-        return by_hand + [(address, False) for address in addresses]
+        return local + [(address, False) for address in addresses]
 
-    def _try(self, address: Address, file: Path, wanted: Sequence[Source], by_hand: bool) -> None:
+    def _try(self, address: Address, file: Path, wanted: Sequence[Source], is_local: bool) -> None:
         source = wanted[0]
-        if by_hand:
-            print(f"{file}: is there already")
+        if is_local:
+            print(f"{file}: exists already")
             check(file, address.checksum, source.size)
         else:
             print(f"{self.folder / source.path}: from {address.page}")
@@ -184,15 +183,15 @@ class Fetcher:
         try:
             self._unpack(file, wanted)
         except (TooLargeError, LayoutError):
-            raise  # the archive is as it should be, and stays
+            raise  # the archive is intact, so it is not removed
         except ArchiveError:
-            if not by_hand:
+            if not is_local:
                 file.unlink()
             raise
-        if not by_hand:
-            self._dispose(file)
+        if not is_local:
+            self._move_or_remove(file)
 
-    def _dispose(self, archive: Path) -> None:
+    def _move_or_remove(self, archive: Path) -> None:
         if not self.keep_archives:
             archive.unlink()
         elif not (self.folder / archive.name).exists():
@@ -200,17 +199,17 @@ class Fetcher:
 
     def _unpack(self, archive: Path, wanted: Sequence[Source]) -> None:
         tree = self.work / f"{archive.name}.unpacked"
-        shutil.rmtree(tree, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(tree, ignore_errors=True)  # left by a run that was killed
         try:
             extract(archive, tree, self.budget)
             lost = [source.path for source in wanted if not self._place(source, tree)]
         finally:
             shutil.rmtree(tree, ignore_errors=True)
         if lost:
-            raise LayoutError(f"it is unpacked, but holds no {', '.join(lost)}; see {archive}")
+            raise LayoutError(f"the archive {archive} does not contain {', '.join(lost)}")
 
     def _place(self, source: Source, tree: Path) -> bool:
-        """Move a source from an unpacked archive to its place, if it is there."""
+        """Move a source from an unpacked archive to its final path; return whether it is in it."""
         for name in source.unpack:
             found = self._find(tree, name.split("/"))
             if found is not None:
@@ -219,7 +218,7 @@ class Fetcher:
         return False
 
     def _find(self, place: Path, names: Sequence[str]) -> Path | None:
-        """Go down a tree by names, each at any depth below the last, through inner archives."""
+        """Find nested names, each at any depth below the last one; unpack inner archives."""
         for name in names:
             if place.is_file():
                 inner = place.with_name(f"{place.name}.unpacked")
@@ -232,8 +231,8 @@ class Fetcher:
             place = found
         return place
 
-    def _tidy(self) -> None:
-        """Remove the working folder unless a later run can resume something in it."""
+    def _clean_up(self) -> None:
+        """Remove the working folder, unless it contains files to resume from."""
         for lock in self.work.glob(".*.lock"):
             lock.unlink()
         with suppress(OSError):
@@ -241,7 +240,7 @@ class Fetcher:
 
 
 def _by_archive(sources: Sequence[Source]) -> list[list[Source]]:
-    """Sources with the same archive together, in the order of the first."""
+    """Group sources by archive, in order of first appearance."""
     groups: dict[tuple[str, ...], list[Source]] = {}
     for source in sources:
         key = source.urls if source.unpack else (source.path,)
@@ -263,5 +262,5 @@ def _shallowest(tree: Path, name: str) -> Path | None:
 def _move(found: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_dir():
-        place.rmdir()  # an empty one: with content it would not be wanted
+        place.rmdir()  # it is empty, since `Source.is_wanted` is true
     found.replace(place)

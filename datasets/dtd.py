@@ -10,7 +10,7 @@ from datasets.sources import SOURCES
 
 @DATASET_REGISTRY.register()
 class DescribableTextures(ClassFolders):
-    """CoOp's split file, or the class folders cut 50 / 20 / 30."""
+    """CoOp's split file, or the class folders split 50 / 20 / 30."""
 
     dataset_dir = "dtd"
     image_dir = "images"

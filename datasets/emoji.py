@@ -1,13 +1,13 @@
 """The bundled benchmark: emoji of several design teams as small classification tasks.
 
-One dataset per emoji group; a class is one emoji, a picture is a scene (`datasets/scenes.py`) with
-its drawing.  The drawings come with the repository (`datasets/emoji/`), the scenes are made below
-the data root at first use, as ordinary image folders.
+There is one dataset per emoji group; a class is an emoji, an image is a scene with a drawing of it
+(`datasets/scenes.py`). The drawings are part of the repository (`datasets/emoji/`); the scenes are
+generated below the data root at first use, as ordinary image folders.
 
-Training, validation and test scenes never coincide, but the default test shows drawings that the
-training shows too.  The stricter test is another design team's: `DATASET.TARGET_DOMAINS` names
-styles (`emojione-v1`, `openmoji-black`, `fxemoji`) whose scenes then replace the test part.
-`DATASET.SOURCE_DOMAINS` names the styles to train on, `noto` and `openmoji`; without it, both.
+Training, validation and test scenes are disjoint, but the default test uses the same drawings as
+the training. For a stricter test, `DATASET.TARGET_DOMAINS` selects styles of other design teams
+(`emojione-v1`, `openmoji-black`, `fxemoji`), whose scenes replace the test images.
+`DATASET.SOURCE_DOMAINS` selects the training styles, `noto` and `openmoji`; default: both.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ DRAWINGS = Path(__file__).parent / "emoji"
 ARCHIVES = ("drawings.zip", "drawings_share_alike.zip")
 SOURCE_STYLES = ("noto", "openmoji")
 STYLES = (*SOURCE_STYLES, "openmoji-black", "emojione-v1", "fxemoji")
-# Numbers of the scenes of one drawing.  The source test takes half of the target test's scenes
-# of each of its two styles, so that all tests have 12 a class.
+# Numbers of the scenes of one drawing. The source test has 6 scenes of each of its two styles and
+# the target test 12 scenes of each style, so that every test has 12 images a class.
 PARTS = {"train": range(16), "val": range(16, 20), "test": range(20, 26)}
 TARGET_TEST = range(20, 32)
 SCENES = 32
 
 
 class Concept(NamedTuple):
-    """A class: its folder name, its name in words, and the styles that draw it."""
+    """A class: its folder name, its class name, and the styles that have a drawing of it."""
 
     slug: str
     name: str
@@ -54,7 +54,7 @@ class Concept(NamedTuple):
 
 @lru_cache
 def concepts_of(group: str) -> tuple[Concept, ...]:
-    """The classes of a group, by name; both source styles draw each of them."""
+    """Return the classes of a group, sorted by name; both source styles have all of them."""
     entries = json.loads((DRAWINGS / "concepts.json").read_text(encoding="utf-8"))
     found = [
         Concept(entry["id"], entry["name"], tuple(entry["styles"]))
@@ -65,7 +65,7 @@ def concepts_of(group: str) -> tuple[Concept, ...]:
 
 
 def read_drawings(style: str, slugs: Sequence[str]) -> np.ndarray:
-    """The shipped drawings of a style, RGBA, uint8 (n, 72, 72, 4)."""
+    """Return the bundled drawings of a style, RGBA, uint8 (n, 72, 72, 4)."""
     for archive in ARCHIVES:
         with zipfile.ZipFile(DRAWINGS / archive) as members:
             if f"{style}/{slugs[0]}.webp" in members.namelist():
@@ -79,7 +79,7 @@ def _picture(data: bytes) -> np.ndarray:
 
 
 def write_scenes(style: str, slugs: Sequence[str], folder: Path) -> None:
-    """Make all scenes of the named drawings as `folder/<slug>/<number>.png`."""
+    """Write all scenes of the drawings as `folder/<slug>/<number>.png`."""
     atlas = Atlas.of(read_drawings(style, slugs))
     with ThreadPoolExecutor() as pool:
         list(pool.map(partial(_write_class, style, atlas, slugs, folder), range(len(slugs))))
@@ -107,18 +107,18 @@ class EmojiDataset(SplitDataset):
             cls.split_file = f"split_{cls.__name__}.json"
 
     def concepts(self) -> Sequence[Concept]:
-        """The classes, in the order of their labels."""
+        """Return the classes in the order of their labels."""
         return concepts_of(self.group)
 
     def prepare(self) -> None:
-        """Make the scenes of the source styles unless they are there."""
+        """Generate the scenes of the source styles unless they exist."""
         if not self.cfg.DATASET.ROOT:
-            return  # the base class says what is missing
+            return  # the base class raises the error
         for style in SOURCE_STYLES:
             self.make_style(style)
 
     def make_style(self, style: str) -> None:
-        """Make a style's scenes; their folder appears when it is complete, also in a race.
+        """Generate a style's scenes atomically, with a lock, unless they exist.
 
         Raises:
             UserError: the data root cannot be written to.
@@ -136,12 +136,12 @@ class EmojiDataset(SplitDataset):
         except OSError as error:
             raise UserError(
                 f"{type(self).__name__}: the scenes cannot be made in {target}: {error.strerror}; "
-                "give a data root (--root) that can be written to"
+                "set --root to a data root that can be written to"
             ) from error
 
     def _make(self, style: str, slugs: Sequence[str], target: Path) -> None:
         for leftover in self.directory.glob(".making-*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(leftover, ignore_errors=True)  # left by a run that was killed
         print(f"Making {SCENES * len(slugs)} scenes in {target}")
         scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=self.directory))
         try:
@@ -153,7 +153,7 @@ class EmojiDataset(SplitDataset):
             raise
 
     def make_split(self) -> dict[str, list[Datum]]:
-        """Scenes of both source styles in every part, none of them in two."""
+        """Return disjoint parts with scenes of both source styles."""
         return {
             part: [item for style in SOURCE_STYLES for item in self._items(style, numbers, 0)]
             for part, numbers in PARTS.items()
@@ -162,22 +162,22 @@ class EmojiDataset(SplitDataset):
     def source_items(
         self, domains: Sequence[str], train: list[Datum], val: list[Datum]
     ) -> tuple[list[Datum], list[Datum]]:
-        """The training and validation scenes of the named styles.
+        """Return the training and validation scenes of the styles `domains`.
 
         Raises:
-            UserError: one is no style to train on.
+            UserError: a style is not a source style.
         """
         for style in domains:
             check_availability(style, SOURCE_STYLES)
         folders = tuple(f"{self.images / style}{os.sep}" for style in domains)
-        kept = ([i for i in items if i.impath.startswith(folders)] for items in (train, val))
-        return next(kept), next(kept)
+        selected = ([i for i in items if i.impath.startswith(folders)] for items in (train, val))
+        return next(selected), next(selected)
 
     def target_test(self, domains: Sequence[str]) -> list[Datum]:
-        """Test scenes of the named styles, for the classes that they draw.
+        """Return the test scenes of the styles `domains`, for the classes that they have.
 
         Raises:
-            UserError: there is no such style.
+            UserError: a style does not exist.
         """
         self.check_input_domains((), domains)
         for style in domains:

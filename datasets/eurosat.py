@@ -10,7 +10,7 @@ from datasets.sources import SOURCES
 
 @DATASET_REGISTRY.register()
 class EuroSAT(ClassFolders):
-    """CoOp's split file, or the class folders cut 50 / 20 / 30."""
+    """CoOp's split file, or the class folders split 50 / 20 / 30."""
 
     dataset_dir = "eurosat"
     image_dir = "2750"

@@ -11,7 +11,7 @@ NAMES = "variants.txt"
 
 @DATASET_REGISTRY.register()
 class FGVCAircraft(SplitDataset):
-    """The published lists; labels are the order of variants.txt."""
+    """The published lists; the order in variants.txt determines the labels."""
 
     dataset_dir = "fgvc_aircraft"
     image_dir = "images"
@@ -25,7 +25,7 @@ class FGVCAircraft(SplitDataset):
     templates = ("a photo of a {}, a type of aircraft.",)
 
     def make_split(self) -> Split:
-        """Read the lists, "1025794 Boeing 707-320" a line."""
+        """Read the lists with lines "1025794 Boeing 707-320"."""
         labels = {row[0]: label for label, row in enumerate(read_rows(self.directory / NAMES))}
         split = {}
         for part in ("train", "val", "test"):

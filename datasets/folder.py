@@ -1,14 +1,14 @@
-"""Your own images: class folders, or a CSV of paths and labels, under DATASET.FOLDER.PATH.
+"""The user's own images: class folders, or a CSV of paths and labels, at DATASET.FOLDER.PATH.
 
-    PATH/train/<class>/...  PATH/test/<class>/...   and PATH/val/<class>/... if you like
-    PATH/<class>/...                     split for you, kept in PATH/split_Folder.json
-    PATH.csv with path,label             split for you, kept in split_<its name>.json beside it
+    PATH/train/<class>/...  PATH/test/<class>/...   and, optionally, PATH/val/<class>/...
+    PATH/<class>/...                     split automatically, saved in PATH/split_Folder.json
+    PATH.csv with path,label             split automatically, saved in split_<its name>.json
     PATH.csv with path,label,split       split is train, val or test
 
-Parts may be spelled in another way, and all of it may lie in one more folder or several
-(`part_folders`). A class folder's images may lie in further folders inside; its name is the class
-name, unless a classnames.txt beside the classes, the parts or the CSV says otherwise. Few-shot
-items are kept in split_fewshot/ beside the split.
+Other spellings of the parts are accepted, and all parts may be nested in further folders
+(`part_folders`), as may the images of a class. The name of a class folder is the class name, unless
+a classnames.txt next to the classes, the parts or the CSV overrides it. Few-shot samples are saved
+in split_fewshot/ next to the split.
 """
 
 import unicodedata
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dassl.config import Config, declare_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
-from dassl.data.datasets.class_checks import in_order
+from dassl.data.datasets.class_checks import sort_classes
 from dassl.data.datasets.splits import PARTS, Split, split_all
 from dassl.data.image_kinds import SUFFIXES
 from safeio.errors import UserError
@@ -31,12 +31,10 @@ NAMES_FILE = "classnames.txt"
 
 @DATASET_REGISTRY.register()
 class Folder(SplitDataset):
-    """Images in the layouts above; classes are in the order of their folders' (or labels') names.
+    """Images in the layouts above; `sort_classes` determines the order of the labels.
 
-    Names that are all numbers are in the order of their values.
-
-    A split that was made for you never changes: later images are not in it until its file is
-    deleted. Images that were given with their part are listed anew in every run.
+    A saved split does not change: new images are not in it until its file is deleted. Images in
+    separate parts are listed in every run.
     """
 
     image_dir = "."
@@ -46,48 +44,48 @@ class Folder(SplitDataset):
         """Load the images.
 
         Raises:
-            UserError: the path is not given, or what is there is not what it should be.
+            UserError: the path is empty, or its content has a wrong layout.
         """
-        given = Path(cfg.DATASET.FOLDER.PATH).expanduser()
+        path = Path(cfg.DATASET.FOLDER.PATH).expanduser()
         if not cfg.DATASET.FOLDER.PATH:
             raise UserError(
                 "DATASET.FOLDER.PATH is empty; set it to the folder of your images or to a .csv, "
                 "absolute or relative to the data root"
             )
-        self.csv = given.name if given.suffix.lower() == ".csv" else ""
-        self.dataset_dir = str(given.parent if self.csv else given)
+        self.csv = path.name if path.suffix.lower() == ".csv" else ""
+        self.dataset_dir = str(path.parent if self.csv else path)
         super().__init__(cfg)
 
     def check_folders(self) -> None:
-        """Make sure that the folder or the CSV is there.
+        """Make sure that the folder or the CSV exists.
 
         Raises:
-            UserError: it is not.
+            UserError: it does not exist.
         """
         path = self.directory / self.csv
         if not (path.is_file() if self.csv else path.is_dir()):
             raise UserError(
-                f"DATASET.FOLDER.PATH: {path} is no {'file' if self.csv else 'folder'}; it takes "
-                "a folder of images or a .csv, absolute or relative to the data root (--root)"
+                f"DATASET.FOLDER.PATH: {path} is not a {'file' if self.csv else 'folder'}; set it "
+                "to a folder of images or a .csv, absolute or relative to the data root (--root)"
             )
 
     def load_split(self) -> Split:
-        """List the images; where their parts are not given, split them once for all.
+        """List the images; without separate parts, split them once and save the split.
 
         Raises:
-            UserError: what is wrong with the folders, the names or the CSV.
+            UserError: the folders, the names or the CSV are wrong.
         """
         source = self.directory / self.csv
         if self.csv:
-            meant, table = self.directory, read_table(source)
+            top, table = self.directory, read_table(source)
         else:
-            meant, table = read_folders(source)
+            top, table = read_folders(source)
         self._check_parts(table, source)
-        files = (meant / NAMES_FILE, self.directory / NAMES_FILE)
+        files = (top / NAMES_FILE, self.directory / NAMES_FILE)
         names_file = next(filter(Path.is_file, files), None)
         self.listed = to_items(table, source, names_file)
         self.naming_advice = (
-            f"; write what they are into {meant / NAMES_FILE}, a line for each with the number, a "
+            f"; write their names into {top / NAMES_FILE}, a line for each with the number, a "
             'space and the name, such as "0 cat"'
         )
         if ALL not in table:
@@ -95,19 +93,19 @@ class Folder(SplitDataset):
             self.check_labels(split, source)
             return split
         self.split_file = f"split_{source.stem if self.csv else type(self).__name__}.json"
-        self.naming_advice += f", and delete {self.split_file}, which keeps the numbers"
+        self.naming_advice += f", and delete {self.split_file}, which contains the numbers"
         path = self.directory / self.split_file
         was_there = path.is_file()
         try:
             split = super().load_split()
         except UserError as error:
-            advice = f"; delete {path} to split the images anew" if was_there else ""
+            advice = f"; delete {path} to split the images again" if was_there else ""
             raise UserError(f"{error}{advice}") from error
-        self._say_what_changed([item for part in PARTS for item in split[part]])
+        self._report_changes([item for part in PARTS for item in split[part]])
         return split
 
     def make_split(self) -> Split:
-        """Half of every class for training, a fifth for validation, the rest for the test.
+        """Split the images randomly; see `split_all`.
 
         Raises:
             UserError: a class has fewer than four images.
@@ -116,8 +114,8 @@ class Folder(SplitDataset):
             return split_all(self.listed[ALL])
         except UserError as error:
             raise UserError(
-                f"{error}; give it four or more, or say yourself which image is for what (train/, "
-                "val/ and test/ folders, or a CSV with a split column)"
+                f"{error}; add images (at least four), or split the images yourself (train/, val/ "
+                "and test/ folders, or a CSV with a split column)"
             ) from error
 
     def _check_parts(self, table: Table, source: Path) -> None:
@@ -125,60 +123,60 @@ class Folder(SplitDataset):
             if source == self.root:
                 raise UserError(
                     f"DATASET.FOLDER.PATH is the data root {self.root} itself, where features are "
-                    "kept beside the datasets; give the folder above it as data root (--root)"
+                    "cached next to the datasets; set the data root (--root) to its parent folder"
                 )
             return
-        test, here = self.cfg.TEST, [part for part in table if any(table[part].values())]
-        tested = test.NO_TEST or "test" in here or (test.SPLIT == "val" and "val" in here)
-        if "train" not in here or not tested:
-            instead = "TEST.SPLIT val to test on val, or " if "val" in here else ""
+        test, present = self.cfg.TEST, [part for part in table if any(table[part].values())]
+        tested = test.NO_TEST or "test" in present or (test.SPLIT == "val" and "val" in present)
+        if "train" not in present or not tested:
+            use_val = "TEST.SPLIT val to test on val, or " if "val" in present else ""
             raise UserError(
-                f"{source} has images for {', '.join(here) or 'no part'}, but needs train and test "
-                "(val is optional), each with one folder of images a class; without test, set "
-                f"{instead}TEST.NO_TEST True"
+                f"{source} has images for {', '.join(present) or 'no part'}, but needs train and "
+                "test (val is optional), each with one folder of images a class; without test, set "
+                f"{use_val}TEST.NO_TEST True"
             )
 
-    def _say_what_changed(self, kept: Sequence[Datum]) -> None:
-        """Compare the kept split with what is listed now."""
-        # The labels of a split are its own: what counts is which class an image is in.
+    def _report_changes(self, saved: Sequence[Datum]) -> None:
+        """Print how the saved split differs from the images that are listed now."""
+        # A saved split may number the classes differently, so labels are not compared.
         before, now = (
-            {(item.impath, item.classname) for item in items} for items in (kept, self.listed[ALL])
+            {(item.impath, item.classname) for item in items} for items in (saved, self.listed[ALL])
         )
         if before != now:
             print(
-                f"{self.directory / self.split_file} is used as it is, although "
+                f"{self.directory / self.split_file} is used unchanged, although "
                 f"{len(now - before)} of the listed images are not in it and "
                 f"{len(before - now)} of its images are not listed (or have another class); "
-                "delete it to split anew"
+                "delete it to split again"
             )
 
 
 def to_items(table: Table, source: Path, names_file: Path | None) -> Split:
-    """Turn paths and class names into labelled images, labels in the order of the classes' keys.
+    """Convert paths and class names to labelled images.
 
     Args:
         table: part -> class -> paths; the first part has all classes.
         source: a folder or a CSV.
-        names_file: gives the classes their names; None takes the keys.
+        names_file: file with the names of the classes; None to use the keys.
 
     Raises:
-        UserError: no classes, one without images, one that training does not know, or two that
-            read alike.
+        UserError: there are no classes, a class has no images or is missing in training, or two
+            classes have the same name.
     """
     first = next(iter(table), ALL)
     try:
-        classes = in_order(table.get(first, {}))
+        classes = sort_classes(table.get(first, {}))
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     if not classes:
-        raise UserError(f"{source} holds no classes: no folders of images, or no rows of a CSV")
+        raise UserError(f"{source} has no classes: no folders of images, or no rows of a CSV")
     for part, groups in table.items():
         for name, paths in groups.items():
             if name not in table[first]:
                 raise UserError(f'{source}: the class "{name}" of {part} is not in {first}')
             if not paths and part == first:
                 raise UserError(
-                    f'{source}: the class "{name}" has no images; give it some or remove it '
+                    f'{source}: the class "{name}" has no images; add some or remove it '
                     f"(accepted: {' '.join(SUFFIXES)})"
                 )
     names = read_classnames(names_file, classes) if names_file else {key: key for key in classes}
@@ -194,10 +192,10 @@ def to_items(table: Table, source: Path, names_file: Path | None) -> Split:
 
 
 def check_distinct(names: dict[str, str], source: Path) -> None:
-    """Make sure that no two classes are the same text to CLIP, which ignores case and underscores.
+    """Make sure that no two class names differ only in case and underscores, which CLIP ignores.
 
     Raises:
-        UserError: two are.
+        UserError: two names do.
     """
     seen: dict[str, str] = {}
     for key, name in names.items():
@@ -211,13 +209,13 @@ def check_distinct(names: dict[str, str], source: Path) -> None:
 
 
 def read_classnames(path: Path, classes: Sequence[str]) -> dict[str, str]:
-    """Class folder, or label of a CSV -> class name.
+    """Return class folder (or label of a CSV) -> class name.
 
     A line is a folder's name (a label), a tab or the first space, and the class name; each folder
-    has one line. Blank lines do not count.
+    has one line. Blank lines are ignored.
 
     Raises:
-        UserError: a line of another form, twice for one folder, without its folder, or missing.
+        UserError: a line has another form, is repeated for a folder or missing, or has no folder.
     """
     names: dict[str, str] = {}
     for line in filter(None, map(str.strip, _read_lines(path))):

@@ -1,8 +1,8 @@
 """ImageNet (Deng et al., CVPR 2009) in CoOp's layout: images/{train,val}/<wordnet id>/*.JPEG.
 
-1,000 classes; 1,281,167 training images and 50,000 validation images. The latter are the test, as
-in the field; there is no validation part. Class names are those that CLIP's authors curated; a list
-`classnames.txt` in the dataset's folder, "n01440764 tench" a line, replaces the shipped one.
+1,000 classes; 1,281,167 training images and 50,000 validation images. As usual, the latter are the
+test images, and there are no others for validation. The class names were curated by CLIP's authors;
+a list `classnames.txt` with lines "n01440764 tench" in the dataset's folder overrides them.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ CLASSNAMES = Path(__file__).parent / "imagenet_classnames.txt"
 
 
 def read_classnames(path: Path) -> dict[str, str]:
-    """Wordnet id -> class name, in the order of ImageNet's labels: that of the sorted ids.
+    """Return WordNet id -> class name in the order of ImageNet's labels, which is that of the ids.
 
     Raises:
         UserError: the file cannot be read.
@@ -31,37 +31,37 @@ def read_classnames(path: Path) -> dict[str, str]:
 
 
 def imagenet_classnames() -> list[str]:
-    """The 1000 class names that CLIP's authors curated, in the order of ImageNet's labels.
+    """Return the 1000 class names curated by CLIP's authors, in the order of ImageNet's labels.
 
-    From OpenAI's CLIP notebooks, as open_clip ships them (`zero_shot_metadata`, MIT licence); the
-    wordnet ids beside them are those of timm's list of ImageNet's synsets.
+    The names are from OpenAI's CLIP notebooks, copied from open_clip (`zero_shot_metadata`, MIT
+    licence), the WordNet ids from timm's list of ImageNet's synsets.
     """
     return list(read_classnames(CLASSNAMES).values())
 
 
 class ImageNetFolders(SplitDataset):
-    """What ImageNet and its variants share: the class names, and listings that are kept."""
+    """Base of ImageNet and its variants: class names and cached listings."""
 
     def classes(self) -> dict[str, str]:
-        """Wordnet id -> class name, of the dataset's own list or else of the shipped one."""
+        """Return WordNet id -> class name, from the dataset's own list or the bundled one."""
         own = self.directory / "classnames.txt"
         return read_classnames(own if own.is_file() else CLASSNAMES)
 
     def list_part(self, part: str = "") -> dict[str, list[str]]:
-        """Class folder -> image names, of a folder of images."""
-        keep = self.directory / f"listing{part and f'_{part}'}.json.gz"
-        return list_images(self.images / part, keep)
+        """Return class folder -> image names of a part's folder."""
+        name = f"listing_{part}" if part else "listing"
+        return list_images(self.images / part, self.directory / f"{name}.json.gz")
 
 
 @DATASET_REGISTRY.register()
 class ImageNet(ImageNetFolders):
-    """Lists the folders; labels follow the sorted wordnet ids."""
+    """ImageNet; the order of the WordNet ids determines the labels."""
 
     dataset_dir = "imagenet"
     sources = SOURCES["ImageNet"]
 
     def make_split(self) -> Split:
-        """Train and test images; no validation part."""
+        """Return training and test images, without validation images."""
         train, test = (
             class_items(self.images / part, self.list_part(part), self.classes())
             for part in ("train", "val")
@@ -70,25 +70,25 @@ class ImageNet(ImageNetFolders):
 
 
 class ImageNetVariant(ImageNetFolders):
-    """Images to test what was learned on ImageNet; there are none to train on."""
+    """Test images for models that were trained on ImageNet."""
 
     def make_split(self) -> Split:
-        """A test part alone."""
+        """Return test images only."""
         return {"train": [], "val": [], "test": self.test_items()}
 
     def test_items(self) -> list[Datum]:
-        """The images of all 1000 classes, in folders that are wordnet ids."""
+        """Return the images of all 1000 classes, whose folders are WordNet ids."""
         return class_items(self.images, self.list_part(), self.classes())
 
 
 class ImageNetSubset(ImageNetVariant):
-    """A variant with images of some of ImageNet's classes, whose labels count from 0.
+    """Variant with some of ImageNet's classes, whose labels start at 0.
 
-    As in CoOp, the classifier has these classes alone.
+    As in CoOp, the classifier has only these classes.
     """
 
     def test_items(self) -> list[Datum]:
-        """The images of the classes that have a folder."""
+        """Return the images of the classes that have a folder."""
         listing = self.list_part()
         known = {wnid: name for wnid, name in self.classes().items() if wnid in listing}
         return class_items(self.images, listing, known)

@@ -10,7 +10,7 @@ from datasets.sources import SOURCES
 
 @DATASET_REGISTRY.register()
 class ImageNetSketch(ImageNetVariant):
-    """One folder a wordnet id; other files beside them are ignored."""
+    """One folder for each WordNet id; files next to the folders are ignored."""
 
     dataset_dir = "imagenet-sketch"
     image_dir = "images"

@@ -1,4 +1,4 @@
-"""ImageNetV2: new images in the manner of ImageNet's, matched frequency (Recht et al., ICML 2019).
+"""ImageNetV2, matched frequency: new test images for ImageNet (Recht et al., ICML 2019).
 
 1,000 classes; 10,000 test images.
 """
@@ -10,13 +10,13 @@ from datasets.sources import SOURCES
 
 @DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetVariant):
-    """One folder a label, 0 to 999."""
+    """One folder for each label, 0 to 999."""
 
     dataset_dir = "imagenetv2"
     image_dir = "imagenetv2-matched-frequency-format-val"
     sources = SOURCES["ImageNetV2"]
 
     def test_items(self) -> list[Datum]:
-        """The images, whose folder's number is the label."""
+        """Return the images; the name of their folder is the label."""
         names = {str(label): name for label, name in enumerate(self.classes().values())}
         return class_items(self.images, self.list_part(), names)

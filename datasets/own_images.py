@@ -1,4 +1,4 @@
-"""Lists of the user's own images by part and class: from class folders, or from a CSV."""
+"""Lists of the user's own images by part and class, from class folders or a CSV."""
 
 import csv
 import unicodedata
@@ -13,9 +13,9 @@ from safeio.untrusted import one_line
 
 from .part_folders import files_below, find_parts, folders_in, part_of
 
-ALL = "all"  # the part of images that are still to be split
+ALL = "all"  # the only part if images have not been split
 COLUMNS = ("path", "label")
-SEPARATORS = ",;\t"  # spreadsheets write semicolons where the comma stands in numbers
+SEPARATORS = ",;\t"  # spreadsheets write semicolons in locales with a decimal comma
 # part -> class -> paths of its images
 Table = dict[str, dict[str, list[str]]]
 
@@ -23,20 +23,19 @@ Table = dict[str, dict[str, list[str]]]
 def read_table(path: Path) -> Table:
     """List the images of a CSV by part and class.
 
-    Paths stay in the CSV's folder, to which they are relative (or they are absolute); labels are
-    class names. Other columns may stand beside these, in any order; commas, semicolons or tabs
-    between them.
+    Paths are relative to the CSV's folder, or absolute and in it; labels are class names. Other
+    columns are ignored. Columns are in any order, separated by commas, semicolons or tabs.
 
     Args:
         path: the CSV, UTF-8.
 
     Returns:
-        The parts in the order train, val, test, or `ALL` alone without a column `split`.
+        The parts in the order train, val, test, or only `ALL` without a column `split`.
 
     Raises:
-        UserError: no header, a row without path or label, an image that is missing, listed twice or
-            out of the folder, a split that is none of train, val and test, or one in a column of
-            another name.
+        UserError: the header is missing, a row has no path or label, an image is missing, listed
+            twice or outside of the folder, a split is not train, val or test, or the column of
+            splits has another name.
     """
     table: Table = {}
     seen: dict[str, int] = {}
@@ -57,16 +56,16 @@ def read_table(path: Path) -> Table:
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if image in seen:
-            raise UserError(f"{where}: {row['path']} stands in line {seen[image]} already")
+            raise UserError(f"{where}: {row['path']} is listed in line {seen[image]} already")
         if not Path(image).is_file():
             raise UserError(f"{where}: the image {image} does not exist")
         seen[image] = line
         table.setdefault(part, {}).setdefault(label, []).append(image)
-    _say_what_lacks_a_reader(seen, path, "Listed")
+    _warn_of_heic(seen, path, "Listed")
     return {part: table[part] for part in (*PARTS, ALL) if part in table} or {ALL: {}}
 
 
-def _say_what_lacks_a_reader(paths: Iterable[str], source: Path, what: str) -> None:
+def _warn_of_heic(paths: Iterable[str], source: Path, what: str) -> None:
     count = sum(map(is_unreadable_heic, paths))
     if count:
         print(f"Warning: {what} in {source}: {count:,} HEIC images; {HEIF_ADVICE}")
@@ -79,14 +78,13 @@ def _refuse_hidden_split(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         parts = {part_of(row[name]) for row in rows}
         if None not in parts and len(parts) > 1:
             raise UserError(
-                f'{path}: the column "{one_line(name)}" holds the parts train, val or test, which '
-                "a column called split has to hold; rename it, or take it out to have all images "
-                "split anew"
+                f'{path}: the column "{one_line(name)}" contains the parts train, val or test; '
+                "rename it to split, or remove it to split all images automatically"
             )
 
 
 def _separator(first: str) -> str:
-    """What stands between the columns that a CSV's first line names."""
+    """Return the separator of the columns in a CSV's first line."""
     fits = (
         one
         for one in SEPARATORS
@@ -100,7 +98,7 @@ def _names(header: Iterable[str]) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and rows, without the spaces around their values."""
+    """Yield line numbers and rows, without spaces around the values."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -116,10 +114,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 )
             for row in reader:
                 if not any(map(str.strip, row)):
-                    continue  # spreadsheets leave such lines at the end
+                    continue  # spreadsheets write empty lines at the end
                 if len(row) != len(header):
                     raise UserError(
-                        f"{path}, line {reader.line_num}: {len(row)} values stand under "
+                        f"{path}, line {reader.line_num}: there are {len(row)} values for "
                         f"{len(header)} columns"
                     )
                 values = (value.strip() for value in row)
@@ -129,16 +127,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def read_folders(folder: Path) -> tuple[Path, Table]:
-    """List class folders: those in the folders of parts, or all of them as one part.
+    """List the images in class folders, by parts or as the single part `ALL`.
 
     Returns:
-        The folder of the parts or classes, see `find_parts`, and the list.
+        The folder of the parts or classes, see `find_parts`, and the images.
 
     Raises:
-        UserError: it cannot be told which folders are classes, or two have the same name.
+        UserError: the layout is ambiguous, or two class folders have the same name.
     """
-    meant, parts = find_parts(folder)
-    return meant, {part: _read_classes(path) for part, path in (parts or {ALL: meant}).items()}
+    top, parts = find_parts(folder)
+    return top, {part: _read_classes(path) for part, path in (parts or {ALL: top}).items()}
 
 
 def _read_classes(folder: Path) -> dict[str, list[str]]:
@@ -146,16 +144,16 @@ def _read_classes(folder: Path) -> dict[str, list[str]]:
     unread: list[str] = []
     others = sum(is_image(path.name) and path.is_file() for path in folder.iterdir())
     for name in folders_in(folder):
-        # macOS writes accented letters in another way than others do.
+        # macOS decomposes accented letters in file names.
         key = unicodedata.normalize("NFC", name)
         if key in classes:
             raise UserError(f'{folder}: two class folders have the same name "{key}"; rename one')
         files = list(files_below(folder / name))
         classes[key] = [path for path in files if is_image(path) and not is_unreadable_heic(path)]
-        here = list(filter(is_unreadable_heic, files))
-        unread += here
-        others += len(files) - len(classes[key]) - len(here)
-    _say_what_lacks_a_reader(unread, folder, "Not used")
+        heic = list(filter(is_unreadable_heic, files))
+        unread += heic
+        others += len(files) - len(classes[key]) - len(heic)
+    _warn_of_heic(unread, folder, "Not used")
     if others:
         print(
             f"Not used in {folder}: {others} files outside of class folders or of other kinds than "

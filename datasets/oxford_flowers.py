@@ -22,7 +22,7 @@ NAMES = "cat_to_name.json"
 
 @DATASET_REGISTRY.register()
 class OxfordFlowers(SplitDataset):
-    """CoOp's split file, or the images of each label cut 50 / 20 / 30."""
+    """CoOp's split file, or the images of each label split 50 / 20 / 30."""
 
     dataset_dir = "oxford_flowers"
     image_dir = "jpg"
@@ -32,7 +32,7 @@ class OxfordFlowers(SplitDataset):
     templates = ("a photo of a {}, a type of flower.",)
 
     def make_split(self) -> Split:
-        """Cut the images of each label; image_00001.jpg has the first label, counted from 1."""
+        """Split the images of each label; image_00001.jpg has the first label, counted from 1."""
         path = self.directory / NAMES
         try:
             names = dict(read_json(path))

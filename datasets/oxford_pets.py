@@ -26,6 +26,6 @@ class OxfordPets(PublishedLists):
     templates = ("a photo of a {}, a type of pet.",)
 
     def entries(self, path: Path) -> Iterator[tuple[str, str, str]]:
-        """Read a list of "Abyssinian_100 1 1 1" a line."""
+        """Yield the entries of a list with lines "Abyssinian_100 1 1 1"."""
         for image, label in read_rows(path, columns=2):
             yield f"{image}.jpg", label.split()[0], image.rpartition("_")[0].lower()

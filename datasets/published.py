@@ -1,4 +1,4 @@
-"""The two layouts in which most datasets are published: class folders, and two lists of images."""
+"""Base classes for the two usual layouts of datasets: class folders, and two lists of images."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,34 +15,34 @@ from dassl.data.datasets import (
 
 
 class ClassFolders(SplitDataset):
-    """CoOp's split file, or the class folders cut 50 / 20 / 30.
+    """CoOp's split file, or the class folders split 50 / 20 / 30.
 
     Attributes:
-        renamed: folder -> class name, where they differ.
-        ignored: folders that are no classes.
+        renamed: folder -> class name, if they differ.
+        ignored: folders that are not classes.
     """
 
     renamed: Mapping[str, str] = {}
     ignored: tuple[str, ...] = ()
 
     def make_split(self) -> Split:
-        """Cut the images of each class folder."""
+        """Split the images of each class folder."""
         return split_all(folder_items(self.images, self.renamed, self.ignored))
 
 
 class PublishedLists(SplitDataset):
     """CoOp's split file, or the published lists with 20% of the first for validation.
 
-    `split_sources` ends in the lists for training and for the test.
+    The last two `split_sources` are the lists for training and for the test.
 
     Attributes:
-        first_label: the number that the lists give to the first class.
+        first_label: label of the first class in the lists.
     """
 
     first_label = 1
 
     def make_split(self) -> Split:
-        """Cut the validation part off the first list."""
+        """Split the first list into training and validation images."""
         return split_lists(
             *(self._items(self.directory / name) for name in self.split_sources[-2:])
         )

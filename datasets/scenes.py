@@ -1,9 +1,9 @@
 """Scenes: a drawing with random pose, size and colour on a random background.
 
-The bundled benchmark's pictures are made, not stored.  A scene depends on (style, concept, index)
-alone: a SHA-256 of these seeds a PCG64, whose raw output is stable, and everything after it is
-element-wise float32 arithmetic without sums or trigonometry, so that every machine and every
-version of Python and numpy makes the same bytes.
+The images of the bundled benchmark are generated, not stored. A scene depends only on (style,
+concept, index), whose SHA-256 seeds a PCG64. The raw output of PCG64 is stable, and all later steps
+are element-wise float32 arithmetic without sums or trigonometry. So every machine and every version
+of Python and numpy generates the same bytes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from jaxtyping import Float, UInt8
 
 EDGE = 64  # pixels of a scene
 DRAWING = 72  # pixels of a drawing
-KNOBS = 40  # uniform numbers that decide a scene
+KNOBS = 40  # uniform random numbers (parameters) of a scene
 GRID = 6  # nodes per side of the blotches
 _RANDOM_WORDS = KNOBS + (3 * GRID * GRID + 3 * EDGE * EDGE) // 8 + 1
-_SMALL_BELOW = 50.0  # drawings shown smaller than this are sampled from a half-size copy
-_CHUNK = 16  # scenes composed together: their temporaries stay in the cache
+_SMALL_BELOW = 50.0  # pixels; smaller drawings are sampled from a half-size copy
+_CHUNK = 16  # scenes composed together, so that temporary arrays fit in the CPU's cache
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """Drawings ready for sampling.
+    """Drawings prepared for sampling.
 
     Attributes:
-        pixels: Premultiplied RGBA as one word per pixel, full size followed by half size.
-        dark: Whether a drawing is dark throughout, and needs a light background.
-        pale: Whether it is nearly white, and needs a darker one.
+        pixels: premultiplied RGBA as one word per pixel, full size followed by half size.
+        dark: whether a drawing is dark and needs a light background.
+        pale: whether a drawing is nearly white and needs a darker background.
     """
 
     pixels: np.ndarray
@@ -69,7 +69,7 @@ class Chance:
 
     @classmethod
     def of(cls, keys: list[str]) -> Chance:
-        """Random numbers that depend on the keys alone."""
+        """Return random numbers that depend only on the keys."""
         words = np.stack([_words(key) for key in keys])
         knobs = (words[:, :KNOBS] >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
         rest = words[:, KNOBS:].astype("<u8").view(np.uint8)
@@ -80,7 +80,7 @@ class Chance:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, count: int) -> Chance:
-        """Random numbers of a generator, for endless training scenes."""
+        """Draw random numbers from a generator, for an endless stream of training scenes."""
         return cls(
             rng.random((count, KNOBS), dtype=np.float32),
             rng.integers(0, 256, (count, GRID, GRID, 3), dtype=np.uint8),
@@ -94,19 +94,16 @@ def _words(key: str) -> np.ndarray:
 
 
 def scene_key(style: str, concept: str, index: int) -> str:
-    """The string whose hash decides everything about a scene."""
+    """Return the string whose hash seeds a scene."""
     return f"{style}/{concept}/{index}"
 
 
 def compose(atlas: Atlas, chance: Chance) -> UInt8[np.ndarray, "b 64 64 3"]:
-    """One scene per drawing of the atlas.
+    """Return one RGB scene per drawing.
 
     Args:
         atlas: b drawings.
-        chance: Random numbers of b scenes.
-
-    Returns:
-        RGB pictures.
+        chance: random numbers of b scenes.
     """
     out = np.empty((len(atlas), EDGE, EDGE, 3), dtype=np.uint8)
     for start in range(0, len(atlas), _CHUNK):
@@ -118,14 +115,14 @@ def compose(atlas: Atlas, chance: Chance) -> UInt8[np.ndarray, "b 64 64 3"]:
 
 
 def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Uniform numbers of [0, 1) stretched to [low, high), shaped to broadcast over pixels."""
+    """Scale uniform numbers in [0, 1) to [low, high), with a shape that broadcasts over pixels."""
     return (np.float32(low) + u * np.float32(high - low))[:, None, None]
 
 
 def _compose(
     atlas: Atlas, u: np.ndarray, blotches: np.ndarray, grain: np.ndarray
 ) -> UInt8[np.ndarray, "b 64 64 3"]:
-    # channels stand before the pixels throughout: numpy's inner loops are then 64 long, not 3
+    # Channels come before pixels, so that numpy's inner loops have 64 steps, not 3.
     drawing = _recoloured(_posed(atlas, u[:8]), u[8:16])
     picture = _background(atlas, u[16:32], blotches)
     picture *= np.float32(1) - drawing[:, 3:]
@@ -143,8 +140,8 @@ def _compose(
 
 
 def _posed(atlas: Atlas, u: np.ndarray) -> Float[np.ndarray, "b 4 64 64"]:
-    """The drawings rotated, scaled and moved, premultiplied, by bilinear sampling."""
-    half_tan = _between(u[0], -0.18, 0.18)  # of the angle: up to 20 degrees either way
+    """Rotate, scale and shift the premultiplied drawings by bilinear sampling."""
+    half_tan = _between(u[0], -0.18, 0.18)  # tangent of half the angle: up to 20 degrees either way
     norm = np.float32(1) + half_tan * half_tan
     cos, sin = (np.float32(2) - norm) / norm, np.float32(2) * half_tan / norm
     size = _between(u[1], 0.55, 0.97) * np.float32(EDGE)
@@ -156,7 +153,7 @@ def _posed(atlas: Atlas, u: np.ndarray) -> Float[np.ndarray, "b 4 64 64"]:
     small = size < np.float32(_SMALL_BELOW)
     width = np.where(small, np.float32(DRAWING // 2), np.float32(DRAWING))
     zoom, middle = width / size, (width - np.float32(1)) / np.float32(2)
-    last = width - np.float32(1.001)  # the rim is transparent: clipping to it shows nothing
+    last = width - np.float32(1.001)  # the rim is transparent, so clipped pixels are, too
     across = np.clip((x * cos + y * sin) * zoom * aspect + middle, 0, last)
     down = np.clip((y * cos - x * sin) * (zoom / aspect) + middle, 0, last)
     left, top = across.astype(np.int32), down.astype(np.int32)
@@ -188,7 +185,7 @@ def _bilinear(
 def _recoloured(
     drawing: Float[np.ndarray, "b 4 64 64"], u: np.ndarray
 ) -> Float[np.ndarray, "b 4 64 64"]:
-    """Saturation, gain per channel and lift, in place; colours stay nameable."""
+    """Change saturation, gain per channel and lift in place, so little that colours keep names."""
     rgb, alpha = drawing[:, :3], drawing[:, 3:]
     grey = rgb[:, 0] * np.float32(0.3) + rgb[:, 1] * np.float32(0.59)
     grey = (grey + rgb[:, 2] * np.float32(0.11))[:, None]
@@ -206,7 +203,7 @@ def _recoloured(
 def _background(
     atlas: Atlas, u: np.ndarray, blotches: np.ndarray
 ) -> Float[np.ndarray, "b 3 64 64"]:
-    """Two colours in a pattern, with soft blotches over them."""
+    """Return a pattern of two colours, overlaid with soft blotches."""
     first, second = (u[k : k + 3].T[:, :, None, None] for k in (0, 3))
     likeness = _between(u[13], 0.3, 1)[:, None]
     second = second + likeness * (first - second)
@@ -221,14 +218,14 @@ def _background(
 
 
 def _pattern(u: np.ndarray) -> Float[np.ndarray, "b 64 64"]:
-    """Share of the second colour: none, a gradient, stripes, a checkerboard or a disc."""
+    """Return the share of the second colour: none, gradient, stripes, checkerboard or disc."""
     grid = (np.arange(EDGE, dtype=np.float32) - np.float32(EDGE / 2)) / np.float32(EDGE)
     dx, dy = _between(u[0], -1, 1), _between(u[1], -1, 1)
     p = grid[None, None, :] * dx + grid[None, :, None] * dy
     q = grid[None, :, None] * dx - grid[None, None, :] * dy
     count = _between(u[2], 2, 9)
     shift = _between(u[3], 0, 1)
-    kind = _between(u[4], 0, 7).astype(np.int32)  # three in seven are plain
+    kind = _between(u[4], 0, 7).astype(np.int32)  # three of seven have a single colour
     strips, rows = (np.floor(k * count + shift) % np.float32(2) for k in (p, q))
     x, y = grid[None, None, :] - dx * np.float32(0.5), grid[None, :, None] - dy * np.float32(0.5)
     disc = (x * x + y * y < (shift * np.float32(0.5)) ** 2).astype(np.float32)
@@ -237,7 +234,7 @@ def _pattern(u: np.ndarray) -> Float[np.ndarray, "b 64 64"]:
 
 
 def _blotches(blotches: UInt8[np.ndarray, "b 6 6 3"]) -> Float[np.ndarray, "b 3 64 64"]:
-    """Smooth noise in [-0.5, 0.5): a coarse grid, bilinearly enlarged."""
+    """Return smooth noise in [-0.5, 0.5): a coarse grid, bilinearly interpolated."""
     nodes = blotches.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     nodes = nodes * np.float32(1 / 256) - np.float32(0.5)
     at = np.arange(EDGE, dtype=np.float32) * np.float32((GRID - 1) / EDGE)

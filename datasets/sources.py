@@ -1,10 +1,10 @@
-"""Where the public datasets can be had: what each needs on disk, by the name of its class.
+"""Files that the public datasets need, and their download addresses, by name of the dataset.
 
-Paths are those of CoOp's DATASETS.md. Addresses are the publishers' own and well-known mirrors;
-they could not be tried from where the tests run, which test only how they are used. Checksums are
-the ones in torchvision's dataset classes; a file without one is only checked for being whole.
+The paths are those of CoOp's DATASETS.md, the addresses those of the publishers and of well-known
+mirrors. The tests have no network access, so they do not open these addresses. The checksums are
+those of torchvision's dataset classes; a file without one is only checked for completeness.
 
-A split file comes first, for it stands in for the annotations that the split could be made of.
+Split files come first, since they replace the annotations that a split would be made from.
 """
 
 from dassl.data.datasets import Source
@@ -33,7 +33,7 @@ def _split(dataset: str, drive: str) -> Source:
 def _annotation(
     dataset: str, path: str, *urls: str, unpack: str = "", checksum: str = ""
 ) -> Source:
-    """A part that is only needed to make the split when there is no split file."""
+    """Return a source that is only needed to create the split if there is no split file."""
     names = (unpack,) if unpack else ()
     split = f"split_zhou_{dataset}.json"
     return Source(path, urls, names, checksum, optional=True, unless=split)
@@ -44,7 +44,7 @@ def _variant(path: str, *urls: str, name: str) -> tuple[Source, ...]:
 
 
 def _folder(path: str, url: str, checksum: str = "") -> Source:
-    """A folder that has the same name in the archive."""
+    """Return a folder that has the same name in the archive."""
     return Source(path, (url,), (path,), checksum)
 
 
@@ -153,7 +153,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             unpack="ucfTrainTestlist",
         ),
     ),
-    # Class names ship with the loader; CoOp's classnames.txt is 1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF.
+    # The class names are bundled; CoOp's classnames.txt is 1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF.
     "ImageNet": (
         Source("images/train", instructions=_IMAGENET),
         Source("images/val", instructions=_IMAGENET),

@@ -26,7 +26,7 @@ class StanfordCars(PublishedLists):
     sources = SOURCES["StanfordCars"]
 
     def entries(self, path: Path) -> Iterator[tuple[str, int, str]]:
-        """Read the annotations of the images in cars_train or cars_test."""
+        """Yield the annotations of the images in cars_train or cars_test."""
         folder = "cars_train" if path == self.directory / TRAINVAL else "cars_test"
         names = dict(enumerate(read_mat(self.directory / NAMES, "class_names"), 1))
         for image, label in read_mat(path, "annotations", ("fname", "class")):

@@ -27,7 +27,7 @@ class SUN397(PublishedLists):
     first_label = 0
 
     def entries(self, path: Path) -> Iterator[tuple[str, int, str]]:
-        """Read a list of "/a/abbey/sun_x.jpg" a line."""
+        """Yield the entries of a list with lines "/a/abbey/sun_x.jpg"."""
         folders = [row[0] for row in read_rows(self.directory / NAMES)]
         labels = {folder: label for label, folder in enumerate(folders)}
         for (image,) in read_rows(path):
@@ -37,7 +37,7 @@ class SUN397(PublishedLists):
 
 
 def scene_name(folder: str) -> str:
-    """The words of a folder without its first letter, the most special first.
+    """Return the words of a folder in reverse order, without the initial letter.
 
     >>> scene_name("/c/church/indoor")
     'indoor church'

@@ -28,7 +28,7 @@ class UCF101(PublishedLists):
     templates = ("a photo of a person doing {}.",)
 
     def entries(self, path: Path) -> Iterator[tuple[str, str, str]]:
-        """Read a list of "YoYo/v_YoYo_g01_c01.avi 101" a line."""
+        """Yield the entries of a list with lines "YoYo/v_YoYo_g01_c01.avi 101"."""
         labels = {name: label for label, name in read_rows(self.directory / NAMES, columns=2)}
         for (line,) in read_rows(path):
             action, _, video = line.split()[0].partition("/")
@@ -38,7 +38,7 @@ class UCF101(PublishedLists):
 
 
 def action_name(action: str) -> str:
-    """Split at the capitals.
+    """Separate the words of a name in CamelCase.
 
     >>> action_name("ApplyEyeMakeup")
     'Apply_Eye_Makeup'

@@ -189,7 +189,7 @@ def test_folders_beside_the_parts_are_named(
     (folder / "labels").mkdir()
     (folder / "labels" / "cat.xml").touch()
     assert sizes(load(folder)) == [6, 0, 6]
-    assert "Not used beside train, test" in (said := capsys.readouterr().out) and "labels" in said
+    assert "Not used next to train, test" in (said := capsys.readouterr().out) and "labels" in said
 
 
 # Names
@@ -243,7 +243,7 @@ def test_names_in_any_script(tmp_path: Path) -> None:
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     folder = fill(tmp_path / "pets")
     paint(folder / "cat" / "ok.png").rename(folder / "cat" / os.fsdecode(b"bad\xff.png"))
-    assert "not UTF-8" in message(folder)
+    assert "not valid UTF-8" in message(folder)
 
 
 # Links
@@ -274,17 +274,17 @@ def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     assert "DATASET.FOLDER.PATH is empty" in message("")
-    assert f"{tmp_path / 'none'} is no folder" in message("none", root=tmp_path)
-    assert f"{tmp_path / 'none.csv'} is no file" in message(tmp_path / "none.csv")
+    assert f"{tmp_path / 'none'} is not a folder" in message("none", root=tmp_path)
+    assert f"{tmp_path / 'none.csv'} is not a file" in message(tmp_path / "none.csv")
     fill(tmp_path)
-    assert "folder above" in message(".", root=tmp_path)
+    assert "parent folder" in message(".", root=tmp_path)
 
 
 def test_a_folder_without_classes(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "holds no classes" in message(tmp_path / "empty")
+    assert "has no classes" in message(tmp_path / "empty")
     paint(tmp_path / "flat" / "a.png")
-    assert "holds no classes" in message(tmp_path / "flat")
+    assert "has no classes" in message(tmp_path / "flat")
 
 
 def test_an_empty_class(tmp_path: Path) -> None:
@@ -320,14 +320,17 @@ def test_too_few_images_to_split(count: int, tmp_path: Path) -> None:
         ([], "must name the columns"),
         ([["path", "label", "path"]], "must name the columns"),
         ([["path", "label", "Label"]], "must name the columns"),
-        ([["path", "label"]], "holds no classes"),
-        ([["path", "label"], ["a.png", "cat", "dog"]], "line 2: 3 values stand under 2 columns"),
+        ([["path", "label"]], "has no classes"),
+        ([["path", "label"], ["a.png", "cat", "dog"]], "line 2: there are 3 values for 2 columns"),
         ([["path", "label"], ["", "cat"]], "line 2: the path or the label is empty"),
         ([["path", "label"], ["a.png", " "]], "line 2: the path or the label is empty"),
         ([["path", "label"], ["b.png", "cat"]], "b.png does not exist"),
         ([["path", "label"], ["../a.png", "cat"]], "refused"),
         ([["path", "label"], ["/etc/passwd", "cat"]], "refused"),
-        ([["path", "label"], ["a.png", "cat"], ["a.png", "cat"]], "a.png stands in line 2 already"),
+        (
+            [["path", "label"], ["a.png", "cat"], ["a.png", "cat"]],
+            "a.png is listed in line 2 already",
+        ),
         ([["path", "label", "split"], ["a.png", "cat", "dev"]], 'the split is "dev"'),
         ([["path", "label", "split"], ["a.png", "cat", "all"]], 'the split is "all"'),
         ([["path", "label", "split"], ["a.png", "cat", "test"]], "needs train and test"),
@@ -369,7 +372,7 @@ def test_the_test_images_of_a_csv_are_never_trained_on(column: str, tmp_path: Pa
         part = "training" if number % 2 else "Testing"
         rows += [[f"{name}/{number:02d}.png", name, part, "zoo"] for name in ("cat", "dog")]
     table = write_csv(folder / "pets.csv", rows)
-    assert f'{table}: the column "{column.lower()}" holds the parts' in message(table)
+    assert f'{table}: the column "{column.lower()}" contains the parts' in message(table)
     assert not (folder / "split_pets.json").exists()
     rows[0][2] = "Split"
     assert sizes(load(write_csv(table, rows))) == [8, 0, 8]
@@ -393,4 +396,6 @@ def test_a_run_on_own_images(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         9,
     )
     arguments[-1] = "pest"
-    assert "pest is no folder" in refuse([*arguments[:-2], "--overwrite", *arguments[-2:]], capsys)
+    assert "pest is not a folder" in refuse(
+        [*arguments[:-2], "--overwrite", *arguments[-2:]], capsys
+    )

@@ -138,7 +138,7 @@ def test_two_folders_of_one_part(tmp_path: Path) -> None:
     folder = tmp_path / "pets"
     for part in ("train", "val", "Validation", "test"):
         fill(folder / part, count=1)
-    refused(folder, "Validation and val, which both mean val")
+    refused(folder, "Validation and val, both of which are val")
 
 
 @pytest.mark.parametrize("beside", ["emu", "dev", "eval", "trainval", "domain_2/cat", "emu/2021"])
@@ -150,21 +150,21 @@ def test_classes_or_unclear_parts_beside_parts(beside: str, tmp_path: Path) -> N
     if beside in ("dev", "eval", "trainval"):
         beside = f"{beside}/cat"
     paint(folder / beside / "a.png")
-    refused(folder, f"holds {name}, a folder of images, beside the parts Train, test")
+    refused(folder, f"contains {name}, a folder of images, next to the parts Train, test")
 
 
 def test_a_train_of_folders_beside_a_class(tmp_path: Path) -> None:
     folder = tmp_path / "vehicles"
     fill(folder / "train", ("steam", "electric"))
     fill(folder, ("bus",))
-    refused(folder, "bus", "beside the parts train")
+    refused(folder, "bus", "next to the parts train")
 
 
 def test_parts_inside_of_classes(tmp_path: Path) -> None:
     folder = tmp_path / "pets"
     for name in CLASSES.values():
         fill(folder / name, ("Train", "test"), count=4)
-    refused(folder, "cat holds the parts Train, test", "train/cat")
+    refused(folder, "cat contains the parts Train, test", "train/cat")
 
 
 @pytest.mark.parametrize("name", ["cub_train", "TrainImagesOfBirds", "eval", "dev_set"])
@@ -172,7 +172,7 @@ def test_unknown_spellings_of_parts(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "pets"
     for part in (name, "other"):
         fill(folder / part, count=4)
-    refused(folder, f"{name} is named like a part and holds folders")
+    refused(folder, f"{name} is named like a part and contains folders")
 
 
 def test_flat_parts(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_numbers_are_in_their_order(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert names(load(folder)["test"]) == ordered
     said = capsys.readouterr().out
     assert 'prompts read "a photo of a 0."' in said and str(folder / "classnames.txt") in said
-    assert "delete split_Folder.json, which keeps the numbers" in said
+    assert "delete split_Folder.json, which contains the numbers" in said
     # A split of before keeps the labels that it has.
     split = folder / "split_Folder.json"
     text = split.read_text()

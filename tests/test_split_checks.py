@@ -173,7 +173,7 @@ def test_parts_are_lists(value: Any, root: Path) -> None:
     [
         ("red/../red/03.png", 'contains ".." and is refused'),
         ("red/../../x.png", "leads out of"),
-        ("", "is not a valid path of a file"),
+        ("", "is not a valid file path"),
     ],
 )
 def test_what_is_said_of_a_path_is_true(path: str, words: str, root: Path) -> None:

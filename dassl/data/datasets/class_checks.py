@@ -19,7 +19,7 @@ def are_numbers(names: Iterable[str]) -> bool:
     return bool(found) and all(map(_NUMBER.fullmatch, found))
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def sort_classes(names: Iterable[str]) -> list[str]:
     """Sort folders or labels into the order of the classes: numbers by value, others as text.
 
     Raises:

@@ -21,7 +21,7 @@ from safeio.untrusted import parse_json
 
 from ..image_kinds import is_image
 from .base_dataset import Datum
-from .class_checks import in_order
+from .class_checks import sort_classes
 
 VERSION = 2
 # A folder that changed this recently may change again within the same modification time.
@@ -104,7 +104,7 @@ def class_items(
 def folder_items(
     directory: Path, renamed: Mapping[str, str] | None = None, ignored: Collection[str] = ()
 ) -> list[Datum]:
-    """Label the images in class folders; see `in_order` for the order of the labels.
+    """Label the images in class folders; see `sort_classes` for the order of the labels.
 
     Args:
         directory: the folder of the class folders.
@@ -117,7 +117,7 @@ def folder_items(
     listing = list_images(directory, ignored=ignored)
     names = renamed or {}
     return class_items(
-        directory, listing, {folder: names.get(folder, folder) for folder in in_order(listing)}
+        directory, listing, {folder: names.get(folder, folder) for folder in sort_classes(listing)}
     )
 
 

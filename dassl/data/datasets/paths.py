@@ -23,7 +23,7 @@ def safe_join(directory: Path, relative: str) -> str:
         UserError: the path leads out of the folder, or is not a valid path.
     """
     if not relative or "\0" in relative or len(relative) > LONGEST_PATH:
-        raise UserError(f'"{one_line(relative)}" is not a valid path of a file')
+        raise UserError(f'The path "{one_line(relative)}" is not a valid file path')
     # Strings rather than Path objects: a split of ImageNet has over a million paths.
     path = relative if _SEPARATOR == "/" else relative.replace("\\", "/")
     if "\\" in path and not _exists_unchanged(directory, path):
