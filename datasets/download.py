@@ -126,7 +126,7 @@ class Fetcher:
         waiting = f"Another run is downloading into {self.folder}: waiting for it"
         with exclusive(self.folder / ".download.lock", waiting):
             mkdir_if_missing(self.work)
-            missing = [lost for group in _by_archive(sources) for lost in self._fetch_group(group)]
+            missing = [one for group in _by_archive(sources) for one in self._fetch_group(group)]
             self._clean_up()
         return missing
 
@@ -202,11 +202,11 @@ class Fetcher:
         shutil.rmtree(tree, ignore_errors=True)  # left by a run that was killed
         try:
             extract(archive, tree, self.budget)
-            lost = [source.path for source in wanted if not self._place(source, tree)]
+            absent = [source.path for source in wanted if not self._place(source, tree)]
         finally:
             shutil.rmtree(tree, ignore_errors=True)
-        if lost:
-            raise LayoutError(f"the archive {archive} does not contain {', '.join(lost)}")
+        if absent:
+            raise LayoutError(f"the archive {archive} does not contain {', '.join(absent)}")
 
     def _place(self, source: Source, tree: Path) -> bool:
         """Move a source from an unpacked archive to its final path; return whether it is in it."""

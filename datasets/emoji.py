@@ -70,7 +70,7 @@ def read_drawings(style: str, slugs: Sequence[str]) -> np.ndarray:
         with zipfile.ZipFile(DRAWINGS / archive) as members:
             if f"{style}/{slugs[0]}.webp" in members.namelist():
                 return np.stack([_picture(members.read(f"{style}/{s}.webp")) for s in slugs])
-    raise FileNotFoundError(f"no archive in {DRAWINGS} holds {style}/{slugs[0]}")
+    raise FileNotFoundError(f"no archive in {DRAWINGS} contains {style}/{slugs[0]}")
 
 
 def _picture(data: bytes) -> np.ndarray:

@@ -95,11 +95,11 @@ class Folder(SplitDataset):
         self.split_file = f"split_{source.stem if self.csv else type(self).__name__}.json"
         self.naming_advice += f", and delete {self.split_file}, which contains the numbers"
         path = self.directory / self.split_file
-        was_there = path.is_file()
+        existed = path.is_file()
         try:
             split = super().load_split()
         except UserError as error:
-            advice = f"; delete {path} to split the images again" if was_there else ""
+            advice = f"; delete {path} to split the images again" if existed else ""
             raise UserError(f"{error}{advice}") from error
         self._report_changes([item for part in PARTS for item in split[part]])
         return split

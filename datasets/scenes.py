@@ -185,7 +185,7 @@ def _bilinear(
 def _recoloured(
     drawing: Float[np.ndarray, "b 4 64 64"], u: np.ndarray
 ) -> Float[np.ndarray, "b 4 64 64"]:
-    """Change saturation, gain per channel and lift in place, so little that colours keep names."""
+    """Change saturation, gain per channel and lift in place, but keep colours recognisable."""
     rgb, alpha = drawing[:, :3], drawing[:, 3:]
     grey = rgb[:, 0] * np.float32(0.3) + rgb[:, 1] * np.float32(0.59)
     grey = (grey + rgb[:, 2] * np.float32(0.11))[:, None]

@@ -56,7 +56,7 @@ def build_data_loader(
     if not data_source:
         raise UserError(
             f"The {'training' if is_train else 'test'} part of {cfg.DATASET.NAME or 'the dataset'} "
-            "holds no images"
+            "contains no images"
         )
     sampler = build_sampler(
         sampler_type,

@@ -96,10 +96,10 @@ def _refuse_missing(
 ) -> None:
     counts, missing = [], dict[str, None]()
     for what, items in lists.items():
-        lost = [item.impath for item in items if item.impath not in files]
-        missing.update(dict.fromkeys(lost))
-        if lost:
-            counts.append(f"{len(lost):,} of the {len(items):,} {what} images")
+        absent = [item.impath for item in items if item.impath not in files]
+        missing.update(dict.fromkeys(absent))
+        if absent:
+            counts.append(f"{len(absent):,} of the {len(items):,} {what} images")
     if counts:
         first = ", ".join(map(one_line, list(missing)[:MOST_NAMED]))
         more = f" and {len(missing) - MOST_NAMED:,} more" if len(missing) > MOST_NAMED else ""

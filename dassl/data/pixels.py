@@ -37,7 +37,7 @@ def to_rgb(image: Image.Image, as_viewed: bool = False) -> Image.Image:
     """
     image.load()
     orientation = _orientation(image) if as_viewed else 1
-    if image.mode in _WIDE or _holds_signed_bytes(image):
+    if image.mode in _WIDE or _has_signed_bytes(image):
         image = _to_8_bits(image)
     if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
@@ -50,7 +50,7 @@ def to_rgb(image: Image.Image, as_viewed: bool = False) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _holds_signed_bytes(image: Image.Image) -> bool:
+def _has_signed_bytes(image: Image.Image) -> bool:
     """Return whether a TIFF's grey values range from -128 to 127; Pillow reads them as 0 to 255."""
     return image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED
 
@@ -98,17 +98,17 @@ def _white(image: Image.Image, lowest: float, highest: float) -> int:
     if image.mode == "F":
         if lowest >= 0 and highest <= 1:  # False for NaN
             return 1
-        raise _unclear(image, lowest, highest, "floats from 0 to 1")
+        raise _range_error(image, lowest, highest, "floats from 0 to 1")
     bits = _bits(image)
     if bits is None:
         bits = 8 if lowest >= 0 and highest < 2**8 else 16
     white = 2**bits - 1
     if lowest >= 0 and highest <= white:
         return white
-    raise _unclear(image, lowest, highest, f"integers from 0 to {white}")
+    raise _range_error(image, lowest, highest, f"integers from 0 to {white}")
 
 
-def _unclear(image: Image.Image, lowest: float, highest: float, accepted: str) -> ValueError:
+def _range_error(image: Image.Image, lowest: float, highest: float, accepted: str) -> ValueError:
     nan = math.isnan(lowest)
     found = "are not all numbers (NaN)" if nan else f"lie between {lowest:.7g} and {highest:.7g}"
     return ValueError(

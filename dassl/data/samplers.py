@@ -135,13 +135,13 @@ class _GroupSampler(EpochSampler):
         for group, indices in left.items():
             if len(indices) < self.n_ins:
                 left[group] = rng.choices(indices, k=self.n_ins)
-        drawn: list[int] = []
+        order: list[int] = []
         while True:
             open_groups = [group for group, indices in left.items() if len(indices) >= self.n_ins]
             if len(open_groups) < self.n_groups:
-                return drawn
+                return order
             for group in self.choose(open_groups, rng):
-                drawn += left[group][: self.n_ins]
+                order += left[group][: self.n_ins]
                 del left[group][: self.n_ins]
 
     def __len__(self) -> int:

@@ -251,13 +251,13 @@ class DatasetBase:
         print(f"Creating a {num_shots}-shot dataset")
         output = []
         for data_source in data_sources:
-            drawn: list[Datum] = []
+            sample: list[Datum] = []
             for items in self.split_dataset_by_label(data_source).values():
                 if len(items) >= num_shots:
-                    drawn += rng.sample(items, num_shots)
+                    sample += rng.sample(items, num_shots)
                 else:
-                    drawn += rng.choices(items, k=num_shots) if repeat else items
-            output.append(drawn)
+                    sample += rng.choices(items, k=num_shots) if repeat else items
+            output.append(sample)
         return output[0] if len(output) == 1 else output
 
     def split_dataset_by_label(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:

@@ -28,7 +28,7 @@ def read_sample(path: Path) -> dict[str, list[str]]:
         Part -> paths of its images on the machine that sampled them.
 
     Raises:
-        ValueError: the file is not such a pickle.
+        ValueError: it is not such a pickle.
         OSError: the file cannot be read.
     """
     sample: dict[str, list[str]] = {}

@@ -35,10 +35,10 @@ class Source:
     optional: bool = False
     unless: str = ""
 
-    def holds(self, path: str) -> bool:
+    def provides(self, path: str) -> bool:
         """Return whether `path`, relative to the dataset's folder, is this source or in it."""
-        own, wanted = PurePosixPath(self.path), PurePosixPath(path)
-        return own == wanted or own in wanted.parents
+        own, inner = PurePosixPath(self.path), PurePosixPath(path)
+        return own == inner or own in inner.parents
 
     def is_there(self, folder: Path) -> bool:
         """Return whether it is in a dataset's folder; an empty folder does not count."""
@@ -75,7 +75,7 @@ def needed_paths(
     """
     needed = [] if image_dir == "." else [image_dir]
     for source in sources:
-        for_split = any(source.holds(path) for path in split_sources)
+        for_split = any(source.provides(path) for path in split_sources)
         if not (source.optional or for_split or source.path in needed):
             needed.append(source.path)
     return needed
@@ -115,7 +115,7 @@ def refuse_missing(
 
 def _origin(path: str, sources: Sequence[Source], directory: Path) -> str:
     """Return the instructions, or else the first address, of the source of a path."""
-    source = next((source for source in sources if source.holds(path)), None)
+    source = next((source for source in sources if source.provides(path)), None)
     if source is None or source.instructions:
         return source.instructions.replace("{folder}", str(directory)) if source else ""
     return f"from {page_of(source.urls[0])}" if source.urls else ""
