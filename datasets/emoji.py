@@ -99,7 +99,6 @@ class EmojiDataset(SplitDataset):
 
     group = ""
     domains = STYLES
-    templates = ("a photo of a {}.",)
 
     def __init_subclass__(cls, group: str = "") -> None:
         if group:

@@ -43,7 +43,6 @@ class SplitDataset(DatasetBase):
         split_file: name of the split file in dataset_dir; "" to make the split in every run.
         split_sources: files in dataset_dir that `make_split` reads, needed without a split file.
         sources: files and folders that dataset_dir must contain, and where to download them.
-        templates: hand-written prompts for zero-shot use.
         naming_advice: end of the warning that class names are numbers.
         max_val_shots: maximum number of validation images a class in a few-shot sample.
         root, directory, images: the absolute paths of data root, dataset folder and image folder.
