@@ -77,5 +77,5 @@ def test_what_dassls_checkpoint_contradicts(root: Path, tmp_path: Path, capsys: 
     given = toy_command(root, tmp_path / "ours", "OPTIM.MAX_EPOCH", "8", flags=flags)
     assert "(OPTIM.LR: 0.3 -> 0.02)" in refuse(given, capsys)
     said = refuse(toy_command(root, tmp_path / "ours", flags=flags), capsys)
-    assert "has 6 epochs behind it, but OPTIM.MAX_EPOCH is 4" in said
+    assert "was saved after 6 epochs, but OPTIM.MAX_EPOCH is 4" in said
     assert not content(tmp_path / "ours")

@@ -76,7 +76,7 @@ def test_unreadable_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[st
         with pytest.raises(UserError, match="damaged"):
             utils.load_checkpoint(path)
     assert "must not run" not in capsys.readouterr().out
-    with pytest.raises(UserError, match="Nothing to resume"):
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
         utils.resume_from_checkpoint(tmp_path, nn.Linear(1, 1))
 
 

@@ -23,7 +23,7 @@ class FolderState(Enum):
     """What a folder holds of the run that is to be written there."""
 
     EMPTY = "nothing"
-    BEGUN = "checkpoints"
+    STARTED = "checkpoints"
     FINISHED = "results"
 
 
@@ -78,7 +78,7 @@ def folder_state(
     if results is None:
         if not has_checkpoints(folder):
             return FolderState.EMPTY
-        state, recorded = FolderState.BEGUN, recorded_settings(folder)
+        state, recorded = FolderState.STARTED, recorded_settings(folder)
     else:
         state, recorded = FolderState.FINISHED, comparable(results.get("config") or {})
     if recorded is None:
@@ -128,7 +128,7 @@ def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> Fold
     if cfg.RESUME:
         _check_resumed(cfg, in_place)
         if in_place and _holds_unknown(cfg.RESUME):
-            return FolderState.BEGUN
+            return FolderState.STARTED
     if overwrite and not in_place:
         return FolderState.EMPTY
     source = ANY_SOURCE if tests else None
@@ -138,7 +138,7 @@ def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> Fold
             f"{cfg.OUTPUT_DIR} already holds a finished run of this configuration; choose another "
             "--output-dir or --overwrite it"
         )
-    if state is FolderState.BEGUN and tests:
+    if state is FolderState.STARTED and tests:
         raise UserError(
             f"{cfg.OUTPUT_DIR} holds the checkpoints of an unfinished training; choose another "
             "--output-dir for the test or --overwrite them"
