@@ -133,8 +133,8 @@ def test_a_longer_training_has_a_fresh_runs_rates(
     if name == "finished":
         in_place = refuse(["--resume", str(folder / name), *longer], capsys)
         assert in_place == (
-            f"error: {folder / name} holds a finished run of 4 epochs; to train it for 8, give "
-            f"another --output-dir beside --resume {folder / name}"
+            f"error: {folder / name} holds a finished run of 4 epochs; to train it for 8, pass "
+            f"another --output-dir together with --resume {folder / name}"
         )
 
 

@@ -19,7 +19,7 @@ from .resume_checkpoint import (
     load_newest,
     origins_of,
 )
-from .settings import settings_in, settings_text
+from .settings import settings_in, settings_json
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -66,7 +66,7 @@ class Resuming:
         attributes = changed_attributes(self.trainer, self.attributes)
         return {
             "history_lines": self.trainer.record.lines,
-            "settings": settings_text(self.trainer.cfg),
+            "settings": settings_json(self.trainer.cfg),
             "data": self.data(),
             **({"attributes": attributes} if attributes["values"] else {}),
             **({"origins": self.origins} if self.origins else {}),
