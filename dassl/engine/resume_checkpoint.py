@@ -16,6 +16,7 @@ from typing import Any
 
 from safeio.errors import UserError
 from safeio.files import PathLike
+
 from ..utils import CheckpointFolder, load_checkpoint, newest_common
 from ..utils.checkpoint import finished_epochs, write_checkpoint
 from ..utils.checkpoint_folder import number_of
