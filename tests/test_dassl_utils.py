@@ -219,7 +219,7 @@ def test_devices() -> None:
         with pytest.raises(UserError, match="auto, cpu, cuda, cuda:N, mps"):
             utils.choose_device(cfg)
     cfg.DEVICE = "cuda:99"
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="is not available: PyTorch finds"):
         utils.choose_device(cfg)
     cfg.USE_CUDA = False
     assert utils.choose_device(cfg) == torch.device("cpu")

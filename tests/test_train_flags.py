@@ -70,9 +70,9 @@ def test_pairs_end_every_list() -> None:
         (("--target-domains", "a", "TRAINER.CoOpNemesis.A", "1"), "TRAINER.NEMESIS.OMEGA"),
         (("--source-domains", "a", "DATASET.NUM_SHOTS=1"), "DATASET.NUM_SHOTS 1"),
         (("DATASET.NUM_SHOTS", "1", "--sead", "2"), "did you mean --seed?"),
-        (("DATASET.NUM_SHOTS", "--seed", "2"), '"DATASET.NUM_SHOTS" is no flag, and'),
-        (("--seed", "2", "DATASET.NUM_SHOTS"), '"DATASET.NUM_SHOTS" is no flag, and'),
-        (("food",), "settings are given as pairs KEY VALUE"),
+        (("DATASET.NUM_SHOTS", "--seed", "2"), '"DATASET.NUM_SHOTS" is not a flag, and'),
+        (("--seed", "2", "DATASET.NUM_SHOTS"), '"DATASET.NUM_SHOTS" is not a flag, and'),
+        (("food",), "write settings as pairs KEY VALUE"),
     ],
 )
 def test_mistakes_in_pairs(words: tuple[str, ...], part: str) -> None:
