@@ -57,8 +57,8 @@ def test_a_run_that_dassl_wrote_is_resumed(
         "started with: --trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
     )
     assert refuse(toy_command(root, theirs), capsys) == (
-        f"error: {theirs} holds checkpoints, but no readable config.yaml that says how they were "
-        "trained; choose another --output-dir or --overwrite it"
+        f"error: {theirs} holds checkpoints, but no readable config.yaml with their settings; "
+        "choose another --output-dir or --overwrite it"
     )
     assert content(theirs) == before
     flags = ("--resume", str(theirs), "--trainer", "ToyTrainer")

@@ -45,7 +45,7 @@ class OtherRun(UserError):
         kind = "a finished run" if state is FolderState.FINISHED else "an unfinished run"
         holds = f"already holds {kind} of another configuration ({self.keys})"
         if not differences:
-            holds = f"holds checkpoints, but no readable {CONFIG} that says how they were trained"
+            holds = f"holds checkpoints, but no readable {CONFIG} with their settings"
         super().__init__(f"{folder} {holds}; choose another --output-dir or --overwrite it")
 
     @property
@@ -162,7 +162,7 @@ def _check_resumed(cfg: Any, in_place: bool) -> None:
     except OtherRun as other:
         raise UserError(
             f"{folder} cannot be resumed, since it holds a run of another configuration "
-            f"({other.keys}); leave these settings out, or train anew without --resume"
+            f"({other.keys}); remove these settings, or start a new training without --resume"
         ) from None
     if state is FolderState.EMPTY and not in_place:
         raise UserError(f'"{folder}" cannot be resumed: it contains no checkpoint')

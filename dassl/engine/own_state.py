@@ -117,10 +117,10 @@ def restore_attributes(trainer: Any, state: Any) -> None:
             continue
         if name in engine or callable(getattr(trainer.__class__, name, None)):
             continue
-        present = vars(trainer).get(name)
-        if isinstance(present, Tensor) and present.requires_grad and present.is_leaf:
+        current = vars(trainer).get(name)
+        if isinstance(current, Tensor) and current.requires_grad and current.is_leaf:
             with torch.no_grad():  # in place, because an optimiser may reference it
-                present.copy_(value)
+                current.copy_(value)
             continue
         device = trainer.device if name in state.get("accelerated", ()) else "cpu"
         copied = _map_tensors(value, lambda tensor, to=device: tensor.to(to, copy=True))

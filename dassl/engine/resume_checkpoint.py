@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -91,8 +90,7 @@ class ResumeCheckpoint:
     def remove(self) -> None:
         """Remove the file at the end of the run."""
         self._unwritten = None
-        with suppress(FileNotFoundError):
-            self.path.unlink()
+        self.path.unlink(missing_ok=True)
 
     def describe(self, max_epoch: int) -> str:
         """Return the saved progress, such as "epoch 2 of 3"; "" if nothing is saved."""
@@ -199,7 +197,7 @@ def check_settings(state: Mapping[str, Any], cfg: Any) -> None:
     if found:
         raise UserError(
             f'"{state["path"]}" cannot be resumed, since it was trained with other settings '
-            f"({', '.join(map(str, found[:3]))}); leave these out, or train anew"
+            f"({', '.join(map(str, found[:3]))}); remove these, or start a new training"
         )
     if state["epoch"] > cfg.OPTIM.MAX_EPOCH:
         raise UserError(
@@ -225,26 +223,26 @@ def check_data(state: Mapping[str, Any], data: Mapping[str, str]) -> None:
         raise UserError(
             f'"{state["path"]}" cannot be resumed, since the images of {", ".join(changed)} are '
             "not those that it was trained with (their names, sizes, labels or class names "
-            "differ); use the original data, or train anew in another --output-dir or with "
-            "--overwrite"
+            "differ); use the original data, or start a new training in another --output-dir or "
+            "with --overwrite"
         )
 
 
-def check_optimizer(path: Path, present: Mapping[str, Any], resumed: Mapping[str, Any]) -> None:
+def check_optimizer(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Refuse a checkpoint without settings if its optimiser state shows other settings.
 
     Args:
         path: the checkpoint file, for the error message.
-        present: a model's state before loading the checkpoint.
-        resumed: its state after loading the checkpoint.
+        before: a model's state before loading the checkpoint.
+        after: its state after loading the checkpoint.
 
     Raises:
         UserError: a setting of the optimiser differs.
     """
-    if present["optimizer"] is None or resumed["optimizer"] is None:
+    if before["optimizer"] is None or after["optimizer"] is None:
         return
-    pairs = (state["optimizer"]["param_groups"] for state in (present, resumed))
-    for new, old in zip(*pairs, strict=True):
+    groups = (state["optimizer"]["param_groups"] for state in (before, after))
+    for new, old in zip(*groups, strict=True):
         for key, setting in _OPTIMIZER_KEYS.items():
             if key in old and key in new and old[key] != new[key]:
                 raise UserError(

@@ -99,10 +99,8 @@ def results_fault(directory: PathLike) -> str:
     """Return the error message for a damaged results.json; "" if it is valid or missing."""
     try:
         read_verified_json(Path(directory) / RESULTS)
-    except OSError:
-        return ""
-    except DamagedFile as error:
-        return str(error)
+    except (OSError, DamagedFile) as error:
+        return str(error) if isinstance(error, DamagedFile) else ""
     return ""
 
 

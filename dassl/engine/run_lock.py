@@ -70,20 +70,16 @@ def _has_died(holder: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
+    except (OSError, OverflowError) as error:
+        return isinstance(error, ProcessLookupError)
     return False
 
 
 def _refusal(folder: Path, holder: dict[str, Any]) -> str:
-    who = "another process"
+    process = "another process"
     if {"host", "pid", "since"} <= set(holder):
-        who = "process {pid} on {host}, since {since}".format(**holder)
-    return (
-        f"{folder} is in use by {who}; wait for its end or stop it, or choose another --output-dir"
-    )
+        process = "process {pid} on {host}, since {since}".format(**holder)
+    return f"{folder} is in use by {process}; wait for it, stop it or choose another --output-dir"
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -73,7 +73,7 @@ def differences(
     filled = old if old.keys() >= new.keys() else {**comparable(plain_defaults()), **old}
     found = []
     for key, value in new.items():
-        before = _value_of(filled[key], value) if key in filled else value
+        before = _parsed_number(filled[key], value) if key in filled else value
         if before == value and isinstance(before, bool) == isinstance(value, bool):
             continue
         if longer and key == MAX_EPOCH and isinstance(before, int) and before < value:
@@ -82,9 +82,9 @@ def differences(
     return found
 
 
-def _value_of(recorded: Any, present: Any) -> Any:
+def _parsed_number(recorded: Any, current: Any) -> Any:
     """Convert a number that a user wrote in config.yaml and YAML reads as text, such as 2e-3."""
-    if isinstance(recorded, str) and not isinstance(present, str):
+    if isinstance(recorded, str) and not isinstance(current, str):
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             return to_dict(ast.literal_eval(recorded))
     return recorded

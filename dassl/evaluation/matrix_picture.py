@@ -46,8 +46,8 @@ def draw_matrix(matrix: Int[Tensor, "classes classes"], names: Sequence[str], pa
     named = cell >= NAME_CELL
     if named:
         _name_classes(axis, names, cell)
-    what = "class" if named else "label"
-    axis.set(xlabel=f"predicted {what}", ylabel=f"true {what}")
+    kind = "class" if named else "label"
+    axis.set(xlabel=f"predicted {kind}", ylabel=f"true {kind}")
     axis.spines[:].set_color("0.8")
     axis.tick_params(color="0.8")
     _save(figure, path)

@@ -43,13 +43,11 @@ def _empty_dict(factory: Any = None) -> dict[Any, Any]:
 
 def _inert_names() -> list[str]:
     """Return the names of the optimisers and schedulers that Dassl's checkpoints may contain."""
-    schedulers = torch.optim.lr_scheduler
-    names = {"dassl.optim.lr_scheduler.ConstantWarmupScheduler"}
-    names.add("dassl.optim.lr_scheduler.LinearWarmupScheduler")
-    for module in (torch.optim, schedulers):
-        for value in vars(module).values():
-            if isinstance(value, type) and value.__module__.startswith("torch.optim"):
-                names.add(f"{value.__module__}.{value.__qualname__}")
+    warmups = ("ConstantWarmupScheduler", "LinearWarmupScheduler")
+    names = {f"dassl.optim.lr_scheduler.{name}" for name in warmups}
+    for value in (*vars(torch.optim).values(), *vars(torch.optim.lr_scheduler).values()):
+        if isinstance(value, type) and value.__module__.startswith("torch.optim"):
+            names.add(f"{value.__module__}.{value.__qualname__}")
     return sorted(names)
 
 

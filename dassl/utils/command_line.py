@@ -61,7 +61,7 @@ def exit_code(
     except BrokenPipeError:
         if not _stdout_is_closed():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        _drop_unwritten_output()
         return 0
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
@@ -118,7 +118,7 @@ def _no_traceback_for_disk_errors_in_threads() -> Iterator[None]:
 
 
 def _drop_unwritten_output() -> None:
-    """Drop buffered output if standard output is on the full disk: the flush at exit would fail."""
+    """Drop buffered output that cannot be written, because the flush at exit would fail."""
     try:
         sys.stdout.flush()
     except OSError:

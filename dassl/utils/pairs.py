@@ -4,7 +4,8 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 from safeio.errors import UserError
@@ -67,12 +68,12 @@ class PairsParser(Parser):
                 takes = 0 if "=" in word else self._values_of(word)
                 several = takes in _SEVERAL
                 if takes is None:
-                    flags += _next(remaining)
+                    flags += islice(remaining, 1)
             elif several and not self._is_key(word):
                 flags.append(word)
             else:
                 several = False
-                pairs += [word, *_next(remaining)]
+                pairs += [word, *islice(remaining, 1)]
         return flags, pairs
 
     def _values_of(self, flag: str) -> Any:
@@ -89,10 +90,6 @@ class PairsParser(Parser):
         if not others:
             return first in self._settings
         return first.isupper() or first.upper() in self._groups
-
-
-def _next(words: Iterator[str]) -> list[str]:
-    return [word for word in (next(words, None),) if word is not None]
 
 
 def _checked(pairs: list[str]) -> list[str]:
