@@ -131,7 +131,7 @@ def test_pretrained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert torch.equal(target.weight, source.weight)
     assert "['bias', 'extra']" in capsys.readouterr().out
     utils.load_pretrained_weights(nn.Conv2d(1, 1, 1), tmp_path / "w")
-    assert "Warning: nothing" in capsys.readouterr().out
+    assert "Warning: no weights in" in capsys.readouterr().out
 
 
 def test_logger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,7 @@ def test_nothing_learned_is_nothing_to_test(
     trainer: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = command(tmp_path / "run", data_root, "--eval-only", trainer=trainer)
-    assert "name that run's folder with --model-dir" in refuse(arguments, capsys)
+    assert "pass the folder of its run with --model-dir" in refuse(arguments, capsys)
     assert not (tmp_path / "run").exists()
 
 
