@@ -40,7 +40,7 @@ _OPTIMIZER_KEYS = {
 }
 TRAINED_PARTS = ("train_x", "train_u", "val")
 _MODEL_ENTRIES = ("state_dict", "optimizer", "scheduler")
-_ENTRIES: dict[str, type | tuple[type, ...]] = {
+_REQUIRED_ENTRIES: dict[str, type | tuple[type, ...]] = {
     **{"epoch": int, "batches": int, "seconds": (int, float), "lr": (int, float, NoneType)},
     **{"losses": dict, "own": dict, "models": dict},
 }
@@ -118,7 +118,7 @@ class ResumeCheckpoint:
 
 def _has_all_entries(state: dict[str, Any]) -> bool:
     """Return whether an untrusted checkpoint has the entries of a resume checkpoint."""
-    if not all(isinstance(state.get(key), kinds) for key, kinds in _ENTRIES.items()):
+    if not all(isinstance(state.get(key), kinds) for key, kinds in _REQUIRED_ENTRIES.items()):
         return False
     return all(
         isinstance(meter, list | tuple)
@@ -197,7 +197,7 @@ def check_settings(state: Mapping[str, Any], cfg: Any) -> None:
     if found:
         raise UserError(
             f'"{state["path"]}" cannot be resumed, since it was trained with other settings '
-            f"({', '.join(map(str, found[:3]))}); remove these, or start a new training"
+            f"({', '.join(map(str, found[:3]))}); use the same settings, or start a new training"
         )
     if state["epoch"] > cfg.OPTIM.MAX_EPOCH:
         raise UserError(

@@ -118,7 +118,7 @@ class Resuming:
             restore_random_states(generators)
 
     def restore(self) -> None:
-        """Restore the loaded state; called after `before_train`, so that this hook runs first."""
+        """Restore the loaded state after `before_train`, which runs as in an uninterrupted run."""
         self.attributes = fingerprints(self.trainer)
         if self.state is None:
             return
@@ -173,7 +173,7 @@ class Resuming:
                 "seconds": time.perf_counter() - trainer.epoch_start_time,
                 "lr": self.epoch_lr,
                 "losses": losses.state() if losses is not None else {},
-                "own": {},  # earlier versions need this entry; "attributes" replaces it
+                "own": {},  # only for earlier versions, which require it
                 **trainer.state_dict(),
             }
             # A copy after the last batch, since models may change before the state is written.

@@ -61,7 +61,7 @@ class RunRecord:
         self.lines = 0  # number of lines in the history
         self.recording = False  # True after `start`
         self._history: Sequence[Mapping[str, Any]] = ()  # of the resumed attempt
-        self._write_start: Callable[[], None] | None = None
+        self._deferred_write: Callable[[], None] | None = None
 
     def start(self, cfg: Any, overwrite: bool = False, tests: bool = False) -> bool:
         """Check the folder and prepare the record; `ensure_started` writes the first files.
@@ -80,13 +80,13 @@ class RunRecord:
         replaced = run_files(self.directory) if replaces else []
         self.recording = True
         self._history, self.lines = (), 0
-        self._write_start = partial(self._write_first_files, cfg, replaced)
+        self._deferred_write = partial(self._write_first_files, cfg, replaced)
         return True
 
     @property
     def started(self) -> bool:
         """Whether the run has written its first files."""
-        return self.recording and self._write_start is None
+        return self.recording and self._deferred_write is None
 
     def ensure_started(self) -> None:
         """Write the first files of the run; called when the first batch or test has succeeded.
@@ -94,9 +94,9 @@ class RunRecord:
         The first call removes the files of a replaced run and writes the configuration and the
         history of the resumed attempt. Later calls do nothing.
         """
-        write_start, self._write_start = self._write_start, None
-        if write_start is not None:
-            write_start()
+        deferred_write, self._deferred_write = self._deferred_write, None
+        if deferred_write is not None:
+            deferred_write()
 
     def _write_first_files(self, cfg: Any, replaced: Sequence[Path]) -> None:
         remove_run_files(self.directory, replaced)

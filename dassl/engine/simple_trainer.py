@@ -247,7 +247,7 @@ class SimpleTrainer(TrainerBase):
         """Evaluate on the test or the validation set.
 
         Args:
-            split: "test" or "val", which needs validation images; default cfg.TEST.SPLIT.
+            split: "test" or "val"; default cfg.TEST.SPLIT. See `evaluation_set`.
 
         Returns:
             The first result of the evaluator: accuracy in percent.

@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
 class TrainerX(SimpleTrainer):
     """Trainer for labelled images; a subclass defines `forward_backward(batch)`."""
 
-    resumes_within_epoch = True  # though it defines hooks
+    resumes_within_epoch = True  # it overrides hooks, but accumulates no state in them
 
     def check_train(self) -> None:
         """Also refuse a dataset without training images."""
