@@ -1,8 +1,8 @@
-"""Ctrl-C in the seconds while a command imports PyTorch and the rest.
+"""Handle Ctrl-C while a command imports PyTorch and other packages.
 
-An exception would be raised somewhere within other people's packages, which may even swallow it;
-so the process ends at once, quietly, as long as there is nothing to save. This module imports
-nothing that takes time.
+KeyboardInterrupt would be raised within third-party packages, which may even suppress it. Since
+there is nothing to save yet, the process ends immediately instead. This module has only fast
+imports.
 """
 
 import os
@@ -21,18 +21,18 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 _COMMANDS = ("__main__", "__mp_main__")
-_is_command = False  # whether this process is one of our commands
+_is_command = False  # whether this process runs a command of this project
 
 
 @contextmanager
 def importing(name: str) -> Iterator[None]:
-    """Around a command's imports: Ctrl-C ends the process without a stack trace.
+    """Make Ctrl-C end the process without a stack trace, for a command's imports.
 
-    It still does afterwards, until `ready`, and in the processes that a command starts (which
-    import it as `__mp_main__`) between their runs. Where Ctrl-C is ignored, it stays so.
+    This lasts until `ready` is called. It also applies between runs in worker processes, which
+    import the command as `__mp_main__`. If Ctrl-C is ignored, it stays ignored.
 
     Args:
-        name: the module's `__name__`; nothing happens where it is imported by another.
+        name: the command's `__name__`; nothing changes if another module imports the command.
     """
     global _is_command
     _is_command = _is_command or name in _COMMANDS
@@ -42,6 +42,6 @@ def importing(name: str) -> Iterator[None]:
 
 
 def ready() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt again."""
+    """Make Ctrl-C raise KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -140,7 +140,7 @@ def run_sweep(
         f"{len(progress.failures)} failed, {missing} left"
     )
     if stopped:
-        print("Stopped; start it again to go on", file=sys.stderr)
+        print("Stopped; start it again to resume", file=sys.stderr)
         return STOPPED
     return 1 if progress.failures else 0
 

@@ -113,7 +113,7 @@ def state_of(run: Run) -> State:
         ) from None
     if found is FolderState.FINISHED:
         return State.DONE
-    return State.RESUME if found is FolderState.BEGUN and source is None else State.TODO
+    return State.RESUME if found is FolderState.STARTED and source is None else State.TODO
 
 
 def locate(run: Run, index: Mapping[str, str] | None = None) -> Run:

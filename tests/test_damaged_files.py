@@ -247,9 +247,9 @@ def test_a_run_goes_on_from_the_last_good_checkpoint(
 def test_without_a_good_checkpoint_it_says_so(tmp_path: Path) -> None:
     save_checkpoint(STATE, tmp_path)
     flip(tmp_path / "model.pth.tar-3")
-    with pytest.raises(DamagedFile, match="there is no other checkpoint in"):
+    with pytest.raises(DamagedFile, match="contains no other checkpoint"):
         CheckpointFolder(tmp_path).newest_valid()
-    assert CheckpointFolder(tmp_path).newest_valid() is None  # it was set aside
+    assert CheckpointFolder(tmp_path).newest_valid() is None  # it was quarantined
 
 
 def test_a_sweep_goes_on_from_the_last_good_checkpoint(tmp_path: Path, data_root: Path) -> None:

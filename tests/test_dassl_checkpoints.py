@@ -57,8 +57,8 @@ def test_a_run_that_dassl_wrote_is_resumed(
         "started with: --trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
     )
     assert refuse(toy_command(root, theirs), capsys) == (
-        f"error: {theirs} holds checkpoints, but no readable config.yaml that says how they were "
-        "trained; choose another --output-dir or --overwrite it"
+        f"error: {theirs} holds checkpoints, but no readable config.yaml with their settings; "
+        "choose another --output-dir or --overwrite it"
     )
     assert content(theirs) == before
     flags = ("--resume", str(theirs), "--trainer", "ToyTrainer")
@@ -77,5 +77,5 @@ def test_what_dassls_checkpoint_contradicts(root: Path, tmp_path: Path, capsys: 
     given = toy_command(root, tmp_path / "ours", "OPTIM.MAX_EPOCH", "8", flags=flags)
     assert "(OPTIM.LR: 0.3 -> 0.02)" in refuse(given, capsys)
     said = refuse(toy_command(root, tmp_path / "ours", flags=flags), capsys)
-    assert "has 6 epochs behind it, but OPTIM.MAX_EPOCH is 4" in said
+    assert "was saved after 6 epochs, but OPTIM.MAX_EPOCH is 4" in said
     assert not content(tmp_path / "ours")

@@ -40,7 +40,7 @@ def test_distances() -> None:
     assert torch.allclose(compute_distance_matrix(left, right, "cosine"), 1 - cosines, atol=1e-6)
     with pytest.raises(ValueError, match="euclidean, cosine"):
         compute_distance_matrix(left, right, "manhattan")
-    with pytest.raises(ValueError, match="one width"):
+    with pytest.raises(ValueError, match="the same width"):
         compute_distance_matrix(left, right[:, :2])
 
 

@@ -76,7 +76,7 @@ def test_unreadable_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[st
         with pytest.raises(UserError, match="damaged"):
             utils.load_checkpoint(path)
     assert "must not run" not in capsys.readouterr().out
-    with pytest.raises(UserError, match="Nothing to resume"):
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
         utils.resume_from_checkpoint(tmp_path, nn.Linear(1, 1))
 
 
@@ -131,7 +131,7 @@ def test_pretrained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert torch.equal(target.weight, source.weight)
     assert "['bias', 'extra']" in capsys.readouterr().out
     utils.load_pretrained_weights(nn.Conv2d(1, 1, 1), tmp_path / "w")
-    assert "Warning: nothing" in capsys.readouterr().out
+    assert "Warning: no weights in" in capsys.readouterr().out
 
 
 def test_logger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,7 +219,7 @@ def test_devices() -> None:
         with pytest.raises(UserError, match="auto, cpu, cuda, cuda:N, mps"):
             utils.choose_device(cfg)
     cfg.DEVICE = "cuda:99"
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="is not available: PyTorch finds"):
         utils.choose_device(cfg)
     cfg.USE_CUDA = False
     assert utils.choose_device(cfg) == torch.device("cpu")

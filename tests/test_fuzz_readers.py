@@ -127,4 +127,4 @@ def test_a_point_to_resume_from_of_another_form_is_passed_over(
     assert ResumeCheckpoint(tmp_path).load() == {**whole, "path": path}
     torch.save({**whole, key: value}, path)
     assert ResumeCheckpoint(tmp_path).load() is None
-    assert "no point to resume from" in capsys.readouterr().out
+    assert "is not a resume checkpoint" in capsys.readouterr().out

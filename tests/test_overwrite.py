@@ -65,8 +65,8 @@ def test_a_run_is_not_tested_into_its_own_folder(
     flags = ("--eval-only", "--model-dir", named, *overwrite)
     said = refuse(toy_command(root, finished, flags=flags), capsys)
     assert said == (
-        f"error: {finished} is the folder of the run that is to be tested, and a test needs one of "
-        "its own; choose another --output-dir"
+        f"error: {finished} is the folder of the run to be evaluated, and an evaluation needs its "
+        "own; choose another --output-dir"
     )
     assert content(finished) == before
 

@@ -70,7 +70,8 @@ def test_resume_with_another_configuration(
         for given in (toy_command(root, output, key, value, flags=flags), [*flags, key, value]):
             assert refuse(given, capsys) == (
                 f"error: {folder / name} cannot be resumed, since it holds a run of another "
-                f"configuration ({said}); leave these settings out, or train anew without --resume"
+                f"configuration ({said}); remove these settings, or start a new training without "
+                "--resume"
             )
         with pytest.raises(UserError, match=key):
             build_trainer(toy_config(root, output, key, value, "RESUME", flags[1])).train()
@@ -133,8 +134,8 @@ def test_a_longer_training_has_a_fresh_runs_rates(
     if name == "finished":
         in_place = refuse(["--resume", str(folder / name), *longer], capsys)
         assert in_place == (
-            f"error: {folder / name} holds a finished run of 4 epochs; to train it for 8, give "
-            f"another --output-dir beside --resume {folder / name}"
+            f"error: {folder / name} holds a finished run of 4 epochs; to train it for 8, pass "
+            f"another --output-dir together with --resume {folder / name}"
         )
 
 

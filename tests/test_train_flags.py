@@ -70,9 +70,9 @@ def test_pairs_end_every_list() -> None:
         (("--target-domains", "a", "TRAINER.CoOpNemesis.A", "1"), "TRAINER.NEMESIS.OMEGA"),
         (("--source-domains", "a", "DATASET.NUM_SHOTS=1"), "DATASET.NUM_SHOTS 1"),
         (("DATASET.NUM_SHOTS", "1", "--sead", "2"), "did you mean --seed?"),
-        (("DATASET.NUM_SHOTS", "--seed", "2"), '"DATASET.NUM_SHOTS" is no flag, and'),
-        (("--seed", "2", "DATASET.NUM_SHOTS"), '"DATASET.NUM_SHOTS" is no flag, and'),
-        (("food",), "settings are given as pairs KEY VALUE"),
+        (("DATASET.NUM_SHOTS", "--seed", "2"), '"DATASET.NUM_SHOTS" is not a flag, and'),
+        (("--seed", "2", "DATASET.NUM_SHOTS"), '"DATASET.NUM_SHOTS" is not a flag, and'),
+        (("food",), "write settings as pairs KEY VALUE"),
     ],
 )
 def test_mistakes_in_pairs(words: tuple[str, ...], part: str) -> None:
@@ -132,7 +132,7 @@ def test_nothing_learned_is_nothing_to_test(
     trainer: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = command(tmp_path / "run", data_root, "--eval-only", trainer=trainer)
-    assert "name that run's folder with --model-dir" in refuse(arguments, capsys)
+    assert "pass the folder of its run with --model-dir" in refuse(arguments, capsys)
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""The base of all trainers, as in Dassl: models, their steps, and the loop over the epochs."""
+"""Base class of all trainers, as in Dassl: registered models, optimiser steps and epoch loop."""
 
 import time
 from collections import OrderedDict
@@ -22,28 +22,28 @@ from .resume_checkpoint import newest_numbered
 
 
 class TrainerBase:
-    """A loop over epochs and the models that it trains.
+    """Loop over epochs that trains the registered models.
 
-    Attributes of the engine are declared in class bodies, from which `own_state` knows them.
+    The engine's classes declare all their attributes, so that `own_state` does not save them.
     """
 
     capabilities: ClassVar[dict[str, Capability]] = {
         "resumes_within_epoch": Capability(STEP_HOOKS),
         "checkpoints_complete": Capability(frozenset({"after_epoch"})),
     }
-    # Whether a run is saved between any two batches, or only between epochs. Declared True, it says
-    # that nothing is gathered from batch to batch but plain attributes and what `state_dict` holds.
+    # Whether a run can resume between any two batches, or only between epochs. A class declares
+    # True if only plain attributes and the content of `state_dict` change from batch to batch.
     resumes_within_epoch = True
-    # Whether a numbered checkpoint holds all that its epoch did, `after_epoch` included.
+    # Whether a numbered checkpoint contains the whole epoch, including changes by `after_epoch`.
     checkpoints_complete = True
-    learns = True  # False for zero-shot methods, which are tested untrained
-    start_epoch = 0  # later after a resume
-    max_epoch = 0  # number of epochs in all
+    learns = True  # False for zero-shot methods, which need no training
+    start_epoch = 0  # greater than 0 in a resumed run
+    max_epoch = 0
     epoch = batch_idx = 0
     num_batches = 0
-    batch_files: Sequence[str] = ()  # the present batch's images, as far as they are known
-    best_result = float("-inf")  # on the validation set so far
-    ignore_mismatch = False  # whether `adapt_state` lets pass what only looks wrong
+    batch_files: Sequence[str] = ()  # images of the current batch, if known
+    best_result = float("-inf")  # best validation accuracy so far
+    ignore_mismatch = False  # whether `adapt_state` accepts a model that may not fit
     output_dir = ""
     scaler: Any = None  # the gradient scaler of mixed precision
     finite_check: FiniteCheck
@@ -52,7 +52,7 @@ class TrainerBase:
     _optims: "OrderedDict[str, Any]"
     _scheds: "OrderedDict[str, Any]"
     _writer: Any
-    epoch_began = 0.0  # by time.perf_counter(); earlier for an epoch that is resumed
+    epoch_start_time = 0.0  # time.perf_counter() minus the time of earlier attempts at the epoch
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -71,23 +71,24 @@ class TrainerBase:
         optim: torch.optim.Optimizer | None = None,
         sched: Any = None,
     ) -> None:
-        """Register a model, to be saved, resumed and stepped; see `ModelRegistry.register`.
+        """Register a model to train, save and resume; see `ModelRegistry.register`.
 
         Raises:
             AttributeError: `super().__init__()` was not called before.
+            ValueError: the name is already registered.
         """
         if "registry" not in self.__dict__:
             raise AttributeError("Call super().__init__() before register_model()")
         self.registry.register(name, model, optim, sched)
 
     def get_model_names(self, names: Names = None) -> list[str]:
-        """Return the given names as a list, or all; ValueError for an unknown one."""
+        """Return the names as a list, by default all; an unknown name raises ValueError."""
         return self.registry.names(names)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that resuming needs, as tensors (not copied) and plain values.
+        """Return everything needed to resume as plain values and tensors, which are not copied.
 
-        A subclass adds what it has in objects of its own; its plain attributes are saved anyway.
+        A subclass adds the state of its own objects; its plain attributes are saved automatically.
         """
         return {
             "models": self.registry.state_dict(),
@@ -97,10 +98,10 @@ class TrainerBase:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned; what an earlier version saved may lack entries.
+        """Restore the result of `state_dict`; earlier versions may not have saved all entries.
 
-        A resumed run calls it after `before_train`, and within an epoch again after `before_epoch`.
-        Beside what was returned, the state has its "epoch" and the "path" of its file.
+        A resumed run calls this after `before_train`, and again after `before_epoch` if it resumes
+        within an epoch. The state also contains "epoch" and "path", the checkpoint file.
         """
         self.registry.load_state_dict(state["models"], state.get("epoch"), state.get("path"))
         if isinstance(best := state.get("best_result"), int | float):
@@ -118,17 +119,17 @@ class TrainerBase:
         val_result: float | None = None,
         model_name: str = "",
     ) -> None:
-        """Save all models with everything that resuming needs.
+        """Save a checkpoint of each model with everything needed to resume.
 
         Args:
             epoch: the epoch that has just ended, from 0.
-            directory: the run's folder; each model has its own inside.
-            is_best: also save it as model-best.pth.tar.
+            directory: the run's folder, with one folder per model.
+            is_best: also save as model-best.pth.tar.
             val_result: result on the validation set.
             model_name: file name instead of model.pth.tar-<epoch + 1>.
 
         Raises:
-            FloatingPointError: the training has diverged; nothing is written.
+            FloatingPointError: the training has diverged; no file is written.
         """
         self.finite_check.check_all(self.epoch, self.scaler)
         result = float(val_result) if val_result is not None else None
@@ -137,7 +138,7 @@ class TrainerBase:
             CheckpointFolder(Path(directory) / name).save({**own, **state}, is_best, model_name)
 
     def resume_model_if_exist(self, directory: PathLike) -> int:
-        """Resume from the newest checkpoint that all models have; returns the epoch, 0 for none."""
+        """Resume from the newest epoch saved for all models; return it, or 0 if none is found."""
         state = newest_numbered(Path(directory), self._models)
         if state is None:
             print("No checkpoint found, train from scratch")
@@ -149,14 +150,17 @@ class TrainerBase:
         return int(state["epoch"])
 
     def load_model(self, directory: PathLike | None, epoch: int | None = None) -> None:
-        """Load the weights of all models from a run's folder, to evaluate them.
+        """Load the weights of all models from a run's folder to evaluate them.
 
         Args:
-            directory: the folder; without one nothing is loaded.
-            epoch: number of the checkpoint; None takes the best, or else the newest.
+            directory: the folder; "" or None loads nothing.
+            epoch: number of the checkpoint; None loads the best or, without one, the newest.
+
+        Raises:
+            UserError: a checkpoint is missing, damaged or of another model.
         """
         if not directory:
-            print("No pretrained model is given: load_model() has nothing to do")
+            print("load_model() is skipped because no pretrained model is given")
             return
         for name, model in self._models.items():
             path = CheckpointFolder(Path(directory) / name).choose(epoch)
@@ -165,25 +169,25 @@ class TrainerBase:
             print(f'Loaded {name} from "{path}" (epoch {short_repr(state.get("epoch"))})')
 
     def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
-        """Hook: change or refuse the checkpoint of a model before it is evaluated."""
+        """Hook: change or refuse a model's checkpoint before the model is evaluated."""
         del name, path
         return state
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
-        """Put models in training ("train") or evaluation mode ("test", "eval"), or KeyError."""
+        """Set models to training ("train") or evaluation mode ("test", "eval"); else KeyError."""
         if mode not in ("train", "test", "eval"):
-            raise KeyError(f'The mode "{mode}" is none of train, test, eval')
+            raise KeyError(f'The mode "{mode}" is unknown; accepted: train, test, eval')
         for name in self.get_model_names(names):
             self._models[name].train(mode == "train")
 
     def update_lr(self, names: Names = None) -> None:
-        """Step the learning-rate schedules; once at the end of each epoch."""
+        """Step the learning-rate schedules; call this once at the end of each epoch."""
         for name in self.get_model_names(names):
             if self._scheds[name] is not None:
                 self._scheds[name].step()
 
     def get_current_lr(self, names: Names = None) -> float:
-        """Return the learning rate of the first model that has an optimiser; ValueError if none."""
+        """Return the first optimiser's learning rate; without an optimiser, raise ValueError."""
         for optim in self.registry.optimizers(names):
             return float(optim.param_groups[0]["lr"])
         raise ValueError("No model has an optimiser")
@@ -197,30 +201,30 @@ class TrainerBase:
             optim.zero_grad()
 
     def model_backward(self, loss: Tensor) -> None:
-        """Check the loss and compute its gradients."""
+        """Check that the loss is finite and run the backward pass."""
         self.detect_anomaly(loss)
         loss.backward()
 
     def model_update(self, names: Names = None) -> None:
-        """Check the gradients and step the optimisers."""
+        """Check that the gradients are finite and step the optimisers."""
         self.detect_bad_gradients(names)
         for optim in self.registry.optimizers(names):
             optim.step()
 
     def model_backward_and_update(self, loss: Tensor, names: Names = None) -> None:
-        """Clear gradients, compute them anew and step the optimisers."""
+        """Clear the gradients, run the backward pass and step the optimisers."""
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
 
     def detect_anomaly(self, loss: Tensor) -> None:
-        """Stop with a FloatingPointError when a loss is not finite; see `FiniteCheck.add`."""
+        """Raise FloatingPointError if a loss is NaN or infinite; see `FiniteCheck.add`."""
         self.finite_check.add("loss", loss.detach(), self._step())
 
     def detect_bad_gradients(self, names: Names = None) -> None:
-        """Stop, as `detect_anomaly`, when the norm of the gradients is not finite.
+        """Raise FloatingPointError if the norm of the gradients is NaN or infinite.
 
-        Not under a gradient scaler, which leaves such a step out and scales less from then on.
+        A gradient scaler skips such steps itself and lowers its scale, so it disables the check.
         """
         if self.scaler is None or not self.scaler.is_enabled():
             self.finite_check.add_gradients(self.registry.optimizers(names), self._step())
@@ -229,9 +233,9 @@ class TrainerBase:
         return Step(self.epoch, self.batch_idx, self.batch_files)
 
     def init_writer(self, log_dir: PathLike, purge_step: int | None = None) -> None:
-        """Open the TensorBoard writer; hide what an earlier attempt wrote from `purge_step` on."""
+        """Open the TensorBoard writer; hide earlier events from `purge_step` on."""
         if self.__dict__.get("_writer") is None:
-            # Importing TensorBoard takes a second, which an evaluation need not wait for.
+            # Imported here because it takes a second, which an evaluation does not need.
             from torch.utils.tensorboard import SummaryWriter
 
             print(f"Initialize tensorboard (log_dir={log_dir})")
@@ -239,7 +243,7 @@ class TrainerBase:
             self._writer = SummaryWriter(str(log_dir), purge_step=purge_step)
 
     def close_writer(self) -> None:
-        """Close the writer."""
+        """Close the TensorBoard writer, if it is open."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -247,53 +251,49 @@ class TrainerBase:
     def write_scalar(
         self, tag: str, scalar_value: float | int, global_step: int | None = None
     ) -> None:
-        """Write a number for TensorBoard; does nothing without a writer."""
+        """Write a number to TensorBoard if the writer is open."""
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """Run all epochs; `before_train` may move `start_epoch` to resume."""
+        """Train from `start_epoch`, which `before_train` may raise to resume, to `max_epoch`."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
         self.before_train()
         self._begin_training()
-        # After the last epoch of an earlier attempt, the test is that of the last epoch.
+        # If all epochs are done already, the test still belongs to the last epoch.
         self.epoch = max(0, min(self.start_epoch, self.max_epoch - 1))
         for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
             self._begin_epoch()
-            self.epoch_began = time.perf_counter()
+            self.epoch_start_time = time.perf_counter()
             self.before_epoch()
             with interruption.deferred():
                 self.run_epoch()
                 self.finite_check.check_all(self.epoch, self.scaler)
-                self._record_epoch(time.perf_counter() - self.epoch_began)
+                self._record_epoch(time.perf_counter() - self.epoch_start_time)
                 self.after_epoch()
                 self._end_epoch()
         self.after_train()
 
-    # Steps of `SimpleTrainer` around the hooks.
-
+    # `SimpleTrainer` defines these; subclasses define the hooks below.
     def _begin_training(self) -> None: ...
-
     def _begin_epoch(self) -> None: ...
-
     def _record_epoch(self, seconds: float) -> None: ...
-
     def _end_epoch(self) -> None: ...
 
     def before_train(self) -> None:
-        """Hook."""
+        """Hook: called once before the first epoch."""
 
     def after_train(self) -> None:
-        """Hook."""
+        """Hook: called once after the last epoch."""
 
     def before_epoch(self) -> None:
-        """Hook."""
+        """Hook: called before each epoch."""
 
     def after_epoch(self) -> None:
-        """Hook."""
+        """Hook: called after each epoch."""
 
     def _not_implemented(self, *args: Any, **kwargs: Any) -> Any:
-        """For a subclass to define, as in Dassl."""
+        """Raise NotImplementedError: a subclass defines this method, as in Dassl."""
         raise NotImplementedError
 
     run_epoch = forward_backward = parse_batch_train = _not_implemented

@@ -1,4 +1,4 @@
-"""Finding trainers by name."""
+"""Trainer registry: find, check and build the trainer of a configuration."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ from ..utils import Registry, collect_env_info, set_random_seed
 from .trainer import TrainerX
 
 TRAINER_REGISTRY = Registry("TRAINER")
-# Called with a trainer's class and the configuration, for settings that not every trainer can use.
+# Called with the trainer class and the configuration; they refuse settings it does not support.
 TRAINER_CHECKS: list[Callable[[Any, Any], None]] = []
 
 
 def find_trainer(cfg: Any) -> Any:
-    """Return the class that `cfg.TRAINER.NAME` names.
+    """Return the trainer class named by `cfg.TRAINER.NAME`.
 
     Raises:
-        UserError: there is none of that name, or one of `TRAINER_CHECKS` refuses it.
+        UserError: the name is not registered, or one of `TRAINER_CHECKS` refuses a setting.
     """
     trainer_class = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     for check in TRAINER_CHECKS:
@@ -25,10 +25,10 @@ def find_trainer(cfg: Any) -> Any:
 
 
 def learns(cfg: Any) -> bool:
-    """Whether there is something to test only when the trainer has been trained.
+    """Return whether the trainer must be trained before it can be tested.
 
-    A trainer that does not learn says so by its class attribute `learns`; one without a training
-    step of its own, as CoOp's zero-shot trainers are, does not either.
+    Zero-shot trainers set the class attribute `learns` to False or, like CoOp's, override no
+    training step.
 
     Raises:
         UserError: see `find_trainer`.
@@ -40,15 +40,15 @@ def learns(cfg: Any) -> bool:
 
 
 def build_trainer(cfg: Any, overwrite: bool = False) -> Any:
-    """Create the trainer that `cfg.TRAINER.NAME` names.
+    """Create the trainer named by `cfg.TRAINER.NAME`.
 
     Args:
-        cfg: the configuration; keys that it lacks get their defaults, in a copy.
-        overwrite: what the trainer does replaces the run that cfg.OUTPUT_DIR holds. By default a
-            finished run, or one of another configuration, is refused.
+        cfg: the configuration; missing keys get their defaults in a copy.
+        overwrite: replace the run in cfg.OUTPUT_DIR. By default the trainer refuses a folder with
+            a finished run or a run of another configuration.
 
     Raises:
-        UserError: see `find_trainer`, and whatever the trainer refuses.
+        UserError: see `find_trainer`, or the trainer refuses the configuration.
     """
     cfg = complete_config(cfg)
     trainer_class = find_trainer(cfg)
@@ -60,16 +60,16 @@ def build_trainer(cfg: Any, overwrite: bool = False) -> Any:
 
 
 def check_trainer(cfg: Any) -> None:
-    """Refuse what the trainer would refuse before it loads anything.
+    """Check the configuration with the trainer's `check_cfg`, without loading anything.
 
     Raises:
-        UserError: see `find_trainer`, and the trainer's `check_cfg`.
+        UserError: see `find_trainer`, or `check_cfg` refuses the configuration.
     """
     cfg = complete_config(cfg)
     trainer_class = find_trainer(cfg)
     check = getattr(trainer_class, "check_cfg", None)
     if check is not None:
-        # As in its construction, where nothing of it exists when its configuration is checked.
+        # An uninitialised instance, as in the constructor, which calls check_cfg first.
         check(trainer_class.__new__(trainer_class), cfg)
 
 

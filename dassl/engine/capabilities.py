@@ -1,13 +1,13 @@
-"""Capabilities of a class: declared as class attributes, lowered where a class body may break them.
+"""Capabilities: class attributes that are lowered when a subclass may invalidate them.
 
-A class that defines a method that a capability depends on, and does not declare the capability in
-the same body, has it lowered, and so have its subclasses. An author who knows better declares it.
+If a class body overrides a method that a capability depends on and does not declare the capability,
+the capability is lowered for this class and its subclasses. Declaring the attribute prevents this.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# Hooks in which a class may gather something from batch to batch that the engine does not know of.
+# Methods in which a class may accumulate state from batch to batch that the engine cannot save.
 STEP_HOOKS = frozenset(
     {
         *("before_epoch", "run_epoch", "forward_backward", "parse_batch_train", "model_zero_grad"),
@@ -17,11 +17,11 @@ STEP_HOOKS = frozenset(
 
 
 class Capability(NamedTuple):
-    """When a class attribute is lowered.
+    """Condition under which a class attribute is lowered.
 
     Attributes:
-        hooks: the methods whose definition lowers it.
-        lowered: its value then.
+        hooks: names of the methods; overriding one lowers the attribute.
+        lowered: the attribute's value after that.
     """
 
     hooks: frozenset[str]
@@ -29,22 +29,22 @@ class Capability(NamedTuple):
 
 
 def lower_capabilities(cls: type, capabilities: Mapping[str, Capability]) -> None:
-    """Set the class attributes of a new class; for its `__init_subclass__`.
+    """Set the lowered class attributes of a new class; called by `__init_subclass__`.
 
     Args:
-        cls: the class.
-        capabilities: by the name of the attribute.
+        cls: the new class.
+        capabilities: attribute name -> capability.
     """
     for name, capability in capabilities.items():
-        # Only then: a mixin that declares nothing must not hide what a class behind it declares.
+        # Do not set it otherwise: a mixin must not hide the declaration of a class behind it.
         if name not in vars(cls) and _is_lowered(cls, name, capability):
             setattr(cls, name, capability.lowered)
 
 
 def _is_lowered(cls: type, name: str, capability: Capability) -> bool:
-    """Whether the body of a class, or one of its bases, lowers a capability."""
+    """Return whether a class body or one of its bases lowers a capability."""
     body = vars(cls)
     if name in body:  # declared or lowered
         return bool(body[name] == capability.lowered)
-    breaks = bool(capability.hooks & body.keys())
-    return breaks or any(_is_lowered(base, name, capability) for base in cls.__bases__)
+    overrides = bool(capability.hooks & body.keys())
+    return overrides or any(_is_lowered(base, name, capability) for base in cls.__bases__)

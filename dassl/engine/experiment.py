@@ -1,6 +1,6 @@
-"""One run from its configuration to its results: the only path there is.
+"""Run one experiment from its configuration to its results.
 
-train.py, the workers of a sweep, run groups and Python users all call `run_experiment`.
+train.py, the workers of a sweep, run groups and Python users call `run_experiment`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ..utils import setup_logger
 from .build import build_and_seed, check_trainer, learns
 from .folder_check import FolderState, check_tested_folder, claim_folder
 from .interruption import Interrupted, stopping_on_signals
-from .run_files import RESUME, Traces
+from .run_files import RESUME, StartupCleanup
 from .run_lock import run_folder
 
 
@@ -30,40 +30,39 @@ def run_experiment(
     ignore_mismatch: bool = False,
     on_trainer: Callable[[Any], None] | None = None,
 ) -> None:
-    """Train and test, or test what another run has learned, in cfg.OUTPUT_DIR.
+    """Train and test, or evaluate the model of another run, and write results to cfg.OUTPUT_DIR.
 
     Args:
         cfg: the frozen configuration.
-        train: False builds everything and trains nothing.
-        model_dir: evaluate the model of that folder instead of training; "" loads none, for a
-            trainer that does not learn.
-        load_epoch: which of its checkpoints; None takes the best, or else the newest.
-        overwrite: replace what the folder holds, when the first batch or test has succeeded.
-        ignore_mismatch: evaluate the model of `model_dir` also where it does not fit, as far as the
-            trainer looks at that.
-        on_trainer: gets the trainer when it is built and checked, before it trains or tests.
+        train: False builds the trainer without training it.
+        model_dir: evaluate the model of this run's folder instead of training; "" loads no model,
+            for a zero-shot trainer.
+        load_epoch: number of the checkpoint; None loads the best or, without one, the newest.
+        overwrite: replace the run in the folder after the first successful batch or test.
+        ignore_mismatch: evaluate the model of `model_dir` even if the trainer finds a mismatch.
+        on_trainer: called with the trainer after it is built and checked.
 
-    Ctrl-C and SIGTERM save the run and stop it. With cfg.RESUME naming cfg.OUTPUT_DIR, a run that
-    is finished there already is left alone.
+    Ctrl-C and SIGTERM save the run and stop it. If cfg.RESUME is cfg.OUTPUT_DIR and the run in it
+    is finished, nothing is done.
 
     Raises:
-        UserError: a setting that cannot be, another run in the way, or a process at work there.
-        UserError: the backbone's weights cannot be used.
+        UserError: a setting or the weights of the backbone are not valid, the folder contains
+            another run, or another process uses it.
         FloatingPointError: the training diverged.
         Interrupted: Ctrl-C or SIGTERM.
     """
     tests = model_dir is not None
     _check(cfg, model_dir)
     with ExitStack() as stack:
-        traces = stack.enter_context(Traces(Path(cfg.OUTPUT_DIR)))
+        cleanup = stack.enter_context(StartupCleanup(Path(cfg.OUTPUT_DIR)))
         output = prepare_output_dir(cfg.OUTPUT_DIR)
         stack.enter_context(run_folder(output))
         stack.enter_context(stopping_on_signals())
-        # A trainer does this again, for those who build one themselves; here it takes no time.
+        # The trainer checks this, too, but building it takes time.
         writes = train or tests
         if writes and claim_folder(cfg, overwrite, tests) is FolderState.FINISHED:
-            (output / RESUME).unlink(missing_ok=True)  # of one that was killed as it ended
-            print(f"{output} holds this run, and it is finished")
+            (output / RESUME).unlink(missing_ok=True)  # left by a kill after the results
+            print(f"This run is already finished: {output}")
             return
         stack.enter_context(setup_logger(output) or nullcontext())
         try:
@@ -74,10 +73,10 @@ def run_experiment(
             if model_dir is not None:
                 trainer.ignore_mismatch = ignore_mismatch
                 trainer.load_model(model_dir, epoch=load_epoch)
-                traces.begun = True
+                cleanup.started = True
                 trainer.evaluate(model_dir)
             elif train:
-                _train(trainer, traces)
+                _train(trainer, cleanup)
         except Interrupted as stop:
             print(f"Interrupted: {stop}")
             raise
@@ -85,21 +84,21 @@ def run_experiment(
 
 
 def _check(cfg: Any, model_dir: str | None) -> None:
-    """Refuse what can be refused before anything is loaded or written."""
+    """Check everything that can be checked before loading or writing files."""
     check_trainer(cfg)
     DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if model_dir == "" and learns(cfg):
         raise UserError(
-            f"--eval-only tests what a run has learned, and {cfg.TRAINER.NAME} has to learn: name "
-            "that run's folder with --model-dir"
+            f"--eval-only needs a trained model for {cfg.TRAINER.NAME}; pass the folder of its run "
+            "with --model-dir"
         )
     check_tested_folder(cfg.OUTPUT_DIR, model_dir or "")
 
 
-def _train(trainer: Any, traces: Traces) -> None:
-    traces.begun = True
+def _train(trainer: Any, cleanup: StartupCleanup) -> None:
+    cleanup.started = True
     try:
         trainer.train()
-    except UserError:  # perhaps what is to be resumed is not this run's
-        traces.begun = trainer.record.begun
+    except UserError:  # for example, the checkpoint to resume is of another run
+        cleanup.started = trainer.record.started
         raise

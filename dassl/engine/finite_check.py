@@ -11,13 +11,13 @@ from safeio.untrusted import printable
 
 from .resume_checkpoint import written_checkpoints
 
-MOST_UNCHECKED = 200
-# A gradient scaler begins with 65536 and halves it with every step that it leaves out.
-LEAST_SCALE = 2.0**-30
+MAX_UNCHECKED = 200
+# A gradient scaler starts at 65536 and halves its scale with every step that it skips.
+MIN_SCALE = 2.0**-30
 
 
 class Step(NamedTuple):
-    """A training step: its epoch and batch, from 0, and its images as far as they are known."""
+    """A training step: its epoch and batch, from 0, and its image files, if known."""
 
     epoch: int
     batch: int
@@ -25,7 +25,7 @@ class Step(NamedTuple):
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The L2 norm of all tensors together, computed in single precision at least: ()."""
+    """Return the L2 norm of the concatenated tensors, in at least single precision: ()."""
     device = tensors[0].device
     norms = [
         torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
@@ -35,17 +35,17 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 
 class FiniteCheck:
-    """Collects numbers of a training and checks that they are finite.
+    """Raises FloatingPointError if a loss, a gradient or a parameter is NaN or infinite.
 
-    Numbers on the CPU are checked at once; reading one from an accelerator stalls its queue, so
-    those are collected and checked together, at the latest before a checkpoint. Every check raises
-    a FloatingPointError that says in which step, on which images, and what to go back to.
+    Numbers on the CPU are checked immediately. Reading a number from an accelerator stalls its
+    queue, so these are collected and checked at once, at the latest before a checkpoint. The error
+    names the step, its images and the last checkpoint.
 
     Args:
-        models: by name; their parameters are checked, too.
+        models: name -> module, whose parameters `check_all` checks.
 
     Attributes:
-        directory: the run's folder, for the error message; "" for none.
+        directory: the run's folder, for the error message; may be "".
     """
 
     def __init__(self, models: Mapping[str, nn.Module]) -> None:
@@ -54,13 +54,13 @@ class FiniteCheck:
         self._unchecked: list[tuple[str, Tensor, Step]] = []
 
     def add(self, name: str, number: Tensor, step: Step) -> None:
-        """Collect a number, detached; `name` says what it is."""
+        """Add a detached number; the error message calls it `name`."""
         self._unchecked.append((name, number, step))
-        if number.device.type == "cpu" or len(self._unchecked) >= MOST_UNCHECKED:
+        if number.device.type == "cpu" or len(self._unchecked) >= MAX_UNCHECKED:
             self.check()
 
     def add_gradients(self, optimizers: Iterable[Any], step: Step) -> None:
-        """Collect the norm of the gradients that some optimisers are to use."""
+        """Add the norm of the gradients of all parameters of the optimisers."""
         gradients = [
             parameter.grad.detach()
             for optimizer in optimizers
@@ -72,7 +72,7 @@ class FiniteCheck:
             self.add("norm of the gradients", total_norm(gradients), step)
 
     def check(self) -> None:
-        """Check all numbers that were collected."""
+        """Check all collected numbers."""
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked:
             return
@@ -87,19 +87,18 @@ class FiniteCheck:
                 self._stop(f"The {name} is {number.flatten()[0].item()} in {place}")
 
     def check_all(self, epoch: int, scaler: Any = None) -> None:
-        """Also check the parameters that learn, and that a gradient scaler has not gone to zero."""
+        """Check the collected numbers, the trainable parameters and the gradient scaler's scale."""
         self.check()
-        if scaler is not None and scaler.is_enabled() and scaler.get_scale() < LEAST_SCALE:
+        if scaler is not None and scaler.is_enabled() and scaler.get_scale() < MIN_SCALE:
             self._stop(f"The gradient is nan in epoch {epoch + 1}, at every scale")
         for name, model in self.models.items():
             for key, value in model.named_parameters():
                 if value.requires_grad and not torch.isfinite(value).all():
-                    what = f"{name}.{key} holds numbers that are not finite"
-                    self._stop(f"{what} after epoch {epoch + 1}")
+                    self._stop(f"{name}.{key} contains NaN or Inf after epoch {epoch + 1}")
 
-    def _stop(self, fault: str) -> None:
+    def _stop(self, problem: str) -> None:
         paths = " and ".join(map(str, written_checkpoints(self.directory, self.models)))
         last = f"the last good checkpoint is {paths}" if paths else "no checkpoint was written yet"
         raise FloatingPointError(
-            f"{fault}: the training has diverged; a smaller OPTIM.LR may help; {last}"
+            f"{problem}: the training has diverged; a smaller OPTIM.LR may help; {last}"
         )

@@ -1,7 +1,7 @@
-"""Whether a run may be written into a folder, and whether it resumes what the folder holds.
+"""Check whether a run may be written to a folder and whether it resumes the run in it.
 
-One rule for train.py, Python, sweeps and runs that are trained together: what a folder holds of
-another configuration is neither resumed nor replaced, unless the user asks for it.
+train.py, Python, sweeps and run groups share one rule: a run of another configuration is neither
+resumed nor replaced, unless the user requests it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,25 +15,25 @@ from safeio.files import PathLike
 from .run_files import CONFIG, finished_run, has_checkpoints
 from .settings import Difference, comparable, differences, recorded_settings
 
-SHOWN_KEYS = 3
+LISTED_KEYS = 3
 ANY_SOURCE: Mapping[str, Any] = {}
 
 
 class FolderState(Enum):
-    """What a folder holds of the run that is to be written there."""
+    """Content of a folder in which a run is to be written."""
 
     EMPTY = "nothing"
-    BEGUN = "checkpoints"
+    STARTED = "checkpoints"
     FINISHED = "results"
 
 
 class OtherRun(UserError):
-    """A folder holds a run of another configuration.
+    """A folder contains a run of another configuration.
 
     Args:
-        folder: which.
-        state: what of it.
-        differences: which settings; empty where the folder does not say how its run was trained.
+        folder: the folder.
+        state: whether it contains checkpoints or results.
+        differences: the settings that differ; empty if the folder's settings are unknown.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class OtherRun(UserError):
         kind = "a finished run" if state is FolderState.FINISHED else "an unfinished run"
         holds = f"already holds {kind} of another configuration ({self.keys})"
         if not differences:
-            holds = f"holds checkpoints, but no readable {CONFIG} that says how they were trained"
+            holds = f"holds checkpoints, but no readable {CONFIG} with their settings"
         super().__init__(f"{folder} {holds}; choose another --output-dir or --overwrite it")
 
     @property
     def keys(self) -> str:
         """The first settings that differ, old -> new."""
-        more = len(self.differences) - SHOWN_KEYS
-        texts = [str(difference) for difference in self.differences[:SHOWN_KEYS]]
+        more = len(self.differences) - LISTED_KEYS
+        texts = [str(difference) for difference in self.differences[:LISTED_KEYS]]
         return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
 
 
@@ -62,23 +62,23 @@ def folder_state(
     source: Mapping[str, Any] | None = None,
     longer: bool = False,
 ) -> FolderState:
-    """Say what a folder holds of a run.
+    """Return which files of a run a folder contains.
 
     Args:
-        folder: need not exist.
-        config: the run's whole configuration.
-        source: for the evaluation of another run's model, that run's whole configuration, or
+        folder: the folder; it may be missing.
+        config: the run's complete configuration.
+        source: if the run evaluates another run's model, that run's complete configuration, or
             ANY_SOURCE.
-        longer: take a run with a lower OPTIM.MAX_EPOCH for the same.
+        longer: accept a run with a lower OPTIM.MAX_EPOCH as the same run.
 
     Raises:
-        OtherRun: it holds checkpoints or results of another run.
+        OtherRun: the folder contains checkpoints or results of another run.
     """
     results = finished_run(folder)
     if results is None:
         if not has_checkpoints(folder):
             return FolderState.EMPTY
-        state, recorded = FolderState.BEGUN, recorded_settings(folder)
+        state, recorded = FolderState.STARTED, recorded_settings(folder)
     else:
         state, recorded = FolderState.FINISHED, comparable(results.get("config") or {})
     if recorded is None:
@@ -92,7 +92,7 @@ def folder_state(
 
 
 def _other_source(results: Mapping[str, Any], source: Mapping[str, Any] | None) -> list[Difference]:
-    """In what the runs differ whose models are tested; a run that trains tests none."""
+    """List how the evaluated models differ; a run that trains has no `model_dir`."""
     tested = results.get("model_dir")
     recorded = (results.get("source_run") or {}).get("config")
     if recorded is not None and source is not None:
@@ -104,31 +104,31 @@ def _other_source(results: Mapping[str, Any], source: Mapping[str, Any] | None) 
 
 
 def resumes_in_place(cfg: Any) -> bool:
-    """Whether cfg.RESUME names cfg.OUTPUT_DIR, by whatever path."""
+    """Return whether cfg.RESUME and cfg.OUTPUT_DIR are the same folder."""
     return bool(cfg.RESUME) and Path(cfg.RESUME).resolve() == Path(cfg.OUTPUT_DIR).resolve()
 
 
 def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> FolderState:
-    """Refuse to write a run over another one; nothing is written or removed.
+    """Check that a run may be written to cfg.OUTPUT_DIR, without writing or removing files.
 
     Args:
-        cfg: the configuration: OUTPUT_DIR, RESUME and what decides about the run.
-        overwrite: replace what OUTPUT_DIR holds, unless RESUME names it.
-        tests: the run only tests, so that it resumes nothing.
+        cfg: the complete configuration, including OUTPUT_DIR and RESUME.
+        overwrite: replace the run in OUTPUT_DIR, unless RESUME names this folder.
+        tests: the run only evaluates a model, so it never resumes.
 
     Returns:
-        BEGUN where OUTPUT_DIR holds what is to be resumed; FINISHED where RESUME names a folder in
-        which the run is finished already; else EMPTY.
+        STARTED if OUTPUT_DIR contains the checkpoints to resume from; FINISHED if RESUME names
+        OUTPUT_DIR and its run is finished; otherwise EMPTY.
 
     Raises:
-        UserError: OUTPUT_DIR holds another run, or this one finished; RESUME names a folder that
-            does not exist, holds another run, or nothing to resume.
+        UserError: OUTPUT_DIR contains another run, or this run is finished; RESUME names a folder
+            that is missing, contains another run or contains no checkpoint.
     """
     in_place = resumes_in_place(cfg)
     if cfg.RESUME:
         _check_resumed(cfg, in_place)
         if in_place and _holds_unknown(cfg.RESUME):
-            return FolderState.BEGUN
+            return FolderState.STARTED
     if overwrite and not in_place:
         return FolderState.EMPTY
     source = ANY_SOURCE if tests else None
@@ -138,7 +138,7 @@ def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> Fold
             f"{cfg.OUTPUT_DIR} already holds a finished run of this configuration; choose another "
             "--output-dir or --overwrite it"
         )
-    if state is FolderState.BEGUN and tests:
+    if state is FolderState.STARTED and tests:
         raise UserError(
             f"{cfg.OUTPUT_DIR} holds the checkpoints of an unfinished training; choose another "
             "--output-dir for the test or --overwrite them"
@@ -147,7 +147,7 @@ def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> Fold
 
 
 def _holds_unknown(folder: PathLike) -> bool:
-    """Whether a folder holds checkpoints of settings that only the user knows, such as Dassl's."""
+    """Return whether a folder contains checkpoints of unknown settings, such as Dassl's."""
     return has_checkpoints(folder) and recorded_settings(folder) is None
 
 
@@ -162,30 +162,30 @@ def _check_resumed(cfg: Any, in_place: bool) -> None:
     except OtherRun as other:
         raise UserError(
             f"{folder} cannot be resumed, since it holds a run of another configuration "
-            f"({other.keys}); leave these settings out, or train anew without --resume"
+            f"({other.keys}); remove these settings, or start a new training without --resume"
         ) from None
     if state is FolderState.EMPTY and not in_place:
-        raise UserError(f'There is nothing to resume in "{folder}": it holds no checkpoint')
+        raise UserError(f'"{folder}" cannot be resumed: it contains no checkpoint')
     if in_place and state is FolderState.FINISHED:
         _check_not_longer(cfg)
 
 
 def _check_not_longer(cfg: Any) -> None:
-    """A finished run stays as it is; one that trains longer needs a folder of its own."""
+    """Refuse to train a finished run longer in its own folder, which must not change."""
     try:
         folder_state(cfg.OUTPUT_DIR, cfg)
     except OtherRun as other:
         (longer,) = other.differences
         raise UserError(
             f"{cfg.RESUME} holds a finished run of {longer.old} epochs; to train it for "
-            f"{longer.new}, give another --output-dir beside --resume {cfg.RESUME}"
+            f"{longer.new}, pass another --output-dir together with --resume {cfg.RESUME}"
         ) from None
 
 
 def resume_folder(cfg: Any, overwrite: bool) -> str:
-    """Return the folder that a run resumes from, after `claim_folder`; "" for none.
+    """Return the folder to resume from, after `claim_folder`; "" for none.
 
-    A run that was resumed from another folder and has saved a checkpoint resumes from its own.
+    If a run resumed from another folder has saved its own checkpoint, that one is used.
     """
     own = cfg.OUTPUT_DIR if resumes_in_place(cfg) or not overwrite else ""
     if own and (has_checkpoints(own) or not cfg.RESUME):
@@ -194,13 +194,13 @@ def resume_folder(cfg: Any, overwrite: bool) -> str:
 
 
 def check_tested_folder(output: PathLike, model_dir: PathLike) -> None:
-    """Refuse to write a test into the folder of the run that is tested.
+    """Check that an evaluation does not write to the folder of the evaluated run.
 
     Raises:
-        UserError: they are the same, by whatever path.
+        UserError: both are the same folder.
     """
     if model_dir and Path(model_dir).resolve() == Path(output).resolve():
         raise UserError(
-            f"{output} is the folder of the run that is to be tested, and a test needs one of its "
-            "own; choose another --output-dir"
+            f"{output} is the folder of the run to be evaluated, and an evaluation needs its own; "
+            "choose another --output-dir"
         )

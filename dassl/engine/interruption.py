@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: a run ends where it can resume.
+"""Handle Ctrl-C and SIGTERM so that an interrupted run can resume.
 
-A signal ends a run at once wherever nothing would be lost. While a trainer is within an epoch it
-waits until the trainer calls `check` between two batches, when the state of everything is known.
+Outside of an epoch, a signal stops the run immediately. Within an epoch, it is deferred until the
+trainer calls `check` between two batches, where the state is complete.
 """
 
 import signal
@@ -17,53 +17,57 @@ class Interrupted(KeyboardInterrupt):
     """A signal stops the run.
 
     Args:
-        number: of the signal.
-        hurry: the second one, so that there is no time to save.
+        number: number of the signal.
+        repeated: the user sent a second signal, so that the run ends without saving.
+
+    Attributes:
+        saved: the saved progress, such as "epoch 2 of 3"; "" if nothing is saved.
+        command: the command that resumes the run; "" if unknown.
     """
 
-    def __init__(self, number: int, hurry: bool = False) -> None:
+    def __init__(self, number: int, repeated: bool = False) -> None:
         self.number = number
-        self.hurry = hurry
+        self.repeated = repeated
         self.saved = ""
         self.command = ""
 
     @property
     def exit_code(self) -> int:
-        """What shells give to a process that a signal has ended: 130 or 143."""
+        """The shell's exit code of a process ended by this signal: 130 or 143."""
         return 128 + self.number
 
     def __str__(self) -> str:
-        """One sentence for the user: what stopped it, where, and the command that resumes it."""
-        where = f"after {self.saved}, which is saved" if self.saved else "with nothing to save"
-        how = f": {self.command}" if self.command else " by starting it again"
-        return f"stopped by {signal.Signals(self.number).name} {where}; go on{how}"
+        """One sentence for the user: signal, saved progress and the command to resume."""
+        where = f"after {self.saved}, which is saved" if self.saved else "before the first save"
+        how = f"resume with: {self.command}" if self.command else "start it again to resume"
+        return f"stopped by {signal.Signals(self.number).name} {where}; {how}"
 
 
-class _Wish:
-    """The latest signal of this process that waits."""
+class _Pending:
+    """The latest received signal that has not been handled."""
 
     number: int | None = None
-    deferred = 0  # how many trainers are within an epoch
+    deferred = 0  # number of open `deferred` contexts
 
 
-_wish = _Wish()
+_pending = _Pending()
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
     del frame
-    again, _wish.number = _wish.number is not None, number
-    # Schedulers send SIGTERM to a process and to its parent, which hands it on: not a hurry.
-    if (again and number == signal.SIGTERM) or (_wish.deferred and not again):
+    repeated, _pending.number = _pending.number is not None, number
+    # Schedulers send SIGTERM to a process and to its parent, which forwards it: ignore the second.
+    if (repeated and number == signal.SIGTERM) or (_pending.deferred and not repeated):
         return
-    raise Interrupted(number, hurry=again)
+    raise Interrupted(number, repeated)
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Within this context Ctrl-C and SIGTERM raise `Interrupted`, which `deferred` puts off.
+    """Make Ctrl-C and SIGTERM raise `Interrupted` within this context; see also `deferred`.
 
-    Signals that are ignored stay so. Does nothing outside of the main thread, which alone gets
-    signals.
+    Ignored signals stay ignored. Does nothing outside of the main thread, because Python delivers
+    signals only there.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -77,25 +81,25 @@ def stopping_on_signals() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if before:
-            _wish.number = None
+            _pending.number = None
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within this context a signal waits for `check`."""
-    _wish.deferred += 1
+    """Defer signals within this context until `check` is called."""
+    _pending.deferred += 1
     try:
         yield
     finally:
-        _wish.deferred -= 1
+        _pending.deferred -= 1
 
 
 def requested() -> bool:
-    """Whether a signal waits."""
-    return _wish.number is not None
+    """Return whether a signal is pending."""
+    return _pending.number is not None
 
 
 def check() -> None:
-    """Raise `Interrupted` if a signal waits."""
-    if _wish.number is not None:
-        raise Interrupted(_wish.number)
+    """Raise `Interrupted` if a signal is pending."""
+    if _pending.number is not None:
+        raise Interrupted(_pending.number)

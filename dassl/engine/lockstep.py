@@ -1,9 +1,9 @@
-"""Jobs that take turns in one process, and wait for each other where their work can be joined.
+"""Run jobs in turns in one process and batch the work that they have in common.
 
-Every job is an ordinary function in a thread of its own, but only one of them runs at a time. It
-runs until it asks for joint work; when all jobs have asked (or ended), what is asked for alike is
-done at once, outside of the jobs. The global random generators and standard output are every job's
-own: whoever has the turn finds them as it left them. So a job comes to what it would come to alone.
+Each job is an ordinary function in its own thread, but only one job runs at a time, until it
+requests batched work. When all jobs have sent a request or ended, equal requests are processed at
+once, outside of the jobs. Global random generators and standard output are saved and restored for
+each job, so that its results are the same as in a process of its own.
 """
 
 import os
@@ -15,12 +15,12 @@ from typing import Any, TextIO
 
 from ..utils import generator_states, set_generator_states
 
-# From what is asked for to what each of those who asked gets.
+# From the contents of equal requests to one answer for each.
 Work = Callable[[list[Any]], Sequence[Any]]
 
 
 class Stopped(BaseException):
-    """Ends a job because the whole was interrupted."""
+    """Raised in a job when `Lockstep.run` is interrupted."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Request:
 
 
 class _Member:
-    """A job with its thread, its request and the globals that are its own."""
+    """A job with its thread, its request, and its global state while another job runs."""
 
     def __init__(self, job: Callable[[], Any], stdout: TextIO) -> None:
         self.job = job
@@ -43,7 +43,7 @@ class _Member:
         self.generators = generator_states()
         self.request: _Request | None = None
         self.answer: Any = None
-        self.fault: BaseException | None = None  # of the joint work
+        self.error: BaseException | None = None  # of the batched work
         self.ended = False
         self.outcome: Any = None
 
@@ -53,7 +53,7 @@ class _Member:
 
 
 class Lockstep:
-    """Runs jobs side by side until all have ended."""
+    """Runs jobs in turns until all have ended."""
 
     def __init__(self) -> None:
         self._members: list[_Member] = []
@@ -63,13 +63,13 @@ class Lockstep:
         self._stopped = False
 
     def run(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Run all jobs to their ends; what they print reaches only what they set up themselves.
+        """Run all jobs; their output is dropped unless they redirect standard output themselves.
 
         Args:
             jobs: functions that may call `join`.
 
         Returns:
-            What each job returned, or the exception that ended it: the others go on.
+            The result of each job, or the exception that ended it, which does not stop the others.
         """
         stdout, generators = sys.stdout, generator_states()
         with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123
@@ -88,16 +88,16 @@ class Lockstep:
         return [member.outcome for member in self._members]
 
     def join(self, stage: int, key: Hashable, content: Any, work: Work) -> Any:
-        """Called by a job: have work done together with all other jobs that ask for the same.
+        """Request work from within a job; equal requests of all jobs are processed at once.
 
         Args:
-            stage: where several kinds of work are asked for, the lowest stage comes first.
-            key: jobs whose stage and key are equal are served at once.
-            content: what the work is about.
-            work: does the work for a list of contents; any job's will do.
+            stage: requests of the lowest stage are processed first.
+            key: requests with equal stage and key are equal.
+            content: the input of the work.
+            work: processes a list of contents; one of the equal requests' functions is called.
 
         Raises:
-            Exception: whatever the work raises, in all jobs that asked.
+            Exception: an error of the work, in all jobs with this request.
         """
         member = self._active
         if member is None:
@@ -107,33 +107,33 @@ class Lockstep:
         member.turn.acquire()
         if self._stopped:
             raise Stopped
-        answer, fault = member.answer, member.fault
-        member.answer = member.fault = None
-        if fault is not None:
-            raise fault
+        answer, error = member.answer, member.error
+        member.answer = member.error = None
+        if error is not None:
+            raise error
         return answer
 
     def _serve(self, waiting: Sequence[_Member]) -> None:
-        """Do the work of the lowest stage, and let those who asked for it go on."""
+        """Process the equal requests of the lowest stage and continue their jobs."""
         requests = [member.request for member in waiting if member.request is not None]
         first = min(requests, key=lambda request: request.stage)
-        alike = [m for m in waiting if m.request and _same(m.request, first)]
+        equal = [m for m in waiting if m.request and _same(m.request, first)]
         try:
-            answers = first.work([m.request.content for m in alike if m.request])
-            for member, answer in zip(alike, answers, strict=True):
+            answers = first.work([m.request.content for m in equal if m.request])
+            for member, answer in zip(equal, answers, strict=True):
                 member.answer = answer
         except Exception as error:
-            for member in alike:
-                member.fault = error
+            for member in equal:
+                member.error = error
         del requests, first
-        for member in alike:
+        for member in equal:
             member.request = None
-        answers = ()  # what a job has used must not be kept for its neighbours
-        for member in alike:
+        answers = ()  # free each answer as soon as its job has used it
+        for member in equal:
             self._give_turn(member)
 
     def _give_turn(self, member: _Member) -> None:
-        """Let a job run until it asks for joint work or ends."""
+        """Let a job run until it requests batched work or ends."""
         set_generator_states(member.generators)
         sys.stdout = member.stdout
         self._active = member
@@ -151,7 +151,7 @@ class Lockstep:
             member.stdout, member.generators = sys.stdout, generator_states()
 
     def _live(self, member: _Member) -> None:
-        """A job's thread."""
+        """Run a job in its thread."""
         try:
             member.outcome = member.job()
         except BaseException as error:
@@ -161,7 +161,7 @@ class Lockstep:
             self._handed_back.release()
 
     def _stop(self) -> None:
-        """End all jobs at their next request, so that each can close what it has open."""
+        """End all jobs at their current request, so that each can release its resources."""
         self._stopped = True
         if self._active is not None:
             self._take_back()

@@ -1,4 +1,4 @@
-"""The models that a trainer trains, by name, with their optimisers and schedules."""
+"""Registry of a trainer's models, their optimisers and learning-rate schedules."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +12,12 @@ Names = str | Sequence[str] | None
 
 
 class ModelRegistry:
-    """Registered models, in order.
+    """Models by name, in the order of their registration.
 
     Attributes:
-        models: the modules that learn, by name.
-        optims: their optimisers; None for one that does not learn.
-        scheds: their learning-rate schedules.
+        models: name -> module.
+        optims: name -> optimiser, or None for a frozen model.
+        scheds: name -> learning-rate schedule, or None.
     """
 
     def __init__(self) -> None:
@@ -29,35 +29,39 @@ class ModelRegistry:
         """Add a model.
 
         Args:
-            name: also the name of its folder of checkpoints.
-            model: the module that learns.
-            optim: its optimiser; None when it does not learn.
-            sched: its learning-rate schedule.
+            name: also the name of its checkpoint folder.
+            model: the module to save and resume.
+            optim: its optimiser; None for a frozen model.
+            sched: its learning-rate schedule, if any.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is already registered.
         """
         if name in self.models:
             raise ValueError(f'A model named "{name}" is already registered')
         self.models[name], self.optims[name], self.scheds[name] = model, optim, sched
 
     def names(self, names: Names = None) -> list[str]:
-        """Return the given names as a list, or all; ValueError for an unknown one."""
+        """Return the names as a list, by default all.
+
+        Raises:
+            ValueError: a name is not registered.
+        """
         if names is None:
             return list(self.models)
-        wanted = [names] if isinstance(names, str) else list(names)
-        for name in wanted:
+        requested = [names] if isinstance(names, str) else list(names)
+        for name in requested:
             if name not in self.models:
                 raise ValueError(f'No model is registered as "{name}"')
-        return wanted
+        return requested
 
     def optimizers(self, names: Names = None) -> Iterator[Any]:
-        """Yield the optimisers of the given models, or of all."""
+        """Yield the optimisers of the named models, by default of all."""
         optims = (self.optims[name] for name in self.names(names))
         return (optim for optim in optims if optim is not None)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the state_dict, optimizer and scheduler of each model; tensors are not copied."""
+        """Return state_dict, optimizer and scheduler of each model; tensors are not copied."""
         parts = {"state_dict": self.models, "optimizer": self.optims, "scheduler": self.scheds}
         return {
             name: {
@@ -70,18 +74,18 @@ class ModelRegistry:
     def load_state_dict(
         self, states: Mapping[str, Any], epoch: Any = None, path: Path | None = None
     ) -> None:
-        """Put back what `state_dict` returned.
+        """Restore the result of `state_dict`.
 
         Args:
-            states: by name of the model; each may have the "path" of its own file.
-            epoch: after how many epochs it was saved.
-            path: the file that they come from.
+            states: model name -> state, optionally with the "path" of its own file.
+            epoch: number of finished epochs.
+            path: the file of states without their own "path", for error messages.
 
         Raises:
-            UserError: it belongs to another model.
+            UserError: a state does not fit the model.
         """
         for name in self.models:
-            # A copy, since an optimiser changes the tensors that it is given.
+            # A copy, because an optimiser modifies the tensors that it loads.
             state = {"epoch": epoch, "path": path, **deepcopy(states.get(name, {}))}
             objects = (self.models[name], self.optims[name], self.scheds[name])
             load_state(state["path"], state, *objects)

@@ -1,42 +1,37 @@
-"""The state in a trainer's own plain attributes, such as counters and averages.
+"""Save and restore a trainer's plain attributes, such as counters and averages.
 
-Models, optimisers, schedules and random generators are saved by name. A method may also have
-numbers, texts, tensors, and lists and dictionaries of them, as attributes: those that have changed
-since the training began are part of every checkpoint. Other objects are not known to be state.
+Besides models, optimisers, schedules and random generators, every checkpoint contains the plain
+attributes that have changed since the start of the training: numbers, strings, tensors, and lists
+and dictionaries of these. Other objects are not saved.
 """
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-LARGEST_COMPARED = 1 << 20  # elements of a tensor that is copied to see whether it changes
-DEEPEST = 20
+MAX_COMPARED_SIZE = 1 << 20  # elements; only smaller tensors are copied to detect changes
+MAX_DEPTH = 20
 _PLAIN = (bool, int, float, str, type(None))
 
 
 def _engine_names(trainer: Any) -> frozenset[str]:
-    """What the engine's classes declare: attributes that it saves itself or sets anew, methods."""
+    """Return the attributes and methods of the engine's classes, which save their own state."""
     classes = [c for c in trainer.__class__.__mro__ if c.__module__.startswith(f"{__package__}.")]
     return frozenset(name for c in classes for name in (*vars(c), *inspect.get_annotations(c)))
 
 
 def plain_attributes(trainer: Any) -> dict[str, Any]:
-    """Return the trainer's own attributes that are plain values or tensors, as they are."""
+    """Return the trainer's plain attributes without copying them."""
     engine = _engine_names(trainer)
-    learned = {id(tensor) for model in trainer._models.values() for tensor in _tensors_of(model)}
+    models = trainer._models.values()
+    saved = {id(tensor) for m in models for tensor in (*m.parameters(), *m.buffers())}
     return {
         name: value
         for name, value in vars(trainer).items()
-        if name not in engine and id(value) not in learned and _is_plain(value)
+        if name not in engine and id(value) not in saved and _is_plain(value)
     }
-
-
-def _tensors_of(model: Any) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
 
 
 def _is_plain(value: Any, level: int = 0) -> bool:
@@ -44,7 +39,7 @@ def _is_plain(value: Any, level: int = 0) -> bool:
         return True
     if isinstance(value, Tensor):
         return value.layout is torch.strided and not value.is_meta
-    if level == DEEPEST or type(value) not in (list, tuple, dict):
+    if level == MAX_DEPTH or type(value) not in (list, tuple, dict):
         return False
     if isinstance(value, dict) and not all(type(key) in _PLAIN for key in value):
         return False
@@ -52,40 +47,42 @@ def _is_plain(value: Any, level: int = 0) -> bool:
     return all(_is_plain(item, level + 1) for item in items)
 
 
-def _mapped(value: Any, change: Any) -> Any:
+def _map_tensors(value: Any, function: Any) -> Any:
     """Apply a function to all tensors in a plain value; lists and dictionaries are copied."""
     if isinstance(value, Tensor):
-        return change(value)
+        return function(value)
     if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
+        return {key: _map_tensors(item, function) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, change) for item in value)
+        return type(value)(_map_tensors(item, function) for item in value)
     return value
 
 
 def _fingerprint(tensor: Tensor) -> Any:
-    """What tells whether a tensor has changed: a copy, or of a large one where and which it is."""
-    if tensor.numel() <= LARGEST_COMPARED:
+    """Return a copy of a small tensor; address, version and shape of a large one."""
+    if tensor.numel() <= MAX_COMPARED_SIZE:
         return tensor.detach().clone()
     return (tensor.data_ptr(), tensor._version, tuple(tensor.shape))
 
 
 def fingerprints(trainer: Any) -> dict[str, Any]:
-    """Return what `changed_attributes` compares with, before anything changes."""
-    return {name: _mapped(value, _fingerprint) for name, value in plain_attributes(trainer).items()}
+    """Return the fingerprints of all plain attributes, for `changed_attributes`."""
+    plain = plain_attributes(trainer)
+    return {name: _map_tensors(value, _fingerprint) for name, value in plain.items()}
 
 
 def changed_attributes(trainer: Any, before: dict[str, Any]) -> dict[str, Any]:
-    """Return the trainer's own plain attributes that differ from their `fingerprints`.
+    """Return the trainer's plain attributes that differ from their `fingerprints`.
 
     Returns:
-        "values" by name, whose tensors are copies, and which of them are on an accelerator.
+        "values", name -> value with copied tensors, and "accelerated", the names of those on an
+        accelerator.
     """
     values, accelerated = {}, []
     for name, value in plain_attributes(trainer).items():
-        if name in before and _equal(_mapped(value, _fingerprint), before[name]):
+        if name in before and _equal(_map_tensors(value, _fingerprint), before[name]):
             continue
-        values[name] = _mapped(value, lambda tensor: tensor.detach().clone())
+        values[name] = _map_tensors(value, lambda tensor: tensor.detach().clone())
         if _on_accelerator(value):
             accelerated.append(name)
     return {"values": values, "accelerated": accelerated}
@@ -107,12 +104,12 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _on_accelerator(value: Any) -> bool:
     found: list[bool] = []
-    _mapped(value, lambda tensor: found.append(tensor.device.type != "cpu"))
+    _map_tensors(value, lambda tensor: found.append(tensor.device.type != "cpu"))
     return any(found)
 
 
 def restore_attributes(trainer: Any, state: Any) -> None:
-    """Put back what `changed_attributes` returned; what has another form is left out."""
+    """Restore the result of `changed_attributes`; ignore entries that are not plain attributes."""
     values = state.get("values") if isinstance(state, dict) else None
     engine = _engine_names(trainer)
     for name, value in values.items() if isinstance(values, dict) else ():
@@ -120,10 +117,11 @@ def restore_attributes(trainer: Any, state: Any) -> None:
             continue
         if name in engine or callable(getattr(trainer.__class__, name, None)):
             continue
-        present = vars(trainer).get(name)
-        if isinstance(present, Tensor) and present.requires_grad and present.is_leaf:
-            with torch.no_grad():  # an optimiser may have it
-                present.copy_(value)
+        current = vars(trainer).get(name)
+        if isinstance(current, Tensor) and current.requires_grad and current.is_leaf:
+            with torch.no_grad():  # in place, because an optimiser may reference it
+                current.copy_(value)
             continue
         device = trainer.device if name in state.get("accelerated", ()) else "cpu"
-        setattr(trainer, name, _mapped(value, lambda tensor, to=device: tensor.to(to, copy=True)))
+        copied = _map_tensors(value, lambda tensor, to=device: tensor.to(to, copy=True))
+        setattr(trainer, name, copied)

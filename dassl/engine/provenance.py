@@ -1,6 +1,6 @@
-"""Where a run's numbers come from: the code, the machine and the data, for results.json.
+"""Provenance of a run's results for results.json: code, machine and data.
 
-Nothing here ever ends a run: what cannot be found out is None.
+Nothing here stops a run: unknown entries are None.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ _PARTS = ("train_x", "train_u", "val", "test")
 
 @lru_cache(maxsize=1)
 def code_state() -> dict[str, Any]:
-    """The git commit of this code and whether tracked files differ from it.
+    """Return the git commit of this code and whether tracked files differ from it.
 
-    Asked once in a process, whose code does not change either. None without git, or where the code
-    is no part of a repository, such as an installed package inside of another project's.
+    The result is computed once per process. The entries are None without git or if the code is
+    not tracked by the repository around it, such as an installed package in another project.
     """
     here = Path(__file__).resolve()
     try:
@@ -39,7 +39,7 @@ def code_state() -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    # Without what a hook of another repository would tell git, and without touching its index.
+    # A hook of another repository may have set GIT_* variables; optional locks change its index.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     done = subprocess.run(
@@ -56,14 +56,14 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def data_hashes(dataset: Any) -> dict[str, Any] | None:
-    """SHA-256 of each part of the data that a run works with.
+    """Return the SHA-256 of each split of a dataset; None if it cannot be computed.
 
-    It covers each file's name below the images' common folder, its size, its label and the name of
-    its class, in order; not the pixels, which would take reading every file. So it is the same for
-    a copy of the data elsewhere.
+    It covers the path of each file relative to the images' common folder, its size, label and
+    class name, in order, but not the pixels, which would require reading every file. Copies of
+    the data in another folder have the same hashes.
 
     Args:
-        dataset: with the lists train_x, train_u, val and test, as far as it has them.
+        dataset: may have the lists train_x, train_u, val and test.
     """
     try:
         found = {part: _digest(getattr(dataset, part, None) or ()) for part in _PARTS}
@@ -78,25 +78,25 @@ def _digest(items: Sequence[Datum]) -> str | None:
     folder = os.path.commonpath([os.path.dirname(item.impath) for item in items])  # noqa: PTH120
     digest = hashlib.sha256()
     for item in items:
-        # For a million files: making a Path of each takes longer than asking the system.
-        name = _below(folder, item.impath)
+        # For a million files, pathlib would take longer than os.stat.
+        name = _relative_path(item.impath, folder)
         size = os.stat(item.impath).st_size  # noqa: PTH116
         digest.update(json.dumps([name, size, item.label, item.classname]).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _below(folder: str, path: str) -> str:
-    plain = folder + os.sep
-    # The system's own function is ten times as slow, and needed for unusual paths alone.
-    name = path[len(plain) :] if path.startswith(plain) else os.path.relpath(path, folder)
+def _relative_path(path: str, folder: str) -> str:
+    prefix = folder + os.sep
+    # os.path.relpath is ten times slower, and only unusual paths need it.
+    name = path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, folder)
     return name.replace(os.sep, "/")
 
 
 def provenance(device: str, dataset: Any) -> dict[str, Any]:
-    """Return what may move a number, for results.json: code, machine, data.
+    """Return code, machine and data of a run for results.json.
 
     Args:
-        device: where the run takes place.
+        device: the device of the run.
         dataset: see `data_hashes`.
     """
     name = platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""How a trainer saves what it needs to resume, and how it is put back."""
+"""Save and restore a trainer's state with its resume checkpoint."""
 
 import copy
 import time
@@ -19,7 +19,7 @@ from .resume_checkpoint import (
     load_newest,
     origins_of,
 )
-from .settings import settings_in, settings_text
+from .settings import settings_in, settings_json
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -33,14 +33,14 @@ class Resuming:
 
     Attributes:
         checkpoint: the file.
-        state: where an earlier attempt was stopped, until that is restored.
+        state: the loaded checkpoint, until it is restored.
         origins: epochs that were trained with other settings.
-        attributes: fingerprints of the trainer's own attributes as the training began.
-        epoch_lr: the learning rate with which the present epoch began.
+        attributes: fingerprints of the trainer's plain attributes before the first epoch.
+        epoch_lr: the learning rate at the start of the current epoch.
     """
 
     def __init__(self, trainer: "SimpleTrainer") -> None:
-        # Without a cycle of references, a trainer's memory and loader processes end with it.
+        # No reference cycle: a deleted trainer frees its memory and loader processes at once.
         self.trainer: SimpleTrainer = weakref.proxy(trainer)
         self.checkpoint = ResumeCheckpoint(trainer.output_dir)
         self.state: dict[str, Any] | None = None
@@ -51,32 +51,35 @@ class Resuming:
 
     @property
     def start(self) -> tuple[int, int]:
-        """The epoch to resume with, and how many of its batches are done."""
+        """The epoch to resume in and the number of its finished batches."""
         return (self.state["epoch"], self.state["batches"]) if self.state else (0, 0)
 
     def data(self) -> dict[str, Any]:
-        """Hashes of the images that decide about the training, computed once."""
+        """Return the hashes of the images used in training, computed once."""
         if self._data is None:
             found = data_hashes(getattr(self.trainer.dm, "dataset", None)) or {}
             self._data = {part: found[part] for part in TRAINED_PARTS if part in found}
         return self._data
 
     def state_dict(self) -> dict[str, Any]:
-        """The settings, the data, attributes that have changed, and how long the history is."""
+        """Return settings, data hashes, changed attributes and the length of the history."""
         attributes = changed_attributes(self.trainer, self.attributes)
         return {
             "history_lines": self.trainer.record.lines,
-            "settings": settings_text(self.trainer.cfg),
+            "settings": settings_json(self.trainer.cfg),
             "data": self.data(),
             **({"attributes": attributes} if attributes["values"] else {}),
             **({"origins": self.origins} if self.origins else {}),
         }
 
     def load(self, directory: str) -> None:
-        """Load and check what a run's folder ("" for none) holds; nothing is changed yet.
+        """Load and check the newest checkpoint; `restore` applies it to the trainer.
+
+        Args:
+            directory: folder of the run to resume; "" for none.
 
         Raises:
-            UserError: it belongs to another model, or to a run of other settings.
+            UserError: the checkpoint belongs to another model or to a run of other settings.
         """
         self.state, self.origins, trainer = None, [], self.trainer
         if not directory:
@@ -89,19 +92,19 @@ class Resuming:
         self._check_models(state)
         self.state, self.origins = state, origins_of(state, trainer.cfg)
         if self.origins:
-            self.checkpoint.make_due()  # or a second attempt would not know of them
+            self.checkpoint.make_due()  # the next attempt must know them, too
         if Path(directory).resolve() == Path(trainer.output_dir).resolve():
             trainer.record.resume(state["epoch"], state.get("history_lines"))
 
     def check(self, state: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other settings or images."""
+        """Refuse with a UserError a checkpoint of other settings or images."""
         cfg = self.trainer.cfg
         check_settings(state, cfg)
-        if cfg.SEED >= 0 or cfg.DATASET.NUM_SHOTS < 1:  # else each start draws its own images
+        if cfg.SEED >= 0 or cfg.DATASET.NUM_SHOTS < 1:  # few-shot samples vary without a seed
             check_data(state, self.data())
 
     def _check_models(self, state: dict[str, Any]) -> None:
-        """Refuse what does not fit, and leave all models and generators as they are."""
+        """Refuse a checkpoint that does not fit; leave models and random generators unchanged."""
         registry = self.trainer.registry
         before, generators = copy.deepcopy(registry.state_dict()), random_states()
         try:
@@ -115,7 +118,7 @@ class Resuming:
             restore_random_states(generators)
 
     def restore(self) -> None:
-        """Put everything back after `before_train`, which so does the same as in a whole run."""
+        """Restore the loaded state after `before_train`, which runs as in an uninterrupted run."""
         self.attributes = fingerprints(self.trainer)
         if self.state is None:
             return
@@ -127,38 +130,38 @@ class Resuming:
             self.state = None
 
     def restore_epoch(self, losses: MetricMeter) -> int:
-        """Begin an epoch's batches, or resume them where an earlier attempt was stopped.
+        """Restore the state within an epoch, if an earlier attempt stopped there.
 
         Args:
-            losses: gets the metrics of the batches done.
+            losses: set to the metrics of the finished batches.
 
         Returns:
-            How many batches are done.
+            The number of finished batches.
         """
         state, self.state = self.state, None
         if not state or state["epoch"] != self.trainer.epoch:
             return 0
         losses.set_state(state["losses"])
-        self.trainer.load_state_dict(state)  # `before_epoch` has been called a second time
-        self.trainer.epoch_began -= float(state["seconds"])
-        self.epoch_lr = state["lr"]  # perhaps the epoch's last batch has changed it
+        self.trainer.load_state_dict(state)  # again: `before_epoch` may have changed it
+        self.trainer.epoch_start_time -= float(state["seconds"])
+        self.epoch_lr = state["lr"]  # the schedule may already be one epoch further
         return int(state["batches"])
 
     def checkpoint_if_due(
         self, epoch: int, batches: int = 0, losses: MetricMeter | None = None
     ) -> None:
-        """Between two batches: save when it is due, and stop if a signal came.
+        """Save the state between two batches if it is due, and stop if a signal was received.
 
         Args:
-            epoch: the present one, or the next when one has ended.
-            batches: how many of its batches are done.
+            epoch: the current epoch, or the next one after the end of an epoch.
+            batches: number of finished batches of this epoch.
             losses: their metrics.
 
         Raises:
-            Interrupted: a signal came; what is to be saved is known to `save`.
+            Interrupted: a signal was received; `save` writes the latest state.
         """
         trainer = self.trainer
-        trainer.record.write_beginning()
+        trainer.record.ensure_started()
         hooks = trainer.capabilities["resumes_within_epoch"].hooks
         within = trainer.resumes_within_epoch and not hooks & vars(trainer).keys()
         due, last = self.checkpoint.due(), batches in (0, trainer.num_batches)
@@ -167,20 +170,20 @@ class Resuming:
             state = {
                 "epoch": epoch,
                 "batches": batches,
-                "seconds": time.perf_counter() - trainer.epoch_began,
+                "seconds": time.perf_counter() - trainer.epoch_start_time,
                 "lr": self.epoch_lr,
                 "losses": losses.state() if losses is not None else {},
-                "own": {},  # of an epoch, in earlier versions; now it is in the attributes
+                "own": {},  # only for earlier versions, which require it
                 **trainer.state_dict(),
             }
-            # After the last batch models may change before it is written.
+            # A copy after the last batch, since models may change before the state is written.
             self.checkpoint.update(copy.deepcopy(state) if last else state)
             if due:
                 self.save()
         interruption.check()
 
     def save(self) -> None:
-        """Write the latest state, unless it is written."""
+        """Write the latest state, unless it is already written."""
         if self.trainer._writer is not None:
             self.trainer._writer.flush()
         self.checkpoint.write()

@@ -1,4 +1,4 @@
-"""The files of a run's folder: which there are, what they say, how they are removed."""
+"""The files of a run's folder: names, reading and removal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from safeio.checksums import DamagedFile, read_verified_json, without_checksum
 from safeio.files import PathLike
 from safeio.untrusted import parse_json
 
-from ..utils.checkpoint_folder import DAMAGED, POINTER
+from ..utils.checkpoint_folder import DAMAGED_SUFFIX, POINTER
 from .run_lock import HOLDER, LOCK
 
 HISTORY = "history.jsonl"
@@ -20,7 +20,7 @@ RESUME = "resume.pth.tar"
 LOG = "log.txt"
 
 CHECKPOINTS = (RESUME, "*/model*.pth.tar*", f"*/{POINTER}")
-# Every other file that a run, or a command about a run, writes into its folder.
+# All other files that a run or an analysis command writes into the folder.
 OUTPUTS = (
     RESULTS,
     "prompt.safetensors",
@@ -32,20 +32,20 @@ OUTPUTS = (
 
 
 def run_files(directory: PathLike) -> list[Path]:
-    """List the files of the run in a folder, in the order in which they are to be removed.
+    """List the files of the run in a folder in the order of their removal.
 
-    The results come first: a folder that lacks anything is no finished run. The configuration comes
-    last: as long as a checkpoint is left, it says whose that is. Logs, damaged
-    checkpoints that were renamed, and files that are not known to be a run's are not listed.
+    The results come first, so that an incompletely removed run does not count as finished. The
+    configuration comes last, because it identifies the remaining checkpoints. Logs, quarantined
+    files and unknown files are not listed.
     """
     root = Path(directory)
     patterns = (*OUTPUTS, *CHECKPOINTS, CONFIG)
     found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
-    return [path for path in found if path.suffix != DAMAGED and not path.is_dir()]
+    return [path for path in found if path.suffix != DAMAGED_SUFFIX and not path.is_dir()]
 
 
 def remove_run_files(directory: PathLike, files: Sequence[Path]) -> None:
-    """Remove files that `run_files` listed, and the folders below `directory` that this empties."""
+    """Remove files listed by `run_files` and the subfolders that become empty."""
     root = Path(directory)
     for path in files:
         path.unlink(missing_ok=True)
@@ -54,22 +54,19 @@ def remove_run_files(directory: PathLike, files: Sequence[Path]) -> None:
 
 
 def clear_run(directory: PathLike) -> None:
-    """Remove the run in a folder; see `run_files` for what stays."""
+    """Remove all files listed by `run_files`."""
     remove_run_files(directory, run_files(directory))
 
 
 def has_checkpoints(directory: PathLike) -> bool:
-    """Whether a folder holds anything that a run could resume from."""
+    """Return whether a folder contains a checkpoint."""
     root = Path(directory)
     found = (path for pattern in CHECKPOINTS[:2] for path in root.glob(pattern))
-    return any(path.suffix != DAMAGED for path in found)
+    return any(path.suffix != DAMAGED_SUFFIX for path in found)
 
 
 def read_history(directory: PathLike) -> list[dict[str, Any]]:
-    """Read a run's history.
-
-    A line that is damaged, or that a crash has cut off, is named in a printed warning and left out.
-    """
+    """Read history.jsonl; skip damaged and truncated lines with a printed warning."""
     path = Path(directory) / HISTORY
     if not path.is_file():
         return []
@@ -80,18 +77,15 @@ def read_history(directory: PathLike) -> list[dict[str, Any]]:
         try:
             entry = without_checksum(parse_json(line))
             if not isinstance(entry, dict):
-                raise ValueError("it is no JSON object")
+                raise ValueError("not a JSON object")
             entries.append(entry)
         except ValueError:
-            print(f"Warning: line {number} of {path} is damaged and left out")
+            print(f"Warning: line {number} of {path} is damaged and skipped")
     return entries
 
 
 def finished_run(directory: PathLike) -> dict[str, Any] | None:
-    """Return the results of a run that came to its end in this folder, or None.
-
-    Results that are damaged do not count; `results_fault` says what is wrong with them.
-    """
+    """Return the results of a finished run; None if they are missing or damaged."""
     try:
         content = read_verified_json(Path(directory) / RESULTS)
     except (OSError, DamagedFile):
@@ -102,36 +96,34 @@ def finished_run(directory: PathLike) -> dict[str, Any] | None:
 
 
 def results_fault(directory: PathLike) -> str:
-    """Name a damaged results.json and what is wrong with it; empty where there is none."""
+    """Return the error message for a damaged results.json; "" if it is valid or missing."""
     try:
         read_verified_json(Path(directory) / RESULTS)
-    except OSError:
-        return ""
-    except DamagedFile as error:
-        return str(error)
+    except (OSError, DamagedFile) as error:
+        return str(error) if isinstance(error, DamagedFile) else ""
     return ""
 
 
-class Traces:
-    """Within this context, what a run writes before it has begun is removed if it fails.
+class StartupCleanup:
+    """Context that removes new logs and folders if a run fails before it has started.
 
     Args:
-        directory: the run's folder; it need not exist.
+        directory: the run's folder; it may be missing.
 
     Attributes:
-        begun: to be set when the run itself writes: from then on everything stays.
+        started: set it to True when the run writes its own files; nothing is removed after that.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.begun = False
+        self.started = False
         self._missing = [path for path in (directory, *directory.parents) if not path.exists()]
-        self._before = set(self._logs())
+        self._old_logs = set(self._logs())
 
     def _logs(self) -> list[Path]:
         return list(self.directory.glob(f"{LOG}*"))
 
-    def __enter__(self) -> "Traces":
+    def __enter__(self) -> "StartupCleanup":
         return self
 
     def __exit__(
@@ -140,9 +132,9 @@ class Traces:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not isinstance(error, Exception) or self.begun:
+        if not isinstance(error, Exception) or self.started:
             return
-        for log in set(self._logs()) - self._before:
+        for log in set(self._logs()) - self._old_logs:
             log.unlink(missing_ok=True)
         for folder in self._missing:
             for name in (LOCK, HOLDER):

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one process at a time."""
+"""Lock on a run's folder, so that only one process writes to it."""
 
 import os
 import socket
@@ -17,26 +17,26 @@ from ..utils.checkpoint_folder import POINTER
 
 LOCK = ".run.lock"
 HOLDER = ".run.json"
-# A killed process lets go when its loader's processes have noticed, which look every 5 seconds.
-PATIENCE = 15.0
+# The loader processes of a killed run hold its lock until they notice, within 5 seconds.
+LOCK_TIMEOUT = 15.0
 
 
 @contextmanager
 def run_folder(directory: PathLike) -> Iterator[None]:
-    """Hold a run's folder for this process; one that dies lets go of it.
+    """Lock a run's folder for this process; the lock ends with the process.
 
-    What a killed process was writing when it died is removed. Where the file system has no locks,
-    a warning says so and nothing is held.
+    Temporary files of killed processes are removed. If the file system does not support locks, a
+    warning is printed and the folder is not locked.
 
     Args:
-        directory: exists.
+        directory: an existing folder.
 
     Raises:
-        UserError: another process has it; says which, where and since when.
+        UserError: another process holds the lock; the message names it, its host and start time.
     """
     folder = Path(directory)
     with ExitStack() as stack:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + LOCK_TIMEOUT
         while not stack.enter_context(try_exclusive(folder / LOCK)):
             holder = _holder(folder)
             if not _has_died(holder) or time.monotonic() > end:
@@ -49,7 +49,7 @@ def run_folder(directory: PathLike) -> Iterator[None]:
             write_json(holder, folder / HOLDER)
             yield
         finally:
-            with suppress(OSError):  # such as a disk that is no longer there
+            with suppress(OSError):  # for example, the disk was removed
                 (folder / HOLDER).unlink(missing_ok=True)
 
 
@@ -62,32 +62,28 @@ def _holder(folder: Path) -> dict[str, Any]:
 
 
 def _has_died(holder: dict[str, Any]) -> bool:
-    """Whether the process is known to have ended, so that its lock is about to be free."""
+    """Return whether the process has certainly ended, so that its lock will soon be free."""
     pid = holder.get("pid")
-    if os.name != "posix":  # where signal 0 ends the process
+    if os.name != "posix":  # elsewhere, os.kill(pid, 0) ends the process
         return False
     if holder.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
+    except (OSError, OverflowError) as error:
+        return isinstance(error, ProcessLookupError)
     return False
 
 
 def _refusal(folder: Path, holder: dict[str, Any]) -> str:
-    who = "another process"
+    process = "another process"
     if {"host", "pid", "since"} <= set(holder):
-        who = "process {pid} on {host}, since {since}".format(**holder)
-    return (
-        f"{folder} is in use by {who}; wait for its end or stop it, or choose another --output-dir"
-    )
+        process = "process {pid} on {host}, since {since}".format(**holder)
+    return f"{folder} is in use by {process}; wait for it, stop it or choose another --output-dir"
 
 
 def _remove_unfinished(folder: Path) -> None:
-    # No deeper, and by name: below a folder of many runs are those of others, which are at work.
+    # Only these names and levels: deeper folders may belong to other, active runs.
     for pattern in (".*.tmp", "*/.model*.pth.tar*.tmp", f"*/.{POINTER}.*.tmp"):
         for leftover in folder.glob(pattern):
             with suppress(OSError):

@@ -1,10 +1,9 @@
-"""Writing what a run leaves behind for programs: history.jsonl, results.json, config.yaml.
+"""Write the machine-readable record of a run: history.jsonl, results.json and config.yaml.
 
-history.jsonl has one JSON object a line. Every epoch gives {"event": "train", "epoch", "seconds",
-"lr", and the mean of the loss and of all other metrics}; every evaluation gives {"event": "test",
-"epoch", "split", and the results}. Epochs count from 0. results.json exists only when a run has
-come to its end. Every line of the history and the whole of results.json have a checksum inside
-(`safeio.checksums`).
+history.jsonl has one JSON object per line: {"event": "train", "epoch", "seconds", "lr", and the
+mean of each metric} for an epoch, {"event": "test", "epoch", "split", and the results} for an
+evaluation. Epochs count from 0. results.json is written at the end of a run. Each line of the
+history and results.json contain a checksum (`safeio.checksums`).
 """
 
 import json
@@ -20,7 +19,7 @@ from safeio.files import PathLike, prepare_output_dir, write_atomic
 
 from ..config import to_dict
 from ..utils import package_versions
-from ..utils.checkpoint_folder import DAMAGED
+from ..utils.checkpoint_folder import DAMAGED_SUFFIX
 from .folder_check import FolderState, claim_folder, resumes_in_place
 from .provenance import provenance
 from .run_files import (
@@ -38,7 +37,7 @@ METRICS = ("accuracy", "macro_f1", "error_rate", "perclass_accuracy", "ece")
 
 
 def _plain(value: Any) -> Any:
-    """Make a value fit for JSON, which knows neither NaN nor tensors."""
+    """Convert a value for JSON: a scalar tensor to a number, NaN and infinity to None."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -59,51 +58,52 @@ class RunRecord:
 
     def __init__(self, directory: PathLike) -> None:
         self.directory = Path(directory)
-        self.lines = 0  # of the history so far
-        self.recording = False  # from `begin` on
-        self._history: Sequence[Mapping[str, Any]] = ()  # of the earlier attempt that is resumed
-        self._unwritten: Callable[[], None] | None = None
+        self.lines = 0  # number of lines in the history
+        self.recording = False  # True after `start`
+        self._history: Sequence[Mapping[str, Any]] = ()  # of the resumed attempt
+        self._deferred_write: Callable[[], None] | None = None
 
-    def begin(self, cfg: Any, overwrite: bool = False, tests: bool = False) -> bool:
-        """Begin the record of a run, unless its folder holds another one; see `claim_folder`.
-
-        Nothing is written or removed before `write_beginning`.
+    def start(self, cfg: Any, overwrite: bool = False, tests: bool = False) -> bool:
+        """Check the folder and prepare the record; `ensure_started` writes the first files.
 
         Returns:
-            False where the run is finished already.
+            False if the run is already finished.
+
+        Raises:
+            UserError: the folder contains another run; see `claim_folder`.
         """
         if claim_folder(cfg, overwrite, tests) is FolderState.FINISHED:
-            print(f"{self.directory} holds this run, and it is finished")
+            print(f"This run is already finished: {self.directory}")
             return False
         prepare_output_dir(self.directory)
         replaces = overwrite and not resumes_in_place(cfg)
         replaced = run_files(self.directory) if replaces else []
         self.recording = True
         self._history, self.lines = (), 0
-        self._unwritten = partial(self._write_beginning, cfg, replaced)
+        self._deferred_write = partial(self._write_first_files, cfg, replaced)
         return True
 
     @property
-    def begun(self) -> bool:
-        """Whether the run has taken the folder."""
-        return self.recording and self._unwritten is None
+    def started(self) -> bool:
+        """Whether the run has written its first files."""
+        return self.recording and self._deferred_write is None
 
-    def write_beginning(self) -> None:
-        """Let this run take the folder: the first batch, or test, has succeeded.
+    def ensure_started(self) -> None:
+        """Write the first files of the run; called when the first batch or test has succeeded.
 
-        Removes the earlier run's files, then writes the configuration and the history up to where
-        the run resumes. Does nothing the second time.
+        The first call removes the files of a replaced run and writes the configuration and the
+        history of the resumed attempt. Later calls do nothing.
         """
-        unwritten, self._unwritten = self._unwritten, None
-        if unwritten is not None:
-            unwritten()
+        deferred_write, self._deferred_write = self._deferred_write, None
+        if deferred_write is not None:
+            deferred_write()
 
-    def _write_beginning(self, cfg: Any, replaced: Sequence[Path]) -> None:
+    def _write_first_files(self, cfg: Any, replaced: Sequence[Path]) -> None:
         remove_run_files(self.directory, replaced)
         if fault := results_fault(self.directory):
-            aside = RESULTS + DAMAGED
-            (self.directory / RESULTS).replace(self.directory / aside)
-            print(f"Warning: {fault}; it is now {aside}, and this run writes it anew")
+            renamed = RESULTS + DAMAGED_SUFFIX
+            (self.directory / RESULTS).replace(self.directory / renamed)
+            print(f"Warning: {fault}; it was renamed to {renamed}, and this run writes a new one")
         self._write(CONFIG, cfg.dump())
         self._write(HISTORY, "".join(_line(entry) for entry in self._history))
 
@@ -111,11 +111,11 @@ class RunRecord:
         write_atomic(self.directory / name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def resume(self, start_epoch: int, lines: int | None = None) -> None:
-        """Take over the history of an earlier attempt up to where this one resumes.
+        """Copy the history of the resumed attempt.
 
         Args:
-            start_epoch: lines about this epoch and later ones are dropped.
-            lines: how many there were then; None where that is not known.
+            start_epoch: drop the lines of this epoch and later ones if `lines` is unknown.
+            lines: length of the history when the checkpoint was saved; None if unknown.
         """
         entries = read_history(self.directory)
         early = [entry for entry in entries if entry.get("epoch", 0) < start_epoch]
@@ -123,12 +123,12 @@ class RunRecord:
         self.lines = len(self._history)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self.write_beginning()
+        self.ensure_started()
         line = _line({key: _plain(value) for key, value in entry.items()})
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / HISTORY).open("a", encoding="utf-8") as file:
             file.write(line)
-            # On the disk before a checkpoint that counts on it.
+            # The line must be on the disk before a checkpoint that counts it.
             file.flush()
             os.fsync(file.fileno())
         self.lines += 1
@@ -138,9 +138,9 @@ class RunRecord:
 
         Args:
             epoch: from 0.
-            seconds: wall time of the epoch, evaluation not included.
-            lr: learning rate during the epoch; None without an optimiser.
-            means: the epoch's mean of each metric.
+            seconds: wall time of the epoch without evaluation.
+            lr: learning rate in this epoch; None without an optimiser.
+            means: mean of each metric over the epoch.
         """
         self._append({"event": "train", "epoch": epoch, "seconds": seconds, "lr": lr, **means})
 
@@ -161,11 +161,11 @@ class RunRecord:
 
         Args:
             cfg: the configuration.
-            results: of the last test; may be empty.
-            device: where the run took place.
-            epochs: finished training epochs; 0 after an evaluation alone.
+            results: results of the last test; may be empty.
+            device: the device of the run.
+            epochs: number of finished training epochs; 0 for an evaluation without training.
             dm: the `DataManager`, if any.
-            extra: further entries of the trainer.
+            extra: additional entries of the trainer.
         """
         epoch_lines = [e for e in read_history(self.directory) if e.get("event") == "train"]
         seconds = sum(entry["seconds"] for entry in epoch_lines) if epochs else 0.0
@@ -185,6 +185,6 @@ class RunRecord:
             "config": to_dict(cfg),
             "versions": package_versions(),
         }
-        self.write_beginning()
+        self.ensure_started()
         content = {key: _plain(value) for key, value in entries.items()}
         write_json_with_checksum(content, self.directory / RESULTS)

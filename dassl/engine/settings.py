@@ -1,4 +1,4 @@
-"""A run's identity: the settings that decide about its numbers, and in which two runs differ."""
+"""The settings that affect a run's results, and the differences between two runs."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ from ..utils.checkpoint_folder import POINTER
 from .run_files import CONFIG, RESUME
 
 MAX_EPOCH = "OPTIM.MAX_EPOCH"
-# Settings that change no number of a run: where it is, what it prints and saves on the way.
+# Settings without effect on results: paths, device, progress output and extra files.
 NOT_COMPARED = frozenset(
     {
         *("VERSION", "OUTPUT_DIR", "RESUME", "VERBOSE", "DEVICE", "USE_CUDA"),
@@ -31,7 +31,7 @@ NOT_COMPARED = frozenset(
 
 
 class Difference(NamedTuple):
-    """A setting that two configurations do not share."""
+    """A setting that differs between two configurations."""
 
     key: str
     old: Any
@@ -42,10 +42,10 @@ class Difference(NamedTuple):
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that decide about a run's numbers, by dotted key.
+    """Return the settings that affect a run's results, by dotted key.
 
     Args:
-        config: a whole configuration, as a node or as plain dictionaries.
+        config: a complete configuration as a node or as nested dictionaries.
     """
     flat = _flat(to_dict(config))
     return {key: value for key, value in flat if key not in NOT_COMPARED}
@@ -65,15 +65,15 @@ def differences(
     """List the settings in which two runs differ.
 
     Args:
-        old: what `comparable` gave of a recorded run. A key that it lacks had its default: it was
-            recorded before there was such a key. A key that `new` lacks decides nothing any more.
-        new: what `comparable` gives of the present one.
+        old: `comparable` settings of a recorded run. Keys added since then have their defaults;
+            keys that `new` does not contain are obsolete and ignored.
+        new: `comparable` settings of the current run.
         longer: accept a higher OPTIM.MAX_EPOCH.
     """
     filled = old if old.keys() >= new.keys() else {**comparable(plain_defaults()), **old}
     found = []
     for key, value in new.items():
-        before = _value_of(filled[key], value) if key in filled else value
+        before = _parsed_number(filled[key], value) if key in filled else value
         if before == value and isinstance(before, bool) == isinstance(value, bool):
             continue
         if longer and key == MAX_EPOCH and isinstance(before, int) and before < value:
@@ -82,24 +82,24 @@ def differences(
     return found
 
 
-def _value_of(recorded: Any, present: Any) -> Any:
-    """A number that a user has written into config.yaml as YAML does not read it, such as 2e-3."""
-    if isinstance(recorded, str) and not isinstance(present, str):
+def _parsed_number(recorded: Any, current: Any) -> Any:
+    """Convert a number that a user wrote in config.yaml and YAML reads as text, such as 2e-3."""
+    if isinstance(recorded, str) and not isinstance(current, str):
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             return to_dict(ast.literal_eval(recorded))
     return recorded
 
 
 def recorded_settings(folder: PathLike) -> dict[str, Any] | None:
-    """Return what decides about the run in a folder, from its config.yaml or its checkpoints.
+    """Read the `comparable` settings of the run in a folder from config.yaml or its checkpoints.
 
     Returns:
-        As `comparable`; None where nothing readable says it, as with Dassl's own runs.
+        The settings; None if they are missing or not readable, as in Dassl's own runs.
     """
     path = Path(folder) / CONFIG
     with suppress(UserError):
         config = read_yaml_layers(path)[-1][1] if path.is_file() else {}
-        if "VERSION" in config:  # the last key: without it the file has been cut off
+        if "VERSION" in config:  # the last key, so the file is not truncated
             return comparable(config)
     folders = [CheckpointFolder(path.parent) for path in Path(folder).glob(f"*/{POINTER}")]
     for checkpoint in (Path(folder) / RESUME, *(folder.newest() for folder in folders)):
@@ -110,23 +110,23 @@ def recorded_settings(folder: PathLike) -> dict[str, Any] | None:
 
 
 def settings_in(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the settings that a checkpoint was trained with, as `comparable`; None if unknown."""
+    """Return the `comparable` settings in a checkpoint; None if unknown."""
     with suppress(ValueError, TypeError):
         settings = parse_json(state.get("settings", ""))
         return settings if isinstance(settings, dict) else None
     return None
 
 
-def settings_text(config: Mapping[str, Any]) -> str:
-    """Return what a checkpoint says about the settings that it was trained with."""
+def settings_json(config: Mapping[str, Any]) -> str:
+    """Return the `comparable` settings as JSON, to be saved in a checkpoint."""
     return json.dumps(comparable(config), sort_keys=True)
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that tell a run from others, as they stand in results.json.
+    """Return the settings that identify a run in results.json.
 
     Args:
-        config: a run's whole configuration, as a node or as plain dictionaries.
+        config: a complete configuration as a node or as nested dictionaries.
     """
     dataset = config["DATASET"]
     return {
@@ -141,18 +141,17 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def source_entries(model_dir: PathLike) -> dict[str, Any]:
-    """Say for results.json which run the tested model comes from.
+    """Return the entries of results.json about the run that trained the evaluated model.
 
     Args:
-        model_dir: folder of the run that trained it; empty when nothing was loaded.
+        model_dir: the run's folder; "" if no model was loaded.
 
     Returns:
-        "model_dir", the folder as it was given, and "source_run", that run's `identity` and
-        "config"; None where no config.yaml of ours says it, as with Dassl's own runs. Nothing at
-        all without a folder.
+        "model_dir" and "source_run", the run's `identity` and "config" (None without a usable
+        config.yaml, as in Dassl's own runs); no entries if `model_dir` is empty.
 
     Raises:
-        UserError: the config.yaml is damaged.
+        UserError: config.yaml is damaged.
     """
     if not model_dir:
         return {}

@@ -1,4 +1,4 @@
-"""Dassl's plain classifier: backbone, perhaps a head, and a linear layer."""
+"""Dassl's classifier: a backbone, an optional head and a linear layer."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ class SimpleNet(nn.Module):
     """A backbone with a classifier.
 
     Args:
-        cfg: VERBOSE is read.
+        cfg: the configuration, for VERBOSE.
         model_cfg: BACKBONE and HEAD, such as cfg.MODEL.
-        num_classes: 0 for features without a classifier.
-        **kwargs: for backbone and head.
+        num_classes: 0 for no classifier.
+        **kwargs: passed to backbone and head.
     """
 
     def __init__(self, cfg: Any, model_cfg: Any, num_classes: int, **kwargs: Any) -> None:
@@ -41,18 +41,18 @@ class SimpleNet(nn.Module):
 
     @property
     def fdim(self) -> int:
-        """Width of the features that the classifier gets."""
+        """Width of the classifier's input features."""
         return self._fdim
 
     def forward(self, x: Tensor, return_feature: bool = False) -> Any:
-        """Scores (batch, classes) of images, with `return_feature` also their features.
+        """Return the logits (batch, classes) of images and, with `return_feature`, the features.
 
-        Without a classifier, the features alone.
+        Without a classifier, return only the features (batch, width).
         """
         features = self.backbone(x)
         if self.head is not None:
             features = self.head(features)
         if self.classifier is None:
             return features
-        scores = self.classifier(features)
-        return (scores, features) if return_feature else scores
+        logits = self.classifier(features)
+        return (logits, features) if return_feature else logits

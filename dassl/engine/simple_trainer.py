@@ -1,4 +1,4 @@
-"""The trainer of one model on one dataset: data, model and evaluator, tests, records, resuming."""
+"""Trainer for one dataset: data loaders, model, evaluation, records and resuming."""
 
 import datetime
 import random
@@ -29,24 +29,21 @@ from .settings import source_entries
 
 
 class SimpleTrainer(TrainerBase):
-    """Everything around the training of one model on one dataset.
-
-    A subclass gives `build_model`, which sets `self.model` and calls `register_model`, and a step.
-    """
+    """Trainer for one dataset; a subclass defines `build_model` and a training step."""
 
     resumes_within_epoch = checkpoints_complete = True
     cfg: Any
-    device: torch.device  # where the model is
-    dm: Any = None  # the `DataManager`, whose loaders and numbers are attributes here, too
+    device: torch.device
+    dm: Any = None  # the `DataManager`; `build_data_loader` copies its loaders and numbers
     num_classes = num_source_domains = 0
     lab2cname: dict[int, str]
     model: Any = None
     record: RunRecord  # writes history.jsonl and results.json
     resuming: Resuming  # writes resume.pth.tar
-    last_results: dict[str, float]  # of the latest test on cfg.TEST.SPLIT, empty before
-    tested_split = ""  # on which images that was: "test" where there are no validation images
-    epoch_means: dict[str, float]  # of the present epoch's metrics
-    overwrite = False  # replace the run in the folder, when the first batch has succeeded
+    last_results: dict[str, float]  # of the latest test on cfg.TEST.SPLIT; empty before
+    tested_split = ""  # the split of last_results: "test" if validation images are missing
+    epoch_means: dict[str, float]  # mean of each metric over the current epoch
+    overwrite = False  # replace the run in the folder after the first successful batch
     time_start = 0.0
 
     def __init__(self, cfg: Any) -> None:
@@ -65,25 +62,25 @@ class SimpleTrainer(TrainerBase):
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
 
     def check_cfg(self, cfg: Any) -> None:
-        """Hook: refuse a configuration that the trainer cannot work with, before it is built."""
+        """Hook: raise UserError for a configuration that the trainer does not support."""
 
     def build_data_loader(self) -> None:
-        """Create the `DataManager` and take over its loaders and numbers."""
-        # Lists are drawn once and cached. What a run draws must not depend on who drew them.
-        drawn = random.getstate()
+        """Create the `DataManager` and copy its loaders and numbers."""
+        # Sampled splits are cached, so sampling them must not affect the run's random numbers.
+        state = random.getstate()
         self.dm = dm = DataManager(self.cfg)
-        random.setstate(drawn)
+        random.setstate(state)
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.lab2cname = dm.num_classes, dm.lab2cname
         self.num_source_domains = dm.num_source_domains
 
     def build_model(self) -> None:
-        """Create `self.model` and register what learns."""
-        raise NotImplementedError("A trainer builds its model in build_model()")
+        """Create `self.model` and call `register_model` for each trainable model."""
+        raise NotImplementedError("A trainer must define build_model()")
 
     def check_train(self) -> None:
-        """Hook: refuse with a UserError what cannot be trained, before anything is written."""
+        """Hook: raise UserError if the run cannot be trained; called before files are written."""
         test = self.cfg.TEST
         if not test.NO_TEST and test.FINAL_MODEL == "best_val" and self.val_loader is None:
             raise UserError(
@@ -96,7 +93,7 @@ class SimpleTrainer(TrainerBase):
         self._check_images("train_x", "train_u", *(() if test.NO_TEST else ("val", "test")))
 
     def check_evaluation(self) -> None:
-        """Refuse with a UserError to test on images that are not there."""
+        """Raise UserError if the images to test on are missing."""
         self._check_images(self.evaluation_set()[0])
 
     def _check_images(self, *parts: str) -> None:
@@ -104,25 +101,26 @@ class SimpleTrainer(TrainerBase):
             self.dm.check_images(*parts)
 
     def result_entries(self) -> dict[str, Any]:
-        """Hook: further entries for results.json."""
+        """Hook: return additional entries for results.json."""
         return {}
 
     def epoch_entries(self) -> dict[str, Any]:
-        """Hook: further entries for an epoch's line in history.jsonl."""
+        """Hook: return additional entries for the epoch's line in history.jsonl."""
         return {}
 
     def export_artifacts(self, directory: str) -> None:
-        """Hook: save what others may want to use, such as learned prompts, after training."""
+        """Hook: save files for other programs, such as learned prompts, after training."""
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Train, test and write the results; a run that is finished in cfg.RESUME is left alone.
+        """Train, test and write the results; do nothing if the run in cfg.RESUME is finished.
 
         Raises:
-            UserError: the folder holds another run, or this one finished; see `claim_folder`.
-            Interrupted: Ctrl-C or SIGTERM, where `stopping_on_signals`; what can be is saved.
+            UserError: the folder contains another or a finished run; see `claim_folder`.
+            FloatingPointError: the training diverged.
+            Interrupted: Ctrl-C or SIGTERM within `stopping_on_signals`; the run is saved.
         """
         self.check_train()
-        if not self.record.begin(self.cfg, self.overwrite):
+        if not self.record.start(self.cfg, self.overwrite):
             return
         resuming = self.resuming
         resuming.load(resume_folder(self.cfg, self.overwrite))
@@ -130,58 +128,61 @@ class SimpleTrainer(TrainerBase):
         last = self.max_epoch if max_epoch is None else max_epoch
         try:
             super().train(resuming.start[0] or first, last)
-            self.record.write_beginning()
+            self.record.ensure_started()
             self.export_artifacts(self.output_dir)
             origins = {"origins": resuming.origins} if resuming.origins else {}
             self.finish_run(epochs=self.max_epoch, **origins)
         except interruption.Interrupted as stop:
-            if not stop.hurry:
+            if not stop.repeated:
                 with interruption.deferred():
                     resuming.save()
             stop.saved = resuming.checkpoint.describe(self.max_epoch)
             raise
         finally:
-            self.close_writer()  # a process that does many runs would keep its thread and its file
+            self.close_writer()  # frees its thread and file in a process that does many runs
         resuming.checkpoint.remove()
 
     def evaluate(self, model_dir: str = "") -> float:
-        """Test the model as it is, without training, and write the results.
+        """Test the model without training it and write the results.
 
         Args:
-            model_dir: folder of the run whose model was loaded; the results say which it was.
+            model_dir: folder of the run whose model was loaded, for results.json.
 
         Returns:
             Accuracy in percent.
+
+        Raises:
+            UserError: images are missing, or the output folder contains another run.
         """
         self.check_evaluation()
         check_tested_folder(self.output_dir, model_dir)
         source = source_entries(model_dir)
-        if not self.record.begin(self.cfg, self.overwrite, tests=True):
+        if not self.record.start(self.cfg, self.overwrite, tests=True):
             return float((finished_run(self.output_dir) or {})["accuracy"])
         accuracy = self.test()
         self.finish_run(**source)
         return accuracy
 
     def finish_run(self, epochs: int = 0, **entries: Any) -> None:
-        """Write results.json from the last test; after an evaluation alone, `epochs` is 0."""
+        """Write the results of the last test to results.json; `epochs` is 0 without training."""
         split = {"split": self.tested_split} if self.tested_split else {}
         entries = {**split, **entries, **self.result_entries()}
         self.record.finish(self.cfg, self.last_results, str(self.device), epochs, self.dm, entries)
 
     def state_dict(self) -> dict[str, Any]:
-        """Also the settings, attributes that have changed, and how long the history is."""
+        """Add the settings, changed attributes and the length of the history."""
         return {**super().state_dict(), **self.resuming.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Also put back the attributes."""
+        """Restore also the changed attributes."""
         restore_attributes(self, state.get("attributes"))
         super().load_state_dict(state)
 
     def check_resumed(self, state: dict[str, Any]) -> None:
-        """Hook: refuse the checkpoint of another run, before anything is changed.
+        """Hook: raise UserError for a checkpoint of another run; called before it is restored.
 
         Args:
-            state: the content of the file, in the form of resume.pth.tar, and its "path".
+            state: the content of resume.pth.tar and its "path".
         """
         self.resuming.check(state)
 
@@ -191,13 +192,13 @@ class SimpleTrainer(TrainerBase):
     def _begin_epoch(self) -> None:
         self.epoch_means = {}
         for loader in (self.train_loader_x, self.train_loader_u):
-            set_loader_epoch(loader, self.epoch)  # so that the order depends on nothing else
+            set_loader_epoch(loader, self.epoch)  # the order depends only on seed and epoch
         self.resuming.epoch_lr = self._lr_or_none()
 
     def _record_epoch(self, seconds: float) -> None:
         own = self.epoch_entries()
         self.record.epoch(self.epoch, seconds, self.resuming.epoch_lr, {**self.epoch_means, **own})
-        for name, value in own.items():  # in TensorBoard a list is written item by item
+        for name, value in own.items():  # TensorBoard needs one scalar per item of a list
             for index, item in enumerate(value if isinstance(value, list) else [value]):
                 self.write_scalar(f"{name}/{index}", item, self.epoch)
 
@@ -205,7 +206,7 @@ class SimpleTrainer(TrainerBase):
         self.resuming.checkpoint_if_due(self.epoch + 1)
 
     def before_train(self) -> None:
-        """Open the records; what is resumed has been loaded before, and is put back afterwards."""
+        """Open the TensorBoard writer; a checkpoint is restored after this hook."""
         epoch, batches = self.resuming.start
         self.start_epoch = epoch or self.start_epoch
         steps = len(self.train_loader_x) if self.train_loader_x is not None else 0
@@ -229,7 +230,7 @@ class SimpleTrainer(TrainerBase):
         self.close_writer()
 
     def after_epoch(self) -> None:
-        """Validate where the best model is wanted, and save."""
+        """Validate if TEST.FINAL_MODEL is best_val, and save checkpoints."""
         done, frequency = self.epoch + 1, self.cfg.TRAIN.CHECKPOINT_FREQ
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
             if (result := self.test(split="val")) > self.best_result:
@@ -246,36 +247,35 @@ class SimpleTrainer(TrainerBase):
         """Evaluate on the test or the validation set.
 
         Args:
-            split: "test" or "val"; default cfg.TEST.SPLIT. Without validation images, "test".
+            split: "test" or "val"; default cfg.TEST.SPLIT. See `evaluation_set`.
 
         Returns:
-            The first of the evaluator's results: accuracy in percent.
+            The first result of the evaluator: accuracy in percent.
         """
         self.set_model_mode("eval")
         self.evaluator.reset()
-        wanted = split or self.cfg.TEST.SPLIT
-        split, loader = self.evaluation_set(wanted)
-        if wanted == "val" and split == "test":
-            print("There are no validation images: the test images take their place")
+        requested = split or self.cfg.TEST.SPLIT
+        split, loader = self.evaluation_set(requested)
+        if requested == "val" and split == "test":
+            print("No validation images found: the test images are used instead")
         print(f"Evaluate on the *{split}* set")
         for scores, label in self.predictions(loader):
             self.evaluator.process(scores, label)
-        self.record.write_beginning()
+        self.record.ensure_started()
         results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
-        if self.record.recording:  # not where somebody tests a model that was loaded
+        if self.record.recording:  # not if a user calls test() on a loaded model
             self.record.evaluation(self.epoch, split, results)
-        if wanted == self.cfg.TEST.SPLIT:
-            self.last_results = dict(results)
-            self.tested_split = split
+        if requested == self.cfg.TEST.SPLIT:
+            self.last_results, self.tested_split = dict(results), split
         return float(next(iter(results.values())))
 
     def evaluation_set(self, split: str | None = None) -> tuple[str, Any]:
-        """Return what `test` takes for a split: "val" where there are such images, else "test".
+        """Return the split to evaluate, "test" if validation images are missing, and its loader.
 
         Raises:
-            UserError: there are no test images.
+            UserError: test images are missing.
         """
         if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None:
             return "val", self.val_loader
@@ -284,14 +284,14 @@ class SimpleTrainer(TrainerBase):
         raise UserError(f"{self.cfg.DATASET.NAME} has no test images")
 
     def predictions(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield scores (batch, classes) and labels (batch,) of all images of a loader."""
+        """Yield logits (batch, classes) and labels (batch,) of all images of a loader."""
         for batch in tqdm(loader, disable=None, leave=False):
             interruption.check()
             inputs, label = self.parse_batch_test(batch)
             yield self.model_inference(inputs), label
 
     def model_inference(self, input: Any) -> Tensor:
-        """Return the model's scores (batch, classes)."""
+        """Return the model's logits (batch, classes)."""
         return self.model(input)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

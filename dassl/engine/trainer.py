@@ -1,4 +1,4 @@
-"""Training on labelled images, epoch by epoch and batch by batch."""
+"""Trainer for labelled images: the loop over the batches of an epoch."""
 
 import datetime
 import importlib
@@ -19,8 +19,8 @@ from .simple_trainer import SimpleTrainer
 
 __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX"]
 
-# Dassl has these here, too; only those who want them pay for their imports.
-_ELSEWHERE = {
+# Dassl exports these names here, too; importing them takes time, so it happens on first access.
+_LAZY_IMPORTS = {
     "SimpleNet": "dassl.engine.simple_net",
     "SummaryWriter": "torch.utils.tensorboard",
     "TrainerXU": "dassl.engine.trainer_xu",
@@ -28,16 +28,16 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what stands elsewhere."""
-    if name not in _ELSEWHERE:
+    """Import a name of `_LAZY_IMPORTS`."""
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
 
 
 class TrainerX(SimpleTrainer):
-    """Trains on labelled images alone."""
+    """Trainer for labelled images; a subclass defines `forward_backward(batch)`."""
 
-    resumes_within_epoch = True  # though it defines hooks
+    resumes_within_epoch = True  # it overrides hooks, but accumulates no state in them
 
     def check_train(self) -> None:
         """Also refuse a dataset without training images."""
@@ -52,15 +52,19 @@ class TrainerX(SimpleTrainer):
             )
 
     def run_epoch(self) -> None:
-        """Go through the labelled training images once."""
+        """Train on all batches of labelled images once."""
         self._check_loader()
         self.run_batches(self.train_loader_x, self.forward_backward)
 
-    def run_batches(self, loader: Any, learn: Callable[[Any], dict[str, Any] | None]) -> None:
-        """Learn from every batch of a loader, printing Dassl's lines.
+    def run_batches(self, loader: Any, step: Callable[[Any], dict[str, Any] | None]) -> None:
+        """Call a training step for every batch and print progress lines as Dassl does.
+
+        Args:
+            loader: yields the batches.
+            step: trains on a batch and returns metrics, such as `forward_backward`.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: the loss is NaN or infinite.
         """
         self.set_model_mode("train")
         losses = MetricMeter()
@@ -73,16 +77,16 @@ class TrainerX(SimpleTrainer):
             self.batch_idx = batch_idx
             self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
             data_time.update(time.time() - end)
-            losses.update(learn(batch))
-            # What is printed is read from the device, so only now and then.
+            losses.update(step(batch))
+            # Reading metrics from an accelerator stalls it, so not after every batch.
             last = self.batch_idx + 1 == self.num_batches
-            shown = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
-            if shown or last:
+            printed = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
+            if printed or last:
                 self._check_means(losses)
             batch_time.update(time.time() - end)
-            if shown:
+            if printed:
                 self._print_progress(losses, batch_time, data_time)
-            if shown or last:
+            if printed or last:
                 self._write_progress(losses)
             self.resuming.checkpoint_if_due(self.epoch, batch_idx + 1, losses)
             end = time.time()
@@ -91,7 +95,7 @@ class TrainerX(SimpleTrainer):
     def _check_means(self, losses: MetricMeter) -> None:
         self.finite_check.check()
         if "loss" in losses.meters:
-            # Catches trainers that do not go through model_backward().
+            # For trainers that do not call model_backward().
             self.detect_anomaly(torch.tensor(losses.meters["loss"].avg))
 
     def _print_progress(
@@ -127,6 +131,6 @@ class TrainerX(SimpleTrainer):
 
 
 def remaining_batches(loader: Any, done: int) -> Iterator[tuple[int, Any]]:
-    """Return the batches of an epoch with their numbers, without those that are done."""
+    """Enumerate the batches of an epoch after the first `done` ones."""
     skipped = done == 0 or skip_batches(loader, done)
     return enumerate(loader if skipped else islice(loader, done, None), start=done)

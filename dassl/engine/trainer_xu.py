@@ -1,4 +1,4 @@
-"""Training on labelled and unlabelled images at once."""
+"""Trainer for labelled and unlabelled images."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -13,9 +13,9 @@ from .trainer import TrainerX
 
 
 class PairedBatches:
-    """So many pairs of batches of two loaders; a loader that ends begins again."""
+    """`count` pairs of batches from two loaders; a loader restarts when it ends."""
 
-    batch_size = None  # whoever skips pairs has to read them
+    batch_size = None  # `skip_batches` cannot skip pairs without loading them
 
     def __init__(self, labelled: Any, unlabelled: Any, count: int) -> None:
         self.loaders = labelled, unlabelled
@@ -34,24 +34,24 @@ def _repeated(loader: Any) -> Iterator[Any]:
 
 
 class TrainerXU(TrainerX):
-    """Trains on pairs of batches; a subclass gives `forward_backward(batch_x, batch_u)`.
+    """Trainer for pairs of batches; a subclass defines `forward_backward(batch_x, batch_u)`.
 
-    TRAIN.COUNT_ITER says how many pairs an epoch has: as many as batches in train_x, in train_u,
-    or in the smaller_one of the two.
+    The number of pairs per epoch is the number of batches in the loader that TRAIN.COUNT_ITER
+    names: train_x, train_u or smaller_one.
     """
 
     def check_train(self) -> None:
-        """Also refuse a dataset without images of both kinds, and an unknown TRAIN.COUNT_ITER."""
+        """Also refuse a dataset without unlabelled images, and an unknown TRAIN.COUNT_ITER."""
         super().check_train()
         check_availability(self.cfg.TRAIN.COUNT_ITER, ("train_x", "train_u", "smaller_one"))
         if self.train_loader_u is None:
             raise UserError(
-                f"{self.cfg.DATASET.NAME} has no unlabelled training images, on which "
-                f"{self.cfg.TRAINER.NAME} trains as well; choose another dataset or trainer"
+                f"{self.cfg.DATASET.NAME} has no unlabelled training images, but "
+                f"{self.cfg.TRAINER.NAME} needs them; choose another dataset or trainer"
             )
 
     def run_epoch(self) -> None:
-        """Go through the pairs once."""
+        """Train on all pairs once."""
         self.check_train()
         counts = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
         counts["smaller_one"] = min(counts.values())
@@ -61,7 +61,7 @@ class TrainerXU(TrainerX):
         self.run_batches(pairs, lambda pair: self.forward_backward(*pair))
 
     def forward_backward(self, batch_x: Any, batch_u: Any = None) -> dict[str, Any] | None:
-        """Learn from a labelled and an unlabelled batch; return what to print."""
+        """Train on a labelled and an unlabelled batch; return the metrics to print."""
         raise NotImplementedError
 
     def parse_batch_train(self, batch_x: Any, batch_u: Any = None) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Evaluators: from a model's outputs to results."""
+"""Evaluators, which compute results from a model's outputs."""
 
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .evaluator import Classification, EvaluatorBase

@@ -1,4 +1,4 @@
-"""Finding evaluators by name."""
+"""Evaluator registry."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: Config, **kwargs: Any) -> Any:
-    """Create the evaluator that `cfg.TEST.EVALUATOR` names.
+    """Create the evaluator named by `cfg.TEST.EVALUATOR`.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: the name is not registered.
     """
     evaluator_class = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     if cfg.VERBOSE:

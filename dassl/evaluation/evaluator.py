@@ -20,17 +20,17 @@ from .tables import save_class_table, save_matrix_table
 
 
 class EvaluatorBase:
-    """Collects a model's outputs batch by batch; subclasses say what comes out."""
+    """Base class of evaluators, which collect a model's outputs batch by batch."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Remove all batches."""
         raise NotImplementedError
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
-        """Take one batch of model outputs and labels."""
+        """Add a batch of model outputs and labels."""
         raise NotImplementedError
 
     def evaluate(self) -> OrderedDict[str, float]:
@@ -40,11 +40,11 @@ class EvaluatorBase:
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Classification by the largest output.
+    """Evaluator for classification by the largest logit.
 
     Args:
-        cfg: TEST.PER_CLASS_RESULT, TEST.COMPUTE_CMAT and OUTPUT_DIR are read.
-        lab2cname: label -> class name, for the per-class table.
+        cfg: TEST.PER_CLASS_RESULT, TEST.COMPUTE_CMAT and OUTPUT_DIR.
+        lab2cname: label -> class name, for the per-class results.
     """
 
     def __init__(
@@ -55,39 +55,39 @@ class Classification(EvaluatorBase):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all batches."""
-        # They stay on their device: reading every batch would make the CPU wait for it.
+        """Remove all batches."""
+        # Batches stay on their device, because reading each would make the CPU wait for it.
         self._predicted: list[Tensor] = []
         self._confidence: list[Tensor] = []
         self._truth: list[Tensor] = []
         self._num_classes = max(self._lab2cname, default=-1) + 1
 
     def process(self, mo: Float[Tensor, "batch classes"], gt: Int[Tensor, "batch"]) -> None:
-        """Take one batch of logits and labels."""
+        """Add a batch of logits and labels."""
         self._predicted.append(mo.argmax(dim=1))
         self._confidence.append(confidences(mo))
         self._truth.append(gt)
         self._num_classes = max(self._num_classes, mo.shape[1])
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Print and return the results; write files where TEST asks for them.
+        """Print and return the results; write the files that cfg.TEST requests.
 
         Returns:
-            accuracy, error_rate, macro_f1 (percent), total (samples), perclass_accuracy (mean of
-            the accuracies of the classes that occur) and ece (expected calibration error; percent).
+            accuracy, error_rate, macro_f1, perclass_accuracy (mean accuracy of the classes with
+            samples), ece (expected calibration error), all in percent, and total (samples).
 
         Raises:
-            UserError: there were no samples, or an output is NaN or infinite.
+            UserError: no samples were added, or an output is NaN or infinite.
         """
         if not any(len(batch) for batch in self._truth):
             raise UserError("There is nothing to evaluate: the test set is empty")
         confidence = torch.cat(self._confidence).cpu()
-        spoilt = int((~confidence.isfinite()).sum())
-        if spoilt:
+        invalid = int((~confidence.isfinite()).sum())
+        if invalid:
             raise UserError(
-                f"The model's outputs for {spoilt:,} of {len(confidence):,} images are NaN or "
-                "infinite, so there is no result; look for it in the weights, the checkpoint and "
-                "the precision, of which fp32 has the largest range"
+                f"The model's outputs for {invalid:,} of {len(confidence):,} images are NaN or "
+                "infinite; check the weights, the checkpoint and the precision, of which fp32 has "
+                "the largest range"
             )
         truth = torch.cat(self._truth).cpu().long()
         predicted = torch.cat(self._predicted).cpu().long()
@@ -110,7 +110,7 @@ class Classification(EvaluatorBase):
             f"* accuracy: {accuracy:.1f}%\n"
             f"* error: {results['error_rate']:.1f}%\n"
             f"* macro_f1: {results['macro_f1']:.1f}%\n"
-            # Result parsers take the last "accuracy: NN%" of a log, so no other line has that.
+            # Log parsers read the last "accuracy: NN%", so no other line may match this.
             f"* perclass_acc: {results['perclass_accuracy']:.1f}%\n"
             f"* ece: {results['ece']:.1f}%"
         )
@@ -122,7 +122,7 @@ class Classification(EvaluatorBase):
         return results
 
     def _report_classes(self, counts: ClassCounts, names: Sequence[str]) -> None:
-        """Print a line for each class that occurs, and write all to a file."""
+        """Print a line for each class with samples and write per_class.csv."""
         print("=> per-class result")
         accuracies = counts.accuracies().tolist()
         for label, (total, correct) in enumerate(
@@ -144,4 +144,4 @@ class Classification(EvaluatorBase):
         print(f"Confusion matrix is saved to {path}")
         save_matrix_table(matrix, names, path.with_suffix(".csv"))
         draw_matrix(matrix, names, path.with_suffix(".png"))
-        print(f"The same as a table and as a picture: {path.with_suffix('.csv')} and .png")
+        print(f"Confusion matrix as a table and an image: {path.with_suffix('.csv')} and .png")

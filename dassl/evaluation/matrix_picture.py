@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture, for ten classes as for hundreds."""
+"""Draw a confusion matrix of ten to hundreds of classes as a PNG image."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ from safeio.files import write_atomic
 
 DPI = 150
 SIDES = (3.2, 15.0)  # inches: the smallest and the largest side of the matrix
-NAMED = 0.14  # inches that a class needs for its name beside it
-COUNTED = 0.3  # inches that a cell needs for a number
-LONGEST_NAME = 28  # characters
+NAME_CELL = 0.14  # inches: minimum cell size to print class names
+COUNT_CELL = 0.3  # inches: minimum cell size to print counts
+MAX_NAME_LENGTH = 28  # characters
 
 
 def draw_matrix(matrix: Int[Tensor, "classes classes"], names: Sequence[str], path: Path) -> None:
-    """Draw each true class (row) as the shares that its predictions (columns) take.
+    """Draw the share of each predicted class (column) in each true class (row).
 
-    Classes are named, and cells numbered, as far as there is room; a class without images is grey.
+    Class names and counts are printed if the cells are large enough. Rows without images are grey.
 
     Args:
         matrix: counts.
-        names: of the classes.
-        path: a PNG file.
+        names: class names.
+        path: the PNG file to write.
     """
-    # Not pyplot, which would choose a window system for the whole process.
+    # Not pyplot, which would set the backend of the whole process.
     from matplotlib.figure import Figure
 
     counts = matrix.numpy()
-    side = float(np.clip(COUNTED * len(names), *SIDES))
+    side = float(np.clip(COUNT_CELL * len(names), *SIDES))
     cell = side / len(names)
     figure = Figure(figsize=(side + 2.6, side + 1.8), layout="constrained")
     axis = figure.add_subplot()
@@ -41,13 +41,13 @@ def draw_matrix(matrix: Int[Tensor, "classes classes"], names: Sequence[str], pa
     bar.set_label("share of the true class (%)")
     bar.set_ticks([0, 1, 5, 10, 25, 50, 75, 100])
     bar.outline.set_visible(False)
-    if cell >= COUNTED:
+    if cell >= COUNT_CELL:
         _write_counts(axis, counts)
-    named = cell >= NAMED
+    named = cell >= NAME_CELL
     if named:
         _name_classes(axis, names, cell)
-    what = "class" if named else "label"
-    axis.set(xlabel=f"predicted {what}", ylabel=f"true {what}")
+    kind = "class" if named else "label"
+    axis.set(xlabel=f"predicted {kind}", ylabel=f"true {kind}")
     axis.spines[:].set_color("0.8")
     axis.tick_params(color="0.8")
     _save(figure, path)
@@ -59,7 +59,7 @@ def _draw_shares(axis: Any, counts: Any) -> Any:
 
     total = counts.sum(axis=1, keepdims=True)
     shares = np.ma.masked_equal(counts, 0) * 100 / np.maximum(total, 1)
-    # No mistake is white and the rarest one is not: with many classes it is a few pixels.
+    # Only zeros are white, so that rare errors, a few pixels among many classes, stay visible.
     colours = ListedColormap(colormaps["Blues"](np.linspace(0.2, 1, 256)))
     image = axis.imshow(shares, cmap=colours, norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
     for row in np.flatnonzero(total == 0):
@@ -76,17 +76,17 @@ def _write_counts(axis: Any, counts: Any) -> None:
 
 
 def _name_classes(axis: Any, names: Sequence[str], cell: float) -> None:
-    longest = LONGEST_NAME
+    longest = MAX_NAME_LENGTH
     short = [name if len(name) <= longest else name[: longest - 1] + "…" for name in names]
     size = min(8.0, 72 * cell * 0.8)
-    places = range(len(names))
-    axis.set_xticks(places, short, rotation=90, fontsize=size, parse_math=False)
-    axis.set_yticks(places, short, fontsize=size, parse_math=False)
+    ticks = range(len(names))
+    axis.set_xticks(ticks, short, rotation=90, fontsize=size, parse_math=False)
+    axis.set_yticks(ticks, short, fontsize=size, parse_math=False)
 
 
 def _save(figure: Any, path: Path) -> None:
-    # The same matrix shall give the same bytes: without matplotlib's version.
-    how = {"dpi": DPI, "format": "png", "bbox_inches": "tight", "metadata": {"Software": None}}
+    # Without matplotlib's version, equal matrices give equal files.
+    options = {"dpi": DPI, "format": "png", "bbox_inches": "tight", "metadata": {"Software": None}}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # shown as a box
-        write_atomic(path, lambda temporary: figure.savefig(temporary, **how))
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
+        write_atomic(path, lambda temporary: figure.savefig(temporary, **options))

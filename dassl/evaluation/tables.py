@@ -1,4 +1,4 @@
-"""The evaluator's results by class, as CSV files."""
+"""Write the evaluator's results per class to CSV files."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -17,13 +17,13 @@ from .measures import ClassCounts
 def save_matrix_table(
     matrix: Int[Tensor, "classes classes"], names: Sequence[str], path: Path
 ) -> None:
-    """Write a confusion matrix: a row for each true class, a column for each predicted one."""
+    """Write a confusion matrix with a row per true class and a column per predicted class."""
     rows = [[name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True)]
     _save([["truth", *names], *rows], path)
 
 
 def save_class_table(counts: ClassCounts, names: Sequence[str], path: Path) -> None:
-    """Write label, name, images, hits and accuracy (%; empty without images) of each class."""
+    """Write label, name, number of images, hits and accuracy (%; may be empty) of each class."""
     columns = zip(names, counts.true.tolist(), counts.hits.tolist(), strict=True)
     rows = [
         [label, name, total, correct, f"{100 * correct / total:.4f}" if total else ""]

@@ -1,4 +1,4 @@
-"""Numbers that say how good predictions are."""
+"""Dassl's metrics: accuracies and distances."""
 
 from .accuracy import compute_accuracy
 from .distance import compute_distance_matrix, cosine_distance, euclidean_squared_distance

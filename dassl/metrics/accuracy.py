@@ -12,17 +12,17 @@ def compute_accuracy(
     target: Int[Tensor, "batch"],
     topk: Sequence[int] = (1,),
 ) -> list[Float[Tensor, "1"]]:
-    """Percentage of samples whose label is among the k largest outputs, for each k.
+    """Return the percentage of samples whose label is among the k largest logits, for each k.
 
     Args:
-        output: scores; of several tensors, the first is taken.
+        output: logits, or a sequence that starts with the logits.
         target: labels.
         topk: the values of k.
 
     Returns:
-        One tensor of one element, in percent, for each k; left on the device.
+        For each k, a tensor of one element, in percent, on the device of the logits.
     """
-    scores = output if isinstance(output, Tensor) else output[0]
-    best = scores.topk(min(max(topk), scores.shape[1]), dim=1).indices
+    logits = output if isinstance(output, Tensor) else output[0]
+    best = logits.topk(min(max(topk), logits.shape[1]), dim=1).indices
     hits = best == target.view(-1, 1)
     return [hits[:, :k].any(dim=1).float().mean().mul(100.0).view(1) for k in topk]

@@ -8,7 +8,7 @@ from torch.nn import functional
 def euclidean_squared_distance(
     input1: Float[Tensor, "rows width"], input2: Float[Tensor, "columns width"]
 ) -> Float[Tensor, "rows columns"]:
-    """Squared Euclidean distance of every row of `input1` to every row of `input2`."""
+    """Return the squared Euclidean distances between the rows of `input1` and `input2`."""
     squares = input1.square().sum(1, keepdim=True) + input2.square().sum(1)
     return squares - 2 * input1 @ input2.T
 
@@ -16,7 +16,7 @@ def euclidean_squared_distance(
 def cosine_distance(
     input1: Float[Tensor, "rows width"], input2: Float[Tensor, "columns width"]
 ) -> Float[Tensor, "rows columns"]:
-    """1 - cosine of every row of `input1` and every row of `input2`."""
+    """Return 1 - cosine similarity between the rows of `input1` and `input2`."""
     return 1 - functional.normalize(input1) @ functional.normalize(input2).T
 
 
@@ -28,7 +28,7 @@ def compute_distance_matrix(
     input2: Float[Tensor, "columns width"],
     metric: str = "euclidean",
 ) -> Float[Tensor, "rows columns"]:
-    """Distance of every row of `input1` to every row of `input2`.
+    """Return the distances between the rows of `input1` and `input2`.
 
     Args:
         input1: vectors.
@@ -36,11 +36,11 @@ def compute_distance_matrix(
         metric: euclidean (squared, as in Dassl) or cosine.
 
     Raises:
-        ValueError: no matrices of one width, or an unknown metric.
+        ValueError: the inputs are not matrices of the same width, or the metric is unknown.
     """
     if input1.ndim != 2 or input2.ndim != 2 or input1.shape[1] != input2.shape[1]:
         shapes = f"{tuple(input1.shape)} and {tuple(input2.shape)}"
-        raise ValueError(f"Distances need two matrices of one width, not {shapes}")
+        raise ValueError(f"Distances need two matrices of the same width, not {shapes}")
     if metric not in METRICS:
-        raise ValueError(f'The metric "{metric}" is none of {", ".join(METRICS)}')
+        raise ValueError(f'The metric "{metric}" is not one of {", ".join(METRICS)}')
     return METRICS[metric](input1, input2)

@@ -1,4 +1,4 @@
-"""Networks by name, for trainers that do not build their own."""
+"""Registries of networks, for trainers that do not build their own."""
 
 from .backbone import BACKBONE_REGISTRY, Backbone, build_backbone
 from .head import HEAD_REGISTRY, build_head

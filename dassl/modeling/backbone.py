@@ -1,4 +1,4 @@
-"""Image towers by name: torchvision's ResNets without their last layer."""
+"""Backbone registry with torchvision's ResNets without their last layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ BACKBONE_REGISTRY = Registry("BACKBONE")
 
 
 class Backbone(nn.Module):
-    """A network from images to feature vectors; a subclass sets `_out_features`."""
+    """Network that maps images to feature vectors; a subclass sets `_out_features`."""
 
     _out_features: int
 
@@ -32,13 +32,13 @@ class _ResNet(Backbone):
         self.network.fc = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pooled features (batch, width) of images (batch, 3, height, width)."""
+        """Return pooled features (batch, width) of images (batch, 3, height, width)."""
         return self.network(x)
 
 
 def _register(name: str) -> Callable[..., Backbone]:
     def build(pretrained: bool = True, **kwargs: Any) -> Backbone:
-        """A ResNet of torchvision; `pretrained` downloads its ImageNet weights."""
+        """Create a ResNet of torchvision; `pretrained` downloads its ImageNet weights."""
         return _ResNet(name, pretrained)
 
     build.__name__ = build.__qualname__ = name

@@ -1,4 +1,4 @@
-"""Creating the networks that registries name."""
+"""Build functions for the registries of networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,8 @@ def builder(registry: Registry, kind: str) -> Callable[..., Any]:
     """Return the function `build(name, verbose=True, **kwargs)` of a registry.
 
     Args:
-        registry: of networks; what it holds is called with `kwargs`.
-        kind: the word before the name that `verbose` prints.
+        registry: maps names to functions or classes that are called with `kwargs`.
+        kind: the label that `verbose` prints before the name.
     """
 
     def build(name: str, verbose: bool = True, **kwargs: Any) -> Any:

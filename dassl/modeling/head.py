@@ -1,4 +1,4 @@
-"""Layers between a backbone and a classifier, by name."""
+"""Registry of heads: layers between a backbone and a classifier."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,8 @@ class MLP(nn.Module):
     """Linear layers, each with normalisation, activation and dropout.
 
     Args:
-        in_features: width of what comes in.
-        hidden_layers: widths of the layers; of one layer, its width alone will do.
+        in_features: width of the input.
+        hidden_layers: width of each layer, or one width for a single layer.
         activation: relu or leaky_relu.
         bn: batch normalisation after each linear layer.
         dropout: probability; 0 for none.
@@ -44,13 +44,13 @@ class MLP(nn.Module):
         self.out_features = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (batch, out_features) of features (batch, in_features)."""
+        """Map features (batch, in_features) to (batch, out_features)."""
         return self.layers(x)
 
 
 @HEAD_REGISTRY.register()
 def mlp(**kwargs: Any) -> MLP:
-    """See `MLP`."""
+    """Create an `MLP`; other arguments are ignored."""
     names = ("in_features", "hidden_layers", "activation", "bn", "dropout")
     return MLP(**{name: value for name, value in kwargs.items() if name in names})
 

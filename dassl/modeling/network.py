@@ -1,4 +1,4 @@
-"""Other networks by name."""
+"""Registry of other networks."""
 
 from ..utils import Registry
 from .build import builder

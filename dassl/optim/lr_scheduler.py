@@ -1,9 +1,9 @@
-"""Learning-rate schedules over epochs, as closed formulas, with Dassl's warm-up.
+"""Learning-rate schedules over epochs in closed form, with Dassl's warm-up.
 
-With f the schedule without warm-up and W warm-up epochs, the rate in epoch E >= W is
-lr * f(t) / f(t0), where t = E - W and t0 = 0 when the count restarts after the warm-up
-(WARMUP_RECOUNT), and t = E and t0 = W when it does not. In the latter case Dassl, too, starts at
-the full lr: its schedules multiply the rate of the epoch before.
+Let f be the schedule without warm-up and W the number of warm-up epochs. In epoch E >= W the rate
+is lr * f(t) / f(t0), where t = E - W and t0 = 0 if the count restarts after the warm-up
+(WARMUP_RECOUNT), otherwise t = E and t0 = W. Dassl also starts at the full lr in the latter case,
+because its schedules multiply the rate of the previous epoch.
 """
 
 import math
@@ -34,33 +34,33 @@ Factor = Callable[[int], float]
 
 
 def _factor(optim_cfg: Config) -> Factor:
-    """Return f: epoch -> fraction of the learning rate, without warm-up."""
+    """Return f, which maps an epoch to a fraction of the learning rate, without warm-up."""
     steps = optim_cfg.STEPSIZE
     gamma: float = optim_cfg.GAMMA
     if optim_cfg.LR_SCHEDULER == "cosine":
         return lambda epoch: (1 + math.cos(math.pi * epoch / optim_cfg.MAX_EPOCH)) / 2
     if optim_cfg.LR_SCHEDULER == "multi_step":
         if not isinstance(steps, list | tuple):
-            raise UserError(f"OPTIM.STEPSIZE must list the epochs for multi_step, not {steps!r}")
+            raise UserError(f"OPTIM.STEPSIZE is {steps!r}, but multi_step needs a list of epochs")
         return lambda epoch: gamma ** sum(step <= epoch for step in steps)
     size = steps[-1] if isinstance(steps, list | tuple) else steps
     if not isinstance(size, int):
-        raise UserError(f"OPTIM.STEPSIZE must be a whole number of epochs, not {size!r}")
+        raise UserError(f"OPTIM.STEPSIZE is {size!r}, but must be a whole number of epochs")
     width = size if size > 0 else optim_cfg.MAX_EPOCH
     return lambda epoch: gamma ** (epoch // width)
 
 
 class WarmupScheduler(LRScheduler):
-    """Sets the rate of every epoch by the module's formula; `step()` starts the next epoch.
+    """Scheduler with the formula of this module; `step()` starts the next epoch.
 
     Args:
-        optimizer: its groups' present rates are the full ones.
-        factor: f: epoch -> fraction of the rate.
-        warmup_epoch: W; 0 or less for none.
+        optimizer: the current rates of its groups are the full rates.
+        factor: f, which maps an epoch to a fraction of the full rate.
+        warmup_epoch: W; 0 or less for no warm-up.
         warmup_type: constant (`cons_lr`) or linear (`min_lr` in epoch 0, then lr * E / W).
         cons_lr: rate during a constant warm-up.
         min_lr: rate in epoch 0 of a linear warm-up.
-        recount: the schedule begins to count after the warm-up.
+        recount: count the epochs of the schedule from the end of the warm-up.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class WarmupScheduler(LRScheduler):
         super().__init__(optimizer)
 
     def lr_at(self, epoch: int, base_lr: float) -> float:
-        """Return the rate in an epoch (from 0) for a full rate."""
+        """Return the learning rate in an epoch (from 0) for the full rate `base_lr`."""
         if epoch >= self._warmup:
-            now = self._factor(epoch - self._warmup + self._skipped)
-            return base_lr * now / self._factor(self._skipped)
+            factor = self._factor(epoch - self._warmup + self._skipped)
+            return base_lr * factor / self._factor(self._skipped)
         if self._linear and epoch > 0:
             return base_lr * epoch / self._warmup
         return self._warmup_lr
 
     def get_lr(self) -> list[float | Tensor]:
-        """Return the rates of all groups in this epoch."""
+        """Return the learning rate of each parameter group in this epoch."""
         return [self.lr_at(self.last_epoch, float(base_lr)) for base_lr in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,25 +103,23 @@ class WarmupScheduler(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to the saved epoch.
+        """Restore the saved epoch.
 
         Raises:
-            ValueError: the state is of one of Dassl's nested schedulers, whose epoch is not in it.
+            ValueError: the state is of a nested scheduler of Dassl, which does not save the epoch.
         """
         if "successor" in state_dict:
-            raise ValueError(
-                "it was written by Dassl; its weights can be loaded, its training not resumed"
-            )
+            raise ValueError("Dassl wrote this schedule; its weights can be loaded, not resumed")
         self.last_epoch = state_dict["last_epoch"]
         self.base_lrs = state_dict["base_lrs"]
         self._step_count = state_dict["_step_count"]
-        if self.get_lr() == state_dict["_last_lr"]:  # a method may set the optimiser's rate itself
+        if self.get_lr() == state_dict["_last_lr"]:  # the optimiser's rate may be set by a method
             self._last_lr = state_dict["_last_lr"]
-        else:  # the schedule has changed, by a higher OPTIM.MAX_EPOCH
+        else:  # the schedule has changed because of a higher OPTIM.MAX_EPOCH
             self._set_rates()
 
     def go_to_epoch(self, epoch: int) -> None:
-        """Set the rates of an epoch (from 0), as if `step()` had been called so often."""
+        """Set the rates of an epoch (from 0), like `epoch` calls of `step()`."""
         self.last_epoch, self._step_count = epoch, epoch + 1
         self._set_rates()
 
@@ -132,14 +130,14 @@ class WarmupScheduler(LRScheduler):
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Config) -> WarmupScheduler:
-    """Create the schedule that `optim_cfg` (cfg.OPTIM) describes.
+    """Create the learning-rate schedule of a configuration.
 
     Args:
-        optimizer: gets its rates from the schedule.
-        optim_cfg: LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH and the WARMUP_* keys.
+        optimizer: the optimiser to schedule.
+        optim_cfg: cfg.OPTIM: LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH and the WARMUP_* keys.
 
     Raises:
-        UserError: an unknown schedule or warm-up.
+        UserError: the schedule or the warm-up is unknown, or STEPSIZE is not valid.
     """
     check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS)
     if optim_cfg.WARMUP_EPOCH > 0:

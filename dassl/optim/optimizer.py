@@ -17,16 +17,16 @@ AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 def build_optimizer(
     model: nn.Module | Iterable[Any], optim_cfg: Config, param_groups: Iterable[Any] | None = None
 ) -> torch.optim.Optimizer:
-    """Create the optimiser that `optim_cfg` (cfg.OPTIM) describes.
+    """Create the optimiser of a configuration.
 
     Args:
         model: a module, or parameters or parameter groups.
-        optim_cfg: NAME, LR, WEIGHT_DECAY and the optimiser's own keys; with STAGED_LR the children
-            named in NEW_LAYERS learn at LR, all others at LR * BASE_LR_MULT.
-        param_groups: learn these instead of the model's parameters.
+        optim_cfg: cfg.OPTIM: NAME, LR, WEIGHT_DECAY and the optimiser's own keys. With STAGED_LR,
+            the rate is LR for the children in NEW_LAYERS and LR * BASE_LR_MULT for all others.
+        param_groups: optimise these instead of the model's parameters.
 
     Raises:
-        UserError: an unknown name, or STAGED_LR without a module whose layers have names.
+        UserError: the name is unknown, or STAGED_LR is used without a module.
     """
     check_availability(optim_cfg.NAME, AVAI_OPTIMS)
     params: Any = param_groups
@@ -60,7 +60,7 @@ def build_optimizer(
 
 def _staged_groups(model: Any, optim_cfg: Config) -> list[dict[str, Any]]:
     if not isinstance(model, nn.Module):
-        raise UserError("OPTIM.STAGED_LR needs a module whose layers have names")
+        raise UserError("OPTIM.STAGED_LR needs a module with named layers, not parameters")
     new_layers = optim_cfg.NEW_LAYERS
     names = [new_layers] if isinstance(new_layers, str) else list(new_layers)
     children = dict(model.named_children())

@@ -1,4 +1,4 @@
-"""The optimisers that Dassl has in this place, which PyTorch has by now."""
+"""PyTorch's optimisers under the names of Dassl's own implementations."""
 
 from torch.optim import AdamW, RAdam
 

@@ -1,6 +1,6 @@
-"""Dassl's warm-up schedulers, which wrap a scheduler of PyTorch, for code that builds its own.
+"""Dassl's warm-up schedulers, which wrap a PyTorch scheduler, for code that builds its own.
 
-`build_lr_scheduler` uses the closed formulas of `lr_scheduler.py`, which give the same rates.
+`build_lr_scheduler` uses `lr_scheduler.WarmupScheduler` instead, which gives the same rates.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class _BaseWarmupScheduler(LRScheduler):
-    """Warm-up rates for some epochs, then those of another scheduler.
+    """Scheduler with warm-up epochs, followed by another scheduler.
 
     Args:
-        optimizer: both schedulers set its rates.
-        successor: the scheduler that follows; made before this one.
-        warmup_epoch: number of epochs of warm-up.
-        last_epoch: as in PyTorch's schedulers.
-        verbose: accepted for old code, and without effect, as in PyTorch.
+        optimizer: the optimiser of both schedulers.
+        successor: the scheduler after the warm-up, created before this one.
+        warmup_epoch: number of warm-up epochs.
+        last_epoch: see PyTorch's schedulers.
+        verbose: ignored, as in PyTorch.
     """
 
     def __init__(
@@ -35,17 +35,17 @@ class _BaseWarmupScheduler(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def warmup_lr(self, base_lr: float) -> float:
-        """The rate in this epoch of the warm-up, for a group's full rate."""
+        """Return the warm-up rate in this epoch for the full rate of a parameter group."""
         raise NotImplementedError
 
     def get_lr(self) -> list[float | Tensor]:
-        """Return the rates of all groups in this epoch."""
+        """Return the learning rate of each parameter group in this epoch."""
         if self.last_epoch >= self.warmup_epoch:
             return list(self.successor.get_last_lr())
         return [self.warmup_lr(float(base_lr)) for base_lr in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
-        """Begin the next epoch."""
+        """Start the next epoch."""
         if self.last_epoch >= self.warmup_epoch:
             self.successor.step(epoch)
             self._last_lr = self.successor.get_last_lr()
@@ -57,14 +57,14 @@ class _BaseWarmupScheduler(LRScheduler):
         return {**super().state_dict(), "successor": self.successor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.successor.load_state_dict(state_dict["successor"])
         own = {name: value for name, value in state_dict.items() if name != "successor"}
         super().load_state_dict(own)
 
 
 class ConstantWarmupScheduler(_BaseWarmupScheduler):
-    """A constant rate, `cons_lr`, during the warm-up; the rest is as in the base class."""
+    """Warm-up with the constant rate `cons_lr`; see the base class."""
 
     def __init__(
         self,
@@ -79,12 +79,12 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
         super().__init__(optimizer, successor, warmup_epoch, *args, **kwargs)
 
     def warmup_lr(self, base_lr: float) -> float:
-        """The constant."""
+        """Return `cons_lr`."""
         return self.cons_lr
 
 
 class LinearWarmupScheduler(_BaseWarmupScheduler):
-    """`min_lr` in the first epoch, then a linear rise; the rest is as in the base class."""
+    """Linear warm-up that starts at `min_lr`; see the base class."""
 
     def __init__(
         self,
@@ -99,5 +99,5 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         super().__init__(optimizer, successor, warmup_epoch, *args, **kwargs)
 
     def warmup_lr(self, base_lr: float) -> float:
-        """`min_lr` in the first epoch, then the share of the warm-up that is done."""
+        """Return `min_lr` in the first epoch, then a rate proportional to the epoch."""
         return base_lr * self.last_epoch / self.warmup_epoch if self.last_epoch else self.min_lr

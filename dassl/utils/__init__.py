@@ -1,7 +1,6 @@
-"""Helpers that every part of the engine uses.
+"""Helpers for all parts of dassl.
 
-Those that need PyTorch are imported when they are first asked for, so that a command can refuse its
-flags at once.
+Helpers that need PyTorch are imported on first access, so that a command can check its flags first.
 """
 
 from importlib import import_module
@@ -100,7 +99,7 @@ _NEED_TORCH = (
 
 
 def __getattr__(name: str) -> Any:
-    """Import the helper that needs PyTorch."""
+    """Import a helper that needs PyTorch."""
     if name in __all__:
         for module in (import_module(f"{__name__}.{module}") for module in _NEED_TORCH):
             if hasattr(module, name):

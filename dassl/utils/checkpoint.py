@@ -1,11 +1,11 @@
-"""Checkpoint files, read without running anything that they may contain.
+"""Write checkpoints with a checksum and load untrusted ones without running code in them.
 
-Each is a dictionary with Dassl's state_dict, epoch, optimizer, scheduler and val_result, plus what
-resuming bit for bit needs, such as the random generators' states.
+A checkpoint is a dictionary with Dassl's state_dict, epoch, optimizer, scheduler and val_result,
+and the remaining state for a bit-identical resume, such as that of the random generators.
 
-Behind the archive that `torch.save` makes stands its SHA-256, in the archive's comment, so that
-`torch.load` and Dassl read the file as any other. PyTorch itself does not notice a changed number:
-it passes over the CRC-32 of the archive's members. We check these where a file has no SHA-256.
+The comment of the zip archive written by `torch.save` contains its SHA-256, so that `torch.load`
+and Dassl can read the file. PyTorch ignores the CRC-32 of the archive's members and so does not
+detect changed numbers; we check it in files without SHA-256.
 """
 
 import io
@@ -26,7 +26,7 @@ from safeio.untrusted import one_line, short_repr
 
 
 class _Inert:
-    """Inert stand-in for any object in a file, such as the pickled schedulers in Dassl's."""
+    """Inert stand-in for any object in a pickle, such as Dassl's schedulers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         del args, kwargs
@@ -36,45 +36,40 @@ class _Inert:
 
 
 def _empty_dict(factory: Any = None) -> dict[Any, Any]:
-    """Stands for a defaultdict, which PyTorch's restricted reader cannot fill."""
+    """Replace a defaultdict, which PyTorch's restricted unpickler cannot fill."""
     del factory
     return {}
 
 
 def _inert_names() -> list[str]:
-    """Return the classes that Dassl's checkpoints are known to name besides tensors."""
-    schedulers = torch.optim.lr_scheduler
-    names = {"dassl.optim.lr_scheduler.ConstantWarmupScheduler"}
-    names.add("dassl.optim.lr_scheduler.LinearWarmupScheduler")
-    for module in (torch.optim, schedulers):
-        for value in vars(module).values():
-            if isinstance(value, type) and value.__module__.startswith("torch.optim"):
-                names.add(f"{value.__module__}.{value.__qualname__}")
+    """Return the names of the optimisers and schedulers that Dassl's checkpoints may contain."""
+    warmups = ("ConstantWarmupScheduler", "LinearWarmupScheduler")
+    names = {f"dassl.optim.lr_scheduler.{name}" for name in warmups}
+    for value in (*vars(torch.optim).values(), *vars(torch.optim.lr_scheduler).values()):
+        if isinstance(value, type) and value.__module__.startswith("torch.optim"):
+            names.add(f"{value.__module__}.{value.__qualname__}")
     return sorted(names)
 
 
 def _allowed_globals() -> list[Any]:
-    """Return what may be built beyond PyTorch's own list: NumPy's scalars and inert stand-ins."""
+    """Return globals to allow in addition to PyTorch's: NumPy scalars and inert stand-ins."""
     scalar = np.float64(0).__reduce__()[0]
     dtypes = [np.float64, np.float32, np.int64, np.int32, np.bool_]
     allowed: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in dtypes)]
-    # An optimiser's state, which a pickled scheduler drags along, is a defaultdict(dict).
+    # A pickled scheduler contains its optimiser, whose state is a defaultdict(dict).
     allowed += [dict, (dict, "__builtin__.dict"), (_empty_dict, "collections.defaultdict")]
     allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    # A type of its own for each name: the reader looks classes up by name in both directions.
+    # One type per name, because the unpickler needs a one-to-one mapping of types and names.
     allowed += [(type("_Inert", (_Inert,), {}), name) for name in _inert_names()]
     return allowed
 
 
 def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
-    """Load a checkpoint to the CPU, tensors and plain values only.
-
-    Args:
-        fpath: a file of ours or of Dassl.
+    """Load a checkpoint of this project or of Dassl to the CPU: tensors and plain values only.
 
     Raises:
-        DamagedFile: the file is damaged or no checkpoint.
-        UserError: the file is missing, or asks for code to be run.
+        DamagedFile: the file is damaged or not a checkpoint.
+        UserError: the file is missing or contains code.
     """
     path = Path(fpath).expanduser()
     if not path.is_file():
@@ -85,21 +80,21 @@ def load_checkpoint(fpath: PathLike) -> dict[str, Any]:
         check_file(path)
         with torch.serialization.safe_globals(_allowed_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or _spoilt_member(path):
-            raise ValueError("no checkpoint")
+        if not isinstance(content, dict) or _corrupt_member(path):
+            raise ValueError("not a checkpoint")
         check_tensors(content)
-    except Exception as error:  # a damaged file makes the reader fail in any way
+    except Exception as error:  # damaged files raise many kinds of errors
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise UserError(
                 f'"{path}" is refused: it holds more than tensors and plain values, and reading it '
                 "could run code"
             ) from error
-        raise DamagedFile(f'"{path}" is refused: it is damaged or no checkpoint') from error
+        raise DamagedFile(f'"{path}" is refused: it is damaged or not a checkpoint') from error
     return content
 
 
-def _spoilt_member(path: Path) -> str | None:
-    """A member of an archive without our SHA-256 whose CRC-32 is wrong."""
+def _corrupt_member(path: Path) -> str | None:
+    """Return the first member with a wrong CRC-32 of an archive without SHA-256."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
@@ -107,8 +102,8 @@ def _spoilt_member(path: Path) -> str | None:
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint with its checksum; an interrupted write leaves the older file alone."""
-    content = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
+    """Write a checkpoint with its checksum atomically."""
+    content = io.BytesIO()  # PyTorch's file writer does not report a full disk
     torch.save(state, content)
     archive = bytearray(content.getbuffer())
     add_archive_checksum(archive)
@@ -117,15 +112,15 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def without_module_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Drop the "module." that DataParallel puts before the names."""
+    """Remove DataParallel's prefix "module." from the keys."""
     return {name.removeprefix("module."): value for name, value in state_dict.items()}
 
 
 def finished_epochs(path: PathLike | None, state: dict[str, Any]) -> int:
-    """The number of epochs after which a checkpoint was written.
+    """Return the number of finished epochs in a checkpoint.
 
     Raises:
-        UserError: it does not say.
+        UserError: its epoch is missing or not a natural number.
     """
     epoch = state.get("epoch")
     if not isinstance(epoch, int) or epoch < 0:
@@ -140,12 +135,12 @@ def load_state(
     optimizer: Any = None,
     scheduler: Any = None,
 ) -> None:
-    """Fill model, optimiser and scheduler from a loaded checkpoint.
+    """Restore model, optimiser and scheduler from a loaded checkpoint.
 
-    A schedule that Dassl has saved is set to the checkpoint's epoch.
+    A scheduler in the format of Dassl is set to the checkpoint's epoch.
 
     Raises:
-        UserError: the checkpoint belongs to another model.
+        UserError: the checkpoint does not fit, for example because it is of another model.
     """
     try:
         model.load_state_dict(state["state_dict"])
@@ -162,29 +157,29 @@ def load_state(
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
-    """Copy the weights whose name and shape fit from a checkpoint or a bare state dict.
+    """Copy the weights whose name and shape match from a checkpoint or a state dict.
 
     Args:
-        model: gets the weights.
+        model: changed in place.
         weight_path: the file.
 
     Raises:
-        UserError: the file is no checkpoint.
+        UserError: the file is not a checkpoint.
     """
     checkpoint = load_checkpoint(weight_path)
     weights = checkpoint.get("state_dict", checkpoint)
     if not isinstance(weights, dict):
-        raise UserError(f'"{weight_path}" is refused: its state_dict is none')
+        raise UserError(f'"{weight_path}" is refused: its state_dict is not a dictionary')
     state_dict = without_module_prefix(
         {str(name): value for name, value in weights.items() if isinstance(value, torch.Tensor)}
     )
     own = model.state_dict()
-    fitting = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
-    left_out = [name for name in state_dict if name not in fitting]
-    if not fitting:
-        print(f"Warning: nothing in {weight_path} fits the model, check the names of its layers")
+    matching = {k: v for k, v in state_dict.items() if k in own and own[k].shape == v.shape}
+    skipped = [name for name in state_dict if name not in matching]
+    if not matching:
+        print(f"Warning: no weights in {weight_path} match the model; check the layer names")
         return
-    model.load_state_dict({**own, **fitting})
+    model.load_state_dict({**own, **matching})
     print(f"Loaded pretrained weights from {weight_path}")
-    if left_out:
-        print(f"Left out, since their name or shape does not fit: {left_out}")
+    if skipped:
+        print(f"Skipped weights whose name or shape does not match: {skipped}")

@@ -1,4 +1,4 @@
-"""A folder of one model's checkpoints, as Dassl lays it out."""
+"""The checkpoint folder of one model, with Dassl's file names."""
 
 import shutil
 from collections.abc import Mapping
@@ -23,26 +23,26 @@ from .checkpoint import (
 POINTER = "checkpoint"
 BEST = "model-best.pth.tar"
 NUMBERED = "model.pth.tar-"
-DAMAGED = ".damaged"  # ends the name of a checkpoint in quarantine
+DAMAGED_SUFFIX = ".damaged"  # of quarantined files
 
 
 class CheckpointFolder:
-    """model.pth.tar-<epoch> files, a text file that names the newest, perhaps model-best.pth.tar.
+    """Files model.pth.tar-<epoch>, "checkpoint" (name of the newest) and model-best.pth.tar.
 
     Args:
-        path: the folder; it need not exist.
+        path: the folder; it may be missing.
     """
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
 
     def numbered(self) -> list[Path]:
-        """Return the checkpoints of finished epochs, from the newest to the oldest."""
+        """Return the numbered checkpoints, newest first."""
         found = [path for path in self.path.glob(f"{NUMBERED}*") if number_of(path) is not None]
         return sorted(found, key=lambda path: number_of(path) or 0, reverse=True)
 
     def newest(self) -> Path | None:
-        """Return the checkpoint that the file `checkpoint` names, else that of the last epoch."""
+        """Return the checkpoint named in the file `checkpoint`, or that of the last epoch."""
         pointer = self.path / POINTER
         if pointer.is_file():
             named = self.path / Path(pointer.read_text(errors="replace").strip()).name
@@ -51,15 +51,15 @@ class CheckpointFolder:
         return next(iter(self.numbered()), None)
 
     def best(self) -> Path | None:
-        """Return the checkpoint of the best epoch on the validation set, if there is one."""
+        """Return the checkpoint of the best epoch on the validation set, if it exists."""
         path = self.path / BEST
         return path if path.is_file() else None
 
     def choose(self, epoch: int | None = None) -> Path:
-        """Return the checkpoint to load: the given epoch, else the best, else the newest.
+        """Return the checkpoint of an epoch; by default the best or, without one, the newest.
 
         Raises:
-            UserError: there is none.
+            UserError: the folder contains no checkpoint.
         """
         if epoch is not None:
             return self.path / f"{NUMBERED}{epoch}"
@@ -69,20 +69,20 @@ class CheckpointFolder:
         return path
 
     def newest_valid(self, at_most: int | None = None) -> tuple[Path, dict[str, Any]] | None:
-        """Load the newest checkpoint that is not damaged.
+        """Load the newest undamaged checkpoint; quarantine damaged ones with a printed warning.
 
-        A damaged one is named in a printed warning and renamed: the run can write its own, and
-        nothing is lost that somebody may want to look at.
+        Quarantined files are renamed, so that the run can write new ones and users can inspect
+        the damaged ones.
 
         Args:
             at_most: the highest number of finished epochs.
 
         Returns:
-            The file and its content; None where there is none.
+            The file and its content; None if no checkpoint is found.
 
         Raises:
-            DamagedFile: there are checkpoints, and all are damaged.
-            UserError: a checkpoint asks for code to be run.
+            DamagedFile: all checkpoints are damaged.
+            UserError: a checkpoint contains code.
         """
         candidates = self.numbered()
         if at_most is not None:
@@ -98,8 +98,8 @@ class CheckpointFolder:
                 _quarantine(path, error)
         if fault is not None:
             raise DamagedFile(
-                f"{fault}, and there is no other checkpoint in {self.path} to go on from; start "
-                "the run in another folder, or remove this one's checkpoints"
+                f"{fault}, and {self.path} contains no other checkpoint to resume from; start the "
+                "run in another folder, or remove the checkpoints in this one"
             )
         return None
 
@@ -110,13 +110,13 @@ class CheckpointFolder:
         name: str = "",
         remove_module_from_keys: bool = True,
     ) -> Path:
-        """Write a checkpoint; an interrupted write leaves the older files as they were.
+        """Write a checkpoint atomically.
 
         Args:
-            state: state_dict, epoch (finished epochs) and what else shall be saved.
+            state: contains state_dict, epoch (number of finished epochs) and any other entries.
             is_best: also save a copy as model-best.pth.tar.
             name: file name; default model.pth.tar-<epoch>.
-            remove_module_from_keys: drop the "module." that DataParallel puts before the names.
+            remove_module_from_keys: remove DataParallel's prefix "module." from the keys.
 
         Returns:
             The path of the file.
@@ -126,7 +126,7 @@ class CheckpointFolder:
         if remove_module_from_keys:
             state = {**state, "state_dict": without_module_prefix(state["state_dict"])}
         write_checkpoint(state, path)
-        # A best-so-far model is none to resume from: only numbered checkpoints move the pointer.
+        # Runs resume only from numbered checkpoints, so only these update the pointer.
         if not name:
             text = path.name + "\n"
             write_atomic(self.path / POINTER, lambda temporary: temporary.write_text(text))
@@ -137,30 +137,30 @@ class CheckpointFolder:
 
 
 def number_of(path: Path) -> int | None:
-    """Return after how many epochs a checkpoint was written, by its name; None if it has none."""
+    """Return the number of finished epochs in a checkpoint's file name; None without one."""
     number = path.name.removeprefix(NUMBERED)
     return int(number) if number != path.name and number.isdecimal() else None
 
 
 def _quarantine(path: Path, error: UserError) -> None:
-    damaged = path.with_name(path.name + DAMAGED)
+    damaged = path.with_name(path.name + DAMAGED_SUFFIX)
     try:
         path.replace(damaged)
-        print(f"Warning: {error}; it is now {damaged.name}: going on from another checkpoint")
-    except OSError:  # a folder that cannot be written to
-        print(f"Warning: {error}; an earlier checkpoint takes its place")
+        print(f"Warning: {error}; it was renamed to {damaged.name}; trying an older checkpoint")
+    except OSError:  # the folder is read-only
+        print(f"Warning: {error}; trying an older checkpoint")
 
 
 def newest_common(folders: Mapping[str, PathLike]) -> dict[str, tuple[Path, dict[str, Any]]] | None:
-    """Load the newest undamaged checkpoints of the same epoch of several models.
+    """Load the newest epoch for which all models have an undamaged checkpoint.
 
-    A crash between two models' files leaves one of them an epoch behind.
+    After a crash between writing two models' files, one of them is an epoch behind.
 
     Args:
-        folders: name of the model -> its folder.
+        folders: model name -> checkpoint folder.
 
     Returns:
-        Name -> file and content; None where a model has none.
+        Model name -> (file, content); None if a model has no checkpoint.
 
     Raises:
         UserError: see `CheckpointFolder.newest_valid`.
@@ -184,7 +184,7 @@ def save_checkpoint(
     remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> Path:
-    """Write a checkpoint into the folder of one model; see `CheckpointFolder.save`."""
+    """Write a checkpoint to the folder of one model; see `CheckpointFolder.save`."""
     return CheckpointFolder(save_dir).save(state, is_best, model_name, remove_module_from_keys)
 
 
@@ -197,14 +197,14 @@ def resume_from_checkpoint(
     """Load the newest valid checkpoint of a folder into a model, its optimiser and its scheduler.
 
     Returns:
-        The number of finished epochs, which is the epoch to resume with.
+        The number of finished epochs, which is the epoch to resume in.
 
     Raises:
-        UserError: there is no usable checkpoint in the folder.
+        UserError: the folder contains no usable checkpoint.
     """
     found = CheckpointFolder(fdir).newest_valid()
     if found is None:
-        raise UserError(f'Nothing to resume from in "{fdir}"')
+        raise UserError(f'"{fdir}" contains no checkpoint to resume from')
     path, state = found
     print(f'Loading checkpoint from "{path}"')
     load_state(path, state, model, optimizer, scheduler)

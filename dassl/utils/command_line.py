@@ -1,4 +1,4 @@
-"""What the project's commands share: one sentence for a mistake, and the exit code."""
+"""Argument parser, error messages and exit codes of all commands."""
 
 import argparse
 import errno
@@ -14,15 +14,15 @@ from safeio.untrusted import printable
 
 from .. import startup
 
-# What no mistake in our code causes: the disk is full, over quota, read-only, failing.
-DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# Errors of the disk rather than of the code: full, over quota, read-only, failing.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers a wrong flag with one sentence, like any other mistake.
+    """Argument parser that raises UserError for a wrong flag.
 
     Args:
-        description: the command's docstring, shown as it is written.
+        description: the command's docstring; --help prints it without reformatting.
     """
 
     def __init__(self, description: str | None) -> None:
@@ -31,11 +31,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
-
-        Raises:
-            UserError: always.
-        """
+        """Raise a UserError with the message of argparse."""
         raise UserError(f"{message}; --help lists the flags")
 
 
@@ -44,40 +40,40 @@ def exit_code(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a command from its command line.
+    """Run a command and return its exit code.
 
     Args:
-        run: does what the arguments say; returns an exit code, or nothing for success.
-        parser: reads the command line.
-        argv: the command line; None for the process's own.
+        run: called with the parsed arguments; returns an exit code, or None for success.
+        parser: parses the command line.
+        argv: the command line; default sys.argv[1:].
 
     Returns:
-        What `run` returned, 2 after a mistake of the user, 1 when a training diverged or the
-        system could not write or read a file (a full disk), 130 after Ctrl-C and 143 after SIGTERM;
-        0 when whoever reads the output has seen enough (`| head`).
+        The result of `run`; 2 after a UserError, 1 if a training diverged or a disk failed (such
+        as a full disk), 130 after Ctrl-C, 143 after SIGTERM, and 0 if the reader of the output
+        has closed the pipe (`| head`).
     """
     try:
-        with _threads_leave_disks_to_us():
+        with _no_traceback_for_disk_errors_in_threads():
             startup.ready()
             code = run(parser.parse_args(argv)) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        if not _reader_has_left():
+        if not _stdout_is_closed():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        _drop_unwritten_output()
         return 0
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:  # the training diverged: no mistake in the command
+    except FloatingPointError as error:  # the training diverged
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
         return getattr(stop, "exit_code", 130)
     except Exception as error:
-        reason = refused_by_system(error, DISK_TROUBLE)
+        reason = refused_by_system(error, DISK_ERRORS)
         if not reason:
             raise
         _drop_unwritten_output()
@@ -86,32 +82,32 @@ def exit_code(
 
 
 def refused_by_system(error: BaseException | None, kinds: Collection[int] = ()) -> str:
-    """What the system would not do, such as writing to a full disk; "" if it is not to blame.
+    """Return the message of the OSError in an error's chain of causes; "" if it has none.
 
     Args:
-        error: that, or what a library raised on top of it.
-        kinds: numbers of `errno` that count; all, where none is given.
+        error: the error that a command caught.
+        kinds: accepted `errno` numbers; default all.
     """
     while error is not None:
         if isinstance(error, OSError) and error.strerror and (not kinds or error.errno in kinds):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            advice = "; what was written before is whole, so free some space and start again"
-            named = f": {error.filename}" if error.filename else ""
-            return f"{error.strerror}{named}{advice * full}"
+            message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                message += "; files written before are complete, so free some space and start again"
+            return message
         error = error.__cause__ or error.__context__
     return ""
 
 
 @contextmanager
-def _threads_leave_disks_to_us() -> Iterator[None]:
-    """Keep threads that write, such as TensorBoard's, from showing a stack trace for a full disk.
+def _no_traceback_for_disk_errors_in_threads() -> Iterator[None]:
+    """Print no traceback if a thread, such as TensorBoard's writer, meets a full disk.
 
-    Whoever gave them something to write is told as well, and that is what ends the command.
+    The main thread gets the error, too, and ends the command with one sentence.
     """
     before = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
-        if not refused_by_system(arguments.exc_value, DISK_TROUBLE):
+        if not refused_by_system(arguments.exc_value, DISK_ERRORS):
             before(arguments)
 
     threading.excepthook = hook
@@ -122,17 +118,17 @@ def _threads_leave_disks_to_us() -> Iterator[None]:
 
 
 def _drop_unwritten_output() -> None:
-    """Where standard output itself went to the full disk, the flush at exit would fail, too."""
+    """Drop buffered output that cannot be written, because the flush at exit would fail."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _reader_has_left() -> bool:
-    """Whether it is our own output that nobody reads any more, and no other pipe."""
+def _stdout_is_closed() -> bool:
+    """Return whether the broken pipe is standard output and not another pipe."""
     try:
-        print(flush=True)  # a flush alone has nothing to write, and says nothing
+        print(flush=True)  # a flush of an empty buffer would raise no error
     except BrokenPipeError:
         return True
     return False

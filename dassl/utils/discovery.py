@@ -1,4 +1,4 @@
-"""Plug-in folders: a file that is put there is found without editing another."""
+"""Import all plug-ins of a folder, so that a new file is registered without further edits."""
 
 import importlib
 import pkgutil
@@ -11,11 +11,10 @@ from .registry import AlreadyRegistered, SkippedPlugin, registries, skipped_plug
 
 
 def import_plugins(package: str, path: Iterable[str]) -> None:
-    """Import every module of a package, so that what they register is registered.
+    """Import every module of a package, which adds its classes to the registries.
 
-    One that cannot be imported is named on stderr and skipped; nothing of it stays registered, and
-    only who asks for a name that is missing then is refused. `python -c "import PACKAGE.MODULE"`
-    shows where it fails.
+    A module that cannot be imported is skipped with a warning on stderr, and its names are removed
+    from the registries. `python -c "import PACKAGE.MODULE"` prints its traceback.
 
     Args:
         package: the package's `__name__`.
@@ -33,7 +32,7 @@ def _skip(plugin: SkippedPlugin, package: str) -> None:
     skipped_plugins.append(plugin)
     for registry in registries:
         registry.drop_unimported(package)
-    if isinstance(plugin.error, AlreadyRegistered):  # nobody can say which of the two is meant
+    if isinstance(plugin.error, AlreadyRegistered):  # the name is ambiguous
         plugin.error.registry.drop(plugin.error.name)
     if _is_first_process():
         print(f"Warning: {plugin} and is skipped", file=sys.stderr)
@@ -48,6 +47,6 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_first_process() -> bool:
-    """Whether this is the user's command and not a process that it has started."""
+    """Return whether this is the user's command and not one of its worker processes."""
     multiprocessing = sys.modules.get("multiprocessing")
     return multiprocessing is None or multiprocessing.parent_process() is None

@@ -1,4 +1,4 @@
-"""The device of a run, and the versions and hardware that decide its numbers."""
+"""The device of a run, and the package versions and hardware that affect its results."""
 
 import platform
 from importlib import metadata
@@ -15,7 +15,7 @@ def choose_device(cfg: Any) -> torch.device:
     """Choose the device from `cfg.DEVICE` (auto, cpu, cuda, cuda:N, mps) and `cfg.USE_CUDA`.
 
     Raises:
-        UserError: the name is not one of these, or the device is not there.
+        UserError: the name is unknown, or the device is not available.
     """
     name = str(cfg.get("DEVICE", "auto")).lower()
     if not cfg.get("USE_CUDA", True):
@@ -29,16 +29,16 @@ def choose_device(cfg: Any) -> torch.device:
         raise UserError(f'DEVICE "{name}" is unknown; accepted: auto, cpu, cuda, cuda:N, mps')
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise UserError(
-            f'DEVICE "{name}" is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; '
-            "use DEVICE auto or cpu"
+            f'DEVICE "{name}" is not available: PyTorch finds {torch.cuda.device_count()} CUDA '
+            "devices; use DEVICE auto or cpu"
         )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError('DEVICE "mps" is not there; use DEVICE auto or cpu')
+        raise UserError('DEVICE "mps" is not available; use DEVICE auto or cpu')
     return torch.device(name)
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a run's numbers."""
+    """Return the versions of Python and of the packages that affect a run's results."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -49,7 +49,7 @@ def package_versions() -> dict[str, str]:
 
 
 def collect_env_info() -> str:
-    """Describe system, interpreter, packages and accelerators, one a line."""
+    """Describe system, Python, packages and accelerators, one per line."""
     versions = package_versions()
     lines = [f"System: {platform.platform()}", f"Python: {versions.pop('python')}"]
     lines += [f"{name}: {version}" for name, version in versions.items()]

@@ -1,4 +1,4 @@
-"""Files from the network, for datasets that download themselves."""
+"""Downloads for datasets that fetch their own files."""
 
 import importlib
 from pathlib import Path
@@ -10,19 +10,19 @@ from safeio.files import mkdir_if_missing
 
 
 def download_url(url: str, dst: str) -> None:
-    """Download a file; a download that fails leaves no part of it.
+    """Download a file; a failed download leaves no partial file.
 
     Args:
-        url: http or https.
-        dst: the file that it becomes.
+        url: an http or https URL.
+        dst: path of the file to write.
 
     Raises:
-        UserError: another kind of address, or the file cannot be had.
+        UserError: the URL has another scheme, or the download fails.
     """
     from torch.hub import download_url_to_file
 
     if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"{url} cannot be downloaded: it is no address of http or https")
+        raise UserError(f"{url} cannot be downloaded: it is not an http or https URL")
     mkdir_if_missing(Path(dst).parent)
     try:
         download_url_to_file(url, str(dst))
@@ -34,21 +34,21 @@ def download_from_drive(url: str, dst: str) -> None:
     """Download a file from Google Drive.
 
     Args:
-        url: as Google Drive gives it to share the file.
-        dst: the file that it becomes.
+        url: the link that Google Drive creates to share the file.
+        dst: path of the file to write.
 
     Raises:
-        UserError: the file cannot be had, or the package gdown is missing.
+        UserError: the download fails, or the package gdown is missing.
     """
     try:
         gdown = importlib.import_module("gdown")
     except ImportError as error:
         raise UserError(
-            f"{url} is on Google Drive, from where the package gdown downloads: pip install gdown, "
-            f"or put the file at {dst} yourself"
+            f"{url} is on Google Drive, which needs the package gdown; pip install gdown, or "
+            f"download the file to {dst} yourself"
         ) from error
     mkdir_if_missing(Path(dst).parent)
     try:
         gdown.download(url, str(dst), quiet=False)
-    except Exception as error:  # gdown and requests have many
+    except Exception as error:  # gdown and requests raise many kinds
         raise UserError(f"{url} cannot be downloaded: {error}") from error

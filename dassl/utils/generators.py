@@ -1,4 +1,4 @@
-"""The states of all random generators, for a block of code and for a checkpoint."""
+"""Save, restore and seed the states of all random generators."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ def generator_states(accelerators: bool = True) -> dict[str, Any]:
     """Return the states of Python's, NumPy's and PyTorch's global generators.
 
     Args:
-        accelerators: also those of CUDA, where it is in use, and MPS.
+        accelerators: include the generators of CUDA, if initialised, and MPS.
     """
     states: dict[str, Any] = {
         "python": random.getstate(),
@@ -31,7 +31,7 @@ def generator_states(accelerators: bool = True) -> dict[str, Any]:
 
 
 def set_generator_states(states: Mapping[str, Any]) -> None:
-    """Put back what `generator_states` or `random_states` returned, as far as devices are there."""
+    """Restore `generator_states` or `random_states`; states of missing devices are ignored."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
@@ -44,7 +44,7 @@ def set_generator_states(states: Mapping[str, Any]) -> None:
 
 
 def random_states() -> dict[str, Any]:
-    """Return `generator_states` as tensors and plain values, for a checkpoint."""
+    """Return `generator_states` as tensors and plain values for a checkpoint."""
     states = generator_states()
     version, numbers, gauss = states["python"]
     name, keys, position, has_gauss, cached = states["numpy"]
@@ -56,16 +56,16 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Put back the `random_states` of a checkpoint.
+    """Restore the `random_states` of a checkpoint.
 
     Raises:
-        UserError: they are something else.
+        UserError: they are not valid.
     """
     try:
         set_generator_states(states)
     except Exception as error:  # an untrusted checkpoint can hold anything under this name
         raise UserError(
-            f"The checkpoint's random states are none that can be gone on with: {one_line(error)}"
+            f"The random states in the checkpoint are not valid: {one_line(error)}"
         ) from error
 
 
@@ -78,10 +78,7 @@ def set_random_seed(seed: int) -> None:
 
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Run a block with freshly seeded CPU generators and put the old states back afterwards.
-
-    What the block draws depends on `seed` alone, and nothing outside notices that it drew.
-    """
+    """Seed the CPU generators for a block and restore their states afterwards."""
     states = generator_states(accelerators=False)
     random.seed(seed)
     np.random.seed(seed % 2**32)

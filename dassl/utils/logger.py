@@ -1,4 +1,4 @@
-"""Copies what a run prints into log.txt."""
+"""Copy a run's standard output to log.txt."""
 
 import sys
 import time
@@ -9,9 +9,9 @@ from safeio.files import PathLike, prepare_output_dir
 
 
 class Logger:
-    """Standard output that also goes to a file, until `close()` puts the old one back.
+    """Standard output that also writes to a file; `close()` restores the previous stream.
 
-    Progress bars write to standard error and so never reach the file.
+    Progress bars are not in the file, because they write to standard error.
     """
 
     def __init__(self, fpath: PathLike | None = None) -> None:
@@ -19,7 +19,7 @@ class Logger:
         self.path = Path(fpath) if fpath is not None else None
         self._file: TextIO | None = None
         if self.path is not None:
-            # Line buffered: what was printed before a crash is in the file.
+            # Line buffered, so that the file is complete after a crash.
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, msg: str) -> int:
@@ -29,17 +29,17 @@ class Logger:
         return self.console.write(msg)
 
     def flush(self) -> None:
-        """Flush both."""
+        """Flush the console and the file."""
         self.console.flush()
         if self._file is not None:
             self._file.flush()
 
     def __getattr__(self, name: str) -> Any:
-        # isatty, encoding, fileno, ...: in everything else this is the console.
+        # isatty, encoding, fileno and so on
         return getattr(self.console, name)
 
     def close(self) -> None:
-        """Close the file and put the former standard output back."""
+        """Close the file and restore the previous standard output."""
         if sys.stdout is self:
             sys.stdout = self.console
         if self._file is not None:
@@ -54,17 +54,17 @@ class Logger:
 
 
 def setup_logger(output: PathLike | None = None) -> Logger | None:
-    """Send standard output to a log file as well.
+    """Copy standard output to a log file.
 
     Args:
-        output: a folder (then its log.txt) or a file that ends in .txt or .log; None does nothing.
-            An older log is kept: the new one gets the time behind its name.
+        output: a file with suffix .txt or .log, or a folder, for its log.txt; None does nothing.
+            If the file exists, the time is appended to the name of the new one.
 
     Returns:
-        The logger: a context manager, or call its `close()`. None when there is no output.
+        The logger, which is a context manager with `close()`; None without `output`.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder is not writable.
     """
     if output is None:
         return None

@@ -1,4 +1,4 @@
-"""Running averages of what a training loop measures."""
+"""Running averages of training metrics."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ Scalar = float | int | torch.Tensor
 
 
 class AverageMeter:
-    """The last value and the running average of a number.
+    """The last value and the running average of a metric.
 
-    Values may be tensors of one element: they stay on their device, unread, until `val`, `avg` or
-    `sum` is asked for, because every read makes the CPU wait for the accelerator.
+    Values may be tensors of one element. They stay on their device until `val`, `avg` or `sum` is
+    read, because every read makes the CPU wait for the accelerator.
 
     Attributes:
-        count: how many values (weighted by `n`) went in.
+        count: number of samples: the sum of all `n`.
     """
 
     def __init__(self, ema: bool = False) -> None:
@@ -29,7 +29,7 @@ class AverageMeter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         self._val = 0.0
         self._avg = 0.0
         self._sum = 0.0
@@ -37,16 +37,16 @@ class AverageMeter:
         self._pending: list[tuple[Scalar, int]] = []
 
     def update(self, val: Scalar, n: int = 1) -> None:
-        """Add a value that stands for `n` samples."""
+        """Add the mean value of `n` samples."""
         self._pending.append((val.detach() if isinstance(val, torch.Tensor) else val, n))
 
     def state(self) -> list[float]:
-        """The state for `set_state`, as plain numbers."""
+        """Return the state for `set_state` as plain numbers."""
         self._fold()
         return [self._val, self._avg, self._sum, self.count]
 
     def set_state(self, state: Sequence[float]) -> None:
-        """Continue another meter's average."""
+        """Restore the `state` of a meter."""
         self.reset()
         self._val, self._avg, self._sum = state[:3]
         self.count = int(state[3])
@@ -81,7 +81,7 @@ class AverageMeter:
 
 
 def _to_floats(values: list[Scalar]) -> list[float]:
-    """Read numbers and one-element tensors, with one transfer for all tensors."""
+    """Convert numbers and one-element tensors with one device transfer."""
     tensors = [v for v in values if isinstance(v, torch.Tensor)]
     if not tensors:
         return [float(v) for v in values]
@@ -111,11 +111,11 @@ class MetricMeter:
             self.meters[name].update(value)
 
     def state(self) -> dict[str, list[float]]:
-        """The state of every meter."""
+        """Return the state of every meter."""
         return {name: meter.state() for name, meter in self.meters.items()}
 
     def set_state(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Continue another set of meters."""
+        """Restore the `state` of a set of meters."""
         self.meters.clear()
         for name, values in state.items():
             self.meters[name].set_state(values)

@@ -1,4 +1,4 @@
-"""Names that were given, and those that there are."""
+"""Check names against the available ones and suggest the most similar."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -7,45 +7,45 @@ from typing import Any
 from safeio.errors import UserError
 from safeio.untrusted import one_line
 
-ALIKE = 0.5  # how alike a name is, at least, that somebody may have meant
+MIN_SIMILARITY = 0.5  # of a name to suggest
 
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
-    """Return the string of `b` that is most similar to `a`, whatever the case.
+    """Return the string of `b` that is most similar to `a`, ignoring case.
 
     Raises:
         ValueError: `b` is empty.
     """
-    a = a[:200].lower()  # what is longer is like nothing, and takes long to compare
+    a = a[:200].lower()  # comparing longer strings would take long
     return max(b, key=lambda s: difflib.SequenceMatcher(None, a, s.lower()).ratio())
 
 
 def choices(a: str, b: Sequence[str]) -> str:
-    """The end of a sentence about an unknown name: the one that is like it, and all that are known.
+    """Return the end of an error message: the name most similar to `a` and all available names.
 
     Args:
         a: the unknown name.
-        b: the known ones.
+        b: the available names.
     """
     if not b:
-        return "; there is none"
+        return "; no name is available"
     names = ", ".join(b)
     nearest = get_most_similar_str_to_a_from_b(a, b)
-    if difflib.SequenceMatcher(None, a[:200].lower(), nearest.lower()).ratio() < ALIKE:
+    if difflib.SequenceMatcher(None, a[:200].lower(), nearest.lower()).ratio() < MIN_SIMILARITY:
         return f"; available: {names}"
     return f'; did you mean "{nearest}"? Available: {names}'
 
 
 def check_availability(requested: str, available: Sequence[str]) -> None:
-    """Make sure that `requested` is one of `available`.
+    """Check that `requested` is one of `available`.
 
     Raises:
-        UserError: it is not; names the nearest.
+        UserError: it is not; the message suggests the most similar name.
     """
     if requested not in available:
         raise UserError(f'"{one_line(requested)}" is not available{choices(requested, available)}')
 
 
 def tolist_if_not(x: Any) -> list[Any]:
-    """Return a list as it is and anything else as a list of one."""
+    """Return a list unchanged and any other value as a list of one."""
     return x if isinstance(x, list) else [x]

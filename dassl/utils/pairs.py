@@ -1,10 +1,11 @@
-"""A command line of flags and KEY VALUE pairs, in any order."""
+"""Parser for command lines with flags and KEY VALUE pairs in any order."""
 
 import argparse
 import difflib
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 from safeio.errors import UserError
@@ -17,10 +18,10 @@ _SEVERAL = ("+", "*", argparse.REMAINDER)
 
 
 class PairsParser(Parser):
-    """Reads flags, and every other word as the KEY of a pair with the VALUE behind it, into `opts`.
+    """Parser that collects KEY VALUE pairs between the flags in `opts`.
 
-    A flag that takes several values ends where a KEY begins: a dotted name that begins with a
-    known group or with a word in capitals, or one of the settings outside of all groups.
+    A KEY ends the values of a flag that takes several: it is a dotted name whose first part is a
+    known group or in capitals, or the name of a setting outside of all groups.
 
     Args:
         description: see `Parser`.
@@ -39,7 +40,7 @@ class PairsParser(Parser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Read a command line; see `argparse`.
+        """Parse a command line; see `argparse`.
 
         Raises:
             UserError: a flag is wrong, or a KEY has no VALUE.
@@ -50,7 +51,7 @@ class PairsParser(Parser):
             known = list(self._option_string_actions)
             near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1, cutoff=0.7)
             hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
-            raise UserError(f"{one_line(rest[0])} is no flag of this command{hint}")
+            raise UserError(f"{one_line(rest[0])} is not a flag of this command{hint}")
         arguments.opts = _checked(pairs)
         return arguments, rest
 
@@ -67,16 +68,16 @@ class PairsParser(Parser):
                 takes = 0 if "=" in word else self._values_of(word)
                 several = takes in _SEVERAL
                 if takes is None:
-                    flags += _next(remaining)
+                    flags += islice(remaining, 1)
             elif several and not self._is_key(word):
                 flags.append(word)
             else:
                 several = False
-                pairs += [word, *_next(remaining)]
+                pairs += [word, *islice(remaining, 1)]
         return flags, pairs
 
     def _values_of(self, flag: str) -> Any:
-        """How many values a flag takes, in argparse's notation; it may be shortened."""
+        """Return argparse's `nargs` of a flag, which may be abbreviated."""
         options = self._option_string_actions
         found = [option for option in options if option.startswith(flag)]
         name = flag if flag in options else found[0] if len(found) == 1 else None
@@ -91,25 +92,21 @@ class PairsParser(Parser):
         return first.isupper() or first.upper() in self._groups
 
 
-def _next(words: Iterator[str]) -> list[str]:
-    return [word for word in (next(words, None),) if word is not None]
-
-
 def _checked(pairs: list[str]) -> list[str]:
-    """The pairs, where each KEY has a VALUE that is no flag.
+    """Return the pairs unchanged.
 
     Raises:
-        UserError: one has none.
+        UserError: a KEY has no VALUE, or its VALUE is a flag.
     """
     for key, value in zip(pairs[::2], [*pairs[1::2], None], strict=False):
         if "=" in key:
             raise UserError(
-                f'"{one_line(key)}" is no setting: write two words, KEY VALUE, such as '
+                f'"{one_line(key)}" is not a setting; write two words, KEY VALUE, such as '
                 f"{one_line(key.replace('=', ' ', 1))}"
             )
         if value is None or value.startswith("--"):
             raise UserError(
-                f'"{one_line(key)}" is no flag, and as a setting it has no value: settings are '
-                "given as pairs KEY VALUE, such as DATASET.NUM_SHOTS 16"
+                f'"{one_line(key)}" is not a flag, and as a setting it has no value; write '
+                "settings as pairs KEY VALUE, such as DATASET.NUM_SHOTS 16"
             )
     return pairs

@@ -1,8 +1,7 @@
-"""What a process keeps loaded from one run to the next, when it is told to.
+"""Cache for loaded models, splits and features that a worker process reuses across runs.
 
-A worker that trains run after run would read the same weights, splits and features every time.
-Within `reuse_loaded()` they are made once. Only what no run changes may be kept, under a key of all
-that decides about it, the state of its files included.
+The cache is active within `reuse_loaded()`. Cached values must not be modified. Their keys must
+contain everything that determines the value, including the state of its files.
 """
 
 from collections import OrderedDict
@@ -15,35 +14,35 @@ from safeio.files import PathLike
 
 T = TypeVar("T")
 
-# How many of a kind are kept: the oldest goes when another comes.
+# Maximum number of values of each kind; the least recently used one is removed first.
 LIMITS = {"clip": 2, "split": 16, "features": 64}
 
-_kept: dict[str, OrderedDict[Hashable, Any]] | None = None
+_cache: dict[str, OrderedDict[Hashable, Any]] | None = None
 
 
 @contextmanager
 def reuse_loaded() -> Iterator[None]:
-    """Within this context `cached` remembers; at its end everything is forgotten."""
-    global _kept
-    outer = _kept
-    _kept = {kind: OrderedDict() for kind in LIMITS} if outer is None else outer
+    """Activate the cache within this context; the outermost context empties it at its end."""
+    global _cache
+    outer = _cache
+    _cache = {kind: OrderedDict() for kind in LIMITS} if outer is None else outer
     try:
         yield
     finally:
-        _kept = outer
+        _cache = outer
 
 
 def cached(kind: str, key: Hashable, make: Callable[[], T]) -> T:
-    """Return what an earlier call with this key made, or make it.
+    """Return the cached value of a key, or make and cache it.
 
     Args:
         kind: one of `LIMITS`.
-        key: all that decides about the value.
-        make: its value must never be changed by anyone. None is not kept.
+        key: everything that determines the value.
+        make: creates the value, which must not be modified; None is not cached.
     """
-    if _kept is None:
+    if _cache is None:
         return make()
-    values = _kept[kind]
+    values = _cache[kind]
     if key in values:
         values.move_to_end(key)
         return values[key]
@@ -56,7 +55,7 @@ def cached(kind: str, key: Hashable, make: Callable[[], T]) -> T:
 
 
 def file_state(path: PathLike) -> tuple[str, int, int, int] | None:
-    """What changes when a file is written again; None where there is no file."""
+    """Return path, size, time and inode, which change if a file is rewritten; None if missing."""
     try:
         stat = Path(path).stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""A table from names to classes, filled by decorators, and the plug-ins that failed to fill it."""
+"""Registries of classes by name, and the plug-ins whose import failed."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from .names import choices
 
 
 class AlreadyRegistered(KeyError):
-    """A second object asks for a name."""
+    """An object is registered under a name that is already in use."""
 
     def __init__(self, registry: "Registry", name: str, module: str) -> None:
         super().__init__(
@@ -27,9 +27,9 @@ class SkippedPlugin:
     """A plug-in whose import failed.
 
     Attributes:
-        file: where it is, such as trainers/mine.py.
-        reason: one line about the error.
-        error: what was raised.
+        file: its path, such as trainers/mine.py.
+        reason: the error in one line.
+        error: the exception.
     """
 
     file: str
@@ -45,14 +45,14 @@ registries: "WeakSet[Registry]" = WeakSet()
 
 
 def skipped_note() -> str:
-    """The part of a sentence about a missing name that tells of the skipped plug-ins, if any."""
+    """Return the part of an error message that lists the skipped plug-ins, if any."""
     return "".join(f", and {plugin}" for plugin in skipped_plugins)
 
 
 class Registry:
-    """Maps the names used in configs to the classes that implement them.
+    """Maps names in the configuration to classes.
 
-    Use as ``@REGISTRY.register()`` above a class, or ``REGISTRY.register(cls)``; look up with
+    Register with ``@REGISTRY.register()`` above a class or ``REGISTRY.register(cls)``; look up with
     ``REGISTRY.get("ClassName")``.
     """
 
@@ -70,11 +70,11 @@ class Registry:
         self._objects[name] = obj
 
     def drop(self, name: str) -> None:
-        """Forget a name."""
+        """Remove a name, if it is registered."""
         self._objects.pop(name, None)
 
     def drop_unimported(self, package: str) -> None:
-        """Forget what modules of a package registered before their import failed."""
+        """Remove the names that modules of a package registered before their import failed."""
         for name, obj in self.items():
             module = getattr(obj, "__module__", "")
             if module.startswith(f"{package}.") and module not in sys.modules:
@@ -84,14 +84,14 @@ class Registry:
         """Register a class or function under its own name.
 
         Args:
-            obj: the object, or None to get a decorator.
+            obj: the object; None returns a decorator.
             force: replace an object of the same name.
 
         Returns:
             The decorator, or the object itself.
 
         Raises:
-            AlreadyRegistered: the name is taken and `force` is not set.
+            AlreadyRegistered: the name is in use and `force` is False.
         """
         if obj is None:
 
@@ -104,11 +104,11 @@ class Registry:
         return obj
 
     def get(self, name: str) -> Any:
-        """Return the object of that name.
+        """Return the object registered under a name.
 
         Raises:
-            UserError: nothing of that name is registered; names the nearest, all others, and the
-                plug-ins that were skipped.
+            UserError: the name is unknown; the message lists the available names and the skipped
+                plug-ins.
         """
         if name in self._objects:
             return self._objects[name]

@@ -1,4 +1,4 @@
-"""The small helpers by the names under which Dassl has them: all in one module."""
+"""Dassl's module of helpers; most are re-exported from their own modules."""
 
 from PIL import Image
 
@@ -36,8 +36,8 @@ def read_image(path: PathLike) -> Image.Image:
     """Read an image file as RGB.
 
     Raises:
-        UserError: the file is missing or no readable image.
+        UserError: the file is missing or not a readable image.
     """
-    from ..data.images import read_image as read  # which needs this package
+    from ..data.images import read_image as read  # a top-level import would be circular
 
     return read(str(path))

@@ -1,4 +1,4 @@
-"""Helpers for modules: freezing, counting, initialising; and the checkpoint functions."""
+"""Helpers for modules: freeze, count and initialise parameters; also the checkpoint functions."""
 
 from collections.abc import Sequence
 
@@ -32,16 +32,16 @@ def adjust_learning_rate(
     final_lr: float = 0,
     max_epoch: int = 100,
 ) -> None:
-    """Set the rate of all groups for an epoch, without a scheduler.
+    """Set the learning rate of all parameter groups for an epoch, without a scheduler.
 
     Args:
-        optimizer: gets the rate.
-        base_lr: the rate of epoch 0.
-        epoch: from 0.
-        stepsize: epochs after which the rate is multiplied by `gamma`.
+        optimizer: changed in place.
+        base_lr: the learning rate in epoch 0.
+        epoch: the epoch, from 0.
+        stepsize: number of epochs after which the rate is multiplied by `gamma`.
         gamma: see `stepsize`.
-        linear_decay: go linearly from `base_lr` to `final_lr` instead.
-        final_lr: the rate of `max_epoch`.
+        linear_decay: decay linearly from `base_lr` to `final_lr` instead.
+        final_lr: the learning rate in epoch `max_epoch`.
         max_epoch: see `final_lr`.
     """
     done = epoch / max_epoch
@@ -52,26 +52,26 @@ def adjust_learning_rate(
 
 
 def set_bn_to_eval(m: nn.Module) -> None:
-    """Keep a BatchNorm's statistics as they are; for `model.apply(set_bn_to_eval)`."""
+    """Freeze the statistics of a BatchNorm module; for `model.apply(set_bn_to_eval)`."""
     if isinstance(m, nn.modules.batchnorm._BatchNorm):
         m.eval()
 
 
 def open_all_layers(model: nn.Module) -> None:
-    """Make all parameters learn, in training mode."""
+    """Make all parameters trainable and set the model to training mode."""
     model.train()
     model.requires_grad_(True)
 
 
 def open_specified_layers(model: nn.Module, open_layers: str | Sequence[str]) -> None:
-    """Make the named direct children learn; freeze all others and put them in evaluation mode.
+    """Make the named direct children trainable; freeze all others and set them to eval mode.
 
     Args:
-        model: the parent.
-        open_layers: a name or several.
+        model: the parent module.
+        open_layers: one name or several.
 
     Raises:
-        ValueError: the model has no child of that name.
+        ValueError: the model has no child of this name.
     """
     names = [open_layers] if isinstance(open_layers, str) else list(open_layers)
     children = dict(model.named_children())
@@ -86,10 +86,10 @@ def open_specified_layers(model: nn.Module, open_layers: str | Sequence[str]) ->
 def count_num_param(
     model: nn.Module | None = None, params: nn.Parameter | Sequence[nn.Parameter] | None = None
 ) -> int:
-    """Count the numbers in a model or in given parameters.
+    """Return the number of parameters of a model or in a list of tensors.
 
     Raises:
-        ValueError: neither a model nor parameters were given.
+        ValueError: both arguments are None.
     """
     if model is not None:
         return sum(p.numel() for p in model.parameters())
@@ -110,7 +110,7 @@ def _init_weight(weight: torch.Tensor, init_type: str, gain: float) -> None:
     elif init_type == "orthogonal":
         nn.init.orthogonal_(weight, gain=gain)
     else:
-        raise ValueError(f'"{init_type}" is none of normal, xavier, kaiming, orthogonal')
+        raise ValueError(f'"{init_type}" is not one of normal, xavier, kaiming, orthogonal')
 
 
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
@@ -122,7 +122,7 @@ def init_network_weights(model: nn.Module, init_type: str = "normal", gain: floa
         gain: standard deviation (normal) or gain (xavier, orthogonal).
 
     Raises:
-        ValueError: unknown init_type.
+        ValueError: `init_type` is unknown.
     """
     norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
     for module in model.modules():
