@@ -145,8 +145,8 @@ def run_sweep(
     return 1 if progress.failures else 0
 
 
-def show(sweep: Sweep, workers: int | None = None) -> str:
-    """What `--dry-run` prints."""
+def describe_sweep(sweep: Sweep, workers: int | None = None) -> str:
+    """Return the text that `--dry-run` prints."""
     return list_runs(sweep.runs, sweep.states, sweep.estimate, workers or os.cpu_count() or 1)
 
 

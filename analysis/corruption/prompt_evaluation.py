@@ -6,7 +6,7 @@ from torch import Tensor
 
 from trainers.core.features.cache import STORED_AS
 from trainers.core.features.store import StoredRows
-from trainers.core.precision import autocast
+from trainers.core.frozen_encoder import autocast
 from trainers.core.prompt_trainer import PromptTrainer
 from trainers.nemesis import count_correct
 
@@ -49,7 +49,7 @@ class PromptEvaluator:
             ctx: at most `at_once` groups keep within the memory.
         """
         trainer = self.trainer
-        with autocast(trainer.tower_precision, trainer.device):
+        with autocast(trainer.clip_precision, trainer.device):
             if self.rows is None:
                 return torch.stack([self._count_one(prompt) for prompt in ctx])
             return self._count_together(ctx)
@@ -96,7 +96,7 @@ class PromptEvaluator:
     def _groups_at_once(self) -> int:
         model = self.trainer.model
         features, _ = self._batch(0)
-        with autocast(self.trainer.tower_precision, self.trainer.device):
+        with autocast(self.trainer.clip_precision, self.trainer.device):
             text = model.text_features(model.prompt_learner())
         batch, embed = len(features), features.shape[-1]
         tokens = features[0].numel() // embed
