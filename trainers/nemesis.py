@@ -1,6 +1,6 @@
 """Nemesis: Normalizing the Soft-prompt Vectors of Vision-Language Models (Fu et al., ICLR 2024).
 
-Reducing the norms of context vectors can raise accuracy. Two norm losses reduce them in training:
+Low-Norm Effect: reducing the norms of context vectors can raise accuracy. Two norm losses use it:
 
     L = CE + omega_E * (beta * PUN + (1 - beta) * PAN),
     norm loss(alpha) = (1/M) sum_j alpha_j ||v_j||_p,   M = number of non-zero alpha_j.

@@ -33,7 +33,7 @@ NOTES = {
 NAMES = {REPLACE: "std", RESCALE: "factor"}
 INCOMPLETE = "-"  # not every position was tested
 DOWN, UP, SAME = "↓", "↑", ""
-LATEX = {DOWN: r"$\downarrow$", UP: r"$\uparrow$", NOT_COMPLETE: "--"}
+LATEX = {DOWN: r"$\downarrow$", UP: r"$\uparrow$", INCOMPLETE: "--"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def frequency_table(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], 
         row += [_cell(cell, setting) for setting in columns]
         if kind == RESCALE:
             low = cell.low_norm_frequency(columns)
-            row.append(NOT_COMPLETE if low is None else str(low))
+            row.append(INCOMPLETE if low is None else str(low))
         rows.append(row)
     return Table(kind, [*header, *(["low-norm"] if kind == RESCALE else [])], rows)
 

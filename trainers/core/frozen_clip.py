@@ -62,8 +62,8 @@ def load_frozen_clip(cfg: CfgNode, device: torch.device, precision: str) -> Load
     print(loaded.summary())
     if assumed := [setting for key, setting in _SETTINGS.items() if key in loaded.assumed]:
         print(
-            f"Warning: neither {loaded.source} nor a file next to it states the activation or the "
-            "width of the heads, so a default is assumed; if it is wrong, the features are wrong; "
+            "Warning: the activation or the width of the heads is assumed, since neither "
+            f"{loaded.source} nor a file next to it states it; wrong values give wrong features; "
             f"set {', '.join(assumed)}."
         )
     return loaded

@@ -26,10 +26,10 @@ _CHECKSUM, _VERSION = "checksum", "version"
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors in fp32 and metadata as JSON strings, atomically."""
-    plain = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
+    copies = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
     strings = {key: json.dumps(value) for key, value in {**metadata, _VERSION: VERSION}.items()}
-    strings[_CHECKSUM] = json.dumps(_digest(plain, strings))
-    content = save(plain, metadata=strings)  # `save_file` hides the system's reason for a failure
+    strings[_CHECKSUM] = json.dumps(_digest(copies, strings))
+    content = save(copies, metadata=strings)  # `save_file` hides the system's reason for a failure
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 

@@ -156,7 +156,7 @@ def _check_folders(cfgs: Sequence[Any], overwrite: bool) -> None:
 
 
 def _train(cfg: Any, overwrite: bool, group: "RunGroup", console: Any) -> Exception | None:
-    """Run one of the runs and print one line about it to the console; all else goes to its log."""
+    """Execute one run; print one line about it to the console, everything else to its log."""
     try:
         run_experiment(cfg, overwrite=overwrite, on_trainer=group.add)
     except Exception as error:
