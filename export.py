@@ -1,18 +1,17 @@
-r"""The zero-shot classifier that a trained run amounts to, in a file that needs nothing of ours.
+r"""Export the classifier of a trained run to a file that is usable without this repository.
 
     python export.py output/food -o food.safetensors
 
-writes normalised text features (C, E) with the scale of the logits and the class names. Three lines
-read it anywhere:
+writes normalised text features (C, E), the logit scale and the class names. Three lines read it:
 
     file = safetensors.safe_open("food.safetensors", "pt")
     text_features, scale = file.get_tensor("text_features"), file.get_tensor("scale")
     classnames = json.loads(file.metadata()["classnames"])
 
-and logits = scale * image_features @ text_features.T, where image_features (B, E) are normalised
-and come from the same backbone. docs/export.md has the rest, open_clip included.
+Then logits = scale * image_features @ text_features.T, where image_features (B, E) are normalised
+and come from the same backbone. docs/export.md describes the file and its use with open_clip.
 
-Exit codes: 0 done, 2 a mistake in the command, or a method that has no such matrix (CoCoOp's text
+Exit codes: 0 success, 2 an error in the command, or a method without such a matrix (CoCoOp's text
 features depend on the image, PLOT matches several prompts by optimal transport).
 """
 
@@ -31,7 +30,7 @@ with importing(__name__):
 
 
 def build_parser() -> Parser:
-    """The flags."""
+    """Return the command's parser."""
     parser = Parser(__doc__)
     add_run_flags(parser)
     add = parser.add_argument

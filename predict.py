@@ -1,19 +1,18 @@
-r"""What a trained run says about any images.
+r"""Classify any images with a trained run.
 
-    python predict.py output/food pizza.jpg pictures/        # a table, five classes an image
+    python predict.py output/food pizza.jpg pictures/        # a table, five classes per image
     python predict.py output/food 'pictures/*.png' --json --top-k 1
     python predict.py output/food pizza.jpg --classes pizza burger salad
     python predict.py output/food pizza.jpg --opts DEVICE cpu
 
-Folders are searched with the folders in them; the run's dataset need not be there. Images are
-turned upright by their EXIF orientation, with white behind transparent pixels; --opts INPUT.DECODE
-as_stored does neither. The environment variable NEMESIS_MAX_PIXELS sets how large they may be.
---json prints a line for each image:
-{"path": ..., "predictions": [{"class": ..., "probability": ...}, ...]}.
+Folders are searched recursively. The run's dataset is not needed. Images are turned upright by
+their EXIF orientation, and transparent pixels become white; --opts INPUT.DECODE as_stored disables
+both. The environment variable NEMESIS_MAX_PIXELS limits the size of an image. --json prints a line
+for each image: {"path": ..., "predictions": [{"class": ..., "probability": ...}, ...]}.
 A probability is the softmax over all classes of the run, or of --classes.
 
-Exit codes: 0 done, 1 some images could not be read (stderr says which; the others are done), 2 a
-mistake in the command (one sentence says which).
+Exit codes: 0 success, 1 some images could not be read (stderr names them; the others are
+classified), 2 an error in the command, described in one sentence.
 """
 
 from dassl.startup import importing
@@ -31,26 +30,22 @@ with importing(__name__):
 
 
 def positive(text: str) -> int:
-    """A flag's value that is a whole number above 0."""
+    """Parse a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def build_parser() -> Parser:
-    """The flags."""
+    """Return the command's parser."""
     parser = Parser(__doc__)
     add_run_flags(parser)
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted patterns")
-    add("--json", action="store_true", help="a JSON object a line instead of the table")
-    add("--top-k", type=positive, default=5, metavar="K", help="classes for each image, default 5")
-    add(
-        "--batch-size",
-        type=positive,
-        metavar="B",
-        help="default DATALOADER.TEST.BATCH_SIZE of the run",
-    )
+    add("--json", action="store_true", help="print JSON lines instead of the table")
+    add("--top-k", type=positive, default=5, metavar="K", help="classes per image, default 5")
+    text = "default DATALOADER.TEST.BATCH_SIZE of the run"
+    add("--batch-size", type=positive, metavar="B", help=text)
     return parser
 
 

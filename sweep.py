@@ -1,13 +1,13 @@
-r"""A grid of runs from a sweep file, resumed where it was stopped.
+r"""Run a sweep: the grid of runs that a sweep file describes.
 
     python sweep.py configs/sweeps/demo.yaml --dry-run
     python sweep.py configs/sweeps/demo.yaml --workers 2
 
-Each run is known by its whole configuration, is done only when its results say so, and is never
-done twice. Ctrl-C stops the sweep; started again, it resumes.
+The whole configuration identifies a run, and no finished run is repeated. Ctrl-C stops the sweep;
+the same command resumes it.
 
-Exit codes: 0 all runs are done, 1 some failed (a table says which and why), 2 a mistake in the
-command or its files, 130 stopped.
+Exit codes: 0 all runs are finished, 1 some failed (stderr lists them with the reason), 2 an error
+in the command or its files, 130 stopped.
 """
 
 from dassl.startup import importing
@@ -22,42 +22,34 @@ with importing(__name__):
     from dassl.utils import Parser, exit_code
     from safeio.errors import UserError
     from sweeps.cluster import RayExecutor
-    from sweeps.command import add_set_flag, resolve_sweep, run_sweep, show
+    from sweeps.command import add_set_flag, describe_sweep, resolve_sweep, run_sweep
     from sweeps.sweep_file import PAPER
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The sweep file and its flags."""
+    """Return the command's parser."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add("sweep", metavar="SWEEP.yaml", help="such as configs/sweeps/demo.yaml")
-    add("--bench", default=PAPER, help="paper (default), or a name under the file's bench")
+    add("--bench", default=PAPER, help="paper (default), or a profile under the file's bench")
     add("--root", help="folder of the datasets (default: data)")
     add("--output-dir", type=Path, help="folder of all runs (default: the file's output)")
     add("--dry-run", action="store_true", help="list the runs and estimate their time")
-    add("--only", action="append", default=[], metavar="NAME", help="runs whose names begin so")
-    add("--limit", type=int, metavar="N", help="do at most N runs")
-    add(
-        *("--workers", "-w"),
-        type=int,
-        metavar="N",
-        help="runs at a time (default: one per GPU, or per core without); 0 for no other process",
-    )
-    add(
-        "--vectorise",
-        type=int,
-        default=1,
-        metavar="K",
-        help="train up to K runs of one dataset and method family together (default: 1)",
-    )
-    add("--cluster", metavar="ADDRESS", help="do the runs on a Ray cluster, such as auto")
+    text = "only runs whose names start with NAME, which may contain *"
+    add("--only", action="append", default=[], metavar="NAME", help=text)
+    add("--limit", type=int, metavar="N", help="execute at most N runs")
+    text = "runs at a time (default: one per GPU, else per core); 0: run in this process"
+    add("--workers", "-w", type=int, metavar="N", help=text)
+    text = "train up to K runs of one dataset and method family as a run group (default: 1)"
+    add("--vectorise", type=int, default=1, metavar="K", help=text)
+    add("--cluster", metavar="ADDRESS", help="use a Ray cluster, such as auto")
     add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
-    add_set_flag(parser, "a setting for all runs, which wins over the file's")
+    add_set_flag(parser, "a setting for all runs, which overrides the file's")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the sweep.
+    """Run the sweep, or list its runs.
 
     Raises:
         UserError: see `sweeps.command.resolve_sweep`.
@@ -75,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.only,
     )
     if arguments.dry_run:
-        print(show(sweep, arguments.workers))
+        print(describe_sweep(sweep, arguments.workers))
         return 0
     cluster = None
     if arguments.cluster is not None:

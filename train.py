@@ -1,14 +1,14 @@
-r"""One run: train a method on a dataset and test it, or test what was trained.
+r"""Train a method on a dataset and test it, or test a trained run.
 
     python train.py --trainer CoOp \
         --dataset-config-file configs/datasets/emoji_food.yaml \
         --config-file configs/trainers/CoOp/mini.yaml \
         --output-dir output/food --seed 1 DATASET.NUM_SHOTS 16
 
-Ctrl-C and SIGTERM save the run and stop it; with --resume, or started again, it resumes.
+Ctrl-C and SIGTERM save the run and stop it; the same command, or --resume, resumes it.
 
-Exit codes: 0 done, 2 a mistake in the command or its files (one sentence says which), 130 stopped
-by Ctrl-C, 143 by SIGTERM, 1 otherwise.
+Exit codes: 0 success, 2 an error in the command or its files, described in one sentence, 130
+stopped by Ctrl-C, 143 by SIGTERM, 1 otherwise.
 """
 
 from dassl.startup import importing, ready
@@ -30,7 +30,7 @@ EXAMPLE = (
     "python train.py --trainer CoOp --dataset-config-file configs/datasets/emoji_food.yaml "
     "--config-file configs/trainers/CoOp/mini.yaml --output-dir output/food"
 )
-# Flags that stand for a configuration key; they win over the files and lose to KEY VALUE pairs.
+# Flags that set a configuration key. They override the files; KEY VALUE pairs override them.
 FLAG_KEYS = {
     "root": "DATASET.ROOT",
     "output_dir": "OUTPUT_DIR",
@@ -47,7 +47,7 @@ FLAG_KEYS = {
 
 
 def build_parser() -> PairsParser:
-    """CoOp's flags, and --overwrite."""
+    """Return the parser with CoOp's flags and this repository's own."""
     settings = get_cfg_default()
     groups = [name for name, value in settings.items() if isinstance(value, dict)]
     parser = PairsParser(__doc__, groups, [name for name in settings if name not in groups])
@@ -57,12 +57,12 @@ def build_parser() -> PairsParser:
 
 
 def _add_settings(add: Callable[..., Any]) -> None:
-    """The flags that stand for settings."""
+    """Add the flags that set configuration keys."""
     add("--root", help="folder of the datasets (default: data)")
     add("--output-dir", type=expanded, help="folder of this run (default: output)")
-    text = "folder of a killed run; without config files, its own settings hold"
+    text = "folder of an interrupted run; without config files, it keeps its settings"
     add("--resume", type=expanded, help=text)
-    add("--seed", type=int, help="a negative one draws a different run each time")
+    add("--seed", type=int, help="seed of the run; a negative one is random")
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
     add("--transforms", nargs="+", help="augmentations of the training images")
@@ -74,37 +74,33 @@ def _add_settings(add: Callable[..., Any]) -> None:
 
 
 def _add_modes(add: Callable[..., Any]) -> None:
-    """The flags that say what is done: training, testing, replacing."""
+    """Add the flags that choose between training and testing."""
     add("--eval-only", action="store_true", help="only test the model of --model-dir")
     text = "folder of the run whose model --eval-only tests"
     add("--model-dir", type=expanded, default="", help=text)
     add("--load-epoch", type=int, help="which checkpoint of --model-dir; default the last")
-    add(
-        "--ignore-mismatch",
-        action="store_true",
-        help="test a prompt on other classes, with another backbone or at another place in the "
-        "text than it was learned with",
+    text = (
+        "test a prompt with other classes, another backbone or another class token position than "
+        "in its training"
     )
-    add("--no-train", action="store_true", help="build everything, train nothing")
-    add(
-        "--no-feature-cache",
-        action="store_true",
-        default=None,  # not given: what the files say
-        help="neither read nor keep image features (default: <root>/features)",
-    )
+    add("--ignore-mismatch", action="store_true", help=text)
+    add("--no-train", action="store_true", help="build everything without training")
+    text = "do not use the image features cached in <root>/features"
+    # None: the configuration files decide.
+    add("--no-feature-cache", action="store_true", default=None, help=text)
     add("--overwrite", action="store_true", help="replace the run in --output-dir")
 
 
 def check_flags(arguments: argparse.Namespace) -> None:
-    """Refuse flags that contradict each other, before anything is imported that takes time.
+    """Raise an error for flags that contradict each other, before slow imports.
 
     Raises:
-        UserError: names them.
+        UserError: names the flags.
     """
     tests, epoch, source = arguments.eval_only, arguments.load_epoch, arguments.model_dir
     idle = "--eval-only" if tests else "--no-train" if arguments.no_train else ""
     named = (arguments.trainer, arguments.config_file, arguments.dataset_config_file)
-    mistakes = {
+    errors = {
         _missing("--trainer"): not any((*named, arguments.resume, arguments.opts)),
         "--model-dir names the run that --eval-only tests: add --eval-only, or start from a "
         "checkpoint's file with MODEL.INIT_WEIGHTS": source and not tests,
@@ -122,25 +118,25 @@ def check_flags(arguments: argparse.Namespace) -> None:
         f"--resume continues a training, and {idle} trains nothing: leave one of them out": (
             arguments.resume and idle
         ),
-        "--no-train gives no run that could take a finished one's place: leave --overwrite out": (
+        "--no-train writes no run that could replace a finished one: leave --overwrite out": (
             arguments.overwrite and arguments.no_train
         ),
     }
-    for sentence, wrong in mistakes.items():
+    for message, wrong in errors.items():
         if wrong:
-            raise UserError(sentence)
+            raise UserError(message)
     if source:
         what = "checkpoint" if epoch is None else f"model.pth.tar-{epoch}"
-        check_run_folder("--model-dir", Path(source), f", so there is no {what} in it")
+        check_run_folder("--model-dir", Path(source), f", so it contains no {what}")
     if arguments.resume and arguments.resume != arguments.output_dir:
         check_run_folder("--resume", Path(arguments.resume))
 
 
 def check_run_folder(flag: str, folder: Path, consequence: str = "") -> None:
-    """Refuse what is no folder of a run.
+    """Raise an error for a path that is not the folder of a run.
 
     Raises:
-        UserError: says what to give instead, where that can be seen.
+        UserError: names the run's folder if it is found nearby.
     """
     if not folder.exists():
         raise UserError(
@@ -149,23 +145,24 @@ def check_run_folder(flag: str, folder: Path, consequence: str = "") -> None:
         )
     if folder.is_dir() and not any(folder.glob("model*.pth.tar*")):
         return
-    kind = "one model's checkpoints alone" if folder.is_dir() else "no folder"
-    near = [around for around in list(folder.parents)[:2] if any(around.glob("*/model*.pth.tar*"))]
+    kind = "the folder of one model's checkpoints" if folder.is_dir() else "not a folder"
+    parents = list(folder.parents)[:2]
+    near = [parent for parent in parents if any(parent.glob("*/model*.pth.tar*"))]
     instead = f', "{near[0]}"' if near else ""
-    raise UserError(f'"{folder}" is {kind}, and {flag} takes the folder of the whole run{instead}')
+    raise UserError(f'"{folder}" is {kind}, but {flag} takes the folder of the whole run{instead}')
 
 
 def _missing(flag: str) -> str:
-    return f"{flag} is missing, and no file or setting says it either; such as: {EXAMPLE}"
+    return f"{flag} is missing, and no file or setting replaces it; for example: {EXAMPLE}"
 
 
 def make_config(arguments: argparse.Namespace) -> Any:
-    """Layer dataset file, method file, flags and KEY VALUE pairs.
+    """Merge dataset file, method file, flags and KEY VALUE pairs, in this order.
 
-    With --resume and no config file, the run's own config.yaml takes their place.
+    With --resume and without config files, the run's config.yaml replaces them.
 
     Raises:
-        UserError: a file, a key or a value is wrong, or the trainer or the dataset is missing.
+        UserError: a file, a key or a value is invalid, or the trainer or the dataset is missing.
     """
     with importing(__name__):
         import datasets  # noqa: F401  (registers the datasets)
@@ -176,7 +173,7 @@ def make_config(arguments: argparse.Namespace) -> Any:
     if arguments.resume:
         flags.setdefault("OUTPUT_DIR", arguments.resume)
         if method_file is None and arguments.dataset_config_file is None:
-            method_file = _own_config(Path(arguments.resume), needed=not arguments.trainer)
+            method_file = _run_config(Path(arguments.resume), required=not arguments.trainer)
     cfg = load_config(arguments.dataset_config_file, method_file, flags, arguments.opts)
     for group, flag in (("TRAINER", "--trainer"), ("DATASET", "--dataset-config-file")):
         if not cfg[group].NAME:
@@ -184,24 +181,23 @@ def make_config(arguments: argparse.Namespace) -> Any:
     return cfg
 
 
-def _own_config(folder: Path, needed: bool) -> str | None:
+def _run_config(folder: Path, required: bool) -> str | None:
     path = folder / "config.yaml"
     if path.is_file():
         return str(path)
-    if needed and folder.is_dir():
+    if required and folder.is_dir():
         raise UserError(
-            f"{path} is missing, so --resume {folder} needs all that the run was started with: "
+            f"{path} is missing, so --resume {folder} needs the flags that started the run: "
             "--trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
         )
     return None
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train and test as the arguments say.
+    """Train and test, or only test.
 
     Raises:
-        UserError: a setting that cannot be, weights that cannot be used, or a finished run in the
-            way.
+        UserError: a setting or the weights are invalid, or the folder contains a finished run.
         Interrupted: Ctrl-C or SIGTERM.
     """
     check_flags(arguments)
@@ -225,17 +221,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def command_line(arguments: argparse.Namespace, resume: str = "") -> str:
-    """The command that does the same again.
+    """Return the command line of parsed arguments.
 
     Args:
         arguments: of `build_parser`.
-        resume: the folder of a run to resume.
+        resume: folder of a run; the command resumes it.
     """
     flags = {name: value for name, value in vars(arguments).items() if name != "opts"}
     if resume:
         flags.update(resume=resume, overwrite=False)
     words = ["python", Path(__file__).name]
-    # Flags of several values first, which must not take the KEY VALUE pairs for more of them.
+    # Flags with several values come first, or argparse would add the KEY VALUE pairs to them.
     for name, value in sorted(flags.items(), key=lambda flag: not isinstance(flag[1], list)):
         if value is None or value is False or value in ("", []):
             continue

@@ -1,4 +1,4 @@
-"""A tuned prompt as what it amounts to: one weight vector for each class, usable anywhere."""
+"""Export the classifier of a trained run: one text feature per class, as a safetensors file."""
 
 import argparse
 from pathlib import Path
@@ -17,11 +17,10 @@ CLASSIFIER_FILE = "classifier.safetensors"
 
 
 def export_command(arguments: argparse.Namespace) -> None:
-    """Write what `export.py`'s arguments name.
+    """Export the run of `export.py`'s arguments.
 
     Raises:
-        UserError: the file exists already or is a folder; see `load_classifier`, `save_classifier`.
-        UserError: the backbone's weights cannot be had.
+        UserError: the file exists or is a folder; see `load_classifier`, `save_classifier`.
     """
     path = arguments.output or arguments.run_dir / CLASSIFIER_FILE
     if path.is_dir():
@@ -34,17 +33,17 @@ def export_command(arguments: argparse.Namespace) -> None:
 
 
 def save_classifier(trainer: FrozenCLIPTrainer, path: Path) -> None:
-    """Write text features (C, E), their scale, and all that makes image features fit them.
+    """Write text features (C, E), logit scale, class names and image preprocessing.
 
     docs/export.md describes the file.
 
     Args:
         trainer: of a finished run.
-        path: a safetensors file; it appears only when it is complete.
+        path: of the safetensors file, which is written atomically.
 
     Raises:
-        UserError: the method has no such matrix, the images' transform is a special one, or the
-            folder cannot be written to.
+        UserError: the method has no `class_weights`, the preprocessing is not a standard one, or
+            the folder is not writable.
     """
     with trainer.cached_text_features():
         weights = functional.normalize(trainer.class_weights().float(), dim=-1)
@@ -67,12 +66,12 @@ def _metadata(trainer: FrozenCLIPTrainer) -> dict[str, Any]:
 
 
 def _preprocessing(cfg: Any) -> dict[str, Any]:
-    """How an image becomes the tower's input, in the words of every CLIP."""
+    """Return the image preprocessing: size, interpolation, mean and standard deviation."""
     names = cfg.INPUT.TRANSFORMS
     if cfg.INPUT.NO_TRANSFORM or "instance_norm" in names:
         raise UserError(
-            "INPUT.NO_TRANSFORM and instance_norm treat images in a way that size, mean and "
-            "standard deviation do not describe; export a run without them"
+            "Size, mean and standard deviation do not describe the preprocessing of "
+            "INPUT.NO_TRANSFORM and instance_norm; export a run without them"
         )
     normalised = "normalize" in names
     return {

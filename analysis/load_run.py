@@ -1,7 +1,4 @@
-"""From the folder of a finished run back to its model, for everything that comes after training.
-
-Commands call it through `run_flags`.
-"""
+"""Load the trained model of a run from its folder. Commands call it through `run_flags`."""
 
 import contextlib
 from collections.abc import Sequence
@@ -18,15 +15,15 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
 from trainers.core.features.evaluation import FrozenCLIPTrainer
-from trainers.core.prompt_file import PROMPT_FILE, read_prompt_metadata
-from trainers.core.prompt_origin import ORIGIN
+from trainers.core.prompt_file import PROMPT_FILE, read_tensors
+from trainers.core.prompt_metadata import METADATA
 
-LEARNER = "prompt_learner"  # the folder of a run's checkpoints
+LEARNER = "prompt_learner"  # folder of the checkpoints in a run's folder
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a folder without config.yaml, such as CoOp's own code leaves it, was trained.
+    """How a run without config.yaml, such as one of CoOp's own code, was trained.
 
     Attributes:
         trainer: the method's name.
@@ -48,35 +45,37 @@ def load_run(
     setup: Setup = Setup(),
     ignore_mismatch: bool = False,
 ) -> FrozenCLIPTrainer:
-    """Build the trainer of a run as its config.yaml says and load what it has learned.
+    """Build the trainer of a run from its config.yaml and load a checkpoint.
 
     Args:
         run_dir: the run's folder.
-        opts: KEY VALUE pairs that win over the run's own settings, such as another DATASET.ROOT.
-        epoch: number of the checkpoint; None takes the best, or else the newest.
-        with_data: read the run's dataset. Without, the trainer has class names but no images.
-        classnames: without data, other classes than the run was trained on, or some of them.
-        setup: takes the place of config.yaml where there is none.
-        ignore_mismatch: load prompts also where these settings or classes are not their own.
+        opts: KEY VALUE pairs that override the run's settings, such as another DATASET.ROOT.
+        epoch: number of the checkpoint; None takes the best, else the newest.
+        with_data: read the run's dataset; otherwise the trainer has class names but no images.
+        classnames: without data, the classes to use instead of those of the training.
+        setup: replaces a missing config.yaml.
+        ignore_mismatch: load prompts although they were trained with other settings or classes.
 
     Raises:
-        UserError: the folder holds no run, no checkpoint, or one that does not fit; or these
-            classes are not what class-specific prompts were learned for.
-        UserError: the backbone's weights cannot be had.
+        UserError: the folder contains no run, no checkpoint, or one that does not fit; or
+            class-specific prompts were not trained for these classes.
+        UserError: the backbone's weights are not available.
     """
     path = Path(run_dir)
     cfg = run_config(path, opts, setup)
     if not with_data:
         names = trained_classnames(path, epoch) if classnames is None else list(classnames)
         twice = [name for name in names if names.count(name) > 1]
-        # Unless the prompts were learned on just these, two classes of one name are a mistake.
+        # Some datasets, such as ImageNet, have two classes of one name.
         if twice and known_classnames(path, epoch) != names:
-            raise UserError(f'The class name "{twice[0]}" is given twice')
+            raise UserError(f'The class name "{twice[0]}" is given twice; list each class once')
         cfg = run_config(path, [*opts, *_without_data(cfg, names)], setup)
     trainer = build_trainer(cfg)
     loaded: FrozenCLIPTrainer = trainer
     if not isinstance(loaded, FrozenCLIPTrainer):
-        raise UserError(f"{path}: {cfg.TRAINER.NAME} is no method on a frozen CLIP of this project")
+        raise UserError(
+            f"{path}: {cfg.TRAINER.NAME} is not a method with a frozen CLIP; choose a run of one"
+        )
     if trainer.get_model_names():
         trainer.ignore_mismatch = ignore_mismatch
         trainer.load_model(path, epoch=epoch)
@@ -85,29 +84,29 @@ def load_run(
 
 
 def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup()) -> Any:
-    """The configuration of a run, to use what it has learned; see `load_run`.
+    """Return the configuration with which `load_run` loads a run.
 
     Raises:
-        UserError: the folder holds no run, or a pair is wrong.
+        UserError: the folder contains no run, or a pair is invalid.
     """
     path = Path(run_dir)
-    wins: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
+    overrides: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
     if (path / CONFIG).is_file():
         if setup != Setup():
             raise UserError(
                 f'"{path}" has a {CONFIG} of its own, so leave out --trainer, --config-file and '
                 "--dataset-config-file, and change single settings with KEY VALUE pairs"
             )
-        return load_config(config_file=str(path / CONFIG), opts=wins)
-    holds_checkpoints = any(path.glob("model*.pth.tar*"))  # the folder of a model, not of a run
-    if setup.trainer and path.is_dir() and not holds_checkpoints:
+        return load_config(config_file=str(path / CONFIG), opts=overrides)
+    is_model_folder = any(path.glob("model*.pth.tar*"))
+    if setup.trainer and path.is_dir() and not is_model_folder:
         flags = {"TRAINER.NAME": setup.trainer}
-        return load_config(setup.dataset_config_file, setup.config_file, flags, wins)
+        return load_config(setup.dataset_config_file, setup.config_file, flags, overrides)
     why = f"{CONFIG} is missing"
     if not path.is_dir():
         why = "there is no such folder"
-    elif holds_checkpoints:
-        why = f'these are the checkpoints of one; give the folder above, "{path.parent}"'
+    elif is_model_folder:
+        why = f'it contains the checkpoints of one; give the folder above, "{path.parent}"'
     elif (path / LEARNER).is_dir():
         why = (
             f"it has checkpoints but no {CONFIG}, as CoOp's own code leaves it; say how it was "
@@ -117,9 +116,9 @@ def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup
 
 
 def _without_data(cfg: Any, names: list[str]) -> list[Any]:
-    """Overrides that put bare class names in the place of the run's dataset."""
+    """Return overrides that replace the run's dataset by class names."""
     templates = cfg.DATASET.TEMPLATES
-    if not templates and cfg.DATASET.NAME:  # a dataset need not have any
+    if not templates and cfg.DATASET.NAME:
         templates = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
     return [
         *("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", names),
@@ -129,53 +128,53 @@ def _without_data(cfg: Any, names: list[str]) -> list[Any]:
 
 
 def trained_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str]:
-    """The classes that a run's prompts were learned on, by label.
+    """Return the classes that a run's prompts were learned on, by label.
 
     Args:
         run_dir: the run's folder.
-        epoch: number of the checkpoint; None takes the best, or else the newest.
+        epoch: number of the checkpoint; None takes the best, else the newest.
 
     Raises:
-        UserError: the run does not say: its method learns no prompts, or it is not ours.
+        UserError: no file records them: the method learns no prompts, or the run is third-party.
     """
     names = known_classnames(run_dir, epoch)
     if names is None:
         raise UserError(
-            f"Neither a checkpoint nor {PROMPT_FILE} in {run_dir} says which classes its prompts "
-            "were learned on; name the classes yourself"
+            f"Neither a checkpoint nor {PROMPT_FILE} in {run_dir} names the classes that its "
+            "prompts were learned on; name the classes yourself"
         )
     return names
 
 
 def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] | None:
-    """As `trained_classnames`, but None where the run does not say.
+    """Return the same as `trained_classnames`, but None if no file records the classes.
 
     Raises:
-        UserError: the file that says so is damaged.
+        UserError: the checkpoint or prompt.safetensors is damaged.
     """
     path, names = Path(run_dir), None
     with contextlib.suppress(_NoCheckpoint):
-        origin = load_checkpoint(prompt_checkpoint(path, epoch)).get(ORIGIN)
-        names = origin.get("classnames") if isinstance(origin, dict) else None
-    if names is None and (path / PROMPT_FILE).is_file():  # older checkpoints leave it to this file
-        names = read_prompt_metadata(path / PROMPT_FILE).get("classnames")
+        metadata = load_checkpoint(prompt_checkpoint(path, epoch)).get(METADATA)
+        names = metadata.get("classnames") if isinstance(metadata, dict) else None
+    if names is None and (path / PROMPT_FILE).is_file():  # an older run
+        names = read_tensors(path / PROMPT_FILE)[1].get("classnames")
     valid = isinstance(names, list) and all(isinstance(n, str) and is_printable(n) for n in names)
     return names if valid else None
 
 
 class _NoCheckpoint(UserError):
-    """A run lacks the checkpoint that is asked for."""
+    """The requested checkpoint does not exist."""
 
 
 def prompt_checkpoint(run_dir: Path, epoch: int | None = None) -> Path:
-    """The checkpoint of a run's prompts.
+    """Return the checkpoint of a run's prompts.
 
     Args:
         run_dir: the run's folder.
-        epoch: its number; None takes the best, or else the newest.
+        epoch: its number; None takes the best, else the newest.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
     try:
         path = CheckpointFolder(run_dir / LEARNER).choose(epoch)
@@ -187,6 +186,6 @@ def prompt_checkpoint(run_dir: Path, epoch: int | None = None) -> Path:
 
 
 def checkpoint_epochs(run_dir: Path) -> list[int]:
-    """The numbers of the checkpoints of a run's prompts, ascending."""
+    """Return the numbers of the checkpoints of a run's prompts, ascending."""
     paths = CheckpointFolder(run_dir / LEARNER).numbered()
     return sorted(number for path in paths if (number := number_of(path)) is not None)

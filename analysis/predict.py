@@ -1,4 +1,4 @@
-"""What a trained run says about images that belong to no dataset."""
+"""Classify image files with a trained run."""
 
 import argparse
 import json
@@ -26,13 +26,13 @@ from .run_flags import load_classifier
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of an image.
+    """The most probable classes of an image.
 
     Attributes:
-        path: the image.
-        classes: the classes in falling order of probability.
-        probabilities: theirs, between 0 and 1, among all classes of the run.
-        error: instead, a sentence that says why the image could not be read.
+        path: of the image.
+        classes: in descending order of probability.
+        probabilities: of `classes`, among all classes of the run, from 0 to 1.
+        error: why the image could not be read; "" if it could.
     """
 
     path: str
@@ -42,10 +42,10 @@ class Prediction:
 
 
 class ImageFiles(DatasetWrapper):
-    """Images as a run sees them in its tests; one that cannot be read is an item, too.
+    """Image files with a run's test transform; a file that cannot be read gives an error item.
 
-    Whatever the run was trained on, they are somebody's own: decoded as they are viewed, unless
-    the run's INPUT.DECODE says otherwise.
+    Files are decoded as own images (upright, white behind transparency), whatever dataset the run
+    was trained on, unless INPUT.DECODE overrides it.
     """
 
     def __init__(self, cfg: Any, paths: Sequence[str], transform: Any) -> None:
@@ -63,7 +63,7 @@ class ImageFiles(DatasetWrapper):
 
 
 def _collate(items: list[dict[str, Any]]) -> tuple[Any, list[str]]:
-    """The images that could be read, as one tensor, and every item's error."""
+    """Return the readable images as one tensor, and every item's error."""
     images = [item["img"] for item in items if not item["error"]]
     return default_collate(images) if images else None, [item["error"] for item in items]
 
@@ -80,9 +80,9 @@ def predict(
     Args:
         trainer: of a finished run.
         paths: image files.
-        show: called with the prediction of each path, while later ones are still to come.
-        top_k: number of classes for each image; all of them if there are fewer.
-        batch_size: images that go through the model together; None for the run's own number.
+        show: called with each prediction after its batch.
+        top_k: number of classes per image, at most all.
+        batch_size: None for the run's DATALOADER.TEST.BATCH_SIZE.
     """
     names = trainer.dm.dataset.classnames
     remaining = iter(paths)
@@ -104,7 +104,7 @@ def predict(
 def _loader(trainer: FrozenCLIPTrainer, paths: Sequence[str], batch_size: int) -> DataLoader[Any]:
     files = ImageFiles(trainer.cfg, paths, trainer.dm.tfm_test)
     loader = trainer.cfg.DATALOADER
-    # Starting a process costs more than reading a few images.
+    # Starting a process takes longer than reading a few images.
     workers = min(loader.NUM_WORKERS, os.cpu_count() or 1, len(paths) // (4 * batch_size))
     return DataLoader(
         files,
@@ -118,7 +118,7 @@ def _loader(trainer: FrozenCLIPTrainer, paths: Sequence[str], batch_size: int) -
 def _best(
     trainer: FrozenCLIPTrainer, images: torch.Tensor | None, count: int
 ) -> list[tuple[list[float], list[int]]]:
-    """Probabilities and labels of the likeliest classes of each image.
+    """Return probabilities and labels of the most probable classes of each image.
 
     Raises:
         UserError: an output of the model is NaN or infinite.
@@ -126,44 +126,42 @@ def _best(
     if images is None:
         return []
     logits = trainer.model_inference(images.to(trainer.device, non_blocking=True))
-    everything = logits.float().softmax(dim=1)
-    if not everything.isfinite().all():
+    all_probabilities = logits.float().softmax(dim=1)
+    if not all_probabilities.isfinite().all():
         raise UserError(
-            "The model's outputs are NaN or infinite, so no class is the likeliest; look for it in "
-            "the run's checkpoint and its precision, of which fp32 has the largest range"
+            "The model's outputs are NaN or infinite, so they give no prediction; check the run's "
+            "checkpoint and its precision (fp32 has the largest range)"
         )
-    probabilities, labels = everything.topk(count, dim=1)
+    probabilities, labels = all_probabilities.topk(count, dim=1)
     return list(zip(probabilities.tolist(), labels.tolist(), strict=True))
 
 
 def as_json(prediction: Prediction) -> str:
-    """One line: {"path", "predictions": [{"class", "probability"}, ...]}, the likeliest first."""
+    """Return one line: {"path", "predictions": [{"class", "probability"}, ...]}, best first."""
     pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-    listed = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
-    return json.dumps({"path": prediction.path, "predictions": listed})
+    entries = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
+    return json.dumps({"path": prediction.path, "predictions": entries})
 
 
 class Table:
-    """Predictions for people: a row for each class, the image before its first.
+    """Text table of predictions: one row per class, with the image in the first row.
 
     Args:
-        paths: all images, so that the columns are known before the last is classified.
-        classnames: all classes.
+        paths: all images, which determine the width of the first column.
+        classnames: all classes, which determine that of the second.
     """
 
     def __init__(self, paths: Sequence[str], classnames: Sequence[str]) -> None:
-        shown = map(printable, paths)
-        self._widths = [
-            max(map(len, column)) for column in (("image", *shown), ("class", *classnames))
-        ]
+        columns = (("image", *map(printable, paths)), ("class", *classnames))
+        self._widths = [max(map(len, column)) for column in columns]
 
     def header(self) -> str:
-        """The columns' names, underlined."""
+        """Return the column names, underlined."""
         names = self._row("image", "class", "probability")
         return names + "\n" + "-" * len(names)
 
     def rows(self, prediction: Prediction) -> str:
-        """The rows of one image."""
+        """Return the rows of one image."""
         images = (printable(prediction.path), *[""] * len(prediction.classes))
         columns = zip(images, prediction.classes, prediction.probabilities, strict=False)
         return "\n".join(self._row(image, name, f"{value:.1%}") for image, name, value in columns)
@@ -173,19 +171,18 @@ class Table:
 
 
 def predict_command(arguments: argparse.Namespace) -> int:
-    """Classify and print what `predict.py`'s arguments name.
+    """Classify the images of `predict.py`'s arguments and print the predictions.
 
     Returns:
-        The exit code: 0, or 1 when an argument stands for no image or an image cannot be read.
+        The exit code: 0, or 1 if an argument matches no image or an image cannot be read.
 
     Raises:
-        UserError: there are no images at all, or see `load_classifier` and `max_pixels`.
-        UserError: the backbone's weights cannot be had.
+        UserError: no argument matches an image, or see `load_classifier` and `max_pixels`.
     """
-    max_pixels()  # refuses a wrong limit before anything is printed
+    max_pixels()  # raises for an invalid limit before anything is printed
     paths, problems = find_images(arguments.images)
     if not paths:
-        raise UserError("There is nothing to classify: " + "; ".join(problems))
+        raise UserError("No image to classify: " + "; ".join(problems))
     trainer = load_classifier(arguments)
     for problem in problems:
         print(f"error: {printable(problem)}", file=sys.stderr)
@@ -198,7 +195,7 @@ def predict_command(arguments: argparse.Namespace) -> int:
 def _print_all(
     trainer: FrozenCLIPTrainer, paths: Sequence[str], arguments: argparse.Namespace
 ) -> list[Prediction]:
-    """Print predictions as they come; those that are errors go to stderr and are returned."""
+    """Print predictions batch by batch; print errors to stderr and return them."""
     table = Table(paths, trainer.dm.dataset.classnames)
     unreadable = []
 

@@ -1,4 +1,4 @@
-"""The flags by which commands name runs, and the runs that they name."""
+"""Command-line flags that select runs, and functions that load the selected runs."""
 
 import argparse
 import contextlib
@@ -20,32 +20,32 @@ T = TypeVar("T")
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """Add RUN_DIR and what else says which classifier is meant; --opts takes the rest."""
+    """Add RUN_DIR and the flags that choose its checkpoint, classes and settings."""
     add = parser.add_argument
     add("run_dir", type=Path, metavar="RUN_DIR", help="folder of a finished run")
     names = parser.add_mutually_exclusive_group()
     names.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="other classes than the run was trained on"
+        "--classes", nargs="+", metavar="NAME", help="classes to use instead of the run's"
     )
     names.add_argument(
-        "--classes-file", type=Path, metavar="FILE", help="the same, from a file with a name a line"
+        "--classes-file", type=Path, metavar="FILE", help="a text file of them, one name per line"
     )
     add("--load-epoch", type=int, metavar="N", help="which checkpoint; default the best or last")
     add_setup_flags(parser)
-    add("--root", help="folder of the datasets, where a run's class names come from its data")
+    add("--root", help="folder of the datasets, for runs that do not record their class names")
     add(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
         metavar="KEY VALUE",
-        help="override any setting, such as DEVICE or MODEL.BACKBONE.NAME; stands last",
+        help="override any setting, such as DEVICE or MODEL.BACKBONE.NAME; must be the last flag",
     )
 
 
 def add_setup_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what says how a folder without config.yaml was trained, and --ignore-mismatch."""
+    """Add the flags that describe a run without config.yaml, and --ignore-mismatch."""
     add = parser.add_argument
-    add("--trainer", help="method of a folder without config.yaml, as CoOp's own code leaves it")
+    add("--trainer", help="method of a run without config.yaml, such as one of CoOp's own code")
     add("--config-file", metavar="FILE", help="YAML of its method, as for train.py")
     add("--dataset-config-file", metavar="FILE", help="YAML of its dataset, as for train.py")
     add_ignore_flag(parser)
@@ -56,17 +56,17 @@ def add_ignore_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         FLAG,
         action="store_true",
-        help="use a prompt for other classes, with another backbone or at another place in the "
-        "text than it was learned with",
+        help="use a prompt with other classes, another backbone or another class token position "
+        "than in its training",
     )
 
 
 def load_classifier(arguments: argparse.Namespace) -> FrozenCLIPTrainer:
-    """Load the run that the flags of `add_run_flags` name, quietly.
+    """Load the run that the flags of `add_run_flags` select, without printing.
 
     Raises:
-        UserError: see `load_quietly`; or --opts are no pairs, or the file of names cannot be read.
-        UserError: the backbone's weights cannot be had.
+        UserError: --opts has an odd number of words, the file of names cannot be read, or see
+            `load_quietly`.
     """
     opts = list(arguments.opts)
     if len(opts) % 2:
@@ -86,17 +86,16 @@ def load_quietly(
     opts: Sequence[str] = (),
     classnames: Sequence[str] | None = None,
 ) -> FrozenCLIPTrainer:
-    """Load a run as the flags of `add_setup_flags` say; what its trainer prints is not shown.
+    """Load a run with the flags of `add_setup_flags`, without printing.
 
-    Its dataset is read only where nothing names its classes: a zero-shot run has learned nothing,
-    and other programs save no names.
+    The dataset is read only if no file of the run names the classes, as in zero-shot and
+    third-party runs.
 
     Raises:
         UserError: see `load_run`.
-        UserError: the backbone's weights cannot be had.
     """
     setup = Setup(arguments.trainer, arguments.config_file, arguments.dataset_config_file)
-    run_config(run_dir, opts, setup)  # a mistake there has nothing to do with classes
+    run_config(run_dir, opts, setup)  # errors in it shall not mention the class names
     needs_data = classnames is None and known_classnames(run_dir, epoch) is None
     try:
         with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
@@ -107,33 +106,32 @@ def load_quietly(
         if not needs_data:
             raise
         raise UserError(
-            f"{error} (this run keeps no class names of its own, so that its dataset is opened for "
-            "them; --classes does without)"
+            f"{error} (this run does not record its class names, so its dataset is read; "
+            "--classes avoids that)"
         ) from error
 
 
 def read_names(path: Path) -> list[str]:
-    """Class names, one a line; blank lines do not count.
+    """Read class names, one per line, ignoring blank lines.
 
     Raises:
-        UserError: the file cannot be read or holds no names.
+        UserError: the file cannot be read or contains no names.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"The class names in {path} cannot be read: {reason}") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise UserError(f"{path} holds no class names; it takes one a line")
+        raise UserError(f"{path} contains no class names; write one per line")
     return names
 
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
-    """The runs that are named, and those below the folders that are named; each once.
+    """Return the given runs and all runs with learned prompts below the given folders, each once.
 
-    A named folder that is no run and has none with learned prompts below it is given as it is, for
-    whoever loads it to say what is wrong.
+    A folder that contains no run is returned unchanged, so that loading it raises the error.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -144,16 +142,16 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
 
 
 def for_each_run(paths: Iterable[Path], do: Callable[[Path], T]) -> tuple[dict[Path, T], int]:
-    """Do something with every run of `run_folders`; one that is refused is named on stderr.
+    """Call a function with every run of `run_folders`; print its UserErrors to stderr.
 
     Returns:
-        What came of each run, and how many were refused.
+        The results by run, and the number of errors.
     """
-    found, refused = {}, 0
+    results, errors = {}, 0
     for run_dir in run_folders(paths):
         try:
-            found[run_dir] = do(run_dir)
+            results[run_dir] = do(run_dir)
         except UserError as error:
-            refused += 1
+            errors += 1
             print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
-    return found, refused
+    return results, errors

@@ -1,5 +1,5 @@
-"""Sweeps: grids of runs from a YAML file, run by workers that survive, resumed when started again.
+"""Sweeps: grids of runs from a YAML file, executed by worker processes and resumable.
 
-`sweep_file` reads the file, `grid` makes the runs, `runs` says what became of each, `worker` does
-one, `executors` are where it is done, `schedule` gives them out, `progress` reports.
+`sweep_file` reads the file, `grid` makes the runs, `runs` reads their state from disk, `schedule`
+submits them to `executors` (or `cluster`), whose processes run `worker`, and `progress` prints.
 """

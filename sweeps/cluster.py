@@ -1,7 +1,7 @@
-"""Runs as Ray tasks, on as many machines as a Ray cluster has.
+"""Execute runs as Ray tasks on the machines of a Ray cluster.
 
 All machines need this project, its data and the output folder under the same paths (a shared file
-system). A node's processes serve task after task, so that CLIP and data stay loaded in them.
+system). Ray reuses its processes for many tasks, so they cache CLIP and data.
 """
 
 import functools
@@ -12,23 +12,23 @@ from typing import Any
 from dassl.utils import reuse_loaded
 from safeio.errors import UserError
 
-from .grid import HOUSE
+from .grid import ROOT
 from .runs import Task
 from .worker import LOST, CleanState, Outcome, work
 
-AHEAD = 2  # tasks for every one that can run: a node never waits for its next
+TASKS_PER_SLOT = 2  # one runs, one waits, so that a node is never idle
 
 
 class RayExecutor:
-    """Gives tasks to a Ray cluster.
+    """Executor on a Ray cluster.
 
     Args:
         address: of the cluster, such as `auto` or `ray://host:10001`.
-        cpus: cores of a task; its PyTorch threads, too.
-        gpus: GPUs of a task, such as 0.25; 0 for the CPU.
+        cpus: cores and PyTorch threads per task.
+        gpus: GPUs per task, such as 0.25; 0 for the CPU.
 
     Raises:
-        UserError: Ray is not installed, or there is no cluster.
+        UserError: Ray is not installed, or no cluster is found.
     """
 
     def __init__(self, address: str, cpus: int = 1, gpus: float = 0.0) -> None:
@@ -41,19 +41,19 @@ class RayExecutor:
                 runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"There is no Ray cluster at {address}: {said}") from error
-        # What dies with its node is given out again by Ray; a run resumes from its checkpoint.
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"No Ray cluster found at {address}: {reason}") from error
+        # Ray retries the tasks of a lost node; their runs resume from their checkpoints.
         self._task = self._ray.remote(
             num_cpus=cpus, num_gpus=gpus, max_retries=3, scheduling_strategy="SPREAD"
         )(_do)
         self._cpus, self._gpus = cpus, gpus
-        self._given: dict[Any, Task] = {}
+        self._tasks: dict[Any, Task] = {}
         self.device = "cuda" if gpus else "cpu"
 
     @property
     def width(self) -> int:
-        """How many tasks the cluster can do at a time, now that it is as large as it is."""
+        """The number of tasks that the cluster, at its current size, can run at a time."""
         resources = self._ray.cluster_resources()
         slots = resources.get("CPU", 0) / self._cpus
         if self._gpus:
@@ -61,20 +61,20 @@ class RayExecutor:
         return int(slots)
 
     def free(self) -> int:
-        """How many more tasks the cluster can take; one waits even without a machine for it."""
-        return max(0, max(1, AHEAD * self.width) - len(self._given))
+        """Return how many tasks can be submitted now: at least one in total, to trigger scaling."""
+        return max(0, max(1, TASKS_PER_SLOT * self.width) - len(self._tasks))
 
     def submit(self, task: Task) -> None:
-        """Give out a task."""
-        self._given[self._task.remote(task, self._cpus, str(Path.cwd()))] = task
+        """Submit a task."""
+        self._tasks[self._task.remote(task, self._cpus, str(Path.cwd()))] = task
 
     def collect(self, seconds: float) -> list[Outcome]:
-        """Wait for outcomes, so long at most."""
-        ready, _ = self._ray.wait(list(self._given), timeout=seconds)
+        """Wait for outcomes, at most so many seconds."""
+        ready, _ = self._ray.wait(list(self._tasks), timeout=seconds)
         return [outcome for reference in ready for outcome in self._outcomes(reference)]
 
     def _outcomes(self, reference: Any) -> list[Outcome]:
-        task = self._given.pop(reference)
+        task = self._tasks.pop(reference)
         try:
             outcomes: list[Outcome] = self._ray.get(reference)
             return outcomes
@@ -82,16 +82,16 @@ class RayExecutor:
             return [Outcome(run, LOST, " ".join(str(error).split())[:200]) for run in task]
 
     def close(self) -> None:
-        """Cancel what is running, and leave the cluster."""
-        for task in self._given:
-            self._ray.cancel(task, force=True)
-        self._given.clear()
+        """Cancel all tasks and disconnect from the cluster."""
+        for reference in self._tasks:
+            self._ray.cancel(reference, force=True)
+        self._tasks.clear()
         self._ray.shutdown()
 
 
 def _python_path() -> str:
-    """Where the cluster's processes find this project, too."""
-    return os.pathsep.join(filter(None, [str(HOUSE), os.environ.get("PYTHONPATH", "")]))
+    """Return the PYTHONPATH with which the cluster's processes find this project."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def _import_ray() -> Any:
@@ -105,13 +105,13 @@ def _import_ray() -> Any:
 
 
 @functools.cache
-def _keep_loaded() -> None:
-    """Let what is loaded stay until this process ends."""
+def _enable_cache() -> None:
+    """Cache CLIP and data until this process ends."""
     reuse_loaded().__enter__()
 
 
 def _do(task: Task, threads: int, folder: str) -> list[Outcome]:
-    """Runs whose paths are relative to the folder of whoever gave them out."""
+    """Execute runs whose paths are relative to the folder of the submitting process."""
     os.chdir(folder)
-    _keep_loaded()
+    _enable_cache()
     return work(task, CleanState(threads))

@@ -1,4 +1,4 @@
-"""What `sweep.py` does, for it and for other commands that run a sweep on the way."""
+"""Resolve and run a sweep, for `sweep.py` and for other commands that run one."""
 
 import argparse
 import fnmatch
@@ -26,17 +26,17 @@ STOPPED = 130
 
 
 def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add --set KEY VALUE, which may be given again."""
+    """Add --set KEY VALUE, which may be repeated."""
     pair = ("KEY", "VALUE")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
 
 
 @dataclass
 class Sweep:
-    """The runs of a sweep and what is left of them.
+    """The runs of a sweep and their states.
 
     Attributes:
-        runs: all, in the order in which they are done.
+        runs: all, in their order of execution.
         states: by digest.
         estimate: of their time.
     """
@@ -47,14 +47,14 @@ class Sweep:
 
     @property
     def left(self) -> list[Run]:
-        """Those that are not done."""
+        """The runs that are not finished."""
         return [run for run in self.runs if self.states[run.digest] is not State.DONE]
 
     def finished(self, runs: Sequence[Run]) -> set[str]:
-        """Digests of what is done, with the sources of these runs that are not in the sweep."""
-        found = {digest for digest, state in self.states.items() if state is State.DONE}
+        """Return the digests of finished runs, including sources of `runs` outside the sweep."""
+        done = {digest for digest, state in self.states.items() if state is State.DONE}
         sources = [run.source for run in runs if run.source is not None]
-        return found | {one.digest for one in sources if state_of(locate(one)) is State.DONE}
+        return done | {run.digest for run in sources if state_of(locate(run)) is State.DONE}
 
 
 def resolve_sweep(
@@ -65,7 +65,7 @@ def resolve_sweep(
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
 ) -> Sweep:
-    """Read a sweep file, check all its runs and look what is done.
+    """Read a sweep file, check all its runs and read their states.
 
     Args:
         path: the file.
@@ -73,10 +73,10 @@ def resolve_sweep(
         output: see `make_runs`.
         root: see `make_runs`.
         settings: see `make_runs`.
-        only: beginnings of the runs' names, which may hold `*`; empty means all.
+        only: prefixes of runs' names, which may contain `*`; empty selects all runs.
 
     Raises:
-        UserError: something in the file or the arguments is wrong.
+        UserError: the file or an argument is invalid.
     """
     runs = make_runs(read_sweep(path, bench), output, root, settings)
     if only:
@@ -103,17 +103,17 @@ def run_sweep(
     cluster: Callable[[], Executor] | None = None,
     together: int = 1,
 ) -> int:
-    """Do what is left of a sweep.
+    """Execute the unfinished runs of a sweep.
 
     Args:
         sweep: from `resolve_sweep`.
         workers: see `open_executor`.
-        limit: at most so many runs.
-        cluster: opens an executor elsewhere, in the place of the workers.
+        limit: maximal number of runs.
+        cluster: opens another executor instead of local workers.
         together: see `execute`.
 
     Returns:
-        The exit code: 0, 1 when a run failed, 130 when it was stopped.
+        The exit code: 0, 1 if a run failed, 130 if the sweep was stopped.
     """
     left = sweep.left[:limit]
     done_before = len(sweep.runs) - len(sweep.left)
@@ -126,7 +126,7 @@ def run_sweep(
     stopped = False
     try:
         with _stopping_on_signals():
-            execute(left, sweep.finished(left), executor, progress.take, together)
+            execute(left, sweep.finished(left), executor, progress.add, together)
     except KeyboardInterrupt:
         stopped = True
     finally:
@@ -134,25 +134,25 @@ def run_sweep(
         progress.close()
     if progress.failures:
         print(list_failures(progress.failures), file=sys.stderr)
-    missing = len(sweep.left) - progress.done - progress.known - len(progress.failures)
+    missing = len(sweep.left) - progress.done - progress.skipped - len(progress.failures)
     print(
-        f"{progress.done} runs done, {done_before + progress.known} were done already, "
+        f"{progress.done} runs done, {done_before + progress.skipped} were done already, "
         f"{len(progress.failures)} failed, {missing} left"
     )
     if stopped:
-        print("Stopped; start it again to resume", file=sys.stderr)
+        print("Stopped; run the same command to resume", file=sys.stderr)
         return STOPPED
     return 1 if progress.failures else 0
 
 
-def show(sweep: Sweep, workers: int | None = None) -> str:
-    """What `--dry-run` prints."""
+def describe_sweep(sweep: Sweep, workers: int | None = None) -> str:
+    """Return the text that `--dry-run` prints."""
     return list_runs(sweep.runs, sweep.states, sweep.estimate, workers or os.cpu_count() or 1)
 
 
 @contextmanager
 def _stopping_on_signals() -> Iterator[None]:
-    """Let SIGTERM stop the sweep as Ctrl-C does."""
+    """Raise KeyboardInterrupt on SIGTERM, too."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         del number, frame

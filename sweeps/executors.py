@@ -1,4 +1,4 @@
-"""Where runs are done: in worker processes on this machine, or in this process."""
+"""Executors of runs: worker processes on this machine, or this process."""
 
 import multiprocessing
 import os
@@ -21,11 +21,11 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Executor(Protocol):
-    """Takes tasks and says what became of their runs.
+    """Executes tasks and returns the outcomes of their runs.
 
     Attributes:
-        width: how many tasks it does at a time.
-        device: the type of device on which runs compute, such as cpu or cuda.
+        width: number of tasks that it executes at a time.
+        device: device type of the runs, such as cpu or cuda.
     """
 
     device: str
@@ -35,20 +35,20 @@ class Executor(Protocol):
         """See the class."""
 
     def free(self) -> int:
-        """How many tasks can be given to it now."""
+        """Return how many tasks can be submitted now."""
 
     def submit(self, task: Task) -> None:
-        """Give it a task; it has to be free."""
+        """Submit a task; `free` must not be 0."""
 
     def collect(self, seconds: float) -> list[Outcome]:
-        """Wait for outcomes, so long at most."""
+        """Wait for outcomes, at most so many seconds."""
 
     def close(self) -> None:
-        """Stop what is running."""
+        """Stop all tasks."""
 
 
 class ThisProcess:
-    """Does each task when its outcomes are asked for.
+    """Executor that runs a task in this process when `collect` is called.
 
     Args:
         threads: of PyTorch on the CPU.
@@ -60,32 +60,32 @@ class ThisProcess:
     def __init__(self, threads: int, device: str = "cpu") -> None:
         self.device = device
         self._state = CleanState(threads)
-        self._given: list[Task] = []
-        self._keeping = reuse_loaded()
-        self._keeping.__enter__()
+        self._tasks: list[Task] = []
+        self._cache = reuse_loaded()
+        self._cache.__enter__()
 
     def free(self) -> int:
-        """One at a time."""
-        return 1 - len(self._given)
+        """Return 1 if no task waits, else 0."""
+        return 1 - len(self._tasks)
 
     def submit(self, task: Task) -> None:
-        """Take a task."""
-        self._given.append(task)
+        """Store a task for `collect`."""
+        self._tasks.append(task)
 
     def collect(self, seconds: float) -> list[Outcome]:
-        """Do it."""
+        """Execute the submitted task."""
         del seconds
-        given, self._given = self._given, []
-        return [outcome for task in given for outcome in work(task, self._state)]
+        tasks, self._tasks = self._tasks, []
+        return [outcome for task in tasks for outcome in work(task, self._state)]
 
     def close(self) -> None:
-        """Let go of what was loaded."""
-        self._keeping.__exit__(None, None, None)
+        """Clear the cache of loaded models and data."""
+        self._cache.__exit__(None, None, None)
 
 
 @dataclass
 class _Worker:
-    """A process; `task` are the runs that it has, by digest."""
+    """A worker process; `task` holds its unfinished runs by digest."""
 
     process: Any
     connection: Connection
@@ -94,14 +94,14 @@ class _Worker:
 
 
 class Workers:
-    """Processes that take task after task and keep CLIP and data loaded between them.
+    """Executor with worker processes that cache CLIP and data between tasks.
 
-    A worker that dies is replaced; the runs that it had are LOST.
+    It replaces a worker that dies; the worker's runs are LOST.
 
     Args:
-        count: how many at most; each is started when there is a task for it.
-        threads: PyTorch threads of each.
-        devices: the numbers of the GPUs to spread them over; empty leaves them all of them.
+        count: maximal number of workers; each is started when a task needs it.
+        threads: PyTorch threads per worker.
+        devices: indices of the GPUs to distribute workers over; empty shows each worker all GPUs.
         device: see `Executor`.
     """
 
@@ -117,40 +117,40 @@ class Workers:
 
     @property
     def pids(self) -> list[int]:
-        """Process numbers of the living workers."""
+        """Process ids of the live workers."""
         return [worker.process.pid for worker in self._slots if worker]
 
     def free(self) -> int:
-        """Idle workers, those that are not started yet included."""
+        """Return the number of workers that are idle or not started."""
         return sum(worker is None or not worker.task for worker in self._slots)
 
     def submit(self, task: Task) -> None:
-        """Give the task to an idle worker, or to a new one."""
+        """Send the task to an idle worker, or start a new one."""
         slots = range(len(self._slots))
         idle = [i for i in slots if (w := self._slots[i]) is not None and not w.task]
         number = idle[0] if idle else next(i for i in slots if self._slots[i] is None)
         worker = self._slots[number] or self._start(number)
         worker.task = {run.digest: run for run in task}
-        # A worker that died while it was idle is noticed when the outcome is collected.
+        # `collect` detects a worker that died while idle.
         with suppress(BrokenPipeError, ConnectionResetError):
             worker.connection.send(task)
 
     def collect(self, seconds: float) -> list[Outcome]:
-        """Wait for outcomes, so long at most."""
-        at_work = [worker for worker in self._slots if worker and worker.task]
-        # A dead worker's end of the pipe stays open as long as a process that it has started.
-        ends = {end: w for w in at_work for end in (w.connection, w.process.sentinel)}
+        """Wait for outcomes, at most so many seconds."""
+        busy = [worker for worker in self._slots if worker and worker.task]
+        # Wait for the process, too: its children may hold a dead worker's pipe open.
+        ends = {end: w for w in busy for end in (w.connection, w.process.sentinel)}
         ready = {id(ends[end]) for end in wait(list(ends), seconds)}
-        found = [out for w in at_work if id(w) in ready for out in self._outcomes(w)]
-        for worker in at_work:
+        outcomes = [out for w in busy if id(w) in ready for out in self._outcomes(w)]
+        for worker in busy:
             if worker.broken and not worker.task:
                 self._slots[self._slots.index(worker)] = None
                 _end([worker])
-        return found
+        return outcomes
 
     def _outcomes(self, worker: _Worker) -> Iterator[Outcome]:
-        """What a worker has said, and what it will never say."""
-        # In this order: what it has sent before its end is there when its end is seen.
+        """Yield the outcomes that a worker sent and, if it is dead, LOST for its other runs."""
+        # Check this before polling, or outcomes sent just before the end would be missed.
         alive = worker.process.is_alive()
         try:
             while worker.task and worker.connection.poll():
@@ -169,26 +169,26 @@ class Workers:
             yield Outcome(run, LOST, reason)
 
     def _start(self, number: int) -> _Worker:
-        ours, theirs = self._context.Pipe()
+        connection, child_end = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, self.threads), name=f"sweep-worker-{number}"
+            target=serve, args=(child_end, self.threads), name=f"sweep-worker-{number}"
         )
         visible = self._devices[number % len(self._devices)] if self._devices else None
         with _for_child(visible):
             process.start()
-        theirs.close()
-        worker = _Worker(process, ours)
+        child_end.close()
+        worker = _Worker(process, connection)
         self._slots[number] = worker
         return worker
 
     def close(self) -> None:
-        """End all workers, whatever they are doing."""
+        """End all workers, busy or idle."""
         _end([worker for worker in self._slots if worker is not None])
         self._slots = [None] * len(self._slots)
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """End workers: an idle one goes when its connection closes, the others are told to."""
+    """End workers: an idle one ends when its connection closes, a busy one gets SIGTERM."""
     for worker in workers:
         worker.connection.close()
         if worker.task:
@@ -202,7 +202,7 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 @contextmanager
 def _for_child(visible: str | None) -> Iterator[None]:
-    """What a new process inherits: no interest in Ctrl-C, which is the parent's, and its GPU."""
+    """Make processes started in this context ignore Ctrl-C and see only the given GPU."""
     before = os.environ.get(VISIBLE)
     if visible is not None:
         os.environ[VISIBLE] = visible
@@ -218,7 +218,7 @@ def _for_child(visible: str | None) -> Iterator[None]:
 
 
 def gpus() -> list[str]:
-    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs of this machine, as in CUDA_VISIBLE_DEVICES."""
     named = os.environ.get(VISIBLE)
     names = [part.strip() for part in named.split(",")] if named else []
     count = torch.cuda.device_count()
@@ -226,22 +226,22 @@ def gpus() -> list[str]:
 
 
 def open_executor(runs: Sequence[Run], workers: int | None) -> Executor:
-    """Choose where runs are done.
+    """Open the executor for runs on this machine.
 
     Args:
-        runs: those that are to be done.
-        workers: how many processes; 0 does all in this one. None is one per GPU, or per core
-            where the runs ask for the CPU.
+        runs: to be executed.
+        workers: number of processes; 0 for this process; None for one per GPU, or one per core if
+            the runs use the CPU.
 
     Raises:
-        UserError: a negative number.
+        UserError: the number is negative.
     """
     cores = os.cpu_count() or 1
     device = choose_device(runs[0].cfg()).type if runs else "cpu"
     on_gpu = device == "cuda"
-    # A GPU that a run names by its number has to keep that number.
-    chosen = any(":" in str(run.config["DEVICE"]) for run in runs)
-    devices = gpus() if on_gpu and not chosen else []
+    # Restricting the visible GPUs would renumber them, so runs that name one see all.
+    named = any(":" in str(run.config["DEVICE"]) for run in runs)
+    devices = gpus() if on_gpu and not named else []
     if workers is None:
         workers = len(devices) or (1 if on_gpu else cores)
     if workers < 0:

@@ -1,4 +1,4 @@
-"""From a sweep file to runs, each with its whole configuration, all checked before any starts."""
+"""Make the runs of a sweep file, each with its whole configuration, and check all of them."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ from .runs import Run, digest_of
 from .sweep_file import RESERVED, Evaluation, Method, Settings, SweepFile
 
 MOST_RUNS = 20_000
-HOUSE = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 def make_runs(
@@ -31,37 +31,37 @@ def make_runs(
     root: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Run]:
-    """List a sweep's runs in the order in which they are best done.
+    """Return a sweep's runs in their order of execution.
 
-    Those without shots come first, since all others use the test features that they cache, then
-    the longest. An evaluation follows the run whose model it tests.
+    Zero-shot runs come first, since they cache the test features that all others use, then those
+    with the most shots. Each evaluation follows the run whose model it tests.
 
     Args:
-        sweep: what the file says.
-        output: takes the place of the file's folder.
-        root: takes the place of DATASET.ROOT.
-        settings: values by key for every run; they win over everything.
+        sweep: the sweep file.
+        output: overrides the file's output folder.
+        root: overrides DATASET.ROOT.
+        settings: values by key for every run, which override all others.
 
     Raises:
-        UserError: a name, a key or a value is wrong, or two methods describe the same run.
+        UserError: a name, a key or a value is invalid, or two methods describe the same run.
     """
-    last = {**({"DATASET.ROOT": root} if root is not None else {}), **(settings or {})}
-    for key in set(last) & set(RESERVED):
-        raise UserError(f'{key} is what the sweep\'s key "{RESERVED[key]}" is for')
+    overrides = {**({"DATASET.ROOT": root} if root is not None else {}), **(settings or {})}
+    for key in set(overrides) & set(RESERVED):
+        raise UserError(f'{key} cannot be set here; use the sweep\'s key "{RESERVED[key]}"')
     for case in sweep.cases:
         for label in case.methods:
             check_availability(label, [method.label for method in sweep.methods])
-    grid = _Grid(sweep, output or sweep.output, last)
-    _refuse_endless(sweep)
+    grid = _Grid(sweep, output or sweep.output, overrides)
+    _check_number(sweep)
     groups = [group for method in sweep.methods for group in grid.of_method(method)]
     groups.sort(key=lambda group: (group[0].shots > 0, -group[0].shots))
     runs = [run for group in groups for run in group]
-    _refuse_twice(runs)
+    _check_distinct(runs)
     return runs
 
 
-def _refuse_endless(sweep: SweepFile) -> None:
-    """Lists of a few lines multiply to more runs than anybody wants, or memory holds."""
+def _check_number(sweep: SweepFile) -> None:
+    """Raise an error if the grid has too many runs to list; short lists multiply quickly."""
     count = 0
     for method in sweep.methods:
         points = math.prod(len(values) for values in method.grid.values())
@@ -75,14 +75,14 @@ def _refuse_endless(sweep: SweepFile) -> None:
         )
 
 
-def _refuse_twice(runs: Sequence[Run]) -> None:
+def _check_distinct(runs: Sequence[Run]) -> None:
     seen: dict[str, Run] = {}
     for run in runs:
         other = seen.setdefault(run.digest, run)
         if other is not run:
             raise UserError(
-                f"{other.name} and {run.name} are the same run; give them different settings or "
-                "leave one of them out"
+                f"{other.name} and {run.name} are the same run; change a setting or leave one of "
+                "them out"
             )
 
 
@@ -90,20 +90,20 @@ class _Grid:
     """Makes the runs of one sweep.
 
     Args:
-        sweep: what the file says.
-        output: the folder of all runs.
-        last: settings that win over all others.
+        sweep: the sweep file.
+        output: folder of all runs.
+        overrides: settings that override all others.
     """
 
-    def __init__(self, sweep: SweepFile, output: Path, last: Mapping[str, Any]) -> None:
+    def __init__(self, sweep: SweepFile, output: Path, overrides: Mapping[str, Any]) -> None:
         self.sweep = sweep
         self.output = output
-        self.last = last
+        self.overrides = overrides
 
     def of_method(self, method: Method) -> Iterator[list[Run]]:
-        """Every run of a method with its evaluations."""
+        """Yield every run of a method, followed by its evaluations."""
         where = f"{self.sweep.path}: methods.{method.label}"
-        with _named(f"{where}: trainer"):
+        with _error_prefix(f"{where}: trainer"):
             if skipped_plugins:
                 TRAINER_REGISTRY.get(method.trainer)
             check_availability(method.trainer, TRAINER_REGISTRY.registered_names())
@@ -136,18 +136,18 @@ class _Grid:
             _find("datasets", target, f"{path}: datasets"),
             _find(f"trainers/{method.trainer}", method.config, f"{path}: methods.{method.label}"),
         ).clone()
-        own = {"TRAINER.NAME": method.trainer, "SEED": seed, "DATASET.NUM_SHOTS": shots}
+        identity = {"TRAINER.NAME": method.trainer, "SEED": seed, "DATASET.NUM_SHOTS": shots}
         cases = [c for c in self.sweep.cases if c.applies(dataset, shots, method.label)]
-        layers = [own, self.sweep.settings, *(case.settings for case in cases)]
+        layers = [identity, self.sweep.settings, *(case.settings for case in cases)]
         layers += [method.settings, point, test[0].settings if test else {}]
         for settings in layers:
             _set(cfg, settings, str(path))
-        _set(cfg, self.last, "the command line")
+        _set(cfg, self.overrides, "the command line")
         _check_run(cfg, path)
         digest = digest_of(to_dict(cfg), test[2].digest if test else None)
-        parts = [_stem(dataset), _plain(method.label), f"shots_{shots}"]
+        parts = [_stem(dataset), _slug(method.label), f"shots_{shots}"]
         if test:
-            parts.append(f"test_{_plain(_test_name(*test[:2]))}")
+            parts.append(f"test_{_slug(_test_name(*test[:2]))}")
         parts.append("-".join([f"seed{seed}", *_point_names(point), digest[:10]]))
         return Run(
             name="/".join(parts),
@@ -164,7 +164,7 @@ class _Grid:
 
 @lru_cache(maxsize=256)
 def _layers(dataset_file: Path, config_file: Path) -> CfgNode:
-    """The configuration of two files, to be cloned."""
+    """Return the configuration of two files; clone it before changing it."""
     cfg = get_cfg_default()
     cfg.merge_from_file(str(dataset_file))
     cfg.merge_from_file(str(config_file))
@@ -177,8 +177,8 @@ def _set(cfg: CfgNode, settings: Mapping[str, Any], source: str) -> None:
 
 
 @contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Begin the sentence of a mistake with the place of the sweep file that it is in."""
+def _error_prefix(where: str) -> Iterator[None]:
+    """Prefix the messages of UserErrors."""
     try:
         yield
     except UserError as error:
@@ -186,8 +186,8 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _check_run(cfg: CfgNode, path: Path) -> None:
-    """Refuse what no run can work with, as far as it shows without loading anything."""
-    with _named(str(path)):
+    """Raise the errors that a run would raise, as far as possible without loading anything."""
+    with _error_prefix(str(path)):
         check_values(cfg)
         DATASET_REGISTRY.get(cfg.DATASET.NAME)
         check_trainer(cfg)
@@ -195,22 +195,22 @@ def _check_run(cfg: CfgNode, path: Path) -> None:
 
 @lru_cache(maxsize=1024)
 def _find(folder: str, name: str, where: str) -> Path:
-    """A file of configs/FOLDER by its stem, or any by its path."""
+    """Return a file of configs/FOLDER by its stem, or any file by its path."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    path = HOUSE / "configs" / folder / f"{name}.yaml"
+    path = ROOT / "configs" / folder / f"{name}.yaml"
     if not path.is_file():
-        with _named(where):
+        with _error_prefix(where):
             check_availability(name, sorted(p.stem for p in path.parent.glob("*.yaml")))
     return path
 
 
 def _stem(name: str) -> str:
-    return _plain(Path(name).stem if name.endswith((".yaml", ".yml")) else name)
+    return _slug(Path(name).stem if name.endswith((".yaml", ".yml")) else name)
 
 
-def _plain(text: str) -> str:
-    """A text as a part of a file name."""
+def _slug(text: str) -> str:
+    """Return a text as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)[:60]
 
 
@@ -221,10 +221,10 @@ def _test_name(item: Evaluation, target: str) -> str:
 
 
 def _point_names(point: Mapping[str, Any]) -> list[str]:
-    """KEY_VALUE of each axis, with the key's last name where no other key has that."""
-    last = Counter(_last_name(key) for key in point)
-    short = {key: _last_name(key) if last[_last_name(key)] == 1 else key for key in point}
-    return [f"{short[key]}_{_plain(str(value))}" for key, value in point.items()]
+    """Return KEY_VALUE of each grid axis; KEY is the key's last part if that is unique."""
+    count = Counter(_last_name(key) for key in point)
+    short = {key: _last_name(key) if count[_last_name(key)] == 1 else key for key in point}
+    return [f"{short[key]}_{_slug(str(value))}" for key, value in point.items()]
 
 
 def _last_name(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The printed side of a sweep: the list of its runs, the progress, the failures."""
+"""Print a sweep's runs, progress, time estimate and failures."""
 
 import datetime
 import statistics
@@ -10,66 +10,66 @@ from typing import Any
 from tqdm import tqdm
 
 from .runs import Run, State, locate, newest_log, train_seconds
-from .worker import DONE, FAILED, KNOWN, Outcome
+from .worker import DONE, FAILED, SKIPPED, Outcome
 
 LOG_LINES = 5
 
 
 class Estimate:
-    """How long runs take, from those of the same method and shots that are done."""
+    """Estimates the time of runs from finished runs of the same method and shots."""
 
     def __init__(self) -> None:
         self._known: defaultdict[tuple[Any, ...], list[float]] = defaultdict(list)
 
     def add(self, run: Run, seconds: float) -> None:
-        """Learn from a run that took so long."""
-        for key in _likenesses(run):
+        """Add the time of a finished run."""
+        for key in _similarity_keys(run):
             self._known[key].append(seconds)
 
     def add_finished(self, run: Run) -> None:
-        """Learn from the results of a run that was done earlier."""
+        """Add the time that the results of an earlier run record."""
         seconds = train_seconds(run)
         if seconds:
             self.add(run, seconds)
 
     def of(self, run: Run) -> float | None:
-        """Seconds that a run takes; None where nothing is known."""
-        for key in _likenesses(run):
+        """Return the estimated seconds of a run; None if no similar run is finished."""
+        for key in _similarity_keys(run):
             if key in self._known:
                 return statistics.fmean(self._known[key])
         return None
 
     def describe(self, runs: Sequence[Run], workers: int) -> str:
-        """The time for all of these runs, in words.
+        """Describe the estimated time of all given runs.
 
         Args:
-            runs: what is left.
-            workers: how many are done at a time.
+            runs: unfinished runs.
+            workers: how many run at a time.
         """
         guesses = [self.of(run) for run in runs]
         known = [guess for guess in guesses if guess is not None]
         if not known:
             return "unknown" if runs else "0:00:00"
-        # As many seconds as there are workers pass at once, but no run is faster than it is.
+        # Workers share the total, but the longest run is a lower bound.
         seconds = max(sum(known) / max(1, workers), max(known))
         text = str(datetime.timedelta(seconds=round(seconds)))
         unknown = len(guesses) - len(known)
         return f"{text} and {unknown} runs of unknown length" if unknown else text
 
 
-def _likenesses(run: Run) -> tuple[tuple[Any, ...], ...]:
-    """From like to less like; a test is never like a training."""
+def _similarity_keys(run: Run) -> tuple[tuple[Any, ...], ...]:
+    """Return keys that similar runs share, the most specific first."""
     test = run.source is not None
     return ((test, run.method, run.shots, run.dataset), (test, run.method, run.shots))
 
 
 class Progress:
-    """A bar over all runs of a sweep; silent where there is no terminal.
+    """Progress bar over all runs of a sweep; prints nothing without a terminal.
 
     Args:
-        runs: those that are to be done.
+        runs: to be executed.
         estimate: of their time.
-        workers: how many are done at a time.
+        workers: how many run at a time.
     """
 
     def __init__(self, runs: Sequence[Run], estimate: Estimate, workers: int) -> None:
@@ -79,16 +79,16 @@ class Progress:
         self._bar = tqdm(total=len(runs), unit="run", disable=None)
         self.failures: list[Outcome] = []
         self.done = 0
-        self.known = 0
+        self.skipped = 0
 
-    def take(self, outcome: Outcome) -> None:
-        """Show an outcome."""
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome and update the bar."""
         self._left.pop(outcome.run.digest, None)
         if outcome.status == DONE:
             self.done += 1
             self._estimate.add(outcome.run, outcome.seconds)
-        elif outcome.status == KNOWN:
-            self.known += 1
+        elif outcome.status == SKIPPED:
+            self.skipped += 1
         elif outcome.status == FAILED:
             self.failures.append(outcome)
         left = self._estimate.describe(list(self._left.values()), self._workers)
@@ -96,14 +96,14 @@ class Progress:
         self._bar.update()
 
     def close(self) -> None:
-        """Leave the terminal to others."""
+        """Close the bar."""
         self._bar.close()
 
 
 def list_runs(
     runs: Sequence[Run], states: Mapping[str, State], estimate: Estimate, workers: int
 ) -> str:
-    """One line a run, and what is left."""
+    """Return one line per run, then the counts and the estimated time."""
     lines = [f"{states[run.digest].value:9}  {run.name}" for run in runs]
     todo = [run for run in runs if states[run.digest] is not State.DONE]
     resumed = sum(states[run.digest] is State.RESUME for run in runs)
@@ -116,7 +116,7 @@ def list_runs(
 
 
 def list_failures(failures: Iterable[Outcome]) -> str:
-    """Each failed run with its reason and the last lines of its log."""
+    """Return each failed run with its reason and the last lines of its log."""
     parts = []
     for outcome in failures:
         parts.append(f"failed: {outcome.run.name}: {outcome.reason}")
@@ -125,7 +125,7 @@ def list_failures(failures: Iterable[Outcome]) -> str:
 
 
 def last_lines(folder: Path) -> list[str]:
-    """The end of a run's newest log; nothing without one."""
+    """Return the last lines of a run's newest log; [] without a log."""
     try:
         log = newest_log(folder)
         text = log.read_text(encoding="utf-8", errors="replace") if log else ""

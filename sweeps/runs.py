@@ -1,4 +1,4 @@
-"""A run's identity, and what its folder says about it."""
+"""Runs of a sweep: their identity, their folders and the state on disk."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ _RUN_FOLDER = re.compile(r"-([0-9a-f]{10})$")
 
 
 class State(Enum):
-    """What is left to do for a run."""
+    """State of a run."""
 
     DONE = "done"
     RESUME = "to resume"
@@ -31,14 +31,14 @@ class State(Enum):
 
 
 def digest_of(config: Mapping[str, Any], source: str | None = None) -> str:
-    """Return a run's identity: the SHA-256 of the settings that make it what it is.
+    """Return a run's identity: the SHA-256 of its identifying settings.
 
     Args:
         config: plain dictionaries, as in results.json.
         source: for an evaluation, the identity of the run whose model is tested.
     """
-    decides = identifying_settings(config)
-    content: Any = decides if source is None else {"config": decides, "source": source}
+    settings = identifying_settings(config)
+    content: Any = settings if source is None else {"config": settings, "source": source}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -50,13 +50,13 @@ class Run:
     Attributes:
         name: path of its folder below the output folder; ends in the first digits of its digest.
         output: folder of all runs.
-        method: label of its row.
-        dataset: which it is trained on.
+        method: label of the method, which names the row in a table.
+        dataset: of the training.
         shots: number of shots.
-        config: its whole configuration, as plain values.
+        config: the whole configuration, as plain values.
         digest: its identity.
-        source: the run whose model this one tests; None for one that trains.
-        point: its method's grid: the value of each key here.
+        source: the run whose model this one tests; None for a training.
+        point: values of the method's grid by key.
     """
 
     name: str
@@ -71,41 +71,41 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where it is written."""
+        """The folder of the run."""
         return self.output / self.name
 
     def cfg(self) -> CfgNode:
-        """The frozen configuration, with its folder."""
+        """Return the frozen configuration, with the run's folder."""
         whole = {**self.config, "OUTPUT_DIR": str(self.folder), "RESUME": ""}
         return load_config(flag_overrides=lambda cfg: cfg.merge_tree(whole, source=self.name))
 
 
-# What is given to a worker at once: a run, or several to be trained together.
+# Runs that a worker executes in one call: one run, or a run group.
 Task = tuple[Run, ...]
 
 
 def recorded_digest(results: Mapping[str, Any]) -> str | None:
-    """The identity of a finished run, from its results; None for one of an unknown model."""
+    """Return a finished run's identity from its results; None if the tested model is unknown."""
     source = results.get("source_run")
     if results.get("model_dir") and source is None:
         return None
     try:
         return digest_of(results["config"], digest_of(source["config"]) if source else None)
-    except (KeyError, TypeError, AttributeError):  # no results.json of ours
+    except (KeyError, TypeError, AttributeError):  # a third-party results.json
         return None
 
 
 def state_of(run: Run) -> State:
-    """Read from a run's folder what is left to do.
+    """Return the state of a run from its folder.
 
     Raises:
-        UserError: the folder holds a run of another configuration, which must not be lost.
+        UserError: the folder contains a run of another configuration.
     """
     source = run.source.config if run.source is not None else None
     try:
         found = folder_state(run.folder, run.config, source)
     except OtherRun as other:
-        if not other.differences:  # nothing readable says it, but the folder's name does
+        if not other.differences:  # unreadable files; the folder's name identifies this run
             return State.TODO
         raise UserError(
             f"{run.folder} holds a run of another configuration; move it away, or give the sweep "
@@ -117,11 +117,11 @@ def state_of(run: Run) -> State:
 
 
 def locate(run: Run, index: Mapping[str, str] | None = None) -> Run:
-    """Find a run that another sweep, by another name, has begun in the same output folder.
+    """Return the run with the folder's name if another sweep started it under another name.
 
     Args:
-        run: as this sweep would name it.
-        index: what `folders_by_digest` gave a moment ago; None looks again.
+        run: with this sweep's name.
+        index: result of `folders_by_digest`; None calls it.
     """
     if run.folder.is_dir():
         return run
@@ -131,7 +131,7 @@ def locate(run: Run, index: Mapping[str, str] | None = None) -> Run:
 
 
 def folders_by_digest(output: Path) -> dict[str, str]:
-    """First digits of the digest -> path below `output`, of every run folder that is there."""
+    """Return the paths of all run folders below `output` by the first digits of their digest."""
     return dict(_walk(output, ""))
 
 
@@ -148,22 +148,22 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def locked(run: Run) -> AbstractContextManager[bool]:
-    """Hold a run for this process alone; False when another one has it."""
+    """Lock a run for this process; yields False if another process holds the lock."""
     return try_exclusive(run.output / LOCKS / f"{run.digest[:10]}.lock")
 
 
-def tidy(run: Run, state: State) -> None:
-    """Prepare a folder for a run: what cannot be gone on with is removed. Logs stay."""
+def clean_folder(run: Run, state: State) -> None:
+    """Remove files from which the run cannot resume; logs stay."""
     if not run.folder.is_dir():
         return
-    for leftover in run.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
+    for leftover in run.folder.rglob(".*.tmp"):  # of a process that was killed while writing
         leftover.unlink(missing_ok=True)
-    if state is State.TODO or not _readable(run.folder):
+    if state is State.TODO or not _can_resume(run.folder):
         clear_run(run.folder)
 
 
-def _readable(folder: Path) -> bool:
-    """Whether there is an undamaged file of each model to resume from."""
+def _can_resume(folder: Path) -> bool:
+    """Return whether every model has an undamaged checkpoint of a common epoch."""
     models = {pointer.parent.name: pointer.parent for pointer in folder.glob(f"*/{POINTER}")}
     try:
         return not models or newest_common(models) is not None
@@ -172,12 +172,12 @@ def _readable(folder: Path) -> bool:
 
 
 def newest_log(folder: Path) -> Path | None:
-    """The log of the latest attempt; None without any."""
+    """Return the log of the latest attempt; None without a log."""
     logs = sorted(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime_ns)
     return logs[-1] if logs else None
 
 
 def train_seconds(run: Run) -> float:
-    """How long a finished run was trained; its share, where several were trained together."""
+    """Return a finished run's training time, or its share of the run group's time."""
     results = finished_run(locate(run).folder) or {}
     return float(results.get("train_seconds") or 0) / results.get("vectorised", 1)

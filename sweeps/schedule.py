@@ -1,4 +1,4 @@
-"""Giving out runs until all are done or have failed."""
+"""Submit runs to an executor until all have finished or failed."""
 
 import itertools
 import time
@@ -11,10 +11,10 @@ from trainers.core.vectorised import RUNS_AT_ONCE, vector_key
 
 from .executors import Executor
 from .runs import Run, State, Task, locate, state_of, train_seconds
-from .worker import BUSY, DONE, FAILED, KNOWN, LOST, Outcome
+from .worker import BUSY, DONE, FAILED, LOST, SKIPPED, Outcome
 
 ATTEMPTS = 2  # of a run whose worker dies
-LOOK_AGAIN = 1.0  # seconds until a run that another process has is asked for again
+POLL_SECONDS = 1.0  # between attempts to lock a run that another process holds
 
 Listener = Callable[[Outcome], None]
 
@@ -26,43 +26,43 @@ def execute(
     on_outcome: Listener,
     together: int = 1,
 ) -> None:
-    """Do runs in their order, an evaluation as soon as its model is trained.
+    """Execute runs in their order, and each evaluation once its model is trained.
 
-    A failed run does not stop the others. One whose worker dies is tried a second time, by itself;
-    one that another process is doing is waited for.
+    A failed run does not stop the others. A run whose worker dies gets a second attempt, outside of
+    run groups. Runs that another process holds are retried until they are free or finished.
 
     Args:
-        runs: what is to be done.
-        finished: digests of runs that are done already.
-        executor: does them.
-        on_outcome: called once for each run, with its last outcome.
-        together: so many runs at most are trained together, where they can be.
+        runs: to be executed.
+        finished: digests of runs that are finished already.
+        executor: executes them.
+        on_outcome: called once per run, with its last outcome.
+        together: maximal size of a run group.
     """
     together = min(together, RUNS_AT_ONCE.get(executor.device, together))
     schedule = _Schedule(runs, finished, on_outcome)
     while schedule.left():
         while schedule.ready and (free := executor.free()):
-            # No more than leaves something to do for everybody.
+            # Smaller groups if otherwise some workers would get none.
             share = -(-len(schedule.ready) // free)
             executor.submit(schedule.next_task(min(together, share)))
-        if not schedule.at_work:
-            time.sleep(LOOK_AGAIN)
-            schedule.ready.extend(schedule.elsewhere)
-            schedule.elsewhere.clear()
+        if not schedule.submitted:
+            time.sleep(POLL_SECONDS)
+            schedule.ready.extend(schedule.busy)
+            schedule.busy.clear()
             continue
-        for outcome in executor.collect(LOOK_AGAIN):
-            schedule.take(outcome)
+        for outcome in executor.collect(POLL_SECONDS):
+            schedule.add(outcome)
 
 
 class _Schedule:
-    """Which runs can be given out, which wait for others, and which are elsewhere."""
+    """Runs that are ready, wait for their model, are submitted, or are busy in other processes."""
 
     def __init__(self, runs: Sequence[Run], finished: set[str], on_outcome: Listener) -> None:
         self.on_outcome = on_outcome
         self.ready: deque[Run] = deque()
         self.waiting: dict[str, list[Run]] = {}
-        self.at_work: set[str] = set()
-        self.elsewhere: list[Run] = []
+        self.submitted: set[str] = set()
+        self.busy: list[Run] = []
         self.losses: Counter[str] = Counter()
         self._keys: dict[str, str | None] = {}
         for run in runs:
@@ -72,44 +72,44 @@ class _Schedule:
                 self.waiting.setdefault(run.source.digest, []).append(run)
 
     def left(self) -> bool:
-        """Whether anything is to be done or waited for."""
-        return bool(self.ready or self.at_work or self.elsewhere)
+        """Return whether any run is unfinished."""
+        return bool(self.ready or self.submitted or self.busy)
 
     def next_task(self, size: int) -> Task:
-        """Give out the next run, with those behind it that can be trained together with it."""
+        """Return the next run, with up to size - 1 others that can be in its run group."""
         task = [self.ready.popleft()]
         key = self._key(task[0]) if size > 1 else None
         if key is not None:
-            alike = (run for run in self.ready if self._key(run) == key)
-            task += itertools.islice(alike, size - 1)
+            same_key = (run for run in self.ready if self._key(run) == key)
+            task += itertools.islice(same_key, size - 1)
         chosen = {run.digest for run in task}
         self.ready = deque(run for run in self.ready if run.digest not in chosen)
-        self.at_work |= chosen
+        self.submitted |= chosen
         return tuple(task)
 
     def _key(self, run: Run) -> str | None:
-        """What runs that are trained together have in common; None for one that goes alone."""
-        # What killed a worker once must not take others with it again.
+        """Return the key that runs of a run group share; None for a run outside of groups."""
+        # A run that killed its worker must not do that to other runs.
         if run.source is not None or self.losses[run.digest]:
             return None
         if run.digest not in self._keys:
             try:
                 self._keys[run.digest] = vector_key(run.cfg())
-            except UserError:  # it will say so when it is done
+            except UserError:  # executing the run reports it
                 self._keys[run.digest] = None
         return self._keys[run.digest]
 
-    def take(self, outcome: Outcome) -> None:
-        """Draw the conclusions from an outcome."""
+    def add(self, outcome: Outcome) -> None:
+        """Update the schedule with an outcome."""
         run = outcome.run
-        self.at_work.discard(run.digest)
-        if outcome.status == LOST and _is_done(run):  # in a run group whose others were not
+        self.submitted.discard(run.digest)
+        if outcome.status == LOST and _is_done(run):  # it finished before others of its group
             outcome = Outcome(run, DONE, seconds=train_seconds(run))
         if outcome.status == BUSY:
-            self.elsewhere.append(run)
+            self.busy.append(run)
         elif outcome.status == LOST and self._try_again(run):
             self.ready.appendleft(run)
-        elif outcome.status in (DONE, KNOWN):
+        elif outcome.status in (DONE, SKIPPED):
             self.ready.extendleft(reversed(self.waiting.pop(run.digest, [])))
             self.on_outcome(outcome)
         else:
@@ -128,5 +128,5 @@ class _Schedule:
 def _is_done(run: Run) -> bool:
     try:
         return state_of(locate(run)) is State.DONE
-    except UserError:  # another run's folder: the next attempt will say so
+    except UserError:  # another run's folder; the next attempt reports it
         return False

@@ -1,4 +1,4 @@
-"""Reading a sweep file: its keys, what may stand there, and which benchmark is meant."""
+"""Read and validate a sweep file, for one of its profiles."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ REQUIRED = ("output", "datasets", "shots", "seeds", "methods")
 METHOD_KEYS = ("trainer", "config", "set", "grid", "datasets", "shots", "seeds")
 CASE_KEYS = ("datasets", "shots", "methods", "set")
 EVALUATE_KEYS = ("name", "datasets", "set")
-# What the sweep's own keys decide, and no `set` or `grid` may.
+# Settings that a key of the sweep file determines, so that `set` and `grid` must not.
 RESERVED = {
     "OUTPUT_DIR": "output",
     "RESUME": "output",
@@ -34,10 +34,7 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """Settings for some of the runs: those whose dataset, shots and method are all named.
-
-    An empty list means all.
-    """
+    """Settings for the runs whose dataset, shots and method are all listed; empty means all."""
 
     datasets: tuple[str, ...]
     shots: tuple[int, ...]
@@ -45,18 +42,18 @@ class Case:
     settings: Settings
 
     def applies(self, dataset: str, shots: int, method: str) -> bool:
-        """Whether a run is meant."""
-        wanted: tuple[tuple[Any, Sequence[Any]], ...] = (
+        """Return whether the case includes a run."""
+        pairs: tuple[tuple[Any, Sequence[Any]], ...] = (
             (dataset, self.datasets),
             (shots, self.shots),
             (method, self.methods),
         )
-        return all(not named or value in named for value, named in wanted)
+        return all(not listed or value in listed for value, listed in pairs)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: a trainer, its configuration file, and what is particular to it."""
+    """A row of the table: a trainer, its configuration file, settings and lists."""
 
     label: str
     trainer: str
@@ -70,7 +67,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A test of every trained run on something else; no datasets means its own."""
+    """A test of every trained run with other datasets or settings; no datasets means its own."""
 
     name: str
     datasets: tuple[str, ...]
@@ -79,7 +76,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep file says, for one benchmark."""
+    """Content of a sweep file for one profile."""
 
     path: Path
     output: Path
@@ -93,31 +90,32 @@ def read_sweep(path: PathLike, bench: str = PAPER) -> SweepFile:
     """Read a sweep file.
 
     Args:
-        path: the YAML file; its `_BASE_` names one whose keys it replaces, those of a bench
-            one by one.
-        bench: `paper`, or a name under the file's `bench`, whose keys replace the file's.
+        path: the YAML file; its keys override those of its `_BASE_` file, and the keys of each
+            profile override those of the same profile there.
+        bench: `paper`, or a profile under the file's `bench`, whose keys override the file's.
 
     Raises:
-        UserError: the file cannot be read, a key is unknown or missing, a list is empty.
+        UserError: the file cannot be read, a key is unknown or missing, or a list is empty.
     """
     source = Path(path)
     content: dict[str, Any] = {}
-    benches: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, dict[str, Any]] = {}
     for layer_path, layer in read_yaml_layers(source):
         _known(layer, KEYS, str(layer_path))
         for name, keys in _mapping(layer.pop("bench", {}), f"{layer_path}: bench").items():
             where = f"{layer_path}: bench.{name}"
             own = _mapping(keys, where)
             _known(own, [key for key in KEYS if key != "bench"], where)
-            benches[name] = {**benches.get(name, {}), **own}
+            profiles[name] = {**profiles.get(name, {}), **own}
         content.update(layer)
     if bench != PAPER:
-        if bench not in benches:
-            raise UserError(f'{source} has no bench "{bench}"; it has {_names([PAPER, *benches])}')
-        content.update(benches[bench])
+        if bench not in profiles:
+            names = ", ".join([PAPER, *profiles])
+            raise UserError(f'{source} has no profile "{bench}" under bench; it has {names}')
+        content.update(profiles[bench])
     for key in REQUIRED:
         if key not in content:
-            raise UserError(f'{source} lacks the key "{key}"; it needs {_names(REQUIRED)}')
+            raise UserError(f'{source}: the key "{key}" is missing; it needs {", ".join(REQUIRED)}')
     return _Reader(source, content).read()
 
 
@@ -134,7 +132,7 @@ class _Reader:
             raise UserError(f"{path}: output takes a folder, not {short_repr(content['output'])}")
         methods = _mapping(content["methods"], f"{path}: methods")
         if not methods:
-            raise UserError(f"{path}: methods is empty, so there is nothing to run")
+            raise UserError(f"{path}: methods is empty; name at least one")
         return SweepFile(
             path,
             Path(content["output"]).expanduser(),
@@ -154,19 +152,21 @@ class _Reader:
         where = f"{self.path}: methods.{label}"
         own = _mapping(entry or {}, where)
         _known(own, METHOD_KEYS, where)
-        both = {**self.content, **own}
+        merged = {**self.content, **own}
         places = {key: where if key in own else str(self.path) for key in KEYS}
-        if "config" not in both:
-            raise UserError(f"{where} lacks the key config, a file of configs/trainers/TRAINER/")
+        if "config" not in merged:
+            raise UserError(
+                f"{where}: the key config is missing; it takes a file of configs/trainers/TRAINER/"
+            )
         return Method(
             label,
             str(own.get("trainer", label)),
-            str(both["config"]),
+            str(merged["config"]),
             _settings(own.get("set"), f"{where}: set"),
-            _grid(both.get("grid"), f"{places['grid']}: grid"),
-            _texts(both["datasets"], f"{places['datasets']}: datasets"),
-            _numbers(both["shots"], f"{places['shots']}: shots"),
-            _numbers(both["seeds"], f"{places['seeds']}: seeds"),
+            _grid(merged.get("grid"), f"{places['grid']}: grid"),
+            _texts(merged["datasets"], f"{places['datasets']}: datasets"),
+            _numbers(merged["shots"], f"{places['shots']}: shots"),
+            _numbers(merged["seeds"], f"{places['seeds']}: seeds"),
         )
 
     def _case(self, where: str, entry: Any) -> Case:
@@ -191,17 +191,13 @@ class _Reader:
         )
 
 
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names)
-
-
 def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     for key in entry:
         if key not in keys:
             nearest = get_most_similar_str_to_a_from_b(str(key), keys)
             raise UserError(
                 f'{where}: the key "{one_line(str(key))}" is unknown; did you mean "{nearest}"? '
-                f"Known keys: {_names(keys)}"
+                f"Known keys: {', '.join(keys)}"
             )
 
 
@@ -215,7 +211,9 @@ def _settings(value: Any, where: str) -> Settings:
     settings = _mapping(value or {}, where)
     for key in settings:
         if key in RESERVED:
-            raise UserError(f'{where}: {key} is what the sweep\'s key "{RESERVED[key]}" is for')
+            raise UserError(
+                f'{where}: {key} cannot be set here; use the sweep\'s key "{RESERVED[key]}"'
+            )
     return {str(key): entry for key, entry in settings.items()}
 
 
@@ -232,7 +230,7 @@ def _grid(value: Any, where: str) -> dict[str, tuple[Any, ...]]:
 def _list(value: Any, where: str, example: str) -> list[Any]:
     values = value if isinstance(value, list) else [value]
     if not values or value is None:
-        raise UserError(f"{where} is empty: nothing to run; give a list such as {example}")
+        raise UserError(f"{where} is empty; write a list such as {example}")
     return values
 
 

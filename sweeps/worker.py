@@ -1,4 +1,4 @@
-"""Doing runs, one or several together, in a process that does many."""
+"""Execute tasks in a worker process, which restores its state between them."""
 
 import contextlib
 import io
@@ -31,22 +31,22 @@ from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
 from trainers.core.vectorised import train_together
 
-from .runs import Run, State, Task, locate, locked, newest_log, state_of, tidy
+from .runs import Run, State, Task, clean_folder, locate, locked, newest_log, state_of
 
-DONE, KNOWN, BUSY, FAILED, LOST = "done", "known", "busy", "failed", "lost"
+DONE, SKIPPED, BUSY, FAILED, LOST = "done", "skipped", "busy", "failed", "lost"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """Outcome of a run.
 
     Attributes:
-        run: which.
-        status: DONE now, KNOWN to be done by somebody else, BUSY in another process, FAILED, or
-            LOST with the worker that had it.
-        reason: one sentence about a failure.
-        seconds: wall time; of runs that were trained together, each one's share.
-        broken: something unexpected happened, so that the process should be replaced.
+        run: the run.
+        status: DONE, SKIPPED (finished before), BUSY (another process holds its lock), FAILED, or
+            LOST (its worker died).
+        reason: of a failure, in one sentence.
+        seconds: wall time; in a run group, the run's share.
+        broken: after an unexpected exception; the process should be replaced.
     """
 
     run: Run
@@ -57,7 +57,7 @@ class Outcome:
 
 
 class _ToLog(io.TextIOBase):
-    """Standard error that goes where standard output goes: into the run's log."""
+    """Standard error that writes to standard output, which goes to the run's log."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)
@@ -67,7 +67,7 @@ class _ToLog(io.TextIOBase):
 
 
 class CleanState:
-    """Puts back what a run may have changed in its process.
+    """Process-wide state that a run may change, to be restored after it.
 
     Args:
         threads: of PyTorch on the CPU.
@@ -84,14 +84,14 @@ class CleanState:
         self.folder = Path.cwd()
 
     def restore(self) -> None:
-        """Make the process as it was."""
+        """Restore the state, and seed the global generators."""
         torch.set_num_threads(self.threads)
         torch.set_default_dtype(self.dtype)
         torch.use_deterministic_algorithms(self.deterministic)
         torch.set_float32_matmul_precision(self.precision)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = self.cudnn
         torch.set_grad_enabled(True)
-        set_random_seed(0)  # a run seeds itself; what draws before that depends on no other run
+        set_random_seed(0)  # draws before a run seeds itself must not depend on earlier runs
         os.chdir(self.folder)
         if dict(os.environ) != self.environment:
             os.environ.clear()
@@ -102,16 +102,16 @@ class CleanState:
 
 
 def work(task: Task, state: CleanState) -> list[Outcome]:
-    """Do runs, together if there are several, but none that is done or that another process has.
+    """Execute a run or a run group, except for runs that are finished or locked elsewhere.
 
-    What they print goes to their logs alone. Nothing but a signal is raised.
+    Output goes only to the runs' logs. Signals raise; all other exceptions become outcomes.
 
     Args:
-        task: one run, or several that can be trained together.
-        state: of the process, put back before the runs and after them.
+        task: one run, or a run group.
+        state: of the process, restored before and after.
 
     Returns:
-        What became of each, in no particular order.
+        The outcome of each run, in no particular order.
     """
     start = time.perf_counter()
     generators = generator_states()
@@ -130,7 +130,7 @@ def work(task: Task, state: CleanState) -> list[Outcome]:
 
 
 def _open(task: Task, locks: contextlib.ExitStack) -> tuple[list[Outcome], list[Run]]:
-    """Lock runs and prepare their folders; returns what can be said already, and what is to do."""
+    """Lock runs and prepare their folders; return early outcomes and the runs to execute."""
     outcomes: list[Outcome] = []
     ready: list[Run] = []
     for run in task:
@@ -138,21 +138,21 @@ def _open(task: Task, locks: contextlib.ExitStack) -> tuple[list[Outcome], list[
             if not locks.enter_context(locked(run)):
                 outcomes.append(Outcome(run, BUSY))
                 continue
-            there = locate(run)
-            found = state_of(there)
+            located = locate(run)
+            found = state_of(located)
             if found is State.DONE:
-                outcomes.append(Outcome(run, KNOWN))
+                outcomes.append(Outcome(run, SKIPPED))
                 continue
-            tidy(there, found)
-            prepare_output_dir(there.folder)
-            ready.append(there)
+            clean_folder(located, found)
+            prepare_output_dir(located.folder)
+            ready.append(located)
         except Exception as error:
             outcomes.append(_failed(run, error))
     return outcomes, ready
 
 
 def _do(runs: Sequence[Run]) -> list[Exception | None]:
-    """Do runs and say what ended each: None, or an exception."""
+    """Execute runs; return for each the exception that ended it, or None."""
     with (
         Path(os.devnull).open("w") as sink,
         contextlib.redirect_stdout(sink),
@@ -171,7 +171,7 @@ def _do(runs: Sequence[Run]) -> list[Exception | None]:
 
 
 def _failed(run: Run, error: Exception) -> Outcome:
-    """Say at the end of the log, too, why the run failed."""
+    """Return the outcome of a failed run and append the reason to its log."""
     broken = False
     if isinstance(error, (UserError, FloatingPointError)):
         reason = printable(str(error))
@@ -191,14 +191,14 @@ def _failed(run: Run, error: Exception) -> Outcome:
 
 
 def serve(connection: Any, threads: int) -> None:
-    """A worker's life: take a task, do it, say what became of its runs, until the pipe closes."""
+    """Main loop of a worker: receive a task, execute it, send outcomes, until the pipe closes."""
     state = CleanState(threads)
-    tqdm.set_lock(threading.RLock())  # its own, between processes, would outlive a killed worker
+    tqdm.set_lock(threading.RLock())  # tqdm's default lock would stay locked by a killed worker
     with reuse_loaded(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             try:
                 outcomes = work(connection.recv(), state)
-            except Interrupted as stop:  # its runs are saved
+            except Interrupted as stop:  # the runs are saved
                 sys.exit(stop.exit_code)
             for outcome in outcomes:
                 connection.send(outcome)

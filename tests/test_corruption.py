@@ -209,10 +209,10 @@ def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
         "bare": "No checkpoint",
         "backbone": "/no/clip.pt",
         "cut": "damaged",
-        "begun": "no finished run",
+        "begun": "not a finished run",
         "size": "tiny_vit.safetensors",
         "zero": "learns no prompts",
-        "nothing": "no finished run",
+        "nothing": "not a finished run",
     }
     assert len(said) == len(expected)
     for line, (name, part) in zip(said, expected.items(), strict=True):
@@ -220,7 +220,7 @@ def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
     assert not any((tmp_path / name / "corruption.json").exists() for name in expected)
 
     assert corrupt.main([str(coop), "--positions", "16", "--output", str(tmp_path / "out")]) == 1
-    assert "position 16 is not there: the prompt has 16" in capsys.readouterr().err
+    assert "position 16 does not exist; the prompt has 16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

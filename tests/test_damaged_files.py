@@ -16,7 +16,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 import report
 from analysis.corruption.corruption import Corruption
@@ -37,7 +36,7 @@ from tests.report_runs import a_run
 from tests.runs import SHORT, command, finish, results
 from tests.sweeps_small import learned, runs_in
 from tests.sweeps_small import write as write_sweep
-from trainers.core.prompt_file import read_tensors, save_prompt
+from trainers.core.prompt_file import read_tensors, save_tensors
 
 DAMAGE = settings(
     max_examples=150,
@@ -49,6 +48,7 @@ PLACES = st.floats(0, 1, exclude_max=True)
 CHANGES = st.one_of(st.none(), st.integers(1, 255))
 
 STATE = {"state_dict": {"ctx": torch.arange(40.0).view(4, 10)}, "epoch": 3, "optimizer": None}
+PROMPT = {"ctx": torch.arange(12.0).view(3, 4)}
 ROWS = {"kind": "rescale", "value": 0.5, "position": 1, "correct": 3, "accuracy": 37.5}
 
 
@@ -67,12 +67,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value
-
-
-class Learner(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.ctx = nn.Parameter(torch.arange(12.0).view(3, 4))
 
 
 def write_checkpoint(path: Path) -> None:
@@ -102,7 +96,7 @@ def read_draw(path: Path) -> Any:
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "checkpoint": (write_checkpoint, load_checkpoint),
     "results": (lambda path: write_json_with_checksum(a_run(71.5), path), read_verified_json),
-    "prompt": (lambda path: save_prompt(path, Learner(), {"classnames": ["a"]}), read_tensors),
+    "prompt": (lambda path: save_tensors(path, PROMPT, {"classnames": ["a"]}), read_tensors),
     "corruption": (write_study, read_study),
     "few-shot draw": (
         lambda path: write_json_with_checksum(

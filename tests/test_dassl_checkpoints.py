@@ -53,8 +53,8 @@ def test_a_run_that_dassl_wrote_is_resumed(
     before = content(theirs)
     said = refuse(["--resume", str(theirs)], capsys)
     assert said == (
-        f"error: {theirs}/config.yaml is missing, so --resume {theirs} needs all that the run was "
-        "started with: --trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
+        f"error: {theirs}/config.yaml is missing, so --resume {theirs} needs the flags that "
+        "started the run: --trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
     )
     assert refuse(toy_command(root, theirs), capsys) == (
         f"error: {theirs} holds checkpoints, but no readable config.yaml with their settings; "

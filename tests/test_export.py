@@ -182,7 +182,7 @@ def test_mistakes(
     assert "stands in its way" in refusal(capsys, run_dir, "-o", in_the_way / "x.safetensors")
     assert "holds no run" in refusal(capsys, tmp_path)
     special = ("--opts", "INPUT.NO_TRANSFORM", "True")
-    assert "treat images in a way" in refusal(capsys, run_dir, "-o", tmp_path / "x", *special)
+    assert "do not describe the" in refusal(capsys, run_dir, "-o", tmp_path / "x", *special)
 
 
 def test_default_file(run_dir: Path, exported: Path) -> None:

@@ -40,7 +40,7 @@ def test_without_data(run_dir: Path) -> None:
 
 def test_other_classes(run_dir: Path) -> None:
     if run_dir.name == "PLOT":  # its settings on the bundled benchmark are class-specific
-        with pytest.raises(UserError, match='none, or no single one, for "a cat", "a dog"'):
+        with pytest.raises(UserError, match='no prompt, or several, for "a cat", "a dog"'):
             load_run(run_dir, with_data=False, classnames=["a cat", "a dog"])
         names, images = trained_classnames(run_dir), torch.randn(2, 3, 64, 64)
         with torch.no_grad():
@@ -61,7 +61,7 @@ def test_mistakes(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="given twice"):
         load_run(run_dir, with_data=False, classnames=["a cat", "a cat"])
     (tmp_path / "config.yaml").write_text((run_dir / "config.yaml").read_text())
-    with pytest.raises(UserError, match="says which classes its prompts were learned on"):
+    with pytest.raises(UserError, match="names the classes that its prompts were learned on"):
         load_run(tmp_path, with_data=False)
     if "Zeroshot" not in run_dir.name:
         with pytest.raises(UserError, match="No checkpoint in"):

@@ -18,7 +18,7 @@ from clip.prompt_layout import clean_classname
 from dassl.utils import load_checkpoint, save_checkpoint
 from safeio.errors import UserError
 from tests.runs import command, finish, refuse, results
-from trainers.core.prompt_origin import ORIGIN
+from trainers.core.prompt_metadata import METADATA
 
 MINI = Path(__file__).parent.parent / "clip" / "mini.safetensors"
 EPOCH = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "DATALOADER.TEST.BATCH_SIZE", "500")
@@ -67,7 +67,7 @@ def rewrite(run_dir: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -
 
 
 def without_origin(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key != ORIGIN}
+    return {key: value for key, value in state.items() if key != METADATA}
 
 
 @pytest.mark.parametrize("known_from", ["checkpoint", "prompt.safetensors", "config.yaml"])
@@ -89,7 +89,7 @@ def test_prompts_of_the_base_classes_on_as_many_new_ones(
         assert "were those of EmojiActivities (base) in training" in message
         assert "those of EmojiActivities (new) now" in message
     else:
-        assert "each class has a prompt of its own (CSC), of which there is none" in message
+        assert "class-specific (CSC), but the checkpoint has no prompt, or several, for" in message
     assert not (tmp_path / "new" / "results.json").exists()
     base = ("DATASET.SUBSAMPLE_CLASSES", "base")
     finish(evaluation(run_dir, tmp_path / "base", data_root, *base))
@@ -116,7 +116,7 @@ def test_class_specific_prompts_follow_their_classes(specific: Path) -> None:
     some = [names[index].upper().replace(" ", "_") for index in order]
     found = logits(load_run(specific, with_data=False, classnames=some))
     torch.testing.assert_close(found, trained[:, order], atol=1e-4, rtol=1e-4)
-    with pytest.raises(UserError, match=r'for "a teapot"; take .* learned with$'):
+    with pytest.raises(UserError, match=r'for "a teapot"; use .* learned with$'):
         load_run(specific, with_data=False, classnames=[*names, "a teapot"])
     others = [*names[1:], "a teapot"]
     with pytest.raises(UserError, match="--ignore-mismatch"):
@@ -287,4 +287,4 @@ def test_class_specific_prompts_of_coop_itself_follow_their_classes(
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1]
     new = evaluation(folder, tmp_path / "new", data_root, "DATASET.SUBSAMPLE_CLASSES", "new")
-    assert "each class has a prompt of its own" in refuse(new, capsys)
+    assert "the prompts are class-specific (CSC)" in refuse(new, capsys)

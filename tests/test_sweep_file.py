@@ -133,10 +133,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"evaluate": [{"nam": "x"}]},
         'evaluate[0]: the key "nam" is unknown; did you mean "name"?',
     ),
-    "missing key": ({"seeds": ...}, 'lacks the key "seeds"'),
-    "no config": ({"config": ...}, "methods.CoOp lacks the key config"),
+    "missing key": ({"seeds": ...}, 'the key "seeds" is missing'),
+    "no config": ({"config": ...}, "methods.CoOp: the key config is missing"),
     "no methods": ({"methods": {}}, "methods is empty"),
-    "empty list": ({"shots": []}, "shots is empty: nothing to run"),
+    "empty list": ({"shots": []}, "shots is empty; write a list"),
     "empty grid": ({"grid": {"OPTIM.LR": []}}, "OPTIM.LR takes a list of at least one value"),
     "bad seed": ({"seeds": [-1]}, "seeds takes whole numbers from 0 on, not -1"),
     "unknown key of a bench": (
@@ -159,8 +159,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"evaluate": [{"name": "x", "set": {"DATASET.SUBSAMPLE_CLASSES": "neu"}}]},
         'did you mean "new"?',
     ),
-    "reserved": ({"set": {"SEED": 3}}, 'SEED is what the sweep\'s key "seeds" is for'),
-    "reserved axis": ({"grid": {"OUTPUT_DIR": ["a"]}}, "OUTPUT_DIR is what the sweep's key"),
+    "reserved": ({"set": {"SEED": 3}}, 'SEED cannot be set here; use the sweep\'s key "seeds"'),
+    "reserved axis": ({"grid": {"OUTPUT_DIR": ["a"]}}, "OUTPUT_DIR cannot be set here; use the"),
     "twice": ({"methods": {"CoOp": None, "Again": {"trainer": "CoOp"}}}, "are the same run"),
     "unknown case": ({"cases": [{"methods": ["Coop"], "set": {}}]}, 'did you mean "CoOp"?'),
 }
@@ -185,10 +185,10 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--bench", "min"], 'has no bench "min"; it has paper'),
+        (["--bench", "min"], 'has no profile "min" under bench; it has paper'),
         (["--only", "emoji_fodo"], "No run's name begins with emoji_fodo"),
         (["--set", "OPTIM.LRR", "1"], 'the key "OPTIM.LRR" is unknown'),
-        (["--set", "SEED", "1"], 'SEED is what the sweep\'s key "seeds" is for'),
+        (["--set", "SEED", "1"], 'SEED cannot be set here; use the sweep\'s key "seeds"'),
         (["--workers", "-2"], "--workers is -2"),
         (["--limit", "-1"], "--limit is -1"),
         (["--limit", "x"], "invalid int value"),

@@ -16,7 +16,7 @@ import sweep
 import train
 from dassl.utils import reuse_loaded
 from sweeps.runs import LOCKS, Run, State, digest_of, recorded_digest, state_of
-from sweeps.worker import KNOWN, CleanState, Outcome, work
+from sweeps.worker import SKIPPED, CleanState, Outcome, work
 from tests.runs import command, results
 from tests.small_disk import small_disk
 from tests.sweeps_small import PUN, learned, runs_in, write
@@ -190,7 +190,7 @@ def test_a_run_that_another_process_has_is_waited_for(
     timer.start()
     assert sweep.main([path, *HERE]) == 0
     timer.join()
-    assert do(run).status == KNOWN
+    assert do(run).status == SKIPPED
     assert len(list(run.folder.glob("log.txt*"))) == 1  # it was not done again
 
 

@@ -129,7 +129,7 @@ def test_ctrl_c_stops_and_the_next_start_goes_on(
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Stopped; start it again to resume" in err
+    assert "Stopped; run the same command to resume" in err
     assert "Traceback" not in err
     assert "0 runs done, 0 were done already, 0 failed, 2 left" in out
     assert not [pid for pid in alive_in(process.pid) if "spawn_main" in command_of(pid)]

@@ -100,7 +100,7 @@ def test_mistakes_in_pairs(words: tuple[str, ...], part: str) -> None:
         (("--eval-only", "--model-dir", "{run}/prompt_learner"), 'the whole run, "{run}"'),
         (
             ("--eval-only", "--model-dir", "{run}/prompt_learner/model.pth.tar-3"),
-            'is no folder, and --model-dir takes the folder of the whole run, "{run}"',
+            'not a folder, but --model-dir takes the folder of the whole run, "{run}"',
         ),
         (("--eval-only", "--model-dir", "{run}/prompt.safetensors"), 'the whole run, "{run}"'),
     ],

@@ -1,4 +1,4 @@
-"""Methods: one file each. Every file in this folder is imported and registers what it defines."""
+"""Methods, one file each; importing this package imports every file and registers its trainers."""
 
 from dassl.utils.discovery import import_plugins
 

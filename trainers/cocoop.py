@@ -1,10 +1,10 @@
 """CoCoOp: Conditional Prompt Learning for Vision-Language Models (Zhou et al., CVPR 2022).
 
-Every image x has prompts of its own,
+The meta-net h shifts the context vectors v_j by each image's feature f(x),
 
-    v_j(x) = v_j + h(f(x)),   h = Linear(E, E / 16) - ReLU - Linear(E / 16, D),
+    L = CE(logits of x under v_j + h(f(x)), y),   h = Linear(E, E/16) - ReLU - Linear(E/16, D).
 
-and its logits come from them. The prompts of all images of a batch are groups of one encoder call.
+The text encoder processes the prompts of all images of a batch as groups of one call.
 """
 
 from collections import OrderedDict
@@ -33,7 +33,7 @@ declare_config(
 
 
 class ConditionalPromptLearner(PromptLearner):
-    """Soft prompts and the meta-net h that shifts them by an image's feature."""
+    """Context vectors and the meta-net h, which shifts them by an image's feature."""
 
     def __init__(
         self, clip_model: CLIP, num_classes: int, n_ctx: int = 16, ctx_init: str = ""
@@ -48,12 +48,12 @@ class ConditionalPromptLearner(PromptLearner):
         self.meta_net = nn.Sequential(OrderedDict(layers)).to(self.ctx.device)
 
     def shift(self, image_features: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch 1 width"]:
-        """h(f): one vector per image, added to every vector of its prompt."""
+        """Return h(f): one vector per image, added to each of its context vectors."""
         return self.meta_net(image_features.float()).unsqueeze(1)
 
 
 class ConditionalCLIP(PromptedCLIP):
-    """Classifies each image with prompts of its own."""
+    """A frozen CLIP that classifies each image with prompts conditioned on it."""
 
     conditional = True
     prompt_learner: ConditionalPromptLearner
@@ -63,22 +63,22 @@ class ConditionalCLIP(PromptedCLIP):
         image_features: Float[Tensor, "batch embed"],
         ctx: Float[Tensor, "groups length width"],
     ) -> Float[Tensor, "groups batch classes"]:
-        """Logits of every image under its own version of every group's prompts."""
-        own = ctx.unsqueeze(1) + self.prompt_learner.shift(image_features)
-        text = self.text_features(own.flatten(0, 1)).unflatten(0, own.shape[:2])
+        """Return the logits of every image under every group's prompts, shifted by its feature."""
+        shifted = ctx.unsqueeze(1) + self.prompt_learner.shift(image_features)
+        text = self.text_features(shifted.flatten(0, 1)).unflatten(0, shifted.shape[:2])
         scaled = self.clip_model.logit_scale.exp() * image_features
         return torch.einsum("be,gbce->gbc", scaled, text)
 
 
 @TRAINER_REGISTRY.register()
 class CoCoOp(PromptTrainer):
-    """Conditional context optimisation."""
+    """Conditional context optimization."""
 
     node = "COCOOP"
-    no_matrix = "encodes prompts of its own for every image"
+    no_matrix = "computes different text features for every image"
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
-        """Compose CLIP with prompts and meta-net."""
+        """Build CLIP with a conditional prompt learner."""
         node, clip_model = self.method_cfg, self.loaded_clip.model
         learner = ConditionalPromptLearner(clip_model, len(classnames), node.N_CTX, node.CTX_INIT)
         return ConditionalCLIP(clip_model, classnames, learner)
@@ -86,4 +86,4 @@ class CoCoOp(PromptTrainer):
 
 @TRAINER_REGISTRY.register()
 class CoCoOpNemesis(NemesisMixin, CoCoOp):
-    """CoCoOp with normalised soft prompts: the learned v_j, before h is added."""
+    """CoCoOp with Nemesis: normalizes the context vectors v_j, before h is added."""

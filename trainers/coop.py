@@ -1,10 +1,8 @@
 """CoOp: Learning to Prompt for Vision-Language Models (Zhou et al., IJCV 2022).
 
-The context vectors V in front of, around or behind the class name are learned by
+It learns the context vectors V before, around or after the class name with a frozen CLIP:
 
-    L = CE(exp(logit_scale) * f @ g(V)^T, y)
-
-with both towers of CLIP frozen.
+    L = CE(exp(logit_scale) * f @ g(V)^T, y).
 """
 
 from dassl.config import declare_config
@@ -17,8 +15,8 @@ declare_config(
     "TRAINER.COOP",
     {
         "N_CTX": 16,  # number of context vectors
-        "CSC": False,  # class-specific contexts
-        "CTX_INIT": "",  # words to start from; they decide the number of vectors
+        "CSC": False,  # class-specific context
+        "CTX_INIT": "",  # initial words; their number of tokens overrides N_CTX
         "PREC": "fp32",  # fp32, fp16, bf16, amp
         "CLASS_TOKEN_POSITION": "end",  # end, middle, front
     },
@@ -27,11 +25,11 @@ declare_config(
 
 @TRAINER_REGISTRY.register()
 class CoOp(PromptTrainer):
-    """Context optimisation."""
+    """Context optimization."""
 
     node = "COOP"
 
 
 @TRAINER_REGISTRY.register()
 class CoOpNemesis(NemesisMixin, CoOp):
-    """Context optimisation with normalised soft prompts."""
+    """CoOp with Nemesis."""

@@ -1,13 +1,13 @@
 """Nemesis: Normalizing the Soft-prompt Vectors of Vision-Language Models (Fu et al., ICLR 2024).
 
-Soft prompts tend to grow norms that cost accuracy. Two penalties shrink them:
+Low-Norm Effect: reducing the norms of context vectors can raise accuracy. Two norm losses use it:
 
     L = CE + omega_E * (beta * PUN + (1 - beta) * PAN),
     norm loss(alpha) = (1/M) sum_j alpha_j ||v_j||_p,   M = number of non-zero alpha_j.
 
-PUN (position-uniform) takes alpha_j = omega everywhere. PAN (position-aware) takes alpha_j = omega
-at those of N drawn positions where the prompts with v_j rescaled by tau classify more images of
-the batch correctly than the prompts as they are; a pre-inference without gradient finds out.
+Position-uniform normalization (PUN) sets alpha_j = omega at every position. Position-aware
+normalization (PAN) draws N positions; a pre-inference without gradient rescales v_j there by tau,
+and alpha_j = omega where these corrupted prompts classify more images of the batch correctly.
 """
 
 import math
@@ -31,18 +31,18 @@ declare_config(
     "TRAINER.NEMESIS",
     {
         "OMEGA": 1.0,  # weight of the norm losses
-        "TAU": 0.5,  # PAN: a drawn vector is rescaled by it
-        "N": 1,  # PAN: how many positions are drawn for each batch
+        "TAU": 0.5,  # PAN: factor of the vectors at drawn positions in the pre-inference
+        "N": 1,  # PAN: number of positions drawn per batch
         "BETA": 1.0,  # 1: PUN, 0: PAN, in between: both
         "NORM": "two",  # one, two, inf
-        "SCHEDULE": "logistic",  # logistic falls over the epochs, constant stays 1
-        "SELECT": True,  # PAN: False takes every drawn position, without pre-inference
+        "SCHEDULE": "logistic",  # of omega_E: logistic decreases over the epochs, constant is 1
+        "SELECT": True,  # PAN: False selects every drawn position, without pre-inference
     },
 )
 
 
 def omega_schedule(epoch: int, max_epoch: int, kind: str = "logistic") -> float:
-    """omega_E, the factor of the norm losses in epoch E (from 0). Nemesis, section 3.3."""
+    """Return omega_E, the factor of the norm losses in epoch E (from 0). Nemesis, section 3.3."""
     if kind == "constant":
         return 1.0
     return 1 - 1 / (1 + math.exp(-STEEPNESS * (epoch - max_epoch / 2)))
@@ -51,7 +51,7 @@ def omega_schedule(epoch: int, max_epoch: int, kind: str = "logistic") -> float:
 def vector_norms(
     ctx: Float[Tensor, "*sets length width"], p: float = 2.0
 ) -> Float[Tensor, " length"]:
-    """The norms of the vectors at each position, summed over all prompt sets."""
+    """Return the norm of the vectors at each position, summed over all prompt sets."""
     norms = torch.linalg.vector_norm(ctx, ord=p, dim=-1)
     return norms.flatten(0, -2).sum(0) if norms.dim() > 1 else norms
 
@@ -61,10 +61,10 @@ def norm_loss(
     alpha: Float[Tensor, " length"],
     p: float = 2.0,
 ) -> Float[Tensor, ""]:
-    """Weighted mean of the prompt vectors' norms: (1/M) sum_j alpha_j ||v_j||_p.
+    """Return the weighted mean norm of the context vectors: (1/M) sum_j alpha_j ||v_j||_p.
 
-    M counts the non-zero alpha_j; without any, the loss is 0. Norms of several prompt sets
-    (class-specific contexts, PLOT) are summed. Nemesis, eq. 3 and 4.
+    M is the number of non-zero alpha_j; if all are 0, the loss is 0. The norms of several prompt
+    sets (class-specific contexts, PLOT) are summed. Nemesis, eq. 3 and 4.
     """
     count = alpha.count_nonzero().clamp(min=1)
     return (alpha * vector_norms(ctx, p)).sum() / count
@@ -73,7 +73,7 @@ def norm_loss(
 def rescale(
     ctx: Float[Tensor, "*sets length width"], positions: Int[Tensor, " drawn"], tau: float
 ) -> Float[Tensor, "drawn *sets length width"]:
-    """One copy of the prompts per position, with the vectors there multiplied by tau."""
+    """Return one copy of the prompts per position, with the vectors there multiplied by tau."""
     factors = torch.ones(len(positions), ctx.shape[-2], device=ctx.device, dtype=ctx.dtype)
     factors[torch.arange(len(positions), device=ctx.device), positions] = tau
     sets = (1,) * (ctx.dim() - 2)
@@ -83,13 +83,13 @@ def rescale(
 def count_correct(
     logits: Float[Tensor, "*groups batch classes"], labels: Int[Tensor, " batch"]
 ) -> Int[Tensor, "*groups"]:
-    """How many images of the batch each group of prompts classifies correctly."""
+    """Return the number of images that each group of prompts classifies correctly."""
     return (logits.argmax(dim=-1) == labels).sum(dim=-1)
 
 
 @dataclass(frozen=True)
 class NormPenalty:
-    """Both norm losses with their settings; the names are those of TRAINER.NEMESIS."""
+    """Settings of TRAINER.NEMESIS and the weights alpha of both norm losses."""
 
     omega: float = 1.0
     tau: float = 0.5
@@ -104,17 +104,17 @@ class NormPenalty:
         """Read and check cfg.TRAINER.NEMESIS.
 
         Raises:
-            UserError: a value that the method does not define.
+            UserError: see `check`.
         """
         penalty = cls(**{key.lower(): value for key, value in node.items()})
         penalty.check()
         return penalty
 
     def check(self) -> None:
-        """Refuse values that the method does not define.
+        """Raise an error for values that Nemesis does not define.
 
         Raises:
-            UserError: names the key, the value and what is accepted.
+            UserError: an unknown name or a number out of range.
         """
         for key, name, known in (
             ("NORM", self.norm, tuple(NORMS)),
@@ -137,10 +137,10 @@ class NormPenalty:
                 raise UserError(f"TRAINER.NEMESIS.{key} is {value}, but must be {accepted}.")
 
     def check_length(self, length: int) -> None:
-        """Refuse to draw more positions than there are.
+        """Raise an error if N exceeds the number of context vectors.
 
         Raises:
-            UserError: N is larger than the number of context vectors.
+            UserError: N exceeds it.
         """
         if self.n > length:
             raise UserError(
@@ -148,7 +148,7 @@ class NormPenalty:
             )
 
     def uniform(self, length: int, device: torch.device) -> Float[Tensor, " length"]:
-        """PUN's alpha: omega everywhere."""
+        """Return PUN's alpha: omega at every position."""
         return torch.full((length,), self.omega, device=device)
 
     def aware(
@@ -159,14 +159,16 @@ class NormPenalty:
         logits: Float[Tensor, "batch classes"],
         evaluate: Callable[[Tensor], Tensor],
     ) -> Float[Tensor, " length"]:
-        """PAN's alpha: omega at the drawn positions where rescaled prompts beat those as they are.
+        """Return PAN's alpha: omega at drawn positions where rescaling v_j raises the accuracy.
+
+        If the batch is already classified correctly, PAN skips its pre-inference.
 
         Args:
-            ctx: the prompts.
+            ctx: the context vectors.
             positions: the drawn positions.
             labels: of the batch.
-            logits: of the batch under the prompts as they are, from the training step.
-            evaluate: from groups of prompts (N, *sets, L, D) to logits (N, B, C) on the batch.
+            logits: of the batch under `ctx`, from the training step.
+            evaluate: maps groups of prompts (N, *sets, L, D) to logits (N, B, C) on the batch.
         """
         alpha = torch.zeros(ctx.shape[-2], device=ctx.device)
         if not self.select:
@@ -175,7 +177,7 @@ class NormPenalty:
         with torch.no_grad():
             correct = count_correct(logits, labels)
             if correct == len(labels):
-                return alpha  # no prompt can classify more
+                return alpha
             corrupted = evaluate(rescale(ctx.detach(), positions, self.tau))
             better = count_correct(corrupted, labels) > correct
         alpha[positions] = better.to(alpha.dtype) * self.omega

@@ -1,4 +1,4 @@
-"""Nemesis for any prompt method: `class CoOpNemesis(NemesisMixin, CoOp)` is all it takes."""
+"""Nemesis for any prompt method by inheritance: `class CoOpNemesis(NemesisMixin, CoOp)`."""
 
 from functools import cached_property
 from typing import Any
@@ -15,13 +15,13 @@ from .nemesis import NORMS, NormPenalty, norm_loss, omega_schedule
 
 
 class NemesisMixin(PromptTrainer):
-    """Adds the norm penalty to a method's loss; stands before the method among the bases."""
+    """Adds the norm losses to a method's loss; list it before the method among the bases."""
 
     resumes_within_epoch = True
     standard_step = True
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Refuse settings that Nemesis does not define, before anything is loaded."""
+        """Check the settings of TRAINER.NEMESIS before anything is loaded."""
         super().check_cfg(cfg)
         node = cfg.TRAINER[self.node]
         penalty = NormPenalty.from_config(cfg.TRAINER.NEMESIS)
@@ -29,22 +29,22 @@ class NemesisMixin(PromptTrainer):
 
     @cached_property
     def norm_penalty(self) -> NormPenalty:
-        """Both norm losses with the settings of TRAINER.NEMESIS."""
+        """The norm losses with the settings of TRAINER.NEMESIS."""
         return NormPenalty.from_config(self.cfg.TRAINER.NEMESIS)
 
     def before_epoch(self) -> None:
-        """Start counting PAN's selections anew."""
+        """Reset the counts of PAN's selections."""
         super().before_epoch()
         self._selections = torch.zeros(self.model.prompt_learner.length, device=self.device)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Also put back PAN's selections from where earlier versions saved them."""
+        """Also restore PAN's selections from the key under which earlier versions saved them."""
         super().load_state_dict(state)
         if (selections := state.get("own", {}).get("selections")) is not None:
             self._selections = selections.to(self.device)
 
     def draw_positions(self) -> Int[Tensor, " drawn"]:
-        """N distinct positions, uniformly; drawn on the CPU so that every device sees the same."""
+        """Draw N distinct positions uniformly, on the CPU so that every device gets the same."""
         order = torch.randperm(self.model.prompt_learner.length)
         return order[: self.norm_penalty.n].to(self.device)
 
@@ -54,7 +54,7 @@ class NemesisMixin(PromptTrainer):
         labels: Int[Tensor, " batch"],
         logits: Float[Tensor, "batch classes"],
     ) -> tuple[Tensor | float, dict[str, Any]]:
-        """omega_E * (beta * PUN + (1 - beta) * PAN); a part of weight 0 is not computed."""
+        """Return omega_E * (beta * PUN + (1 - beta) * PAN) without terms of weight 0."""
         settings, ctx = self.norm_penalty, self.model.prompt_learner.ctx
         p, beta = NORMS[settings.norm], settings.beta
         factor = omega_schedule(self.epoch, self.max_epoch, settings.schedule)
@@ -75,7 +75,7 @@ class NemesisMixin(PromptTrainer):
         labels: Int[Tensor, " batch"],
         logits: Float[Tensor, "batch classes"],
     ) -> Float[Tensor, " length"]:
-        """PAN's alpha for this batch, on the image features of the training step."""
+        """Return PAN's alpha for this batch and count the selected positions."""
         alpha = self.norm_penalty.aware(
             self.model.prompt_learner.ctx,
             self.draw_positions(),
@@ -87,7 +87,7 @@ class NemesisMixin(PromptTrainer):
         return alpha
 
     def epoch_entries(self) -> dict[str, Any]:
-        """Also how often PAN selected each position in the epoch."""
+        """Also return how often PAN selected each position in the epoch."""
         entries = super().epoch_entries()
         if self.norm_penalty.beta < 1:
             entries["selections"] = [int(count) for count in self._selections.tolist()]

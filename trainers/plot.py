@@ -1,9 +1,9 @@
 """PLOT: Prompt Learning with Optimal Transport (Chen et al., ICLR 2023).
 
-Every class has P prompts, every image M features (the pooled one and the local ones). With the
-similarities S (M, P) of an image and a class and the optimal transport plan T between them,
+Every class has P prompts, every image M features (one pooled, the others local). S (M, P) holds
+the cosine similarities of an image and a class, T is the optimal transport plan for the cost 1 - S:
 
-    logit = exp(logit_scale) * sum(T * S),   T = Sinkhorn(1 - S, eps), without gradient.
+    L = CE(exp(logit_scale) * sum(T * S), y),   T = Sinkhorn(1 - S, eps), without gradient.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from dassl.config import CfgNode, declare_config
 from dassl.engine import TRAINER_REGISTRY
 from safeio.errors import UserError
 
-from .core.frozen_tower import encode_frozen
+from .core.frozen_encoder import encode_frozen
 from .core.prompt_learner import PromptLearner
 from .core.prompt_trainer import PromptTrainer
 from .core.prompted_clip import PromptedCLIP
@@ -33,16 +33,16 @@ declare_config(
         "CTX_INIT": "",
         "PREC": "fp32",
         "CLASS_TOKEN_POSITION": "end",
-        "EPS": 0.1,  # entropy of the transport
-        "MAX_ITER": 100,  # of Sinkhorn's iterations
-        "THRESH": 0.01,  # they stop when the scalings change less
+        "EPS": 0.1,  # strength of the entropic regularisation
+        "MAX_ITER": 100,  # most Sinkhorn iterations
+        "THRESH": 0.01,  # stop iterating when the scalings change by less
     },
 )
 
 
 @dataclass(frozen=True)
 class Transport:
-    """Settings of the optimal transport; see `sinkhorn`."""
+    """Settings of the optimal transport plan; see `sinkhorn`."""
 
     eps: float = 0.1
     max_iter: int = 100
@@ -50,7 +50,7 @@ class Transport:
 
 
 class TransportCLIP(PromptedCLIP):
-    """Matches local image features with several prompts per class."""
+    """A frozen CLIP that matches local image features with several prompts per class."""
 
     transport = Transport()
     frozen_features = True
@@ -58,13 +58,13 @@ class TransportCLIP(PromptedCLIP):
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens embed"]:
-        """Normalised pooled (first) and local features."""
+        """Return normalised image features: the pooled one, then the local ones."""
         return encode_frozen(self.clip_model.encode_image_local, images)
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]
     ) -> Float[Tensor, "groups prompts classes embed"]:
-        """Normalised text features of ctx (G, P, L, D) or (G, C, P, L, D)."""
+        """Return normalised text features of ctx (G, P, L, D) or (G, C, P, L, D)."""
         by_set = ctx if ctx.dim() == 4 else ctx.transpose(1, 2)  # (G, P, L, D) or (G, P, C, L, D)
         features = self.text_encoder(by_set.flatten(0, 1))
         return functional.normalize(features, dim=-1).unflatten(0, by_set.shape[:2])
@@ -74,7 +74,7 @@ class TransportCLIP(PromptedCLIP):
         image_features: Float[Tensor, "batch tokens embed"],
         text_features: Float[Tensor, "groups prompts classes embed"],
     ) -> Float[Tensor, "groups batch classes tokens prompts"]:
-        """Cosines of every local feature with every prompt."""
+        """Return the cosine similarity of every image feature with every prompt."""
         text = text_features.to(image_features.dtype)
         return torch.einsum("bme,gpce->gbcmp", image_features, text)
 
@@ -83,7 +83,7 @@ class TransportCLIP(PromptedCLIP):
         image_features: Float[Tensor, "batch tokens embed"],
         text_features: Float[Tensor, "groups prompts classes embed"],
     ) -> Float[Tensor, "groups batch classes"]:
-        """Scaled similarity under the optimal transport plan."""
+        """Return logits: the scaled similarity under the optimal transport plan."""
         similarity = self.similarities(image_features, text_features)
         settings = self.transport
         plan = sinkhorn(1 - similarity.detach(), settings.eps, settings.max_iter, settings.thresh)
@@ -99,14 +99,14 @@ class PLOT(PromptTrainer):
     no_matrix = "matches several prompts per class with local features by optimal transport"
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Refuse impossible settings before anything is loaded."""
+        """Also check the settings of PLOT before anything is loaded."""
         super().check_cfg(cfg)
         for key in ("N", "EPS", "MAX_ITER", "THRESH"):
             if cfg.TRAINER.PLOT[key] <= 0:
                 raise UserError(f"TRAINER.PLOT.{key} must be above 0.")
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
-        """Compose CLIP with P prompt sets and the transport."""
+        """Build CLIP with P prompts per class and the optimal transport plan."""
         node = self.method_cfg
         clip_model = self.loaded_clip.model
         learner = PromptLearner(
@@ -119,4 +119,4 @@ class PLOT(PromptTrainer):
 
 @TRAINER_REGISTRY.register()
 class PLOTNemesis(NemesisMixin, PLOT):
-    """PLOT with normalised soft prompts: position j of all P sets is rescaled together."""
+    """PLOT with Nemesis: the pre-inference rescales position j in all P sets at once."""

@@ -1,8 +1,8 @@
-"""Zero-shot CLIP: the lower bar that tuned prompts have to pass.
+"""Zero-shot CLIP, the baseline without training.
 
 Learning Transferable Visual Models From Natural Language Supervision (Radford et al., ICML 2021):
-class weights are the text features of a hand-written template, such as "a photo of a {}.", or the
-mean of several templates' features (section 3.1.4).
+the class weights are the text features of a hand-written template, such as "a photo of a {}.", or
+the mean over several templates (prompt ensembling, section 3.1.4).
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,7 @@ from .core.features.evaluation import (
     no_class_weights,
 )
 from .core.frozen_clip import load_frozen_clip
-from .core.frozen_tower import encode_frozen
-from .core.precision import autocast, check_precision
+from .core.frozen_encoder import autocast, check_precision, encode_frozen
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
@@ -51,10 +50,10 @@ declare_config("TRAINER.ZSCLIP", {"PREC": "fp32"})
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(TrainerX):
-    """Classifies with the dataset's hand-written template; nothing is trained.
+    """Classifies with the dataset's hand-written template, without training.
 
     Attributes:
-        features: see `features.evaluation`; lowered by an inference of a subclass's own.
+        features: kind of image features that inference takes; see `INFERENCE`.
         standard_classify: logits are exp(logit_scale) * f @ text_features^T.
     """
 
@@ -71,32 +70,35 @@ class ZeroshotCLIP(TrainerX):
     text_features: Tensor
 
     @property
-    def tower_precision(self) -> str:
-        """The towers' precision."""
+    def clip_precision(self) -> str:
+        """The precision of the frozen CLIP."""
         return self.cfg.TRAINER.ZSCLIP.PREC
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Refuse an impossible precision before anything is loaded."""
+        """Check the precision before anything is loaded."""
         check_precision(cfg.TRAINER.ZSCLIP.PREC, choose_device(cfg))
 
     def build_model(self) -> None:
-        """Encode the class names in their template."""
-        self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.tower_precision)
+        """Load CLIP and encode the class names in the templates."""
+        self.loaded_clip = load_frozen_clip(self.cfg, self.device, self.clip_precision)
         self.cached_features = CachedFeatures(self)
         dataset = self.dm.dataset
-        own = getattr(dataset, "templates", DEFAULT_TEMPLATES)
-        templates = tuple(self.cfg.DATASET.TEMPLATES) or own
-        prompts = [self._encode(template, dataset.classnames) for template in self.use(templates)]
-        self.text_features = functional.normalize(torch.stack(prompts).mean(0), dim=-1)
+        default = getattr(dataset, "templates", DEFAULT_TEMPLATES)
+        templates = self.select_templates(tuple(self.cfg.DATASET.TEMPLATES) or default)
+        features = [self._encode(template, dataset.classnames) for template in templates]
+        self.text_features = functional.normalize(torch.stack(features).mean(0), dim=-1)
 
-    def use(self, templates: Sequence[str]) -> Sequence[str]:
-        """Hook: the templates to average over, given the dataset's own."""
+    def select_templates(self, templates: Sequence[str]) -> Sequence[str]:
+        """Choose from the dataset's templates those to average over; subclasses may override."""
         return templates[:1]
 
     @torch.no_grad()
     def _encode(self, template: str, classnames: list[str]) -> Float[Tensor, "classes embed"]:
         if "{}" not in template:
-            raise UserError(f'DATASET.TEMPLATES: "{template}" has no {{}} for the class name')
+            raise UserError(
+                f'DATASET.TEMPLATES: "{template}" has no {{}} for the class name; add one, as in '
+                f'"{DEFAULT_TEMPLATES[0]}"'
+            )
         prompts = [template.replace("{}", clean_classname(name)) for name in classnames]
         print(f"Prompts: {prompts[:5]} ...")
         tokens = tokenize(prompts).to(self.device)
@@ -106,50 +108,50 @@ class ZeroshotCLIP(TrainerX):
         self,
         input: Float[Tensor, "batch 3 height width"],
     ) -> Float[Tensor, "batch classes"]:
-        """Scaled cosine similarities to the class weights."""
-        with autocast(self.tower_precision, self.device):
+        """Return the logits of images."""
+        with autocast(self.clip_precision, self.device):
             return self.classify(self.image_features(input))
 
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
-        """Normalised image features."""
+        """Return normalised image features."""
         return encode_frozen(self.loaded_clip.model.encode_image, images)
 
     def classify(
         self, image_features: Float[Tensor, "batch embed"]
     ) -> Float[Tensor, "batch classes"]:
-        """Scaled cosine similarities of known features to the class weights."""
+        """Return logits: the scaled cosine similarities of image features to the class weights."""
         return self.loaded_clip.model.logit_scale.exp() * image_features @ self.text_features.T
 
     def feature_kind(self) -> str | None:
-        """Pooled features, unless a subclass infers otherwise."""
+        """Return the kind of features that `classify` takes; None if inference needs images."""
         return self.features
 
     def predictions(
         self, loader: Any
     ) -> Iterator[tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]]:
-        """Scores and labels, from cached image features where inference is made of them."""
+        """Yield logits and labels, from cached image features if inference allows it."""
         yield from self.cached_features.predictions(loader) or super().predictions(loader)
 
     @contextmanager
     def cached_text_features(self) -> Iterator[None]:
-        """Within this context nothing learns; the text features are the same in any."""
-        with torch.no_grad(), autocast(self.tower_precision, self.device):
+        """Disable gradients within this context; zero-shot text features never change anyway."""
+        with torch.no_grad(), autocast(self.clip_precision, self.device):
             yield
 
     def class_weights(self) -> Float[Tensor, "classes embed"]:
-        """The normalised text features of the templates.
+        """Return the normalised text features of the templates.
 
         Raises:
-            UserError: a subclass classifies in a way of its own.
+            UserError: a subclass overrides inference or `classify`.
         """
         if self.features != "pooled" or not self.standard_classify:
             raise no_class_weights(self.cfg, NO_MATRIX)
         return self.text_features
 
     def check_train(self) -> None:
-        """It needs no training images.
+        """Check the evaluation only, since zero-shot CLIP needs no training images.
 
         Raises:
             UserError: see `check_evaluation`.
@@ -157,11 +159,11 @@ class ZeroshotCLIP(TrainerX):
         self.check_evaluation()
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Nothing to train: test."""
+        """Evaluate; nothing is trained."""
         self.evaluate()
 
     def result_entries(self) -> dict[str, Any]:
-        """What zero-shot adds to results.json."""
+        """Return further entries for results.json."""
         return {
             "weights_sha256": self.loaded_clip.sha256,
             "clip": self.loaded_clip.facts,
@@ -171,9 +173,9 @@ class ZeroshotCLIP(TrainerX):
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(ZeroshotCLIP):
-    """Averages the text features of several templates, the dataset's own among them."""
+    """Averages the text features of several templates, including the dataset's."""
 
-    def use(self, templates: Sequence[str]) -> Sequence[str]:
-        """The seven templates that CLIP's authors selected on ImageNet, and the dataset's own."""
-        own = [template for template in templates if template not in SELECTED_TEMPLATES]
-        return [*SELECTED_TEMPLATES, *own]
+    def select_templates(self, templates: Sequence[str]) -> Sequence[str]:
+        """Return the 7 templates that CLIP's authors selected on ImageNet and the dataset's own."""
+        others = [template for template in templates if template not in SELECTED_TEMPLATES]
+        return [*SELECTED_TEMPLATES, *others]

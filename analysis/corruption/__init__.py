@@ -1,1 +1,1 @@
-"""The Low-Norm Effect: corrupted prompts of finished runs, and what comes of them."""
+"""The Low-Norm Effect: test corrupted prompts of finished runs; tables and figures."""

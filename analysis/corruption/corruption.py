@@ -1,9 +1,9 @@
-"""Corruption of learned prompts, one vector at a time: the Low-Norm Effect study.
+"""Corruption operations of the Low-Norm Effect study, applied to one context vector at a time.
 
     REPLACE: v_j := r, r ~ N(0, sigma^2 I)        RESCALE: v_j := s * v_j
 
-Nemesis (Fu et al., ICLR 2024), section 2. The paper lists sigma as 0, 0.001, 0.01, 0.1, 0.5 and
-calls them variances; its released code takes them for standard deviations, and so do we.
+Nemesis (Fu et al., ICLR 2024), section 2. The paper calls 0, 0.001, 0.01, 0.1, 0.5 variances; its
+released code and this repository use them as standard deviations.
 """
 
 import math
@@ -24,7 +24,7 @@ FACTORS = (0.001, 0.01, 0.1, 0.5, 2.0)
 
 @dataclass(frozen=True)
 class Corruption:
-    """One vector's change.
+    """Corruption of one context vector.
 
     Attributes:
         kind: `replace` or `rescale`.
@@ -39,13 +39,13 @@ class Corruption:
 
 @dataclass(frozen=True)
 class CorruptionGrid:
-    """Which corruptions are tested: every kind and value at every position.
+    """The corruptions to test: every kind and value at every position.
 
     Attributes:
         replace: standard deviations of REPLACE.
         rescale: factors of RESCALE.
         positions: from 0; None for all.
-        noise_seed: what REPLACE's noise is drawn with, the same for every run.
+        noise_seed: seed of REPLACE's noise, the same for every run.
     """
 
     replace: tuple[float, ...] = STDS
@@ -55,30 +55,30 @@ class CorruptionGrid:
 
     @property
     def settings(self) -> list[tuple[str, float]]:
-        """Kinds and values."""
+        """The pairs (kind, value)."""
         return [(REPLACE, std) for std in self.replace] + [(RESCALE, s) for s in self.rescale]
 
     def corruptions(self, length: int) -> list[Corruption]:
-        """All of them, by position: prompts share what they compute before the changed vector.
+        """Return all corruptions by position, so that groups of prompts share their prefix.
 
         Raises:
-            UserError: a position that prompts of this length do not have.
+            UserError: a position is not below the length.
         """
         wanted = range(length) if self.positions is None else self.positions
         for position in wanted:
             if position >= length:
                 raise UserError(
-                    f"position {position} is not there: the prompt has {length} vectors, "
+                    f"position {position} does not exist; the prompt has {length} vectors, "
                     f"0 to {length - 1}"
                 )
         return [Corruption(kind, value, j) for j in wanted for kind, value in self.settings]
 
 
 def check_values(flag: str, values: Sequence[float]) -> None:
-    """Refuse what is neither a standard deviation nor a factor of the study.
+    """Check standard deviations or factors.
 
     Raises:
-        UserError: a negative value, or none at all (infinite, not a number).
+        UserError: a value is negative, infinite or NaN.
     """
     for value in values:
         if not (value >= 0 and math.isfinite(value)):
@@ -86,7 +86,7 @@ def check_values(flag: str, values: Sequence[float]) -> None:
 
 
 def unit_noise(seed: int, length: int, width: int) -> Float[Tensor, "length width"]:
-    """A standard normal vector for each position; the same on every device and for every sigma."""
+    """Draw a standard normal vector per position, the same on every device and for every sigma."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(length, width, generator=generator)
 
@@ -96,7 +96,7 @@ def replace(
     positions: Int[Tensor, " drawn"],
     vectors: Float[Tensor, "drawn width"],
 ) -> Float[Tensor, "drawn *sets length width"]:
-    """One copy of the prompts per position, with the given vector there in every prompt set."""
+    """Return one copy of the prompts per position, with its vector there in every prompt set."""
     copies = ctx.repeat(len(positions), *(1,) * ctx.dim())
     for copy, position, vector in zip(copies, positions.tolist(), vectors, strict=True):
         copy[..., position, :] = vector
@@ -108,12 +108,12 @@ def corrupt(
     corruptions: Sequence[Corruption],
     noise: Float[Tensor, "length width"],
 ) -> Float[Tensor, "groups *sets length width"]:
-    """One copy of the prompts per corruption.
+    """Return one corrupted copy of the prompts per corruption.
 
     Args:
         ctx: the learned prompts.
         corruptions: G of them.
-        noise: of `unit_noise`; REPLACE multiplies it by its standard deviation.
+        noise: from `unit_noise`; REPLACE multiplies it by its standard deviation.
     """
     copies = []
     for corruption in corruptions:

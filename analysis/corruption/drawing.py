@@ -1,4 +1,4 @@
-"""What the study's figures have in common: three files each, and axes without clutter."""
+"""Helpers of the study's figures: colours, axes style, and saving as PNG, PDF and CSV."""
 
 import csv
 import functools
@@ -13,18 +13,18 @@ BETTER, WORSE, LEARNED = "#D55E00", "#56B4E9", "#000000"  # of Okabe and Ito's p
 
 
 def save(figure: Any, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write the figure as PNG and PDF, and its data as CSV beside them.
+    """Write the figure as PNG and PDF, and its data as CSV, then close the figure.
 
     Args:
-        figure: is closed.
+        figure: of Matplotlib.
         path: of the PNG.
-        header: the CSV's columns.
-        rows: their values.
+        header: column names of the CSV.
+        rows: of the CSV.
 
     Returns:
         The path of the PNG.
     """
-    for suffix in ("png", "pdf"):  # named to savefig, which is given a temporary file
+    for suffix in ("png", "pdf"):  # the temporary file's suffix does not name the format
         write = functools.partial(figure.savefig, dpi=160, format=suffix)
         write_atomic(path.with_suffix(f".{suffix}"), write)
     plt.close(figure)
@@ -38,7 +38,7 @@ def save(figure: Any, path: Path, header: Sequence[str], rows: Iterable[Sequence
 
 
 def dress(axis: Any, **labels: str) -> None:
-    """Labels, a light grid for the eye to read values off, no frame above and on the right."""
+    """Set labels and a light horizontal grid, and remove the upper and right spines."""
     axis.set(**labels)
     axis.grid(axis="y", color="0.9")
     axis.set_axisbelow(True)
@@ -46,6 +46,6 @@ def dress(axis: Any, **labels: str) -> None:
 
 
 def file_stem(*parts: object) -> str:
-    """A file name of these parts, whatever stands in them."""
+    """Join parts to a file name, with `_` for all other characters than letters, digits, `._-`."""
     text = "_".join(str(part) for part in parts)
     return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)

@@ -1,4 +1,4 @@
-"""Figures 1b and A1: how often corruptions help, and what each does at its position."""
+"""Figure 1b: how often corruptions raise accuracy. Figure A1: accuracy and norm by position."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from .drawing import BETTER, LEARNED, WORSE, dress, file_stem, save
 from .frequency import Key, Position, SeedMean, Setting
 
 NAMES = {REPLACE: "REPLACE, std", RESCALE: "RESCALE, factor"}
-# What tells bars apart is also to be seen without colours.
+# The hatch distinguishes the bars without colours.
 GAIN: dict[str, Any] = {"facecolor": BETTER, "edgecolor": LEARNED, "linewidth": 0.6, "hatch": "///"}
 LOSS: dict[str, Any] = {"facecolor": WORSE, "edgecolor": LEARNED, "linewidth": 0.6}
 NORM: dict[str, Any] = {"facecolor": "0.75", "edgecolor": LEARNED, "linewidth": 0.6}
@@ -30,23 +30,21 @@ LEARNED_NORM: dict[str, Any] = {
 def draw_figures(
     cells: Mapping[Key, SeedMean], settings: Sequence[Setting], folder: Path
 ) -> list[Path]:
-    """Draw all that the cells give data for; returns the PNGs."""
+    """Draw all figures for which the cells have data; return the PNGs."""
     paths = []
     if any(cell.low_norm_frequency(settings) is not None for cell in cells.values()):
         paths.append(draw_frequency(cells, settings, folder / "figure_1b.png"))
     for key, cell in cells.items():
         for kind in (REPLACE, RESCALE):
-            own = [
-                setting for setting in settings if setting[0] == kind and cell.positions(setting)
-            ]
-            if own:
+            tested = [s for s in settings if s[0] == kind and cell.positions(s)]
+            if tested:
                 stem = file_stem("figure_a1", kind, key[0], key[1], f"{key[2]}shots")
-                paths.append(draw_positions(key, cell, own, folder / f"{stem}.png"))
+                paths.append(draw_positions(key, cell, tested, folder / f"{stem}.png"))
     return paths
 
 
 def draw_frequency(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], path: Path) -> Path:
-    """Figure 1b: the low-norm frequency over shots; a panel per method, a line per dataset."""
+    """Draw Figure 1b: low-norm frequency over shots; a panel per method, a line per dataset."""
     points = {
         key: frequency
         for key, cell in cells.items()
@@ -73,9 +71,9 @@ def draw_frequency(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], p
         axis.set_xticks(shots, [str(count) for count in shots])
         axis.minorticks_off()
         dress(axis, title=method, xlabel="labelled images per class")
-    axes[0, 0].set_ylim(bottom=0)  # of all panels, and only now: it fixes the upper end, too
+    axes[0, 0].set_ylim(bottom=0)  # after all lines, since it also fixes the shared upper limit
     most = max(len(factors) * cells[key].length for key in points)
-    axes[0, 0].set_ylabel(f"(position, factor) pairs that help, of {most}")
+    axes[0, 0].set_ylabel(f"(position, factor) pairs that raise accuracy, of {most}")
     pairs = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
     labels = {label: line for pair in pairs for line, label in pair}
     figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
@@ -84,7 +82,7 @@ def draw_frequency(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], p
 
 
 def _draw_line(axis: Any, line: dict[int, int], label: str, index: int) -> None:
-    """Eleven datasets on seven colours: the second round is dashed and hollow."""
+    """Draw one dataset's line; if colours repeat, lines are dashed and markers hollow."""
     colour, again = COLOURS[index % len(COLOURS)], index >= len(COLOURS)
     axis.plot(
         list(line),
@@ -98,9 +96,9 @@ def _draw_line(axis: Any, line: dict[int, int], label: str, index: int) -> None:
 
 
 def draw_positions(key: Key, cell: SeedMean, settings: Sequence[Setting], path: Path) -> Path:
-    """Figure A1: accuracy and norm at every position, one column per setting.
+    """Draw Figure A1: accuracy and norm at every position, one column per setting.
 
-    Bars of the accuracy start at the learned prompt's: what stands above the line helps.
+    The bars start at the learned prompt's accuracy, so bars above the line are improvements.
     """
     figure, axes = plt.subplots(
         2,
@@ -149,7 +147,7 @@ def _legend() -> list[Any]:
     return [
         Patch(**GAIN, label="corrupted: better"),
         Patch(**LOSS, label="corrupted: not better"),
-        Line2D([], [], color=LEARNED, linewidth=1.2, label="accuracy as learned"),
+        Line2D([], [], color=LEARNED, linewidth=1.2, label="accuracy, learned"),
         Patch(**NORM, label="norm, corrupted"),
-        Line2D([], [], **LEARNED_NORM, label="norm as learned"),
+        Line2D([], [], **LEARNED_NORM, label="norm, learned"),
     ]

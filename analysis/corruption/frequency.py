@@ -1,7 +1,7 @@
-"""How often corrupted prompts beat those that were learned, over the seeds of a method.
+"""Occurrence frequency of the Low-Norm Effect: how often corrupted prompts beat the learned ones.
 
-Accuracies are averaged over the seeds first; the frequency of a setting counts the positions whose
-mean corrupted accuracy exceeds the mean original one. Nemesis, Table A2, A3 and Figure 1b.
+Accuracies are averaged over the seeds first; the frequency of a setting is the number of positions
+whose mean corrupted accuracy exceeds the mean original one. Nemesis, Tables A2 and A3, Figure 1b.
 """
 
 from collections import defaultdict
@@ -30,30 +30,32 @@ class Position:
 
 
 class SeedMean:
-    """One method on one dataset at one number of shots: its studies, one per seed.
+    """Mean over the seeds of one method, dataset and number of shots.
 
     Args:
-        studies: at least one.
+        studies: one per seed, at least one.
 
     Raises:
-        UserError: two of them have the same seed, or prompts of different lengths.
+        UserError: two studies have the same seed, or prompts of different lengths.
     """
 
     def __init__(self, studies: Sequence[Study]) -> None:
         seeds = [study.run["seed"] for study in studies]
-        described = "{method} on {dataset}, {shots} shots".format(**studies[0].run)
+        name = "{method} on {dataset}, {shots} shots".format(**studies[0].run)
         if len(set(seeds)) < len(seeds):
             raise UserError(
-                f"Several runs of {described} have the same seed, so they are no repetitions; "
-                "give the runs of one backbone and one setting alone"
+                f"Several runs of {name} have the same seed, so they cannot be averaged; "
+                "choose runs of one backbone and one setting"
             )
         if len({len(study.original["norms"]) for study in studies}) > 1:
-            raise UserError(f"The runs of {described} have prompts of different lengths")
+            raise UserError(
+                f"The runs of {name} have prompts of different lengths; choose runs of one length"
+            )
         self.studies = list(studies)
 
     @property
     def length(self) -> int:
-        """L."""
+        """The number of context vectors L."""
         return len(self.studies[0].original["norms"])
 
     @property
@@ -62,47 +64,47 @@ class SeedMean:
         return fmean(study.original["accuracy"] for study in self.studies)
 
     def positions(self, setting: Setting) -> dict[int, Position]:
-        """The positions at which every seed's prompt was corrupted like this."""
-        found = {}
+        """Return the means at all positions where every seed's prompt was tested."""
+        means = {}
         for j in range(self.length):
             corruption = Corruption(*setting, j)
             if not all(corruption in study.entries for study in self.studies):
                 continue
             rows = [study.entries[corruption] for study in self.studies]
-            # Counts of images, not percentages: a tie must not turn on a rounding.
+            # Exact fractions, so that rounding does not decide ties.
             gains = (
                 Fraction(row["correct"] - study.original["correct"], study.num_test)
                 for row, study in zip(rows, self.studies, strict=True)
             )
-            found[j] = Position(
+            means[j] = Position(
                 accuracy=fmean(row["accuracy"] for row in rows),
                 norm=fmean(row["norm"] for row in rows),
                 original_norm=fmean(study.original["norms"][j] for study in self.studies),
                 better=sum(gains, Fraction(0)) > 0,
             )
-        return found
+        return means
 
     def frequency(self, setting: Setting) -> int | None:
-        """At how many positions the corruption helps; None if it was not tried everywhere."""
+        """Return the number of positions with higher accuracy; None if some were not tested."""
         positions = self.positions(setting)
         if len(positions) < self.length:
             return None
         return sum(position.better for position in positions.values())
 
     def norm_change(self, setting: Setting) -> float:
-        """By how much the corrupted vectors' norm changes, the mean over positions and seeds."""
+        """Return the mean change of the corrupted vectors' norm over positions and seeds."""
         positions = self.positions(setting).values()
         return fmean(position.norm - position.original_norm for position in positions)
 
     def low_norm_frequency(self, settings: Iterable[Setting]) -> int | None:
-        """Figure 1b: the sum over all rescaling factors below 1; None if one is not complete."""
+        """Return the sum of `frequency` over factors below 1 (Figure 1b); None if incomplete."""
         counts = [self.frequency(s) for s in settings if s[0] == RESCALE and s[1] < 1]
         known = [count for count in counts if count is not None]
         return sum(known) if known and len(known) == len(counts) else None
 
 
 def group_by_seed(studies: Iterable[Study]) -> dict[Key, SeedMean]:
-    """Studies by (method, dataset, shots).
+    """Group studies by (method, dataset, shots).
 
     Raises:
         UserError: see `SeedMean`.

@@ -1,4 +1,4 @@
-"""Test accuracy of many prompts at once: the test set is encoded once, each prompt's text once."""
+"""Test accuracy of many prompts: image features are computed once, text features per prompt."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,27 +6,27 @@ from torch import Tensor
 
 from trainers.core.features.cache import STORED_AS
 from trainers.core.features.store import StoredRows
-from trainers.core.precision import autocast
+from trainers.core.frozen_encoder import autocast
 from trainers.core.prompt_trainer import PromptTrainer
 from trainers.nemesis import count_correct
 
-# What the scores of the groups that are matched together may take, about.
+# Approximate bytes for the similarities of the groups in one call.
 MEMORY = 256 << 20
-# So that a progress bar moves, and an interrupted study has something to keep.
+# Bounded so that the progress bar moves and an interrupted study has saved results.
 MOST_AT_ONCE = 32
-# Of every similarity, Sinkhorn holds about so many copies.
+# Sinkhorn holds about this many arrays of the similarities' size.
 COPIES = 8
 
 
 class PromptEvaluator:
-    """Counts how many test images each of many prompts classifies correctly.
+    """Counts the test images that each of many prompts classifies correctly.
 
-    Image features are those of `CachedFeatures`, in the same batches, so that the learned prompts
-    get the accuracy that `trainer.test()` gives them. A method whose inference is known to be no
-    function of these features is tested the long way, one prompt after the other.
+    It uses the image features and batches of `CachedFeatures`, so that the learned prompts get the
+    same accuracy as in `trainer.test()`. If a method's inference is not a function of these
+    features, prompts are tested one by one with its own inference.
 
     Args:
-        trainer: with its data, its prompts loaded.
+        trainer: with data and loaded prompts.
     """
 
     def __init__(self, trainer: PromptTrainer) -> None:
@@ -43,13 +43,13 @@ class PromptEvaluator:
 
     @torch.no_grad()
     def count(self, ctx: Float[Tensor, "groups *sets length width"]) -> Int[Tensor, " groups"]:
-        """Correctly classified images under each group's prompts.
+        """Count the correctly classified images under each group's prompts.
 
         Args:
-            ctx: at most `at_once` groups keep within the memory.
+            ctx: more than `at_once` groups exceed the memory limit.
         """
         trainer = self.trainer
-        with autocast(trainer.tower_precision, trainer.device):
+        with autocast(trainer.clip_precision, trainer.device):
             if self.rows is None:
                 return torch.stack([self._count_one(prompt) for prompt in ctx])
             return self._count_together(ctx)
@@ -65,7 +65,7 @@ class PromptEvaluator:
         return correct
 
     def _count_one(self, prompt: Tensor) -> Int[Tensor, ""]:
-        """Put the prompt in the learned one's place for one test."""
+        """Test one prompt by writing it into the prompt learner for the duration."""
         trainer, parameter = self.trainer, self.trainer.model.prompt_learner.ctx
         learned = parameter.detach().clone()
         try:
@@ -96,7 +96,7 @@ class PromptEvaluator:
     def _groups_at_once(self) -> int:
         model = self.trainer.model
         features, _ = self._batch(0)
-        with autocast(self.trainer.tower_precision, self.trainer.device):
+        with autocast(self.trainer.clip_precision, self.trainer.device):
             text = model.text_features(model.prompt_learner())
         batch, embed = len(features), features.shape[-1]
         tokens = features[0].numel() // embed
@@ -107,6 +107,6 @@ class PromptEvaluator:
 
 
 def _infers_from_features(trainer: PromptTrainer) -> bool:
-    """Whether test logits are model.logits(image_features(images), ctx)."""
+    """Return whether test logits are model.logits(image_features(images), ctx)."""
     standard = trainer.standard_classify and trainer.model.standard_classify
     return standard and trainer.feature_kind() is not None

@@ -1,4 +1,4 @@
-"""The corruption study of one run: what `corruption.json` holds and how it comes about.
+"""The corruption study of one run: test its corrupted prompts and write `corruption.json`.
 
     {"run": {"trainer", "method", "dataset", "shots", "seed", "backbone"},
      "checkpoint": {"file", "sha256"}, "noise_seed", "split", "num_test",
@@ -7,8 +7,8 @@
                       "accuracy_change", "norm_change"}, ...],
      "versions"}
 
-Positions count from 0, accuracies are in %, a norm is L2, the mean over classes' and sets' prompts.
-`value` is REPLACE's standard deviation, or RESCALE's factor.
+Positions count from 0; accuracies are in %; a norm is L2, averaged over classes and prompt sets;
+`value` is REPLACE's standard deviation or RESCALE's factor.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ from .prompt_evaluation import PromptEvaluator
 
 @dataclass
 class Study:
-    """What is known of a run's corrupted prompts; see the file's head.
+    """Content of `corruption.json`; see the head of this file.
 
-    `original` and `num_test` are empty until the learned prompts have been tested.
+    `original` and `num_test` are empty until the learned prompts are tested.
     """
 
     run: dict[str, Any]
@@ -55,7 +55,7 @@ class Study:
 
     @classmethod
     def read(cls, path: Path) -> "Study | None":
-        """A study from its file; None if there is none, or, after a warning, if it is damaged."""
+        """Read a study; return None if the file is missing or, after a warning, damaged."""
         if not path.is_file():
             return None
         try:
@@ -67,23 +67,23 @@ class Study:
                 study.entries[Corruption(row["kind"], row["value"], row["position"])] = row
         except (OSError, DamagedFile, KeyError, TypeError, AttributeError) as error:
             why = error if isinstance(error, DamagedFile) else f"{path} cannot be read"
-            print(f"Warning: {why}; its prompts are tested again", file=sys.stderr)
+            print(f"Warning: {why}; the prompts are tested again", file=sys.stderr)
             return None
         return study
 
     def write(self, path: Path) -> None:
-        """Write the study, atomically; entries by setting, then position."""
+        """Write the study atomically, with entries sorted by setting and position."""
         content = {key: value for key, value in vars(self).items() if key != "entries"}
         order = sorted(self.entries, key=lambda c: (c.kind, c.value, c.position))
         content["corruptions"] = [self.entries[corruption] for corruption in order]
         write_json_with_checksum({**content, "versions": package_versions()}, path)
 
     def belongs_to(self, other: "Study") -> bool:
-        """Whether both are of the same prompts and the same noise."""
+        """Return whether both studies have the same checkpoint and noise."""
         return (self.checkpoint, self.noise_seed) == (other.checkpoint, other.noise_seed)
 
     def add(self, corruption: Corruption, correct: int, norm: float) -> None:
-        """Take up the test of one corrupted prompt."""
+        """Add the result of one corrupted prompt."""
         change = Fraction(100 * (correct - self.original["correct"]), self.num_test)
         self.entries[corruption] = {
             **asdict(corruption),
@@ -96,18 +96,18 @@ class Study:
 
 
 def study_file(run_dir: Path, epoch: int | None = None) -> Path:
-    """Where the study of a run's checkpoint is stored."""
+    """Return the path of the study of a run's checkpoint."""
     return run_dir / ("corruption.json" if epoch is None else f"corruption-{epoch}.json")
 
 
 def position_norms(ctx: Tensor) -> list[float]:
-    """Each position's norm, as a run's history has it."""
+    """Return each position's norm, averaged and rounded as in history.jsonl."""
     sets = ctx.numel() // (ctx.shape[-1] * ctx.shape[-2])
     return [round(norm / sets, 6) for norm in vector_norms(ctx).tolist()]
 
 
 class StudiedRun:
-    """A finished run whose prompts are corrupted; its model is loaded once, when it is needed.
+    """A finished run whose corrupted prompts are tested; its model is loaded on first use.
 
     Args:
         run_dir: the run's folder.
@@ -117,17 +117,17 @@ class StudiedRun:
     Attributes:
         path: the run's folder.
         length: L, the number of positions.
-        facts: what the study's file says of the run.
+        facts: the entry "run" of the study's file.
 
     Raises:
-        UserError: the folder holds no finished run of a method that learns prompts.
+        UserError: the folder contains no finished run of a method that learns prompts.
     """
 
     def __init__(self, run_dir: PathLike, root: str = "", ignore_mismatch: bool = False) -> None:
         self.path, self.root, self.ignore_mismatch = Path(run_dir), root, ignore_mismatch
         results = finished_run(self.path)
         if results is None:
-            raise UserError("no finished run is there: results.json is missing or damaged")
+            raise UserError("not a finished run: results.json is missing or damaged")
         if not results.get("n_ctx"):
             raise UserError(f"{results.get('trainer')} learns no prompts, so none can be corrupted")
         self.length = int(results["n_ctx"])
@@ -140,15 +140,14 @@ class StudiedRun:
         self._is_read_only = False
 
     def study(self, grid: CorruptionGrid, epoch: int | None = None) -> Study:
-        """Test the learned prompts and all corruptions of the grid that have not been tested.
+        """Test the learned prompts and the grid's corruptions, unless the study contains them.
 
         Args:
-            grid: what is wanted; the study may hold more.
-            epoch: number of the checkpoint; None takes the best, or else the newest.
+            grid: the corruptions; the returned study may contain others, too.
+            epoch: number of the checkpoint; None takes the best, else the newest.
 
         Raises:
-            UserError: no such checkpoint, or position, or the run cannot be loaded.
-            UserError: the backbone's weights cannot be had.
+            UserError: the checkpoint or a position does not exist, or see `load_run`.
         """
         wanted = grid.corruptions(self.length)
         checkpoint = prompt_checkpoint(self.path, epoch)
@@ -162,13 +161,13 @@ class StudiedRun:
             study = stored
         missing = [corruption for corruption in wanted if corruption not in study.entries]
         if missing or not study.original:
-            with contextlib.redirect_stdout(io.StringIO()):  # what loading a run prints
+            with contextlib.redirect_stdout(io.StringIO()):  # hide the log of loading a run
                 evaluator = self._load(epoch)
             self._test(evaluator, missing, study, path)
         return study
 
     def _load(self, epoch: int | None) -> PromptEvaluator:
-        """The run's test set with the checkpoint's prompts; of a second one, only the prompts."""
+        """Load the run at first; for further checkpoints, load only the prompts."""
         if self._evaluator is None:
             opts = ("DATASET.ROOT", self.root) if self.root else ()
             trainer = load_run(self.path, opts, epoch, ignore_mismatch=self.ignore_mismatch)
@@ -182,7 +181,7 @@ class StudiedRun:
     def _test(
         self, evaluator: PromptEvaluator, missing: Sequence[Corruption], study: Study, path: Path
     ) -> None:
-        """Test what is missing, group by group; the study is written after each."""
+        """Test missing corruptions group by group, and write the study after each group."""
         ctx = evaluator.trainer.model.prompt_learner.ctx.detach()
         if not study.original:
             correct = int(evaluator.count(ctx.unsqueeze(0)))
@@ -205,7 +204,7 @@ class StudiedRun:
                 bar.update(len(part))
 
     def _write(self, study: Study, path: Path) -> None:
-        """Write the study into the run's folder, where that can be written to."""
+        """Write the study; if the run's folder is read-only, warn once instead."""
         try:
             study.write(path)
         except OSError as error:

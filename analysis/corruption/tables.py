@@ -1,4 +1,4 @@
-"""The occurrence frequencies as tables: Markdown, CSV and LaTeX."""
+"""Tables of the occurrence frequencies (A2, A3) in Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -20,30 +20,30 @@ TITLES = {
 NOTES = {
     REPLACE: (
         "Number of positions where replacing the learned vector by normal noise raises the test "
-        "accuracy (means over the seeds). The arrow tells whether the vectors' mean norm falls or "
+        "accuracy (means over the seeds). The arrow shows whether the vectors' mean norm falls or "
         "rises. The values are standard deviations, as in the released code of the paper, which "
         "calls them variances."
     ),
     RESCALE: (
         "Number of positions where multiplying the learned vector by the factor raises the test "
-        "accuracy (means over the seeds). The arrow tells whether the vectors' norm falls or "
+        "accuracy (means over the seeds). The arrow shows whether the vectors' norm falls or "
         "rises. Low-norm sums the factors below 1."
     ),
 }
 NAMES = {REPLACE: "std", RESCALE: "factor"}
-NOT_COMPLETE = "-"  # not every position was tested
+INCOMPLETE = "-"  # not every position was tested
 DOWN, UP, SAME = "↓", "↑", ""
-LATEX = {DOWN: r"$\downarrow$", UP: r"$\uparrow$", NOT_COMPLETE: "--"}
+LATEX = {DOWN: r"$\downarrow$", UP: r"$\uparrow$", INCOMPLETE: "--"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One kind of corruption.
+    """Occurrence frequencies under one kind of corruption.
 
     Attributes:
         kind: replace or rescale.
-        header: the columns' titles.
-        rows: of strings.
+        header: column titles.
+        rows: cells as text.
     """
 
     kind: str
@@ -51,18 +51,18 @@ class Table:
     rows: list[list[str]]
 
     def markdown(self) -> str:
-        """With title and note."""
+        """Return Markdown with title and note."""
         table = tabulate(self.rows, self.header, tablefmt="github", disable_numparse=True)
         return f"## {TITLES[self.kind]}\n\n{table}\n\n{NOTES[self.kind]}\n"
 
     def csv(self) -> str:
-        """Comma-separated values."""
+        """Return comma-separated values."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
         return text.getvalue()
 
     def latex(self) -> str:
-        """A table for booktabs, with title and note as its caption."""
+        """Return a booktabs table with title and note as caption."""
         table = tabulate(
             [[_latex(cell) for cell in row] for row in self.rows],
             [_latex(title) for title in self.header],
@@ -80,23 +80,23 @@ def _latex(cell: str) -> str:
 
 
 def frequency_table(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], kind: str) -> Table:
-    """A row per method, dataset and shots; a column per setting of one kind.
+    """Make a table with a row per method, dataset and shots, and a column per setting of `kind`.
 
     Args:
         cells: see `group_by_seed`.
-        settings: those of other kinds are left out.
+        settings: of which other kinds are ignored.
         kind: replace or rescale.
     """
-    own = [setting for setting in settings if setting[0] == kind]
+    columns = [setting for setting in settings if setting[0] == kind]
     header = ["method", "dataset", "shots", "seeds", "of"]
-    header += [f"{NAMES[kind]} {value:g}" for _, value in own]
+    header += [f"{NAMES[kind]} {value:g}" for _, value in columns]
     rows = []
     for (method, dataset, shots), cell in cells.items():
         row = [method, dataset, str(shots), str(len(cell.studies)), str(cell.length)]
-        row += [_cell(cell, setting) for setting in own]
+        row += [_cell(cell, setting) for setting in columns]
         if kind == RESCALE:
-            low = cell.low_norm_frequency(own)
-            row.append(NOT_COMPLETE if low is None else str(low))
+            low = cell.low_norm_frequency(columns)
+            row.append(INCOMPLETE if low is None else str(low))
         rows.append(row)
     return Table(kind, [*header, *(["low-norm"] if kind == RESCALE else [])], rows)
 
@@ -104,7 +104,7 @@ def frequency_table(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], 
 def _cell(cell: SeedMean, setting: Setting) -> str:
     frequency = cell.frequency(setting)
     if frequency is None:
-        return NOT_COMPLETE
+        return INCOMPLETE
     change = cell.norm_change(setting)
     return f"{frequency} {UP if change > 0 else DOWN if change < 0 else SAME}".strip()
 
@@ -112,7 +112,7 @@ def _cell(cell: SeedMean, setting: Setting) -> str:
 def write_tables(
     cells: Mapping[Key, SeedMean], settings: Sequence[Setting], folder: Path
 ) -> list[Path]:
-    """Write low_norm_{replace,rescale}.{md,csv,tex} into the folder; returns the Markdown files."""
+    """Write low_norm_{replace,rescale}.{md,csv,tex} into the folder; return the Markdown files."""
     written = []
     for kind in dict.fromkeys(kind for kind, _ in settings):
         table = frequency_table(cells, settings, kind)

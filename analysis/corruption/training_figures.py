@@ -1,4 +1,4 @@
-"""Figure 3, and Figures A2 and A3: how norms, accuracies and selections move in training."""
+"""Figures 3, A2 and A3: norms, accuracies and PAN's selections over the epochs of a training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from .history import Training
 
 
 def draw_low_norm_over_epochs(trainings: Sequence[Training], path: Path) -> Path:
-    """Figure 3: accuracy with the corrupted prompts' points, and the mean norm; a column a run."""
+    """Draw Figure 3: accuracies of learned and corrupted prompts, and the mean norm; by run."""
     figure, axes = plt.subplots(
         2,
         len(trainings),
@@ -48,21 +48,21 @@ def _draw_accuracies(axis: Any, training: Training) -> None:
     better: list[tuple[int, float]] = []
     worse: list[tuple[int, float]] = []
     factors = sorted({c.value for _, study in training.studied for c in study.entries})
-    named = "one vector times " + ", ".join(f"{factor:g}" for factor in factors)
+    label = "one vector times " + ", ".join(f"{factor:g}" for factor in factors)
     for number, study in training.studied:
         for entry in study.entries.values():
             point = (number, entry["accuracy"])
             (better if entry["accuracy_change"] > 0 else worse).append(point)
     kinds = (
-        (worse, {"color": WORSE, "marker": "."}, f"{named}: not better"),
-        (better, {"color": BETTER, "marker": "^"}, f"{named}: better"),
+        (worse, {"color": WORSE, "marker": "."}, f"{label}: not better"),
+        (better, {"color": BETTER, "marker": "^"}, f"{label}: better"),
     )
-    for points, look, label in kinds:
+    for points, style, name in kinds:
         x, y = zip(*points, strict=True) if points else ((), ())
-        axis.plot(x, y, linestyle="", markersize=4, alpha=0.8, label=label, **look)
+        axis.plot(x, y, linestyle="", markersize=4, alpha=0.8, label=name, **style)
     learned = [(number, study.original["accuracy"]) for number, study in training.studied]
     x, y = zip(*learned, strict=True)
-    axis.plot(x, y, color=LEARNED, linewidth=1.6, label="as learned")
+    axis.plot(x, y, color=LEARNED, linewidth=1.6, label="learned")
 
 
 def _low_norm_rows(training: Training) -> list[list[Any]]:
@@ -77,7 +77,7 @@ def _low_norm_rows(training: Training) -> list[list[Any]]:
 
 
 def draw_process(training: Training, folder: Path) -> Path:
-    """Figure A2 or A3: one run's loss, test accuracy, norms and selections by position."""
+    """Draw Figure A2 or A3: one run's loss, test accuracy, norms and selections by position."""
     selects = any(epoch.selections for epoch in training.epochs)
     count = 4 if selects else 3
     figure, axes = plt.subplots(
@@ -105,7 +105,7 @@ def draw_process(training: Training, folder: Path) -> Path:
 
 
 def _draw_map(axis: Any, numbers: list[int], rows: list[list[Any]], title: str) -> None:
-    """A cell per epoch and position; one sequential colour map that prints as a grey scale."""
+    """Draw a heat map over epochs and positions, with a colour map that is readable in grey."""
     columns = list(zip(*rows, strict=True))
     mesh = axis.pcolormesh(numbers, range(len(columns)), columns, cmap="cividis")
     axis.set(title=title, ylabel="position")

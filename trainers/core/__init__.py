@@ -1,1 +1,1 @@
-"""What the methods share: the prompt trainer, prompts and their CLIP, cached features, files."""
+"""Code that the methods share: prompt trainer, prompt learner, CLIP, cached features, files."""

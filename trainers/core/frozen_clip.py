@@ -1,5 +1,6 @@
-"""The frozen CLIP of a run: which weights, on which device, in which precision."""
+"""Load the frozen CLIP of a run and check that the configuration fits its weights."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,14 @@ from typing import Any
 import torch
 
 from clip.files import DESCRIPTIONS
+from clip.loaded import ASSUMED, SET
+from clip.simple_tokenizer import tokenizer
 from clip.weights import LoadedCLIP, load_clip
 from dassl.config import CfgNode, declare_config
 from dassl.utils import cached, file_state
 from safeio.errors import UserError
 
-from .frozen_tower import freeze, speed_up
-from .input_check import check_input, with_input
-from .precision import PRECISIONS, check_precision
+from .frozen_encoder import PRECISIONS, check_precision, freeze, speed_up
 
 _SETTINGS = {
     "activation": "MODEL.CLIP.ACTIVATION",
@@ -22,17 +23,17 @@ _SETTINGS = {
     "vision_heads": "MODEL.CLIP.VISION_HEADS",
 }
 
-declare_config("MODEL", {"COMPILE": False})  # torch.compile for the frozen image tower
+declare_config("MODEL", {"COMPILE": False})  # torch.compile for the frozen image encoder
 declare_config(
     "MODEL.CLIP",
     {
-        # What a state dict cannot always tell; 0 and "" leave it to the weights.
+        # Values that a state dict may not contain; 0 and "" take them from the weights' files.
         "TEXT_HEADS": 0,
         "VISION_HEADS": 0,
         "CONTEXT_LENGTH": 0,
         "ACTIVATION": "",
-        # GiB that text states kept for the gradient may take; what would take more is computed a
-        # second time in the backward pass instead (CoCoOp or PLOT with many classes).
+        # GiB for the text encoder's activations that the backward pass needs; above it they are
+        # recomputed in the backward pass (CoCoOp or PLOT with many classes).
         "TEXT_MEMORY": 4.0,
         # Folder of downloaded weights; "" is ~/.cache/clip.
         "DOWNLOAD_ROOT": "",
@@ -43,11 +44,11 @@ declare_config(
 def load_frozen_clip(cfg: CfgNode, device: torch.device, precision: str) -> LoadedCLIP:
     """Load MODEL.BACKBONE.NAME, check that INPUT fits it, and freeze every parameter.
 
-    Within `dassl.utils.reuse_loaded` the runs of a process share it: none ever changes it.
+    Within `dassl.utils.reuse_loaded`, all runs of a process share one copy, which no run changes.
 
     Raises:
-        UserError: a setting of MODEL.CLIP or the precision cannot be; or see `check_input`.
-        clip.errors.WeightsError: the weights cannot be had or are no CLIP.
+        UserError: a setting of MODEL.CLIP or the precision is invalid; see also `_check_input`.
+        clip.errors.WeightsError: the weights are not available or are not a CLIP.
     """
     check_precision(precision, device)
     name, node = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.CLIP
@@ -56,20 +57,20 @@ def load_frozen_clip(cfg: CfgNode, device: torch.device, precision: str) -> Load
     settings = json.dumps(node, sort_keys=True)
     key = (name, _files_state(name), cfg.MODEL.COMPILE, device, precision, settings)
     loaded = cached("clip", key, lambda: _load_and_freeze(cfg, device, precision))
-    check_input(cfg, loaded)
-    loaded = with_input(cfg, loaded)
+    _check_input(cfg, loaded)
+    loaded = _with_input(cfg, loaded)
     print(loaded.summary())
     if assumed := [setting for key, setting in _SETTINGS.items() if key in loaded.assumed]:
         print(
-            "Warning: the activation or the width of heads is assumed, since neither "
-            f"{loaded.source} nor a file beside it tells them; another value gives other features, "
-            f"and is set by {', '.join(assumed)}."
+            "Warning: the activation or the width of the heads is assumed, since neither "
+            f"{loaded.source} nor a file next to it states it; wrong values give wrong features; "
+            f"set {', '.join(assumed)}."
         )
     return loaded
 
 
 def _files_state(name: str) -> tuple[Any, ...]:
-    """What changes when a weights file, or what describes it, is written again."""
+    """Return the file states of a weights file and of the files that describe it."""
     path = Path(name).expanduser()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     files += [path.parent / description for description in DESCRIPTIONS]
@@ -91,3 +92,54 @@ def _load_and_freeze(cfg: CfgNode, device: torch.device, precision: str) -> Load
     freeze(loaded.model)
     speed_up(loaded.model.visual, compile_it=cfg.MODEL.COMPILE)
     return loaded
+
+
+def _check_input(cfg: CfgNode, loaded: LoadedCLIP) -> None:
+    """Raise an error if the image size, the normalisation or the vocabulary does not fit.
+
+    Raises:
+        UserError: the image size or the vocabulary differs, or the normalisation differs from the
+            one that the weights' files state.
+    """
+    name, resolution = cfg.MODEL.BACKBONE.NAME, loaded.model.visual.input_resolution
+    if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
+        height, width = cfg.INPUT.SIZE
+        raise UserError(
+            f"INPUT.SIZE is {height} x {width}, but the image encoder of {name!r} takes "
+            f"{resolution} x {resolution}; choose a config file of this backbone."
+        )
+    vocabulary, tokens = loaded.model.vocab_size, len(tokenizer().encoder)
+    if vocabulary != tokens:
+        raise UserError(
+            f"The weights of {name!r} have {vocabulary:,} tokens, but the tokenizer of OpenAI's "
+            f"CLIP has {tokens:,}; choose weights that were trained with this tokenizer."
+        )
+    for key, fact, value in _normalisation(loaded):
+        configured = [float(number) for number in cfg.INPUT[key]]
+        differs = max(abs(a - b) for a, b in zip(configured, value, strict=True)) > 1e-3
+        if differs and loaded.origins[fact] != ASSUMED:
+            source = loaded.described_by or f"the images that {name!r} was trained with"
+            rounded = [round(number, 4) for number in value]
+            raise UserError(
+                f"INPUT.{key} is {configured}, but it is {rounded} according to {source}; choose a "
+                f"config file of this backbone, or set INPUT.{key}."
+            )
+
+
+def _with_input(cfg: CfgNode, loaded: LoadedCLIP) -> LoadedCLIP:
+    """Take the normalisation from INPUT if the weights' files do not state it."""
+    chosen: dict[str, Any] = {
+        fact: tuple(float(number) for number in cfg.INPUT[key])
+        for key, fact, _ in _normalisation(loaded)
+        if loaded.origins[fact] == ASSUMED
+    }
+    origins = {**loaded.origins, **dict.fromkeys(chosen, SET)}
+    return dataclasses.replace(loaded, origins=origins, **chosen)
+
+
+def _normalisation(loaded: LoadedCLIP) -> list[tuple[str, str, tuple[float, ...]]]:
+    """Return (key of INPUT, field of `LoadedCLIP`, value of the weights)."""
+    return [
+        ("PIXEL_MEAN", "pixel_mean", loaded.pixel_mean),
+        ("PIXEL_STD", "pixel_std", loaded.pixel_std),
+    ]

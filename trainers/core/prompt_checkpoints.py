@@ -1,4 +1,4 @@
-"""Prompts in checkpoints: what they mean, whether they fit here, which class each belongs to."""
+"""Check that a checkpoint's prompts fit this run, and sort class-specific ones by its classes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from safeio.errors import UserError
 
 from .prompt_fit import Fit, fit_prompts
 from .prompt_learner import PromptLearner
-from .prompt_origin import data_of, describe_prompts, known_origin, read_origin
+from .prompt_metadata import checkpoint_metadata, describe_data, describe_prompts, find_metadata
 
 FLAG = "--ignore-mismatch"
 
@@ -25,10 +25,10 @@ class PromptCheckpoints:
         node: name of the method's configuration node.
         loaded: the frozen CLIP.
         classnames: by label.
-        learner: gets the prompts.
+        learner: into which the prompts are loaded.
 
     Attributes:
-        mismatch: what did not fit in the checkpoint that was adapted last, and was ignored.
+        mismatch: the ignored mismatch of the checkpoint that was adapted last; "" if none.
     """
 
     mismatch = ""
@@ -47,93 +47,94 @@ class PromptCheckpoints:
         self.classnames = classnames
         self.learner = learner
 
-    def origin(self) -> dict[str, Any]:
-        """What prompts mean that are learned here."""
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of the prompts that this run learns."""
         return describe_prompts(self.cfg, self.node, self.loaded, self.classnames)
 
     def check_resumed(self, state: Mapping[str, Any], model: Any) -> None:
-        """Refuse prompts of another backbone, or of other classes or another order of them.
+        """Raise an error if the backbone, the classes or their order have changed.
 
         Args:
             state: a resume checkpoint, and its "path".
-            model: the prompts' part of it.
+            model: the state of the prompt learner in it.
 
         Raises:
-            UserError: says which.
+            UserError: names the change.
         """
         if (weights := _prompt_weights(model)) is None:
             return
-        fit = self._fit(known_origin(state), weights)
+        fit = self._fit(checkpoint_metadata(state), weights)
         fault = fit.mismatch or (fit.rows and "the order of the classes has changed")
         if fault:
             raise UserError(
-                f'"{state["path"]}" cannot be resumed: {fault}; give what it was trained with, '
-                "or train anew in another --output-dir or with --overwrite"
+                f'"{state["path"]}" cannot be resumed: {fault}; use the settings of its training, '
+                "or start a new training in another --output-dir or with --overwrite"
             )
 
     def adapt(
         self, state: dict[str, Any], path: Path, ignore_mismatch: bool = False
     ) -> dict[str, Any]:
-        """Give every class the prompt that was learned for it.
+        """Sort class-specific prompts by this run's classes, and check that all prompts fit.
 
         Args:
             state: a checkpoint's content.
             path: the checkpoint.
-            ignore_mismatch: warn of prompts that do not fit, as long as their shape does.
+            ignore_mismatch: warn instead of raising if only the shape of the prompts fits.
 
         Returns:
             The state to load.
 
         Raises:
-            UserError: the prompts were learned for other classes, with another backbone or at
-                another place in the text; or they have another shape.
+            UserError: the classes, the backbone, the class token position or the shape differ
+                from those of the training.
         """
         if (weights := _prompt_weights(state)) is None:
             return state
-        ctx, own = weights["ctx"], self.learner.ctx
+        ctx = weights["ctx"]
         if ctx.shape[-2] != self.learner.length:
             self._check_shape(path, ctx)
-        fit = self._fit(read_origin(path, state, self.node), weights)
+        fit = self._fit(find_metadata(path, state, self.node), weights)
         self.mismatch = fit.mismatch
         if fit.mismatch:
-            _warn_or_refuse(path, fit.mismatch, ctx.shape == own.shape, ignore_mismatch)
+            same_shape = ctx.shape == self.learner.ctx.shape
+            _warn_or_raise(path, fit.mismatch, same_shape, ignore_mismatch)
         if fit.rows is not None:
             ctx = ctx[fit.rows]
         self._check_shape(path, ctx)
         return {**state, "state_dict": {**weights, "ctx": ctx}}
 
-    def _fit(self, origin: Mapping[str, Any], weights: Mapping[str, Any]) -> Fit:
-        here = {**self.origin(), "data": data_of(self.cfg)}
-        return fit_prompts(origin, here, weights, self.loaded.model, self.node)
+    def _fit(self, trained: Mapping[str, Any], weights: Mapping[str, Any]) -> Fit:
+        here = {**self.metadata(), "data": describe_data(self.cfg)}
+        return fit_prompts(trained, here, weights, self.loaded.model, self.node)
 
     def _check_shape(self, path: Path, ctx: Tensor) -> None:
-        """Refuse prompts (*sets, L, D) of another shape than the learner's."""
-        own, node = self.learner.ctx, f"TRAINER.{self.node}"
-        if ctx.shape == own.shape:
+        """Raise an error for prompts (*sets, L, D) of another shape than the learner's."""
+        here, node = self.learner.ctx, f"TRAINER.{self.node}"
+        if ctx.shape == here.shape:
             return
-        theirs, ours = (" x ".join(map(str, tensor.shape)) for tensor in (ctx, own))
-        fault = f"prompts of shape {theirs}, but {node} makes them {ours}"
-        rest = ctx.shape[:-2] + ctx.shape[-1:] == own.shape[:-2] + own.shape[-1:]
-        if ctx.dim() == own.dim() and rest:
+        shapes = [" x ".join(map(str, tensor.shape)) for tensor in (ctx, here)]
+        fault = f"prompts of shape {shapes[0]}, but the shape by {node} is {shapes[1]}"
+        rest = ctx.shape[:-2] + ctx.shape[-1:] == here.shape[:-2] + here.shape[-1:]
+        if ctx.dim() == here.dim() and rest:
             by_words = self.cfg.TRAINER[self.node].get("CTX_INIT", "")
-            setting = "CTX_INIT gives" if by_words else "N_CTX is"
-            fault = f"{ctx.shape[-2]} context vectors, but {node}.{setting} {own.shape[-2]}"
-        raise UserError(f'"{path}" holds {fault}; take the settings of the training')
+            setting = "CTX_INIT has" if by_words else "N_CTX is"
+            fault = f"{ctx.shape[-2]} context vectors, but {node}.{setting} {here.shape[-2]}"
+        raise UserError(f'"{path}" holds {fault}; use the settings of the training')
 
 
 def _prompt_weights(state: Any) -> dict[str, Any] | None:
-    """The tensors in a prompt learner's state; None if there are no prompts among them."""
+    """Return the tensors of a prompt learner's state; None if it contains no prompts."""
     weights = state.get("state_dict") if isinstance(state, dict) else None
     ctx = weights.get("ctx") if isinstance(weights, dict) else None
     return weights if isinstance(ctx, Tensor) and ctx.dim() > 1 else None
 
 
-def _warn_or_refuse(path: Path, mismatch: str, can_be_ignored: bool, ignore: bool) -> None:
+def _warn_or_raise(path: Path, mismatch: str, can_be_ignored: bool, ignore: bool) -> None:
     if can_be_ignored and ignore:
         print(f'Warning: the prompts in "{path}" do not fit: {mismatch}')
         return
-    hint = f", or give {FLAG} to test them all the same" if can_be_ignored else ""
+    hint = f", or add {FLAG} to test them anyway" if can_be_ignored else ""
     raise UserError(
-        f'The prompts in "{path}" do not fit: {mismatch}; take the classes and settings '
+        f'The prompts in "{path}" do not fit: {mismatch}; use the classes and settings '
         f"that they were learned with{hint}"
     )

@@ -1,7 +1,7 @@
-"""`prompt.safetensors`: learned prompts in a file that anybody may open without running code.
+"""`prompt.safetensors`: learned prompts in a file that opens without running code.
 
-A SHA-256 over the tensors and all other metadata stands in the metadata, beside the version of this
-form; files without a version are from before and have none.
+The metadata contains the version of this format and a SHA-256 of the tensors and all other
+metadata; older files have neither.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from safeio.checksums import DamagedFile
 from safeio.files import write_atomic
@@ -24,25 +24,17 @@ VERSION = 2
 _CHECKSUM, _VERSION = "checksum", "version"
 
 
-def save_prompt(path: Path, learner: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Write the learner's tensors in fp32; metadata values are JSON strings.
-
-    The file appears under its name only when it is complete.
-    """
-    save_tensors(path, learner.state_dict(), metadata)
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors in fp32 and metadata as JSON strings, under the name only when complete."""
-    plain = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
+    """Write tensors in fp32 and metadata as JSON strings, atomically."""
+    copies = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
     strings = {key: json.dumps(value) for key, value in {**metadata, _VERSION: VERSION}.items()}
-    strings[_CHECKSUM] = json.dumps(_digest(plain, strings))
-    content = save(plain, metadata=strings)  # safetensors' own writer hides what the system says
+    strings[_CHECKSUM] = json.dumps(_digest(copies, strings))
+    content = save(copies, metadata=strings)  # `save_file` hides the system's reason for a failure
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _digest(tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> str:
-    """SHA-256 of the tensors, their names and shapes, and the metadata but the checksum."""
+    """Return the SHA-256 of the tensors, their names and shapes, and the other metadata."""
     described = {key: text for key, text in strings.items() if key != _CHECKSUM}
     shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
     digest = hashlib.sha256(json.dumps([described, shapes], sort_keys=True).encode())
@@ -52,10 +44,10 @@ def _digest(tensors: Mapping[str, Tensor], strings: Mapping[str, str]) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote: the tensors and the metadata.
+    """Read the tensors and the metadata that `save_tensors` wrote.
 
     Raises:
-        DamagedFile: the file is damaged, or not of this kind.
+        DamagedFile: the file is damaged or has another format.
     """
     try:
         tensors = load_file(path)
@@ -68,12 +60,3 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DamagedFile(f"{path} is damaged: {one_line(error)}") from error
     return tensors, metadata
-
-
-def read_prompt_metadata(path: Path) -> dict[str, Any]:
-    """What `save_prompt` was told about the prompts.
-
-    Raises:
-        DamagedFile: the file is damaged, or not of this kind.
-    """
-    return read_tensors(path)[1]

@@ -1,7 +1,7 @@
-"""Whether prompts fit the backbone, the settings and the classes that they are tested with.
+"""Compare the metadata of learned prompts with the backbone, settings and classes of this run.
 
-Where a checkpoint does not name its classes, as CoOp's own do not, the embeddings of the class
-names that it saves beside its prompts identify them.
+Checkpoints of CoOp's own code do not name their classes; the embeddings of the class names that
+they contain (`token_suffix`) identify them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,9 @@ from clip.simple_tokenizer import START, tokenizer
 from safeio.untrusted import one_line, short_repr
 
 from .prompt_learner import CLASSNAME_BUFFERS
-from .prompt_origin import FINGERPRINTS
+from .prompt_metadata import FINGERPRINTS
 
-# What must be the same as in training, as it stands in the metadata: how it is called, and which
-# setting decides.
+# Metadata that must equal those of the training: name in messages and configuration key.
 SETTINGS = {
     "class_token_position": ("the class token position", "TRAINER.{node}.CLASS_TOKEN_POSITION"),
     "activation": ("the activation", "MODEL.CLIP.ACTIVATION"),
@@ -32,18 +31,17 @@ SETTINGS = {
     "image_heads": ("the number of image heads", "MODEL.CLIP.VISION_HEADS"),
 }
 
-
 PREFIX, SUFFIX = CLASSNAME_BUFFERS
-NAMES_SHOWN = 3
+NAMES_LISTED = 3
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a checkpoint's prompts fit.
+    """Result of `fit_prompts`.
 
     Attributes:
-        rows: number of the class-specific prompt of each class; None takes all in order.
-        mismatch: what does not fit, in words; empty if everything does.
+        rows: index of each class's prompt in the checkpoint; None if the order is the same.
+        mismatch: description of what does not fit; empty if everything fits.
     """
 
     rows: list[int] | None = None
@@ -51,54 +49,52 @@ class Fit:
 
 
 def fit_prompts(
-    origin: Mapping[str, Any],
+    trained: Mapping[str, Any],
     here: Mapping[str, Any],
     weights: Mapping[str, Any],
     model: CLIP,
     node: str,
 ) -> Fit:
-    """Compare where prompts come from with what they are tested with.
+    """Compare the metadata of prompts with the run that loads them.
 
     Args:
-        origin: of `read_origin`.
-        here: of `describe_prompts`, and "data" as `data_of` has it.
-        weights: the checkpoint's tensors, `ctx` among them.
-        model: the CLIP that they are tested with.
+        trained: metadata of the prompts; see `find_metadata`.
+        here: metadata of this run, from `describe_prompts`, and "data" from `describe_data`.
+        weights: the checkpoint's tensors, including `ctx`.
+        model: the CLIP of this run.
         node: name of the method's configuration node.
     """
     faults = []
-    if fault := _backbone_fault(origin, here, weights, model):
+    if fault := _backbone_fault(trained, here, weights, model):
         faults.append(fault)
     for key, (name, setting) in SETTINGS.items():
-        if key in origin and origin[key] != here[key]:
-            where = setting.format(node=node)
-            faults.append(
-                f"{name} was {short_repr(origin[key])} in training and is {here[key]} now ({where})"
-            )
+        if key in trained and trained[key] != here[key]:
+            before, where = short_repr(trained[key]), setting.format(node=node)
+            faults.append(f"{name} was {before} in training and is {here[key]} now ({where})")
     rows = None
     if here["class_specific"]:
-        rows, fault = _match_classes(origin, here, weights, model)
+        rows, fault = _match_classes(trained, here, weights, model)
         faults += [fault] if fault else []
     return Fit(rows, ", and ".join(faults))
 
 
 def _backbone_fault(
-    origin: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
+    trained: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
 ) -> str:
-    """Say that these are other weights than in training; empty if they are not, or nobody knows."""
+    """Describe a change of the backbone's weights; empty if they are the same or unknown."""
     keys = ("weights_sha256", *FINGERPRINTS)
-    known = [key for key in keys if origin.get(key) and here.get(key)]
+    known = [key for key in keys if trained.get(key) and here.get(key)]
     if known:
-        same = any(origin[key] == here[key] for key in known)
-    elif "backbone" in origin:
-        same = _backbone_key(origin["backbone"]) == _backbone_key(here["backbone"])
+        same = any(trained[key] == here[key] for key in known)
+    elif "backbone" in trained:
+        same = _backbone_key(trained["backbone"]) == _backbone_key(here["backbone"])
     else:
         same = _same_embedding(weights, model)
     if same:
         return ""
-    before = short_repr(origin["backbone"]) if "backbone" in origin else "another one"
+    before = short_repr(trained["backbone"]) if "backbone" in trained else "another one"
     now = here["backbone"]
-    if "backbone" in origin and _backbone_key(origin["backbone"]) == _backbone_key(now):
+    if "backbone" in trained and _backbone_key(trained["backbone"]) == _backbone_key(now):
         before, now = f"{before} with other weights", f"{now} with SHA-256 {here[keys[0]][:8]}"
     return f"the backbone was {before} in training and is {now} now (MODEL.BACKBONE.NAME)"
 
@@ -109,7 +105,7 @@ def _backbone_key(name: Any) -> str:
 
 
 def _same_embedding(weights: Mapping[str, Any], model: CLIP) -> bool:
-    """Whether the embedding of SOS that CoOp saves is the model's; so it is where there is none."""
+    """Return whether the checkpoint's SOS embedding is the model's; True if it contains none."""
     prefix = weights.get(PREFIX)
     if not isinstance(prefix, Tensor) or prefix.dim() != 3 or not prefix.numel():
         return True
@@ -119,17 +115,17 @@ def _same_embedding(weights: Mapping[str, Any], model: CLIP) -> bool:
 
 
 def _match_classes(
-    origin: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
+    trained: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
 ) -> tuple[list[int] | None, str]:
-    """Which prompt belongs to which class, or what is wrong with the classes."""
+    """Return each class's row in the checkpoint (None: same order), and a mismatch of classes."""
     wanted: list[Any] = [_text_key(name) for name in here["classnames"]]
     learned: list[Any]
-    names = origin.get("classnames")
+    names = trained.get("classnames")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         learned = [_text_key(name) for name in names]
-    elif "data" in origin:
-        same = origin["data"] == here["data"]
-        before, now = one_line(origin["data"]), here["data"]
+    elif "data" in trained:
+        same = trained["data"] == here["data"]
+        before, now = one_line(trained["data"]), here["data"]
         fault = f"the classes were those of {before} in training and are those of {now} now"
         return None, "" if same else fault
     elif isinstance(suffix := weights.get(SUFFIX), Tensor) and suffix.dim() == 3:
@@ -138,35 +134,35 @@ def _match_classes(
         learned = [_row_key(row) for row in suffix[: len(weights["ctx"])]]
     else:
         return None, ""
-    if len(learned) != len(weights["ctx"]):  # no file of ours; its shape is refused if it must be
+    # A third-party file may have another number of prompts; `_check_shape` reports that. Equal
+    # lists fit even with duplicates: two of ImageNet's classes have the same name.
+    if len(learned) != len(weights["ctx"]) or learned == wanted:
         return None, ""
-    if learned == wanted:  # whatever they are: two of ImageNet's classes have the same name
-        return None, ""
-    places: dict[Any, list[int]] = {}
+    rows: dict[Any, list[int]] = {}
     for row, key in enumerate(learned):
-        places.setdefault(key, []).append(row)
+        rows.setdefault(key, []).append(row)
     missing = [
         name
         for name, key in zip(here["classnames"], wanted, strict=True)
-        if len(places.get(key, ())) != 1
+        if len(rows.get(key, ())) != 1
     ]
     if missing:
         return None, (
-            "each class has a prompt of its own (CSC), of which there is none, or no single one, "
+            "the prompts are class-specific (CSC), but the checkpoint has no prompt, or several, "
             f"for {_listed(missing)}"
         )
-    return [places[key][0] for key in wanted], ""
+    return [rows[key][0] for key in wanted], ""
 
 
 def _text_key(name: str) -> tuple[int, ...]:
-    """Names with the same key make the same prompt."""
+    """Return the class name's token ids: names with the same ids give the same prompt."""
     return tuple(tokenizer().encode(clean_classname(name)))
 
 
 def _suffix_keys(
     suffix: Tensor, model: CLIP, classnames: Sequence[str], length: int
 ) -> list[bytes]:
-    """What CoOp would save of the class names behind a context of this length."""
+    """Return keys of the suffix embeddings that CoOp saves for class names and context length."""
     before = " ".join(["X"] * length)
     texts = [f"{before} {clean_classname(name)}." for name in classnames]
     ids = tokenize(texts)[:, 1 + length :][:, : suffix.shape[1]]
@@ -179,6 +175,6 @@ def _row_key(row: Tensor) -> bytes:
 
 
 def _listed(names: Sequence[str]) -> str:
-    quoted = [f'"{name}"' for name in names[:NAMES_SHOWN]]
+    quoted = [f'"{name}"' for name in names[:NAMES_LISTED]]
     more = len(names) - len(quoted)
     return ", ".join(quoted) + (f" and {more} more" if more else "")

@@ -1,4 +1,4 @@
-"""The learnable part: soft prompts, generic or class-specific, random or from given words."""
+"""Learnable context vectors: unified or class-specific, initialised randomly or from words."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from clip.simple_tokenizer import tokenizer
 
 INIT_STD = 0.02
 
-# What other CoOp-family code saves with its prompts: embeddings of one set of class names.
+# Buffers that CoOp and its descendants save with the prompts: embeddings of the class names.
 CLASSNAME_BUFFERS = ("token_prefix", "token_suffix")
 
 
 def embed_words(clip_model: CLIP, words: str) -> Float[Tensor, "length width"]:
-    """Token embeddings of the words, as a context to start from (CoOp's CTX_INIT)."""
+    """Return the token embeddings of words to initialise the context with (CoOp's CTX_INIT)."""
     weight = clip_model.token_embedding.weight
     ids = torch.tensor(tokenizer().encode(clean_classname(words)), device=weight.device)
     with torch.no_grad():
@@ -25,15 +25,15 @@ def embed_words(clip_model: CLIP, words: str) -> Float[Tensor, "length width"]:
 
 
 def prompt_length(n_ctx: int, ctx_init: str) -> int:
-    """L, the number of context vectors: that of the given words' tokens, if there are words."""
+    """Return L, the number of context vectors: the number of tokens of CTX_INIT, else N_CTX."""
     return len(tokenizer().encode(clean_classname(ctx_init))) if ctx_init else n_ctx
 
 
 class PromptLearner(nn.Module):
-    """Soft prompts V: `ctx` of shape (L, D), with C and P in front where they apply.
+    """Context vectors V: `ctx` of shape (L, D).
 
-    (C, L, D) when class-specific, (P, L, D) for several prompt sets, (C, P, L, D) for both. The
-    vectors are kept in fp32 whatever the precision of CLIP, so that small updates count.
+    The shape is (C, L, D) if class-specific, (P, L, D) for several prompt sets, (C, P, L, D) for
+    both. The vectors are always in fp32, since fp16 would round small updates away.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class PromptLearner(nn.Module):
         class_specific: bool = False,
         num_sets: int | None = None,
     ) -> None:
-        """Initialise with normal noise of std 0.02, or with the embeddings of given words.
+        """Initialise with normal noise of std 0.02, or with the embeddings of words.
 
         Args:
-            clip_model: gives the width D and the word embeddings.
+            clip_model: provides the width D and the token embeddings.
             num_classes: C.
-            n_ctx: L; the words of `ctx_init` decide when they are given.
+            n_ctx: L, unless `ctx_init` determines it.
             ctx_init: words such as "a photo of a", or "" for random vectors.
             class_specific: one context per class (CoOp's CSC) instead of one for all.
-            num_sets: P, how many prompts every class has (PLOT); None for one without a dimension.
+            num_sets: P, the number of prompts per class (PLOT); None for one, without dimension P.
         """
         super().__init__()
         weight = clip_model.token_embedding.weight
@@ -65,8 +65,8 @@ class PromptLearner(nn.Module):
         nn.init.normal_(ctx, std=INIT_STD)
         if ctx_init:
             words = embed_words(clip_model, ctx_init)
-            # Equal prompt sets would stay equal for ever: the noise tells the others from the
-            # first, which starts as the words alone.
+            # Equal prompt sets would get equal gradients and stay equal, so noise is added to all
+            # but the first.
             ctx = ctx + words if num_sets is not None else words.expand_as(ctx).clone()
             if num_sets is not None:
                 ctx[..., 0, :, :] = words
@@ -79,13 +79,13 @@ class PromptLearner(nn.Module):
         return self.ctx.shape[-2]
 
     def forward(self) -> Float[Tensor, "1 *sets length width"]:
-        """The prompts as one group: (1, L, D) or (1, C, L, D)."""
+        """Return the context vectors as one group, with a leading dimension of 1."""
         return self.ctx.unsqueeze(0)
 
 
 def _drop_classname_buffers(
     _module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
 ) -> None:
-    """Let prompts load for other classes than those they were learned with."""
+    """Drop the embeddings of class names, so that prompts load for other classes, too."""
     for name in CLASSNAME_BUFFERS:
         state_dict.pop(prefix + name, None)

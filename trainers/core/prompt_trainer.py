@@ -1,6 +1,6 @@
-"""What the prompt-tuning methods share: a frozen CLIP, soft prompts, one step, what is saved.
+"""Base trainer of the prompt-tuning methods: frozen CLIP, prompt learner, training step, files.
 
-A method is a subclass that names its configuration node and, where it differs from CoOp, overrides
+A method is a subclass that names its configuration node and, if it differs from CoOp, overrides
 `build_prompted_clip` or `loss`.
 """
 
@@ -25,24 +25,18 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 
 from ..nemesis import vector_norms
-from .features.evaluation import (
-    CLASSIFY,
-    INFERENCE,
-    NO_MATRIX,
-    CachedFeatures,
-    no_class_weights,
-)
+from .features.evaluation import CLASSIFY, INFERENCE, NO_MATRIX, CachedFeatures, no_class_weights
 from .features.views import TRAINING, ViewFeatures, check_views, view_loader
 from .frozen_clip import load_frozen_clip
-from .precision import autocast, check_precision
+from .frozen_encoder import autocast, check_precision
 from .prompt_checkpoints import PromptCheckpoints
-from .prompt_file import PROMPT_FILE, save_prompt
+from .prompt_file import PROMPT_FILE, save_tensors
 from .prompt_learner import PromptLearner, prompt_length
-from .prompt_origin import ORIGIN
+from .prompt_metadata import METADATA
 from .prompted_clip import PromptedCLIP
 from .step_hooks import StepHooks
 
-# `standard_step`: losses and gradients are computed here or by NemesisMixin and nowhere else.
+# `standard_step`: only PromptTrainer and NemesisMixin compute losses and gradients.
 STEP = Capability(
     frozenset(
         {
@@ -56,16 +50,16 @@ STEP = Capability(
 class PromptTrainer(TrainerX):
     """Tunes the soft prompts of a frozen CLIP with cross-entropy.
 
-    What others count on is declared in class attributes. A subclass whose body defines one of the
-    methods in `capabilities` has the attribute lowered, unless it declares it, too.
+    Other code relies on these class attributes. If a subclass overrides a method that is listed for
+    an attribute in `capabilities`, the attribute is lowered, unless the subclass declares it.
 
     Attributes:
         node: the method's configuration node, cfg.TRAINER.<node>.
-        no_matrix: why there are no `class_weights`, where there are none.
+        no_matrix: why the method has no `class_weights`, for the error message.
         features: the kind of frozen features that training and inference take; see `INFERENCE`.
         standard_classify: `classify` is the model's.
-        standard_step: runs may be trained together; see `STEP`.
-        trains_on_features: a step takes cached augmentations, too; see INPUT.TRAIN_VIEWS.
+        standard_step: runs can be trained in a run group; see `STEP`.
+        trains_on_features: a step accepts cached augmentations; see INPUT.TRAIN_VIEWS.
     """
 
     node = "COOP"
@@ -85,7 +79,7 @@ class PromptTrainer(TrainerX):
     }
 
     model: PromptedCLIP
-    step_hooks = StepHooks()  # several runs that are trained together share one
+    step_hooks = StepHooks()  # a run group replaces it
 
     @property
     def method_cfg(self) -> Any:
@@ -93,21 +87,21 @@ class PromptTrainer(TrainerX):
         return self.cfg.TRAINER[self.node]
 
     @property
-    def tower_precision(self) -> str:
-        """The towers' precision."""
+    def clip_precision(self) -> str:
+        """The precision of the frozen CLIP."""
         return self.method_cfg.PREC
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Refuse impossible settings before anything is loaded."""
+        """Check the method's settings before anything is loaded."""
         node = cfg.TRAINER[self.node]
         check_precision(node.PREC, choose_device(cfg))
         if prompt_length(node.N_CTX, node.CTX_INIT) < 1:
             raise UserError(f"TRAINER.{self.node}.N_CTX is {node.N_CTX}, but must be at least 1.")
 
     def build_model(self) -> None:
-        """Load the frozen CLIP, make the prompts and register them with their optimiser."""
+        """Load the frozen CLIP, build the prompt learner and register it with its optimiser."""
         cfg = self.cfg
-        self.loaded_clip = load_frozen_clip(cfg, self.device, self.tower_precision)
+        self.loaded_clip = load_frozen_clip(cfg, self.device, self.clip_precision)
         classnames = self.dm.dataset.classnames
         self.model = self.build_prompted_clip(classnames)
         self.model.text_encoder.memory_limit = int(cfg.MODEL.CLIP.TEXT_MEMORY * 2**30)
@@ -123,11 +117,11 @@ class PromptTrainer(TrainerX):
         self.optim = build_optimizer(learner, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model("prompt_learner", learner, self.optim, self.sched)
-        scales_gradients = self.tower_precision == "amp" and self.device.type == "cuda"
+        scales_gradients = self.clip_precision == "amp" and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales_gradients)
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
-        """Compose CLIP and prompts as the configuration says."""
+        """Build CLIP and its prompt learner from the configuration."""
         node = self.method_cfg
         learner = PromptLearner(
             self.loaded_clip.model, len(classnames), node.N_CTX, node.CTX_INIT, node.CSC
@@ -139,7 +133,7 @@ class PromptTrainer(TrainerX):
         image_features: Float[Tensor, "batch *tokens embed"],
         labels: Int[Tensor, " batch"],
     ) -> tuple[Float[Tensor, ""], dict[str, Any]]:
-        """The training loss of one batch and what to log of it."""
+        """Return the training loss of a batch and the values to log."""
         logits = self.model.logits(image_features, self.model.prompt_learner())[0]
         cross_entropy = functional.cross_entropy(logits, labels)
         penalty, summary = self.penalty(image_features, labels, logits)
@@ -159,21 +153,21 @@ class PromptTrainer(TrainerX):
         labels: Int[Tensor, " batch"],
         logits: Float[Tensor, "batch classes"],
     ) -> tuple[Tensor | float, dict[str, Any]]:
-        """Hook: what is added to the cross-entropy, and what to log of it."""
+        """Return a term to add to the cross-entropy and values to log; subclasses may override."""
         return 0.0, {}
 
     def position_norms(self) -> Float[Tensor, " length"]:
-        """Each position's norm, averaged over the prompts: classes' own (CSC) and PLOT's sets."""
+        """Return each position's norm, averaged over classes (CSC) and PLOT's prompt sets."""
         ctx = self.model.prompt_learner.ctx.detach()
         return vector_norms(ctx) / math.prod(ctx.shape[:-2])
 
     def epoch_entries(self) -> dict[str, Any]:
-        """The norm at each position."""
+        """Return entries for history.jsonl: the norm at each position."""
         return {"position_norms": [round(norm, 6) for norm in self.position_norms().tolist()]}
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One optimisation step."""
-        with autocast(self.tower_precision, self.device):
+        """Run one optimisation step."""
+        with autocast(self.clip_precision, self.device):
             loss, summary = self.loss(*self.features_and_labels(batch))
         self.detect_anomaly(loss)
         self.model_zero_grad()
@@ -188,18 +182,18 @@ class PromptTrainer(TrainerX):
     def features_and_labels(
         self, batch: dict[str, Any]
     ) -> tuple[Float[Tensor, "batch *tokens embed"], Int[Tensor, " batch"]]:
-        """The batch's image features, cached (INPUT.TRAIN_VIEWS) or computed now, and labels."""
+        """Return the batch's image features, cached (INPUT.TRAIN_VIEWS) or computed, and labels."""
         if "features" in batch:
             return batch["features"].to(self.device), batch["label"].to(self.device)
         images, labels = self.parse_batch_train(batch)
         return self.step_hooks.image_features(self.model, images), labels
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images and labels of a batch, on the trainer's device."""
+        """Return the images and labels of a batch on the trainer's device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def before_train(self) -> None:
-        """Let cached augmentations take the place of the training images (INPUT.TRAIN_VIEWS)."""
+        """Replace the training images by cached augmentations if INPUT.TRAIN_VIEWS is set."""
         super().before_train()
         views, loader = self.cfg.INPUT.TRAIN_VIEWS, self.train_loader_x
         trains = loader is not None and self.start_epoch < self.max_epoch
@@ -207,45 +201,45 @@ class PromptTrainer(TrainerX):
             self.train_loader_x = view_loader(self, loader, views)
 
     def feature_kind(self) -> str | None:
-        """The kind of features that the model matches; None if inference needs the images."""
+        """Return the kind of features that `classify` takes; None if inference needs images."""
         frozen = self.model.frozen_features and self.model.clip_model is self.loaded_clip.model
         return self.features if frozen else None
 
     def predictions(
         self, loader: Any
     ) -> Iterator[tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]]:
-        """Scores and labels, from cached image features where inference is made of them."""
+        """Yield logits and labels, from cached image features if inference allows it."""
         yield from self.cached_features.predictions(loader) or super().predictions(loader)
 
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch *tokens embed"]:
-        """Normalised features of the frozen tower, as the model matches them."""
+        """Return the normalised frozen image features that the model matches."""
         return self.model.image_features(images)
 
     def classify(
         self, image_features: Float[Tensor, "batch *tokens embed"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits of known features under the learned prompts."""
+        """Return the logits of image features under the learned prompts."""
         return self.model.classify(image_features)
 
     def test(self, split: str | None = None) -> float:
-        """Evaluate with the text features computed once."""
+        """Evaluate a split; the text features are computed once."""
         with self.cached_text_features():
             return super().test(split)
 
     @contextmanager
     def cached_text_features(self) -> Iterator[None]:
-        """Within this context nothing learns, and text features are computed once."""
-        mixed = autocast(self.tower_precision, self.device)
+        """Compute the text features once for this context, in which nothing is trained."""
+        mixed = autocast(self.clip_precision, self.device)
         with torch.no_grad(), mixed, self.model.cached_text_features():
             yield
 
     def class_weights(self) -> Float[Tensor, "classes embed"]:
-        """The normalised text features of the learned prompts.
+        """Return the normalised text features of the learned prompts.
 
         Raises:
-            UserError: the method matches prompts and image features in a way of its own.
+            UserError: the logits are not exp(logit_scale) * f @ W^T with one W for all images.
         """
         linear = self.standard_classify and self.model.linear
         if not linear or self.feature_kind() != "pooled":
@@ -253,29 +247,29 @@ class PromptTrainer(TrainerX):
         return self.model.text_features(self.model.prompt_learner())[0]
 
     def export_artifacts(self, directory: PathLike) -> None:
-        """Write `prompt.safetensors`: the learned vectors and what they mean."""
-        path = Path(directory) / PROMPT_FILE
-        save_prompt(path, self.model.prompt_learner, self.prompt_checkpoints.origin())
+        """Write `prompt.safetensors`: the context vectors and their metadata."""
+        path, tensors = Path(directory) / PROMPT_FILE, self.model.prompt_learner.state_dict()
+        save_tensors(path, tensors, self.prompt_checkpoints.metadata())
 
     def state_dict(self) -> dict[str, Any]:
-        """Also what the prompts mean."""
-        return {**super().state_dict(), ORIGIN: self.prompt_checkpoints.origin()}
+        """Also return the metadata of the prompts."""
+        return {**super().state_dict(), METADATA: self.prompt_checkpoints.metadata()}
 
     def check_resumed(self, state: dict[str, Any]) -> None:
-        """Also refuse prompts that do not fit; see `PromptCheckpoints.check_resumed`."""
+        """Also check that the prompts fit; see `PromptCheckpoints.check_resumed`."""
         super().check_resumed(state)
         for name, model in state["models"].items():
             if self._models.get(name) is self.model.prompt_learner:
                 self.prompt_checkpoints.check_resumed(state, model)
 
     def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
-        """Give every class the prompt that was learned for it; see `PromptCheckpoints.adapt`."""
+        """Sort class-specific prompts by this run's classes; see `PromptCheckpoints.adapt`."""
         if self._models.get(name) is not self.model.prompt_learner:
             return state
         return self.prompt_checkpoints.adapt(state, path, self.ignore_mismatch)
 
     def result_entries(self) -> dict[str, Any]:
-        """What a prompt run adds to results.json."""
+        """Return further entries for results.json."""
         mismatch = self.prompt_checkpoints.mismatch
         return {
             "weights_sha256": self.loaded_clip.sha256,

@@ -1,7 +1,7 @@
-"""A frozen CLIP whose classifier is written by soft prompts.
+"""A frozen CLIP whose class weights come from soft prompts.
 
-images (B, 3, H, W) -> image features (B, E); ctx (G, L, D) -> text features (G, C, E); both give
-logits (G, B, C) = exp(logit_scale) * f @ g^T.  G counts the prompts that are evaluated together.
+images (B, 3, H, W) -> image features f (B, E); ctx (G, L, D) -> text features g (G, C, E);
+logits (G, B, C) = exp(logit_scale) * f @ g^T.  G is the number of prompts evaluated in one call.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,20 +17,19 @@ from clip.model import CLIP
 from clip.text_encoding import SoftPromptEncoder
 from dassl.engine.capabilities import Capability, lower_capabilities
 
-from .frozen_tower import encode_frozen
+from .frozen_encoder import encode_frozen
 from .prompt_learner import PromptLearner
 
 
 class PromptedCLIP(nn.Module):
-    """CoOp's CustomCLIP: image tower, prompt learner and text encoder with a group dimension.
+    """CoOp's CustomCLIP: image encoder, prompt learner and text encoder with a group dimension.
 
-    What others count on is declared in these attributes. A subclass whose body defines one of the
-    methods in `capabilities` has the attribute lowered, unless it declares it, too.
+    Other code relies on these attributes. If a subclass overrides a method that `capabilities`
+    lists for an attribute, the attribute is lowered, unless the subclass declares it.
 
     Attributes:
-        frozen_features: `image_features` gives the frozen tower's features and nothing else, and
-            `forward` classifies them.
-        standard_classify: `classify` gives the `logits` of the learned prompts.
+        frozen_features: `image_features` returns frozen features, and `forward` classifies them.
+        standard_classify: `classify` returns the `logits` of the learned prompts.
         conditional: text features depend on the image (CoCoOp).
         linear: logits are exp(logit_scale) * f @ W^T, W the text features (C, E).
     """
@@ -57,13 +56,13 @@ class PromptedCLIP(nn.Module):
         prompt_learner: PromptLearner,
         position: str = "end",
     ) -> None:
-        """Compose the frozen towers with the prompts.
+        """Combine the frozen encoders with the prompts.
 
         Args:
             clip_model: frozen CLIP.
             classnames: C names.
-            prompt_learner: holds `ctx`, the only parameters that learn.
-            position: where the class name stands: `end`, `middle` or `front`.
+            prompt_learner: holds `ctx`; no other parameter is trained.
+            position: class token position: `end`, `middle` or `front`.
         """
         super().__init__()
         self.clip_model = clip_model
@@ -76,13 +75,13 @@ class PromptedCLIP(nn.Module):
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch embed"]:
-        """Normalised image features f; no gradient, since the tower is frozen."""
+        """Return normalised image features f, without gradient."""
         return encode_frozen(self.clip_model.encode_image, images)
 
     def text_features(
         self, ctx: Float[Tensor, "groups *sets length width"]
     ) -> Float[Tensor, "groups classes embed"]:
-        """Normalised text features g of every group's prompts."""
+        """Return normalised text features g of every group's prompts."""
         return functional.normalize(self.text_encoder(ctx), dim=-1)
 
     def match(
@@ -90,7 +89,7 @@ class PromptedCLIP(nn.Module):
         image_features: Float[Tensor, "batch embed"],
         text_features: Float[Tensor, "groups classes embed"],
     ) -> Float[Tensor, "groups batch classes"]:
-        """Scaled cosine similarities."""
+        """Return logits: the scaled cosine similarities."""
         scale = self.clip_model.logit_scale.exp()
         return scale * image_features @ text_features.mT
 
@@ -99,12 +98,12 @@ class PromptedCLIP(nn.Module):
         image_features: Float[Tensor, "batch *tokens embed"],
         ctx: Float[Tensor, "groups *sets length width"],
     ) -> Float[Tensor, "groups batch classes"]:
-        """Logits of the images under every group's prompts."""
+        """Return the logits of the images under every group's prompts."""
         return self.match(image_features, self.text_features(ctx))
 
     @contextmanager
     def cached_text_features(self) -> Iterator[None]:
-        """Within this context the prompts do not change, and their text is encoded once."""
+        """Compute the text features once for this context, in which the prompts must not change."""
         if not self.conditional:
             with torch.no_grad():
                 self._cached_text = self.text_features(self.prompt_learner())
@@ -116,13 +115,13 @@ class PromptedCLIP(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits of the images under the learned prompts."""
+        """Return the logits of the images under the learned prompts."""
         return self.classify(self.image_features(images))
 
     def classify(
         self, image_features: Float[Tensor, "batch *tokens embed"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits of images whose features are known, under the learned prompts."""
+        """Return the logits of image features under the learned prompts."""
         if self._cached_text is not None:
             return self.match(image_features, self._cached_text)[0]
         return self.logits(image_features, self.prompt_learner())[0]

@@ -1,8 +1,8 @@
-"""Entropic optimal transport between the local features of an image and a class's prompts.
+"""Optimal transport plan between the features of an image and a class's prompts, by Sinkhorn.
 
 Sinkhorn Distances: Lightspeed Computation of Optimal Transport (Cuturi, NeurIPS 2013), as PLOT uses
-it. In the logarithmic domain and in fp32 whatever comes in, so that no half-precision input can
-overflow or divide by zero.
+it. It computes in the log domain and in fp32, so that half-precision inputs neither overflow nor
+divide by zero.
 """
 
 import math
@@ -19,17 +19,17 @@ def sinkhorn(
     max_iter: int = 100,
     thresh: float = 0.01,
 ) -> Float[Tensor, "groups *pairs tokens sets"]:
-    """Transport plans between uniform marginals, without gradient.
+    """Return optimal transport plans between uniform marginals, without gradient.
 
     Args:
         cost: of moving a token's mass (1/M) to a prompt set (1/P), for every image and class.
-        eps: strength of the entropy; the kernel is exp(-cost / eps).
-        max_iter: at most so many iterations.
+        eps: strength of the entropic regularisation; the kernel is exp(-cost / eps).
+        max_iter: maximal number of iterations.
         thresh: a group stops when its row scalings change by less than this on average over all
             its pairs, which is PLOT's rule for a batch. Groups do not influence each other.
 
     Returns:
-        The plans, fp32; their columns sum to 1/P.
+        The plans in fp32; their columns sum to 1/P.
     """
     log_kernel = -cost.float() / eps
     tokens, sets = cost.shape[-2:]

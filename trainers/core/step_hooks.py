@@ -1,4 +1,4 @@
-"""Forward and backward passes of a training step that several runs may share."""
+"""Hooks through which a training step shares forward and backward passes with other runs."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from .prompted_clip import PromptedCLIP
 
 
 class StepHooks:
-    """The passes of a run that shares nothing; `vectorised.RunGroup` has those of several runs."""
+    """Default hooks, which share nothing; `vectorised.RunGroup` shares the passes of a group."""
 
     def image_features(
         self, model: PromptedCLIP, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch *tokens embed"]:
-        """The frozen tower's features of a training batch, as the model matches them."""
+        """Return the frozen image features of a training batch."""
         return model.image_features(images)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Compute the loss's gradients."""
+        """Compute the gradients of the loss."""
         loss.backward()
 
     def result_entries(self) -> dict[str, Any]:
-        """Further entries for results.json."""
+        """Return further entries for results.json."""
         return {}

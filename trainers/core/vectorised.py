@@ -1,10 +1,10 @@
-"""Several runs trained together: one text encoder for all their prompts at once.
+"""Run groups: several runs trained side by side that share forward and backward passes.
 
-Runs on the same classes and backbone differ in their soft prompts, few-shot items, settings and
-random draws. Every run is a trainer of its own that goes through its own code, with its own
-batches, optimiser, random generators, log and folder. Where it asks a frozen tower for features, or
-for gradients, it waits for the others, and all are answered at once: prompts are groups of one
-batch, and the sum of the losses has each prompt's own gradient. See `dassl.engine.lockstep`.
+Runs on the same classes and backbone differ only in prompts, few-shot samples, settings and seeds.
+Each run has its own trainer, batches, optimiser, random generators, log and folder. When it needs
+features of a frozen encoder or gradients, it waits for the other runs, and one pass serves all:
+prompts are groups of one batch, and the gradient of the summed losses is each prompt's own
+gradient. See `dassl.engine.lockstep`.
 """
 
 import json
@@ -30,40 +30,41 @@ from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
 
 from .features.cache import FeatureCache
-from .precision import autocast
+from .frozen_encoder import autocast
 from .prompt_learner import prompt_length
 from .prompt_trainer import PromptTrainer
 from .prompted_clip import PromptedCLIP
 from .step_hooks import StepHooks
 
-# In which order joint work is done where runs ask for different kinds: gradients last, when no run
-# can still ask for what belongs to the same step.
-IMAGES, TEXT, TEXT_AS_IT_IS, GRADIENTS = range(4)
-# More runs than this go one group after the other. What many prompts keep for their gradients
-# leaves a CPU's caches: with 35 of the bundled tower's at once a step takes half as long again per
-# prompt as with 5. A GPU has no such bound.
+# Order of the shared passes if runs wait for different ones. The backward pass is last, when no
+# run still needs features of the same step.
+IMAGES, TEXT, TEXT_WITHOUT_GRADIENT, GRADIENTS = range(4)
+# Largest run group by device; further runs form further groups. On a CPU, the activations of many
+# prompts exceed the caches: with 35 prompts of the bundled encoder a step takes 1.5 times as long
+# per prompt as with 5.
 RUNS_AT_ONCE = {"cpu": 5}
-IMAGES_AT_ONCE = 256  # enough to keep a GPU busy, without the activations of all runs' batches
+IMAGES_AT_ONCE = 256  # fills a GPU without holding the activations of all runs' batches
 
 
 def can_train_together(trainer_class: Any) -> bool:
-    """Whether a trainer's steps are standard ones on a frozen tower.
+    """Return whether a trainer class can be in a run group.
 
-    A class that computes losses or gradients in a way of its own might need them by itself.
+    Its features must be frozen and its training step standard, since an overridden loss or backward
+    pass might depend on being the only one.
     """
     known = isinstance(trainer_class, type) and issubclass(trainer_class, PromptTrainer)
     return known and trainer_class.standard_step and trainer_class.features is not None
 
 
 def vector_key(cfg: Any) -> str | None:
-    """What runs must agree in to be trained together; None for a method that cannot be.
+    """Return a key that all runs of a run group share; None if the method cannot be in a group.
 
-    These are the classes, the frozen CLIP, and the layout of the prompts. Seeds, shots, batches,
-    optimisers, epochs, CoOp's initial words and Nemesis settings may differ; runs that are
-    shorter than others end before them.
+    It contains the classes, the frozen CLIP and the layout of the prompts. Seeds, shots, batches,
+    optimisers, epochs, initial words and settings of Nemesis may differ; a run with fewer epochs
+    ends earlier.
 
     Raises:
-        UserError: there is no such trainer.
+        UserError: the trainer does not exist.
     """
     trainer_class = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if not can_train_together(trainer_class):
@@ -83,20 +84,20 @@ def vector_key(cfg: Any) -> str | None:
 
 
 def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Exception | None]:
-    """Train and test several runs side by side; each leaves the folder of a run of its own.
+    """Train and test several runs side by side; each writes the same files as a single run.
 
-    A run that fails (its training diverges, say) ends alone. Checkpoints are ordinary ones: after
-    an interruption, the same call resumes each run, and so does `train.py` with one of them.
+    If a run fails (for example, if its training diverges), the others continue. After an
+    interruption, the same call resumes each run, and `train.py` can resume any single one.
 
     Args:
-        cfgs: the runs' configurations, of one `vector_key`, each with a folder of its own.
+        cfgs: the runs' configurations, with the same `vector_key` and different folders.
         overwrite: replace finished runs in these folders.
 
     Returns:
-        What ended each run: None, or the exception.
+        For each run, the exception that ended it, or None.
 
     Raises:
-        UserError: the runs cannot be trained together, or a folder is taken.
+        UserError: the runs cannot be trained together, or a folder contains another run.
         Interrupted: Ctrl-C or SIGTERM; every run is saved.
     """
     _check_agreement(cfgs)
@@ -120,19 +121,20 @@ def _check_agreement(cfgs: Sequence[Any]) -> None:
     for cfg, key in zip(cfgs, keys, strict=True):
         if key is None:
             raise UserError(
-                f"{cfg.TRAINER.NAME} takes its training steps in a way of its own and cannot be "
-                "trained together with other runs; train it one run at a time"
+                f"{cfg.TRAINER.NAME} overrides parts of the training step, so it cannot be trained "
+                "together with other runs; train it one run at a time"
             )
         if key != keys[0]:
             first, other = json.loads(str(keys[0])), json.loads(key)
             parts = ", ".join(_differing(first, other))
             raise UserError(
                 f"The runs in {cfgs[0].OUTPUT_DIR} and {cfg.OUTPUT_DIR} cannot be trained "
-                f"together, since they differ in {parts}; put them into different groups"
+                f"together, since they differ in {parts}; train them in different groups"
             )
 
 
 def _differing(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the dotted names of settings that differ."""
     names = []
     for group in sorted(first.keys() | other.keys()):
         one, two = first.get(group), other.get(group)
@@ -144,17 +146,17 @@ def _differing(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def _check_folders(cfgs: Sequence[Any], overwrite: bool) -> None:
-    known = set()
+    folders = set()
     for cfg in cfgs:
         output = Path(prepare_output_dir(cfg.OUTPUT_DIR)).resolve()
-        if output in known:
+        if output in folders:
             raise UserError(f"Two of the runs would write into {output}; give each its own folder")
-        known.add(output)
+        folders.add(output)
         claim_folder(cfg, overwrite)
 
 
 def _train(cfg: Any, overwrite: bool, group: "RunGroup", console: Any) -> Exception | None:
-    """Do one of the runs; the console gets one line about it, its log the rest."""
+    """Execute one run; print one line about it to the console, everything else to its log."""
     try:
         run_experiment(cfg, overwrite=overwrite, on_trainer=group.add)
     except Exception as error:
@@ -168,10 +170,10 @@ class RunGroup(StepHooks):
     """Runs whose training steps share their forward and backward passes.
 
     Args:
-        size: how many there are.
+        size: number of runs.
 
     Attributes:
-        lockstep: in which they run.
+        lockstep: runs the trainers' threads and joins their passes.
     """
 
     def __init__(self, size: int) -> None:
@@ -182,7 +184,7 @@ class RunGroup(StepHooks):
         self._caches: dict[tuple[str, ...], FeatureCache] = {}
 
     def add(self, trainer: PromptTrainer) -> None:
-        """Let a new trainer use what the first one has loaded, and compute with all others."""
+        """Make a new trainer share the first one's CLIP and the passes of the group."""
         if self._first is None:
             self._first = trainer
         trainer.step_hooks = self
@@ -198,21 +200,21 @@ class RunGroup(StepHooks):
         self._caches[settings] = trainer.cached_features.cache
         loader = trainer.train_loader_x
         if loader.num_workers:
-            # As many processes in all as one run has, where there are enough of them.
+            # Divide a single run's data-loading processes among the runs.
             loader.num_workers = max(1, loader.num_workers // self.size)
 
-    def _shared_encoder(self, own: SoftPromptEncoder) -> SoftPromptEncoder:
-        """The encoder of an earlier run with the same prompts, or else this run's own."""
+    def _shared_encoder(self, new: SoftPromptEncoder) -> SoftPromptEncoder:
+        """Return the text encoder of an earlier run with the same prompt layout, else `new`."""
         for encoder in self._encoders:
-            if encoder.prompts == own.prompts:
+            if encoder.prompts == new.prompts:
                 return encoder
-        self._encoders.append(own)
-        return own
+        self._encoders.append(new)
+        return new
 
     def image_features(
         self, model: PromptedCLIP, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch *tokens embed"]:
-        """The features of a run's batch, computed with the batches of all runs."""
+        """Return the image features of a run's batch, computed together with those of all runs."""
         key = (type(model), images.shape[1:], images.dtype)
         work = partial(self._encode, model.image_features, IMAGES_AT_ONCE)
         return self.lockstep.join(IMAGES, key, images, work)
@@ -220,10 +222,10 @@ class RunGroup(StepHooks):
     def text_features(
         self, encoder: SoftPromptEncoder, ctx: Float[Tensor, "groups *classes length width"]
     ) -> Float[Tensor, "groups classes embed"]:
-        """The features of a run's prompts, computed with the prompts of all runs."""
-        tracked = torch.is_grad_enabled() and ctx.requires_grad
-        stage = TEXT if tracked else TEXT_AS_IT_IS
-        work = partial(self._encode, encoder, None, tracked=tracked)
+        """Return the text features of a run's prompts, computed together with those of all runs."""
+        with_gradient = torch.is_grad_enabled() and ctx.requires_grad
+        stage = TEXT if with_gradient else TEXT_WITHOUT_GRADIENT
+        work = partial(self._encode, encoder, None, with_gradient=with_gradient)
         return self.lockstep.join(stage, id(encoder), ctx, work)
 
     def _encode(
@@ -231,27 +233,27 @@ class RunGroup(StepHooks):
         encode: Callable[[Tensor], Tensor],
         at_once: int | None,
         rows: list[Tensor],
-        tracked: bool = False,
+        with_gradient: bool = False,
     ) -> Sequence[Tensor]:
-        """Run the rows of all runs through a tower, and give each run its own."""
+        """Encode the rows of all runs, at most `at_once` per call; return each run's features."""
         assert self._first is not None
         parts = torch.cat(rows).split(at_once or sum(map(len, rows)))
-        mixed = autocast(self._first.tower_precision, self._first.device)
-        with mixed, torch.set_grad_enabled(tracked):  # as in the threads of the runs
+        mixed = autocast(self._first.clip_precision, self._first.device)
+        with mixed, torch.set_grad_enabled(with_gradient):  # both are settings of a run's thread
             features = torch.cat([encode(part) for part in parts])
-        return features.split([len(own) for own in rows])
+        return features.split([len(run_rows) for run_rows in rows])
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """The gradients of all runs' losses at once; each prompt gets that of its own."""
+        """Compute the gradients of all runs' losses in one backward pass."""
         self.lockstep.join(GRADIENTS, None, loss, _backward)
 
     def result_entries(self) -> dict[str, Any]:
-        """How many runs shared the time."""
+        """Return the number of runs that share the recorded training time."""
         return {"vectorised": self.size}
 
 
 class GroupTextEncoder(nn.Module):
-    """Takes the place of one run's text encoder; encodes the prompts of all runs in one call."""
+    """Replaces a run's text encoder; encodes the prompts of all runs in one call."""
 
     def __init__(self, group: RunGroup, encoder: SoftPromptEncoder) -> None:
         super().__init__()
@@ -261,7 +263,7 @@ class GroupTextEncoder(nn.Module):
     def forward(
         self, ctx: Float[Tensor, "groups *classes length width"]
     ) -> Float[Tensor, "groups classes embed"]:
-        """Text features at EOS, not normalised."""
+        """Return the text features at EOS, not normalised."""
         return self.group.text_features(self.encoder, ctx)
 
 

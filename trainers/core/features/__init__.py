@@ -1,1 +1,1 @@
-"""Features of the frozen image tower, computed once: cache, files, cached augmentations."""
+"""Cached features of the frozen image encoder: cache, files, cached augmentations."""

@@ -1,8 +1,8 @@
-"""Which cached image features belong to a run.
+"""Cache of frozen image features, shared by all runs.
 
-A frozen image tower gives the same features of an image in every run, whatever the seed and the
-method. They are stored under a key of all that decides about them: the weights, the architecture,
-the precision, the transform, the files and the versions of what computes.
+A frozen image encoder computes the same features of an image for every seed and method. They are
+stored under a key of everything that determines them: weights, architecture, precision, device
+type, transform, files and the versions of this code and of the packages that compute them.
 """
 
 import dataclasses
@@ -29,34 +29,34 @@ declare_config(
     "TEST",
     {
         "FEATURE_CACHE": "",  # folder of cached image features; "" is <DATASET.ROOT>/features
-        "NO_FEATURE_CACHE": False,  # compute them anew in every run
+        "NO_FEATURE_CACHE": False,  # compute image features in every run
     },
 )
 
-# Local features are M times as large as pooled ones. Rounding moves a normalised feature by less
-# than 0.0005, and everything is computed from the rounded ones, also the first time.
+# Local features are M times as large as pooled ones, so they are rounded to fp16, which changes a
+# normalised feature by less than 0.0005. The first run, too, uses the rounded features.
 STORED_AS = {"pooled": None, "local": torch.float16}
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-# To be raised when the code computes other features from the same weights and images.
+# Increase it when this code computes other features from the same weights and images.
 VERSION = 3
 _COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
 
 
-def is_frozen(tower: nn.Module) -> bool:
-    """Whether nothing in the tower learns and no hook changes what it computes."""
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in tower.modules())
-    return not hooked and not any(p.requires_grad for p in tower.parameters())
+def is_frozen(encoder: nn.Module) -> bool:
+    """Return whether no parameter requires a gradient and no module has a forward hook."""
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in encoder.modules())
+    return not hooked and not any(p.requires_grad for p in encoder.parameters())
 
 
 class FeatureCache:
-    """The cached image features of a frozen CLIP, for all runs that use it alike.
+    """Cached image features of one frozen CLIP.
 
     Args:
-        cfg: DATASET.ROOT and TEST are read.
+        cfg: of which DATASET.ROOT and TEST are read.
         loaded: the weights.
         precision: one of `PRECISIONS`.
-        device: where features are computed.
+        device: on which features are computed.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class FeatureCache:
         }
 
     def key(self, source: DatasetWrapper, kind: str, view: int | None = None) -> str | None:
-        """Digest of what is computed; None if the transform is not the configuration's.
+        """Return the key of an entry; None if the transform is not the configured one.
 
         Args:
-            source: the images in order, and what is done to them.
+            source: the images in order, with their transform.
             kind: pooled or local.
-            view: number of the random view of each image; None without randomness.
+            view: index of the cached augmentation; None without augmentation.
         """
         transform = _configured_transform(source)
         if transform is None:
@@ -103,7 +103,7 @@ class FeatureCache:
         make: Callable[[], Iterable[Tensor]],
         view: int | None = None,
     ) -> StoredRows | None:
-        """The features of images, from the cache or made and stored there.
+        """Return the features of images from the cache, after computing them if needed.
 
         Args:
             source: see `key`.
@@ -112,18 +112,18 @@ class FeatureCache:
             view: see `key`.
 
         Returns:
-            One row an image; None when they cannot be cached: the cache is off or cannot be
-            written, the transform is not the configuration's, or an image is not there.
+            One row per image; None if they cannot be cached: the cache is disabled or cannot be
+            written, the transform is not the configured one, or an image file is missing.
         """
         key = self.key(source, kind, view) if self.enabled else None
         fingerprint = files_fingerprint(source.data_source) if key else None
         if key is None or fingerprint is None:
             return None
-        if (key, fingerprint) in self._opened:  # checked once, for all runs that share this cache
+        if (key, fingerprint) in self._opened:
             return self._opened[key, fingerprint]
         rows = self.store.get(key, fingerprint, len(source), make, STORED_AS[kind])
         if rows is None:
-            self.enabled = False  # what could not be written once is not tried again
+            self.enabled = False  # do not retry, and print the reason only once
         else:
             print(f"The features of {len(rows):,} images are cached in {self.store.path(key)}")
             self._opened[key, fingerprint] = rows
@@ -131,32 +131,32 @@ class FeatureCache:
 
 
 @torch.no_grad()
-def weights_fingerprint(tower: nn.Module) -> dict[str, int]:
-    """The exact sum of each tensor's bits, read as integers: the same on every device.
+def weights_fingerprint(encoder: nn.Module) -> dict[str, int]:
+    """Return the exact sum of each tensor's bits, read as integers; equal on every device.
 
-    They identify random weights, and a tower that was changed after its file was read.
+    They identify random weights, and weights that were changed after loading.
     """
     sums = {
         name: value.contiguous().view(_INTEGERS[value.element_size()]).sum(dtype=torch.int64)
-        for name, value in tower.state_dict().items()
+        for name, value in encoder.state_dict().items()
     }
     return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
 
 
 def files_fingerprint(items: Sequence[Datum]) -> str | None:
-    """Digest of the files' sizes and times of change, in order; None if one cannot be read."""
+    """Return a hash of the files' sizes and modification times; None if one cannot be read."""
     try:
-        # For thousands of files: making a Path of each takes longer than asking the system.
+        # Constructing a Path of each of thousands of files takes longer than os.stat itself.
         stats = [os.stat(item.impath) for item in items]  # noqa: PTH116
     except OSError:
-        return None  # whoever opens the image says what is wrong
+        return None  # opening the image reports the error
     return _digest([[stat.st_size, stat.st_mtime_ns] for stat in stats])
 
 
 def _configured_transform(source: DatasetWrapper) -> str | None:
-    """The `repr` of the images' transform; None for one that is not the configuration's.
+    """Return the `repr` of the images' transform; None for a transform that is not configured.
 
-    Only the configured ones are known to describe themselves completely in it.
+    Only the `repr` of the configured transforms is known to describe them completely.
     """
     if source.transform is None:
         return repr(source.to_tensor)
@@ -169,5 +169,5 @@ def _absolute(path: str) -> str:
 
 
 def _digest(value: Any) -> str:
-    """SHA-256 of a value that JSON can hold."""
+    """Return the SHA-256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Evaluation on cached image features, where inference is exactly classify(image_features(images)).
+"""Evaluate on cached image features if inference is exactly classify(image_features(images)).
 
-A trainer declares so by its class attributes; see `INFERENCE` and `CLASSIFY`. Where one is lowered,
-images are decoded and `model_inference` is called as in any other trainer.
+A trainer declares this in class attributes; see `INFERENCE` and `CLASSIFY`. If one is lowered,
+evaluation decodes images and calls `model_inference`, as in any other trainer.
 """
 
 import weakref
@@ -23,31 +23,31 @@ from dassl.data.samplers import SequentialSampler as DasslSequentialSampler
 from dassl.engine.capabilities import Capability
 from safeio.errors import UserError
 
-from ..precision import autocast
+from ..frozen_encoder import autocast
 from .cache import FeatureCache, is_frozen
 from .store import StoredRows
 
-# `features`, the kind of features that training and inference take: "pooled", (B, E), or "local",
-# (B, M, E). None: they need the images.
+# `features`: kind of features that training and inference take, "pooled" (B, E) or "local"
+# (B, M, E); None if they need the images.
 INFERENCE = Capability(frozenset({"model_inference", "parse_batch_test", "image_features"}), None)
-# `standard_classify`: logits are all that `classify` computes.
+# `standard_classify`: `classify` computes the logits and nothing else.
 CLASSIFY = Capability(frozenset({"classify"}))
 
-# Why a method has no `class_weights`, where it does not say more.
-NO_MATRIX = "classifies in a way of its own"
+# Default reason why a method has no `class_weights`.
+NO_MATRIX = "overrides inference"
 
 
 def no_class_weights(cfg: CfgNode, why: str) -> UserError:
-    """The error of a method whose logits are not exp(logit_scale) * f @ W^T with one W."""
+    """Return the error for a method whose logits are not exp(logit_scale) * f @ W^T with one W."""
     return UserError(
-        f"{cfg.TRAINER.NAME} {why}, so that no matrix of text features, the same for all images, "
-        "classifies as it does; methods that have one are CoOp and zero-shot CLIP"
+        f"{cfg.TRAINER.NAME} {why}, so no matrix of text features gives its logits for all images; "
+        "choose a run of CoOp or zero-shot CLIP, which have one"
     )
 
 
 @runtime_checkable
 class FrozenCLIPTrainer(Protocol):
-    """A trainer that classifies with a frozen CLIP, as evaluation and export see it."""
+    """Interface of a trainer with a frozen CLIP that evaluation and export use."""
 
     cfg: Any
     device: torch.device
@@ -57,60 +57,62 @@ class FrozenCLIPTrainer(Protocol):
     cached_features: "CachedFeatures"
 
     @property
-    def tower_precision(self) -> str:
-        """The towers' precision, one of `PRECISIONS`."""
+    def clip_precision(self) -> str:
+        """The precision of the frozen CLIP, one of `PRECISIONS`."""
 
     def feature_kind(self) -> str | None:
-        """The kind of features that `classify` takes; None if inference needs the images."""
+        """Return the kind of features that `classify` takes; None if inference needs images."""
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Normalised features of the frozen tower (B, E) or (B, M, E)."""
+        """Return normalised frozen image features (B, E) or (B, M, E)."""
 
     def classify(self, image_features: Tensor) -> Tensor:
-        """Logits (B, C) of images that are given by their features."""
+        """Return the logits (B, C) of image features."""
 
     def model_inference(self, input: Any) -> Tensor:
-        """Logits (B, C) of images."""
+        """Return the logits (B, C) of images."""
 
     def test(self, split: str | None = None) -> float:
-        """Accuracy in percent on a split."""
+        """Return the accuracy in percent on a split."""
 
     def cached_text_features(self) -> AbstractContextManager[None]:
-        """Within this context nothing learns, and text features are computed once."""
+        """Compute the text features once for this context, in which nothing is trained."""
 
     def class_weights(self) -> Float[Tensor, "classes embed"]:
-        """W of logits = exp(logit_scale) * f @ W^T.
+        """Return W of logits = exp(logit_scale) * f @ W^T.
 
         Raises:
-            UserError: the method has no such matrix.
+            UserError: no W gives the logits for all images.
         """
 
 
 class CachedFeatures:
-    """The image features of a trainer's frozen tower, each computed once.
+    """Image features of a trainer's loaders, each computed once.
 
     Args:
-        trainer: a `FrozenCLIPTrainer`, which gets this as its `cached_features`.
+        trainer: a `FrozenCLIPTrainer`; it stores this object as `cached_features`.
     """
 
     def __init__(self, trainer: Any) -> None:
-        # No cycle: a finished trainer and its loaders' processes go at once.
+        # A reference cycle would delay the end of a finished trainer's data-loading processes.
         self.trainer: FrozenCLIPTrainer = weakref.proxy(trainer)
         self._opened: dict[Any, StoredRows | None] = {}
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """The files; may be set to those of another trainer with the same tower and folder."""
-        one = self.trainer
-        return FeatureCache(one.cfg, one.loaded_clip, one.tower_precision, one.device)
+        """The cache on disk; a trainer of a run group shares that of another trainer."""
+        trainer = self.trainer
+        return FeatureCache(
+            trainer.cfg, trainer.loaded_clip, trainer.clip_precision, trainer.device
+        )
 
     def kind(self) -> str | None:
-        """The trainer's kind of features; None if they may differ from one time to the next."""
+        """Return the trainer's kind of features; None if they are not fixed."""
         frozen = is_frozen(self.trainer.loaded_clip.model.visual)
         return self.trainer.feature_kind() if frozen else None
 
     def of(self, loader: Any) -> StoredRows | None:
-        """The features of a loader's images, one row each; None where images are needed."""
+        """Return the features of a loader's images, one row each; None if images are needed."""
         kind = self.kind()
         if kind is None or not _reads_files_in_order(loader):
             return None
@@ -121,22 +123,22 @@ class CachedFeatures:
         return self._opened[loader]
 
     def compute(self, loader: Any) -> Iterator[Float[Tensor, "batch *tokens embed"]]:
-        """Run all images of a loader through the tower."""
+        """Compute the features of all images of a loader, batch by batch."""
         trainer = self.trainer
         print(f"Computing the features of {len(loader.dataset):,} images once for all runs")
         for batch in tqdm(loader, disable=None, leave=False):
             images = batch["img"].to(trainer.device, non_blocking=True)
-            with torch.no_grad(), autocast(trainer.tower_precision, trainer.device):
+            with torch.no_grad(), autocast(trainer.clip_precision, trainer.device):
                 features = trainer.image_features(images)
             yield features
 
     def predictions(
         self, loader: Any
     ) -> Iterator[tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]] | None:
-        """Scores and labels of a loader's images; None where images are needed.
+        """Return the logits and labels of a loader's images; None if images are needed.
 
-        The batches are those of the loader, so that not a bit differs from an evaluation without
-        the cache (of local features, all but their rounding).
+        The batches are the loader's, so that logits equal those without the cache bit for bit
+        (except for the rounding of local features).
         """
         rows = self.of(loader)
         return None if rows is None else self._classify(rows, loader)
@@ -146,13 +148,13 @@ class CachedFeatures:
         labels = torch.tensor([item.label for item in loader.dataset.data_source])
         for start in tqdm(range(0, len(rows), size), disable=None, leave=False):
             features = rows.read(start, start + size).to(trainer.device)
-            with autocast(trainer.tower_precision, trainer.device):
+            with autocast(trainer.clip_precision, trainer.device):
                 scores = trainer.classify(features)
             yield scores, labels[start : start + size].to(trainer.device)
 
 
 def _reads_files_in_order(loader: Any) -> bool:
-    """Whether a loader gives every image of its list once, in order, and nothing but files."""
+    """Return whether a loader reads every image file of its list once, in order."""
     return (
         type(loader.dataset) is DatasetWrapper
         and not loader.dataset.is_train

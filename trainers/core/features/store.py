@@ -1,9 +1,9 @@
-"""Tensors that are expensive to compute, in files that all runs share.
+"""Store of tensors that are expensive to compute, in files that all runs share.
 
-An entry is `<key>.npy`, an array of n rows, and `<key>.json` beside it. The key says what was
-computed, the fingerprint from which state of the inputs: an entry of another fingerprint is stale.
-The JSON holds both and the SHA-256 of the array's file; all of it is verified whenever an entry is
-opened. Rows are written a few at a time and read through a memory map, whatever their number.
+An entry is `<key>.npy`, an array of n rows, and `<key>.json` next to it. The key identifies what
+was computed, the fingerprint the state of the inputs; with another fingerprint, the entry is stale.
+The JSON file contains both and the SHA-256 of the array file, which is verified when an entry is
+opened. Rows are written in blocks and read from a memory map, so memory use does not depend on n.
 """
 
 import errno
@@ -33,9 +33,9 @@ class StoredRows:
     """Rows of a tensor on disk or in memory.
 
     Args:
-        rows: the array (n, ...), as `_array` makes it.
-        stored_as: its precision.
-        dtype: in which rows were computed and are returned.
+        rows: the array (n, ...) from `_array`.
+        stored_as: its dtype before `_array`.
+        dtype: of the returned rows.
     """
 
     def __init__(self, rows: np.ndarray, stored_as: torch.dtype, dtype: torch.dtype) -> None:
@@ -47,7 +47,7 @@ class StoredRows:
     def in_memory(
         cls, blocks: Iterable[Tensor], stored_as: torch.dtype | None = None
     ) -> "StoredRows":
-        """Hold blocks of rows, rounded as a store would, where no file can be written."""
+        """Hold blocks of rows in memory, rounded as on disk, if no file can be written."""
         rows = torch.cat([block.detach().cpu() for block in blocks])
         return cls(_array(rows.to(stored_as or rows.dtype)), stored_as or rows.dtype, rows.dtype)
 
@@ -67,7 +67,7 @@ class StoredRows:
 
 
 class FeatureStore:
-    """A folder of tensors. It may be deleted at any time.
+    """Folder of stored tensors, which may be deleted at any time.
 
     Args:
         folder: created when the first entry is written.
@@ -77,7 +77,7 @@ class FeatureStore:
         self.folder = Path(folder)
 
     def path(self, key: str) -> Path:
-        """Return the file of an entry's rows, whether it is there or not."""
+        """Return the path of an entry's rows."""
         return self.folder / f"{key}.npy"
 
     def get(
@@ -88,18 +88,18 @@ class FeatureStore:
         make: Callable[[], Iterable[Tensor]],
         stored_as: torch.dtype | None = None,
     ) -> StoredRows | None:
-        """Read an entry, or make it, one process at a time.
+        """Read an entry, or compute and write it while no other process does.
 
         Args:
-            key: hexadecimal digest of what is computed.
-            fingerprint: digest of the state of the inputs.
+            key: hexadecimal hash that identifies what is computed.
+            fingerprint: hash of the state of the inputs.
             count: number of rows.
-            make: computes the rows, in blocks (rows, ...) of any sizes. What it raises is passed
-                on, except for an OSError, which means that the entry cannot be written.
-            stored_as: the precision on disk; None for that of the blocks.
+            make: computes the rows, in blocks (rows, ...) of any sizes. Its exceptions propagate,
+                except for an OSError, which means that the entry cannot be written.
+            stored_as: the dtype on disk; None for that of the blocks.
 
         Returns:
-            The rows as they are stored; None, after one printed line, where they cannot be.
+            The rows, rounded to the dtype on disk; None, after a message, if they cannot be stored.
         """
         path = self.path(key)
         try:
@@ -107,7 +107,7 @@ class FeatureStore:
             if rows is None:
                 lock = self.folder / f".{key}.lock"
                 waiting = "Another run is computing the same features: waiting for them"
-                with exclusive(lock, waiting):  # another process may have made it meanwhile
+                with exclusive(lock, waiting):  # another process may have written it meanwhile
                     rows, fault = _open(path, fingerprint, count)
                     if fault:
                         print(f"{path} is {fault}: computing its features again")
@@ -117,7 +117,7 @@ class FeatureStore:
             return rows
         except OSError as error:
             reason = error.strerror or error
-            print(f"Features cannot be cached in {self.folder} ({reason}): computing them anew")
+            print(f"Features cannot be cached in {self.folder} ({reason}): computing them instead")
             return None
 
 
@@ -134,7 +134,7 @@ def _metadata_path(path: Path) -> Path:
 
 
 def _open(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | None, str]:
-    """Return the rows, or None and what is wrong with the entry; nothing if there is none."""
+    """Return the rows, or None and a fault; the fault is empty if the entry does not exist."""
     state, fault = (file_state(path), file_state(_metadata_path(path))), ""
     if None in state:
         return None, ""
@@ -145,7 +145,7 @@ def _open(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | None, 
             rows, fault = _verified(path, fingerprint, count)
         except OSError:
             raise
-        except Exception:  # NumPy raises what its parser of the header does
+        except Exception:  # NumPy's header parser raises many types
             rows, fault = None, "damaged"
         return rows
 
@@ -153,10 +153,10 @@ def _open(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | None, 
 
 
 def _verified(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | None, str]:
-    """Read the whole entry and compare it with its checksums; see `_open`.
+    """Read the whole entry and verify its checksums; returns as `_open`.
 
     Raises:
-        Exception: it is damaged.
+        Exception: the entry is damaged.
     """
     metadata = read_verified_json(_metadata_path(path))
     if metadata["key"] != path.stem or metadata["sha256"] != _sha256(path):
@@ -164,7 +164,7 @@ def _verified(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | No
     if metadata["fingerprint"] != fingerprint:
         return None, "stale"
     dtype, stored_as = _DTYPES[metadata["dtype"]], _DTYPES[metadata["stored_as"]]
-    rows = npy.open_memmap(path, mode="r")  # refuses what NumPy would unpickle
+    rows = npy.open_memmap(path, mode="r")  # raises for arrays that need pickle
     if rows.dtype != _NUMPY[stored_as] or len(rows) != count:
         return None, "damaged"
     return StoredRows(rows, stored_as, dtype), ""
@@ -185,7 +185,7 @@ def _write(
     blocks: Iterable[Tensor],
     stored_as: torch.dtype | None,
 ) -> None:
-    """Write the rows, then the JSON that makes them valid."""
+    """Write the rows, then the JSON file without which the entry is ignored."""
     metadata: dict[str, Any] = {"key": path.stem, "fingerprint": fingerprint}
 
     def write_rows(temporary: Path) -> None:
@@ -205,10 +205,10 @@ def _write_blocks(
     blocks: Iterable[Tensor],
     stored_as: torch.dtype | None,
 ) -> torch.dtype:
-    """Write blocks as they come, behind a header that says how many rows there will be.
+    """Write a header with the final number of rows, then the blocks.
 
     Returns:
-        In which precision they were computed.
+        The dtype of the blocks before rounding.
     """
     done = 0
     for block in blocks:
@@ -221,5 +221,5 @@ def _write_blocks(
         file.write(np.ascontiguousarray(rows).data)
         done += len(rows)
     if done != count:
-        raise ValueError(f"{done} rows were made for an entry of {count}")
+        raise ValueError(f"{done} rows were computed for an entry of {count}")
     return block.dtype

@@ -1,8 +1,8 @@
-"""INPUT.TRAIN_VIEWS: training on cached augmentations, K of every image, encoded once.
+"""INPUT.TRAIN_VIEWS: train on K cached augmentations ("views") of every image, encoded once.
 
-View v of an image depends on the image file's content and v alone. So all runs, seeds and methods
-that train on the same images share the features. Every item of every batch draws one of the K views
-by the seed that the sampler gives it, which depends on the run's seed and the epoch alone.
+View v of an image depends only on the file's content and v. So all runs, seeds and methods that
+train on the same images share the features. Every item of a batch draws one of the K views with the
+seed that the sampler assigns, which depends only on the run's seed and the epoch.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ from .cache import STORED_AS
 from .evaluation import FrozenCLIPTrainer
 from .store import StoredRows
 
-# 0: new augmentation each time; K: draw from K cached augmentations of each image.
+# 0: augment images anew in every epoch; K: draw from K cached augmentations of each image.
 declare_config("INPUT", {"TRAIN_VIEWS": 0})
 
-# `trains_on_features`: training takes batches of features in the place of images.
+# `trains_on_features`: a training step accepts batches of features instead of images.
 TRAINING = Capability(frozenset({"run_epoch", "forward_backward", "parse_batch_train"}))
 
 
 def check_setting(trainer_class: Any, cfg: CfgNode) -> None:
-    """Refuse INPUT.TRAIN_VIEWS for a trainer that needs the images.
+    """Raise an error if INPUT.TRAIN_VIEWS is set for a trainer that needs images.
 
     Raises:
-        UserError: so it does; or the number is negative.
+        UserError: the trainer needs images, or the number is negative.
     """
     views = cfg.INPUT.TRAIN_VIEWS
     if views < 0:
@@ -47,7 +47,7 @@ def check_setting(trainer_class: Any, cfg: CfgNode) -> None:
     if views and not getattr(trainer_class, "trains_on_features", False):
         raise UserError(
             f"INPUT.TRAIN_VIEWS is {views}, but {cfg.TRAINER.NAME} does not train "
-            "on features of a frozen image tower; leave it at 0"
+            "on features of a frozen image encoder; leave it at 0"
         )
 
 
@@ -55,11 +55,11 @@ TRAINER_CHECKS.append(check_setting)
 
 
 class ViewImages(Dataset[dict[str, Any]]):
-    """View `view` of every training image; one item is {"img"}.
+    """One augmentation of every training image; an item is {"img"}.
 
     Args:
-        source: the training images with their augmentation.
-        view: number of the view, from 0.
+        source: the training images with their transform.
+        view: index of the augmentation, from 0.
     """
 
     def __init__(self, source: DatasetWrapper, view: int) -> None:
@@ -78,7 +78,7 @@ class ViewImages(Dataset[dict[str, Any]]):
 
 
 def view_seed(path: str, view: int) -> int:
-    """The seed of an image's view: the same wherever the file lies and whenever it was written."""
+    """Return the seed of an image's view, which depends on the file's content, not on its path."""
     content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return int.from_bytes(hashlib.sha256(f"{content}/{view}".encode()).digest()[:7], "big")
 
@@ -88,7 +88,7 @@ class ViewFeatures(Dataset[dict[str, Any]]):
 
     Args:
         source: the training images.
-        views: the features of each view, one row an image.
+        views: the features of each view, one row per image.
     """
 
     def __init__(self, source: DatasetWrapper, views: Sequence[StoredRows]) -> None:
@@ -99,7 +99,7 @@ class ViewFeatures(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitems__(self, indices: Sequence[Any]) -> dict[str, Any]:
-        """Return a whole batch, with a view for each item drawn by the index's own seed."""
+        """Return a batch; each index's seed draws the view of its item."""
         items = [self.source.data_source[index] for index in indices]
         rows = [self.views[i.seed % len(self.views)].take([int(i)]) for i in indices]
         return {
@@ -112,7 +112,7 @@ class ViewFeatures(Dataset[dict[str, Any]]):
 
 
 def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> str:
-    """Make sure that training can do with the features of this loader's images.
+    """Check that features can replace the images of a training loader.
 
     Returns:
         The kind of the features.
@@ -121,13 +121,13 @@ def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> str:
         UserError: the method or the loader needs the images.
     """
     kind, dataset = trainer.cached_features.kind(), loader.dataset
-    plain = type(dataset) is DatasetWrapper and isinstance(loader.sampler, EpochSampler)
-    if plain and (dataset.k_tfm > 1 or dataset.return_img0):
+    standard = type(dataset) is DatasetWrapper and isinstance(loader.sampler, EpochSampler)
+    if standard and (dataset.k_tfm > 1 or dataset.return_img0):
         raise UserError(
             f"INPUT.TRAIN_VIEWS is {views}, which gives one view of each image; leave "
             "DATALOADER.K_TRANSFORMS at 1 and RETURN_IMG0 at False"
         )
-    if kind is None or not plain:
+    if kind is None or not standard:
         raise UserError(
             f"INPUT.TRAIN_VIEWS is {views}, but {type(trainer).__name__} trains on the images "
             "themselves; leave it at 0"
@@ -136,7 +136,7 @@ def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> str:
 
 
 def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> DataLoader[Any]:
-    """A loader of features that draws the same items in the same batches as a loader of images.
+    """Return a loader of features with the same items and batches as a loader of images.
 
     Args:
         trainer: computes the features.
@@ -149,7 +149,7 @@ def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> DataLoad
     kind, dataset = check_views(trainer, loader, views), loader.dataset
     print(f"Training draws from {views} cached augmentations of each of {len(dataset):,} images")
     rows = [_view_features(trainer, loader, kind, view) for view in range(views)]
-    # Its own generator, as every loader has: a pass must not draw from the global one.
+    # Without a generator, each epoch would draw from the global one.
     generator = torch.Generator()
     generator.manual_seed(loader.sampler.seed)
     return DataLoader(
@@ -158,12 +158,12 @@ def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> DataLoad
         sampler=loader.sampler,
         drop_last=loader.drop_last,
         pin_memory=loader.pin_memory,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         generator=generator,
     )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
@@ -181,6 +181,6 @@ def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int
         )
         return features.compute(images)
 
-    # Without the cache the views are this run's own, rounded as they would be on disk.
+    # Without the cache, this run computes the views in memory, rounded as on disk.
     rows = features.cache.get(source, kind, make, view)
     return StoredRows.in_memory(make(), STORED_AS[kind]) if rows is None else rows

@@ -1,8 +1,8 @@
-"""Where learned prompts come from: the metadata of checkpoints and of prompt.safetensors.
+"""Metadata of learned prompts: with which CLIP, settings and classes they were trained.
 
-Prompts mean something only to the text tower that they were learned with, at the place that they
-had in the text and, where every class has its own (CSC), for that class. A checkpoint says so under
-`prompt`; for older ones prompt.safetensors does, or config.yaml.
+Prompts are only valid for the text encoder and the class token position of their training and, if
+class-specific (CSC), for its classes. A checkpoint records them under `prompt`; for older
+checkpoints prompt.safetensors records them, or config.yaml.
 """
 
 import hashlib
@@ -18,21 +18,20 @@ from dassl.config import CfgNode
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG
 
-from .prompt_file import PROMPT_FILE, read_prompt_metadata
+from .prompt_file import PROMPT_FILE, read_tensors
 
-ORIGIN = "prompt"  # its key in a checkpoint
-
+METADATA = "prompt"  # its key in a checkpoint
 FINGERPRINTS = {"weights_fp16": torch.float16, "weights_bf16": torch.bfloat16}
 
 
 def describe_prompts(
     cfg: CfgNode, node: str, loaded: LoadedCLIP, classnames: Sequence[str]
 ) -> dict[str, Any]:
-    """What prompts that are learned here mean: the metadata of checkpoints and prompt files.
+    """Return the metadata of the prompts that a trainer learns.
 
     Args:
         cfg: the whole configuration.
-        node: name of the method's part.
+        node: name of the method's configuration node.
         loaded: the frozen CLIP.
         classnames: by label.
     """
@@ -52,14 +51,14 @@ def describe_prompts(
 
 
 def fingerprints(model: CLIP) -> dict[str, str]:
-    """SHA-256 of the weights as fp16 and as bf16: the same for the same weights in any file.
+    """Return the SHA-256 of the weights as fp16 and as bf16, which does not depend on the file.
 
-    Of every matrix it takes one row in 16. Convolutions are left out, since those of a frozen
-    ResNet hold its batch norms. A model in lower precision has the one of its own precision alone.
+    It covers every 16th row of each matrix. It leaves out convolutions, since those of a frozen
+    ResNet contain its batch norms. A model in half precision has only the hash of its own dtype.
     """
     parts = [value[::16] for value in model.parameters() if value.dim() == 2]
     parts += [model.ln_final.weight, model.ln_final.bias, model.logit_scale]
-    found = {}
+    hashes = {}
     for key, dtype in FINGERPRINTS.items():
         if model.dtype in (dtype, torch.float32):
             digest = hashlib.sha256()
@@ -67,54 +66,55 @@ def fingerprints(model: CLIP) -> dict[str, str]:
                 digest.update(
                     part.detach().to(dtype).cpu().flatten().view(torch.uint8).numpy().tobytes()
                 )
-            found[key] = digest.hexdigest()
-    return found
+            hashes[key] = digest.hexdigest()
+    return hashes
 
 
-def known_origin(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint itself says of its prompts: entries of `describe_prompts`, or none."""
-    recorded = state.get(ORIGIN)
+def checkpoint_metadata(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of `describe_prompts` that a checkpoint contains; {} if none."""
+    recorded = state.get(METADATA)
     entries = recorded.items() if isinstance(recorded, dict) else ()
     return {key: value for key, value in entries if isinstance(value, str | int | list)}
 
 
-def read_origin(path: Path, state: Mapping[str, Any], node: str) -> dict[str, Any]:
-    """What is known of a checkpoint's prompts: entries of `describe_prompts`, perhaps none.
+def find_metadata(path: Path, state: Mapping[str, Any], node: str) -> dict[str, Any]:
+    """Return the metadata of a checkpoint's prompts from the checkpoint or files of its run.
 
     Args:
         path: of the checkpoint, in a model's folder in a run's folder.
         state: its content.
         node: name of the method's configuration node.
 
+    Returns:
+        Entries of `describe_prompts`; {} if no file records them.
+
     Raises:
         UserError: prompt.safetensors or config.yaml is damaged.
     """
     run_dir = path.parent.parent
-    if recorded := known_origin(state):
+    if recorded := checkpoint_metadata(state):
         return recorded
     if (run_dir / PROMPT_FILE).is_file():
-        return read_prompt_metadata(run_dir / PROMPT_FILE)
+        return read_tensors(run_dir / PROMPT_FILE)[1]
     if (run_dir / CONFIG).is_file():
         return _from_config(read_yaml_layers(run_dir / CONFIG)[-1][1], node)
     return {}
 
 
 def _from_config(config: Mapping[str, Any], node: str) -> dict[str, Any]:
-    """What a configuration says of the prompts; the data that it names stands for its classes."""
+    """Return the metadata that a configuration contains; "data" identifies the classes."""
     try:
         method = config["TRAINER"][node]
-        origin = {
+        return {
             "backbone": config["MODEL"]["BACKBONE"]["NAME"],
             "class_token_position": method.get("CLASS_TOKEN_POSITION", "end"),
-            "data": data_of(config),
+            "data": describe_data(config),
         }
     except (KeyError, TypeError, AttributeError):
         return {}
-    return origin
 
 
-def data_of(config: Mapping[str, Any]) -> str:
-    """Which dataset's classes a configuration is about, in words."""
-    dataset = config["DATASET"]
-    half = dataset["SUBSAMPLE_CLASSES"]
-    return f"{dataset['NAME']}" + (f" ({half})" if half != "all" else "")
+def describe_data(config: Mapping[str, Any]) -> str:
+    """Return the dataset's name, with the subset of its classes unless it is all."""
+    name, subset = config["DATASET"]["NAME"], config["DATASET"]["SUBSAMPLE_CLASSES"]
+    return f"{name}" if subset == "all" else f"{name} ({subset})"

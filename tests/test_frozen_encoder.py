@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clip.build import build_random
-from trainers.core.frozen_tower import freeze, speed_up
+from trainers.core.frozen_encoder import freeze, speed_up
 
 SMALL: dict[str, dict[str, Any]] = {
     "RN50": {"vision_layers": (1, 1, 1, 1), "vision_width": 8, "image_resolution": 64},
