@@ -33,14 +33,12 @@ class StoredRows:
     """Rows of a tensor on disk or in memory.
 
     Args:
-        rows: the array (n, ...) from `_array`.
-        stored_as: its dtype before `_array`.
+        rows: the tensor (n, ...), memory-mapped or in memory.
         dtype: of the returned rows.
     """
 
-    def __init__(self, rows: np.ndarray, stored_as: torch.dtype, dtype: torch.dtype) -> None:
-        self._rows = np.asarray(rows)  # indexing a memory map itself is slow
-        self._stored_as = stored_as
+    def __init__(self, rows: Tensor, dtype: torch.dtype) -> None:
+        self._rows = rows
         self._dtype = dtype
 
     @classmethod
@@ -49,21 +47,18 @@ class StoredRows:
     ) -> "StoredRows":
         """Hold blocks of rows in memory, rounded as on disk, if no file can be written."""
         rows = torch.cat([block.detach().cpu() for block in blocks])
-        return cls(_array(rows.to(stored_as or rows.dtype)), stored_as or rows.dtype, rows.dtype)
+        return cls(rows.to(stored_as or rows.dtype), rows.dtype)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return the rows from `start` to before `stop`, (stop - start, ...)."""
-        return self._tensor(self._rows[start:stop])
+        return self._rows[start:stop].to(self._dtype, copy=True)
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Return chosen rows, (len(indices), ...)."""
-        return self._tensor(self._rows[list(indices)])
-
-    def _tensor(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(rows)).view(self._stored_as).to(self._dtype)
+        return self._rows[list(indices)].to(self._dtype)
 
 
 class FeatureStore:
@@ -164,10 +159,20 @@ def _verified(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | No
     if metadata["fingerprint"] != fingerprint:
         return None, "stale"
     dtype, stored_as = _DTYPES[metadata["dtype"]], _DTYPES[metadata["stored_as"]]
-    rows = npy.open_memmap(path, mode="r")  # raises for arrays that need pickle
-    if rows.dtype != _NUMPY[stored_as] or len(rows) != count:
-        return None, "damaged"
-    return StoredRows(rows, stored_as, dtype), ""
+    rows = _map(path, stored_as)
+    return (None, "damaged") if len(rows) != count else (StoredRows(rows, dtype), "")
+
+
+def _map(path: Path, dtype: torch.dtype) -> Tensor:
+    """Map the array of an .npy file into memory; NumPy's memory map would hold the file open."""
+    with path.open("rb") as file:
+        npy.read_magic(file)
+        shape, fortran_order, stored = npy.read_array_header_1_0(file)
+        start = file.tell()
+    if fortran_order or stored != _NUMPY[dtype]:
+        raise ValueError(f"the array is not one of {dtype}")
+    content = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    return torch.empty(0, dtype=torch.uint8).set_(content)[start:].view(dtype).view(shape)
 
 
 def _sha256(path: Path) -> str:
