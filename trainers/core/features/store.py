@@ -171,8 +171,8 @@ def _map(path: Path, dtype: torch.dtype) -> Tensor:
         start = file.tell()
     if fortran_order or stored != _NUMPY[dtype]:
         raise ValueError(f"the array is not one of {dtype}")
-    content = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
-    return torch.empty(0, dtype=torch.uint8).set_(content)[start:].view(dtype).view(shape)
+    content = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
+    return content[start:].view(dtype).view(shape)
 
 
 def _sha256(path: Path) -> str:
