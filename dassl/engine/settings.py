@@ -19,7 +19,7 @@ from ..utils.checkpoint_folder import POINTER
 from .run_files import CONFIG, RESUME
 
 MAX_EPOCH = "OPTIM.MAX_EPOCH"
-# Settings without effect on results: paths, device, progress output and extra files.
+# Settings without effect on results: paths, device, data loading, progress output, extra files.
 NOT_COMPARED = frozenset(
     {
         *("VERSION", "OUTPUT_DIR", "RESUME", "VERBOSE", "DEVICE", "USE_CUDA"),
