@@ -192,7 +192,7 @@ def test_the_normalisation_of_weights_that_tell_theirs(tmp_path: Path) -> None:
 def test_a_whole_run_with_weights_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "theirs", their_clip())
     cfg = _config(folder, "INPUT.SIZE", "(32, 32)")
-    with pytest.raises(UserError, match=r"those of 100 tokens, but the tokenizer .* has 49,408"):
+    with pytest.raises(UserError, match=r"have 100 tokens, but the tokenizer .* has 49,408"):
         load_frozen_clip(cfg, CPU, "fp32")
 
 
