@@ -30,17 +30,18 @@ class TrainerBase:
     capabilities: ClassVar[dict[str, Capability]] = {
         "resumes_within_epoch": Capability(STEP_HOOKS),
         "checkpoints_complete": Capability(frozenset({"after_epoch"})),
+        "standard_test": Capability(frozenset({"test"})),
+        "learns": Capability(frozenset({"run_epoch", "forward_backward"}), True),
     }
     # Whether a run can resume between any two batches, or only between epochs. A class declares
     # True if only plain attributes and the content of `state_dict` change from batch to batch.
     resumes_within_epoch = True
     # Whether a numbered checkpoint contains the whole epoch, including changes by `after_epoch`.
     checkpoints_complete = True
-    learns = True  # False for zero-shot methods, which need no training
+    standard_test = True  # whether `test` evaluates the images of `evaluation_set`
+    learns = False  # True for a class that defines a training step
     start_epoch = 0  # greater than 0 in a resumed run
-    max_epoch = 0
-    epoch = batch_idx = 0
-    num_batches = 0
+    epoch = max_epoch = batch_idx = num_batches = 0
     batch_files: Sequence[str] = ()  # images of the current batch, if known
     best_result = float("-inf")  # best validation accuracy so far
     ignore_mismatch = False  # whether `adapt_state` accepts a model that may not fit
@@ -48,10 +49,10 @@ class TrainerBase:
     scaler: Any = None  # the gradient scaler of mixed precision
     finite_check: FiniteCheck
     registry: ModelRegistry
-    _models: "OrderedDict[str, Any]"
+    _models: "OrderedDict[str, Any]"  # those of the registry, by Dassl's names
     _optims: "OrderedDict[str, Any]"
     _scheds: "OrderedDict[str, Any]"
-    _writer: Any
+    _writer: Any = None
     epoch_start_time = 0.0  # time.perf_counter() minus the time of earlier attempts at the epoch
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -61,7 +62,6 @@ class TrainerBase:
     def __init__(self) -> None:
         self.registry = registry = ModelRegistry()
         self._models, self._optims, self._scheds = registry.models, registry.optims, registry.scheds
-        self._writer = None
         self.finite_check = FiniteCheck(self._models)
 
     def register_model(

@@ -5,7 +5,6 @@ from typing import Any
 
 from ..config import complete_config
 from ..utils import Registry, collect_env_info, set_random_seed
-from .trainer import TrainerX
 
 TRAINER_REGISTRY = Registry("TRAINER")
 # Called with the trainer class and the configuration; they refuse settings it does not support.
@@ -25,18 +24,12 @@ def find_trainer(cfg: Any) -> Any:
 
 
 def learns(cfg: Any) -> bool:
-    """Return whether the trainer must be trained before it can be tested.
-
-    Zero-shot trainers set the class attribute `learns` to False or, like CoOp's, override no
-    training step.
+    """Return whether the trainer must be trained before it can be tested; see `TrainerBase.learns`.
 
     Raises:
         UserError: see `find_trainer`.
     """
-    trainer_class = find_trainer(cfg)
-    steps = ("forward_backward", "run_epoch")
-    has_step = any(getattr(trainer_class, s, None) is not getattr(TrainerX, s) for s in steps)
-    return has_step and getattr(trainer_class, "learns", True)
+    return bool(getattr(find_trainer(cfg), "learns", True))
 
 
 def build_trainer(cfg: Any, overwrite: bool = False) -> Any:

@@ -31,7 +31,7 @@ from .settings import source_entries
 class SimpleTrainer(TrainerBase):
     """Trainer for one dataset; a subclass defines `build_model` and a training step."""
 
-    resumes_within_epoch = checkpoints_complete = True
+    resumes_within_epoch = checkpoints_complete = standard_test = True
     cfg: Any
     device: torch.device
     dm: Any = None  # the `DataManager`; `build_data_loader` copies its loaders and numbers
@@ -88,7 +88,7 @@ class SimpleTrainer(TrainerBase):
                 "has none; give it a validation part or set TEST.FINAL_MODEL last_step, because "
                 "the test images must not choose the model"
             )
-        if not test.NO_TEST and type(self).test is SimpleTrainer.test:
+        if not test.NO_TEST and self.standard_test:
             self.evaluation_set()
         self._check_images("train_x", "train_u", *(() if test.NO_TEST else ("val", "test")))
 

@@ -38,6 +38,7 @@ class TrainerX(SimpleTrainer):
     """Trainer for labelled images; a subclass defines `forward_backward(batch)`."""
 
     resumes_within_epoch = True  # it overrides hooks, but accumulates no state in them
+    learns = False  # its epoch has no step yet
 
     def check_train(self) -> None:
         """Also refuse a dataset without training images."""

@@ -40,6 +40,8 @@ class TrainerXU(TrainerX):
     names: train_x, train_u or smaller_one.
     """
 
+    learns = False  # a subclass's `forward_backward` replaces one that only raises
+
     def check_train(self) -> None:
         """Also refuse a dataset without unlabelled images, and an unknown TRAIN.COUNT_ITER."""
         super().check_train()

@@ -68,7 +68,7 @@ class PromptTrainer(TrainerX):
     standard_classify = True
     standard_step = True
     trains_on_features = True
-    resumes_within_epoch = True
+    resumes_within_epoch = standard_test = True
     capabilities: ClassVar[dict[str, Capability]] = {
         **TrainerX.capabilities,
         "resumes_within_epoch": Capability(STEP_HOOKS | {"loss", "penalty", "features_and_labels"}),
