@@ -83,7 +83,10 @@ def test_mistakes(
     output = ["--output", str(tmp_path / "out"), "--every", "3"]
     assert training.main([str(once), str(runs / "CoOp"), *output]) == 1
     printed = capsys.readouterr()
-    assert f"error: {once}: 1 checkpoint(s)" in printed.err and "CHECKPOINT_FREQ 1" in printed.err
+    assert (
+        f"error: {once}: the run has 1 checkpoint(s)" in printed.err
+        and "CHECKPOINT_FREQ 1" in printed.err
+    )
     assert "figure_3.png" in printed.out
     assert training.main([str(once), "--every", "0"]) == 2
     assert training.main([str(once), "--rescale", "-1"]) == 2

@@ -73,7 +73,7 @@ def read_training(run_dir: Path, grid: CorruptionGrid, every: int = 1, root: str
     run, numbers = StudiedRun(run_dir, root), checkpoint_epochs(run_dir)
     if len(numbers) < 2:
         raise UserError(
-            f"The run has {len(numbers)} checkpoint(s), but a figure over epochs needs at least 2; "
+            f"the run has {len(numbers)} checkpoint(s), but a figure over epochs needs at least 2; "
             "train with TRAIN.CHECKPOINT_FREQ 1"
         )
     lines = [line for line in read_history(run_dir) if line.get("event") == "train"]
