@@ -33,7 +33,7 @@ def mkdir_if_missing(dirname: PathLike) -> None:
     try:
         Path(dirname).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{dirname} cannot be a folder: a file stands in its way") from error
+        raise UserError(f"{dirname} cannot be a folder: a file with this name exists") from error
     except OSError as error:
         raise UserError(f"The folder {dirname} cannot be created: {error.strerror}") from error
 

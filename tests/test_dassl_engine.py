@@ -250,7 +250,7 @@ def test_refusals(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match='did you mean "ToyTrainer"'):
         build_trainer(toy_config(root, tmp_path, "TRAINER.NAME", "ToyTrain"))
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="a file stands in its way"):
+    with pytest.raises(UserError, match="a file with this name exists"):
         build_trainer(toy_config(root, tmp_path / "file"))
     trainer = ToyTrainer(toy_config(root, tmp_path))
     trainer.train_loader_x = None

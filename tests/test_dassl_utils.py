@@ -157,7 +157,7 @@ def test_logger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_output_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "sub"):
-        with pytest.raises(UserError, match="a file stands in its way"):
+        with pytest.raises(UserError, match="a file with this name exists"):
             prepare_output_dir(path)
     with pytest.raises(UserError, match=r"cannot be (created|written to)"):
         prepare_output_dir("/proc/1/output")

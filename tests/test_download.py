@@ -350,7 +350,7 @@ def test_imagenet_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["oxfordpets", "caltech101"], 'did you mean "OxfordPets"'),
         ([], "No dataset is named"),
         (["caltech101", "--rot", "data"], "--help"),
-        (["caltech101", "--root", "{file}"], "a file stands in its way"),
+        (["caltech101", "--root", "{file}"], "a file with this name exists"),
     ],
 )
 def test_a_mistake_is_one_sentence(

@@ -179,7 +179,7 @@ def test_mistakes(
     assert "is a folder" in refusal(capsys, run_dir, "-o", tmp_path)
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    assert "stands in its way" in refusal(capsys, run_dir, "-o", in_the_way / "x.safetensors")
+    assert "with this name exists" in refusal(capsys, run_dir, "-o", in_the_way / "x.safetensors")
     assert "holds no run" in refusal(capsys, tmp_path)
     special = ("--opts", "INPUT.NO_TRANSFORM", "True")
     assert "do not describe the" in refusal(capsys, run_dir, "-o", tmp_path / "x", *special)

@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_fails_its_run_alone(
     assert sweep.main([path, *HERE]) == 1
     printed = capsys.readouterr()
     assert "1 runs done, 0 were done already, 1 failed" in printed.out
-    assert "cannot be a folder: a file stands in its way" in printed.err
+    assert "cannot be a folder: a file with this name exists" in printed.err
 
 
 def test_a_full_disk_fails_the_run_in_one_sentence(finished: str, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_failing_run_ends_alone(
     assert sweep.main([path, *HERE, "--vectorise", "4"]) == 1
     printed = capsys.readouterr()
     assert "2 runs done, 0 were done already, 2 failed, 0 left" in printed.out
-    assert "cannot be a folder: a file stands in its way" in printed.err
+    assert "cannot be a folder: a file with this name exists" in printed.err
     assert "the training has diverged" in printed.err
     assert "    error: The loss is" in printed.err  # from its log
     assert "Traceback" not in printed.err

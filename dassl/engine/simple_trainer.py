@@ -50,7 +50,7 @@ class SimpleTrainer(TrainerBase):
         super().__init__()
         self.check_cfg(cfg)
         if Path(cfg.OUTPUT_DIR).is_file():
-            raise UserError(f"{cfg.OUTPUT_DIR} cannot be a folder: a file stands in its way")
+            raise UserError(f"{cfg.OUTPUT_DIR} cannot be a folder: a file with this name exists")
         self.cfg, self.device = cfg, choose_device(cfg)
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = self.finite_check.directory = cfg.OUTPUT_DIR

@@ -165,7 +165,7 @@ def features(folder: Path) -> list[bytes]:
 
 
 def feature_metadata(folder: Path) -> list[bytes]:
-    """What stands beside the rows."""
+    """The metadata next to the rows."""
     return [_entry(folder).with_suffix(".json").read_bytes()]
 
 
