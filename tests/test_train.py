@@ -146,9 +146,12 @@ def test_precisions(trainer: str, precision: str, tmp_path: Path, data_root: Pat
     assert results(tmp_path / "run")["accuracy"] > 0
 
 
-def test_no_train_builds_and_stops(tmp_path: Path, data_root: Path) -> None:
+def test_no_train_builds_and_stops(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     finish(command(tmp_path / "none", data_root, "--no-train", *SHORT))
     assert not (tmp_path / "none" / "results.json").exists()
+    assert "Results are in" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("position", ["middle", "front"])

@@ -80,7 +80,7 @@ def run_experiment(
         except Interrupted as stop:
             print(f"Interrupted: {stop}")
             raise
-        print(f"Results are in {output}")
+        print(f"Results are in {output}" if writes else f"Built without training; log: {output}")
 
 
 def _check(cfg: Any, model_dir: str | None) -> None:
