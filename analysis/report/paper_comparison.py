@@ -177,36 +177,7 @@ def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
     """Tabulate this repository's numbers, the paper's and their differences."""
     if not matches:
         return None
-    rows = []
-    records = []
-    for match in sorted(matches, key=_order):
-        paper, measured = match.paper, match.measured
-        on = _on(paper)
-        rows.append(
-            [
-                Item(paper.dataset),
-                Item(match.label),
-                Item(on),
-                accuracy(measured),
-                number(paper.value),
-                number(measured.mean - paper.value, sign=True),
-                Item(f"Table {paper.table.upper()}"),
-            ]
-        )
-        records.append(
-            {
-                "dataset": paper.dataset,
-                "method": match.label,
-                "on": on,
-                "ours": measured.mean,
-                "ours_std": measured.std,
-                "seeds": len(measured.accuracies),
-                "lacks": measured.missing,
-                "paper": paper.value,
-                "difference": measured.mean - paper.value,
-                "paper_table": paper.table.upper(),
-            }
-        )
+    ordered = sorted(matches, key=_order)
     differing = deviations(runs, matches)
     notes = f" Deviations from the paper's setting: {'; '.join(differing)}." if differing else ""
     if any(match.paper.shots == ALL_SHOTS for match in matches):
@@ -219,8 +190,38 @@ def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
         f"difference: this repository minus paper, in percentage points.{notes}"
     )
     header = ["dataset", "method", "on", "this repository", "paper", "difference", "source"]
+    rows, records = [_row(match) for match in ordered], [_record(match) for match in ordered]
     title = "Comparison with the paper"
     return Listing("paper", title, caption, header, rows, records, text_columns=3)
+
+
+def _row(match: Match) -> list[Item]:
+    paper, measured = match.paper, match.measured
+    return [
+        Item(paper.dataset),
+        Item(match.label),
+        Item(_on(paper)),
+        accuracy(measured),
+        number(paper.value),
+        number(measured.mean - paper.value, sign=True),
+        Item(f"Table {paper.table.upper()}"),
+    ]
+
+
+def _record(match: Match) -> dict[str, Any]:
+    paper, measured = match.paper, match.measured
+    return {
+        "dataset": paper.dataset,
+        "method": match.label,
+        "on": _on(paper),
+        "ours": measured.mean,
+        "ours_std": measured.std,
+        "seeds": len(measured.accuracies),
+        "lacks": measured.missing,
+        "paper": paper.value,
+        "difference": measured.mean - paper.value,
+        "paper_table": paper.table.upper(),
+    }
 
 
 def _on(paper: PaperNumber) -> str:

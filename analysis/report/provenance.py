@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -22,44 +22,7 @@ SHOWN_TRAITS = ("backbone", "weights", "train_views", "size", "split")
 
 def runs_listing(runs: Runs, output: Path) -> Listing:
     """Tabulate every run, with a link to its folder relative to the report's."""
-    rows = []
-    records = []
-    for label, run in runs:
-        dataset, shots = trained_on(run)
-        folder = relpath(run["folder"], output)
-        seconds = run.get("train_seconds")
-        seconds = seconds if isinstance(seconds, int | float) else None
-        tested = _tested(run)
-        rows.append(
-            [
-                Item(label),
-                Item(dataset),
-                Item(tested),
-                Item(str(shots), shots),
-                Item(str(run["seed"]), run["seed"]),
-                number(run["accuracy"]),
-                number(seconds, 1),
-                Item(folder, link=quote(Path(folder).as_posix()) + "/"),
-            ]
-        )
-        records.append(
-            {
-                "method": label,
-                "dataset": dataset,
-                "tested_on": tested,
-                "shots": shots,
-                "seed": run["seed"],
-                "accuracy": run["accuracy"],
-                "num_test": run.get("num_test"),
-                "epochs": run.get("epochs"),
-                "train_seconds": seconds,
-                "device": run.get("device"),
-                "backbone": run.get("backbone"),
-                "weights_sha256": run.get("weights_sha256"),
-                "train_views": TRAITS["train_views"](run),
-                "folder": folder,
-            }
-        )
+    records = [_record(label, run, output) for label, run in runs]
     header = [
         "method",
         "dataset",
@@ -71,7 +34,40 @@ def runs_listing(runs: Runs, output: Path) -> Listing:
         "folder",
     ]
     caption = f"{len(runs)} finished and tested runs; folders are links."
+    rows = [_row(record) for record in records]
     return Listing("runs", "Runs", caption, header, rows, records, 3, grouped=False)
+
+
+def _record(label: str, run: Run, output: Path) -> dict[str, Any]:
+    dataset, shots = trained_on(run)
+    seconds = run.get("train_seconds")
+    return {
+        "method": label,
+        "dataset": dataset,
+        "tested_on": _tested(run),
+        "shots": shots,
+        "seed": run["seed"],
+        "accuracy": run["accuracy"],
+        "num_test": run.get("num_test"),
+        "epochs": run.get("epochs"),
+        "train_seconds": seconds if isinstance(seconds, int | float) else None,
+        "device": run.get("device"),
+        "backbone": run.get("backbone"),
+        "weights_sha256": run.get("weights_sha256"),
+        "train_views": TRAITS["train_views"](run),
+        "folder": relpath(run["folder"], output),
+    }
+
+
+def _row(record: Mapping[str, Any]) -> list[Item]:
+    folder = record["folder"]
+    return [
+        *(Item(record[name]) for name in ("method", "dataset", "tested_on")),
+        *(Item(str(record[name]), record[name]) for name in ("shots", "seed")),
+        number(record["accuracy"]),
+        number(record["train_seconds"], 1),
+        Item(folder, link=quote(Path(folder).as_posix()) + "/"),
+    ]
 
 
 def _tested(run: Run) -> str:

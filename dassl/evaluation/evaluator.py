@@ -103,17 +103,11 @@ class Classification(EvaluatorBase):
             perclass_accuracy=counts.mean_accuracy(),
             ece=calibration_error(confidence, truth == predicted),
         )
-        print(
-            "=> result\n"
-            f"* total: {total:,}\n"
-            f"* correct: {correct:,}\n"
-            f"* accuracy: {accuracy:.1f}%\n"
-            f"* error: {results['error_rate']:.1f}%\n"
-            f"* macro_f1: {results['macro_f1']:.1f}%\n"
-            # Log parsers read the last "accuracy: NN%", so no other line may match this.
-            f"* perclass_acc: {results['perclass_accuracy']:.1f}%\n"
-            f"* ece: {results['ece']:.1f}%"
-        )
+        print(f"=> result\n* total: {total:,}\n* correct: {correct:,}")
+        # Log parsers read the last "accuracy: NN%", so only one line may match this.
+        short_names = {"error_rate": "error", "perclass_accuracy": "perclass_acc"}
+        for name in ("accuracy", "error_rate", "macro_f1", "perclass_accuracy", "ece"):
+            print(f"* {short_names.get(name, name)}: {results[name]:.1f}%")
         names = [self._lab2cname.get(label, str(label)) for label in range(num_classes)]
         if self.cfg.TEST.PER_CLASS_RESULT:
             self._report_classes(counts, names)
