@@ -73,6 +73,7 @@ def test_a_broken_trainer_is_refused_by_name_when_it_is_asked_for(house: Path) -
 def test_other_trainers_and_commands_work_beside_broken_files(house: Path, data_root: Path) -> None:
     (house / "trainers" / "broken.py").write_text(BROKEN["leaving"][0])
     (house / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
+    (house / "trainers" / "talking.py").write_text("print('imported')")  # not part of the JSON
     run = house / "run"
     few = (*SHORT, "OPTIM.MAX_EPOCH", "1", "TEST.SPLIT", "val")
     assert call(house, "train", *command(run, data_root, *few)).returncode == 0

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 
 from safeio.untrusted import one_line
 
@@ -14,7 +15,8 @@ def import_plugins(package: str, path: Iterable[str]) -> None:
     """Import every module of a package, which adds its classes to the registries.
 
     A module that cannot be imported is skipped with a warning on stderr, and its names are removed
-    from the registries. `python -c "import PACKAGE.MODULE"` prints its traceback.
+    from the registries. `python -c "import PACKAGE.MODULE"` prints its traceback. What a module
+    prints goes to stderr, since the stdout of a command may be JSON.
 
     Args:
         package: the package's `__name__`.
@@ -22,7 +24,8 @@ def import_plugins(package: str, path: Iterable[str]) -> None:
     """
     for module in sorted(pkgutil.iter_modules(path), key=lambda module: module.name):
         try:
-            importlib.import_module(f"{package}.{module.name}")
+            with redirect_stdout(sys.stderr):
+                importlib.import_module(f"{package}.{module.name}")
         except (Exception, SystemExit) as error:
             file = f"{package}/{module.name}{'/__init__' if module.ispkg else ''}.py"
             _skip(SkippedPlugin(file, _reason(error), error), package)
