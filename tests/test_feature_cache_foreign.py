@@ -73,7 +73,18 @@ class OwnStep(CoOp):
         return super().forward_backward(batch)
 
 
-FOREIGN = (*(FlippedInference, FlippedBatches, OwnFeatures, OwnForward, FlippedZeroshot, OwnStep),)
+class NegatedScores(CoOp):
+    """Its own scores of image features."""
+
+    def classify(self, image_features: Tensor) -> Tensor:
+        return -super().classify(image_features)
+
+
+FOREIGN: tuple[type[Any], ...] = (
+    *(FlippedInference, FlippedBatches, OwnFeatures, OwnForward, FlippedZeroshot),
+    *(OwnStep, NegatedScores),
+)
+IMAGES = FOREIGN[:5]  # those whose inference needs images
 
 
 @pytest.fixture
@@ -94,7 +105,7 @@ def foreign_command(output: Path, data_root: Path, name: str, *extra: str) -> li
 
 
 @pytest.mark.usefixtures("_registered")
-@pytest.mark.parametrize("foreign", FOREIGN[:-1])
+@pytest.mark.parametrize("foreign", IMAGES)
 def test_inference_of_its_own_gets_images(
     foreign: type[Any], tmp_path: Path, data_root: Path
 ) -> None:
@@ -106,6 +117,18 @@ def test_inference_of_its_own_gets_images(
         accuracies.append(results(tmp_path / name)["accuracy"])
     assert accuracies[0] == accuracies[1]
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("_registered")
+def test_scores_of_its_own_count_with_and_without_the_cache(
+    tmp_path: Path, data_root: Path
+) -> None:
+    for name, flag in (("on", ()), ("off", (OFF,))):
+        cache = ("TEST.FEATURE_CACHE", str(tmp_path / "cache"))
+        extra = (*flag, *SHORT, *cache, "OPTIM.MAX_EPOCH", "1")
+        finish(foreign_command(tmp_path / name, data_root, "NegatedScores", *extra))
+        assert results(tmp_path / name)["accuracy"] < 5
+    assert (tmp_path / "cache").exists()
 
 
 @pytest.mark.usefixtures("_registered")

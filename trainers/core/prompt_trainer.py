@@ -211,6 +211,14 @@ class PromptTrainer(TrainerX):
         """Yield logits and labels, from cached image features if inference allows it."""
         yield from self.cached_features.predictions(loader) or super().predictions(loader)
 
+    def model_inference(
+        self, input: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Return the logits of images; as from cached features unless the model has a `forward`."""
+        if type(self.model).forward is not PromptedCLIP.forward:
+            return self.model(input)
+        return self.classify(self.image_features(input))
+
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch *tokens embed"]:
