@@ -28,6 +28,10 @@ def import_plugins(package: str, path: Iterable[str]) -> None:
                 importlib.import_module(f"{package}.{module.name}")
         except (Exception, SystemExit) as error:
             file = f"{package}/{module.name}{'/__init__' if module.ispkg else ''}.py"
+            for part in [
+                name for name in sys.modules if name.startswith(f"{package}.{module.name}.")
+            ]:
+                del sys.modules[part]  # a package's modules that were imported before the error
             _skip(SkippedPlugin(file, _reason(error), error), package)
 
 

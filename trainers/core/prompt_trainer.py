@@ -42,6 +42,7 @@ STEP = Capability(
         {
             *("train", "run_epoch", "forward_backward", "features_and_labels", "loss", "penalty"),
             *("build_model", "model_zero_grad", "model_backward", "model_update", "step_hooks"),
+            "model_backward_and_update",
         }
     )
 )
@@ -169,15 +170,21 @@ class PromptTrainer(TrainerX):
         """Run one optimisation step."""
         with autocast(self.clip_precision, self.device):
             loss, summary = self.loss(*self.features_and_labels(batch))
-        self.detect_anomaly(loss)
-        self.model_zero_grad()
-        self.step_hooks.backward(self.scaler.scale(loss))
-        self.detect_bad_gradients()
-        self.scaler.step(self.optim)
-        self.scaler.update()
+        self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return summary
+
+    def model_backward(self, loss: Tensor) -> None:
+        """Check the loss and compute its gradients, perhaps together with those of other runs."""
+        self.detect_anomaly(loss)
+        self.step_hooks.backward(self.scaler.scale(loss))
+
+    def model_update(self, names: Any = None) -> None:
+        """Check the gradients and step the optimiser, under the gradient scaler."""
+        self.detect_bad_gradients(names)
+        self.scaler.step(self.optim)
+        self.scaler.update()
 
     def features_and_labels(
         self, batch: dict[str, Any]
@@ -186,7 +193,7 @@ class PromptTrainer(TrainerX):
         if "features" in batch:
             return batch["features"].to(self.device), batch["label"].to(self.device)
         images, labels = self.parse_batch_train(batch)
-        return self.step_hooks.image_features(self.model, images), labels
+        return self.step_hooks.image_features(self, images), labels
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the images and labels of a batch on the trainer's device."""
@@ -203,7 +210,7 @@ class PromptTrainer(TrainerX):
     def feature_kind(self) -> str | None:
         """Return the kind of features that `classify` takes; None if inference needs images."""
         frozen = self.model.frozen_features and self.model.clip_model is self.loaded_clip.model
-        return self.features if frozen else None
+        return type(self).features if frozen else None  # a method may have features of its own
 
     def predictions(
         self, loader: Any
@@ -214,10 +221,10 @@ class PromptTrainer(TrainerX):
     def model_inference(
         self, input: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return the logits of images; as from cached features unless the model has a `forward`."""
-        if type(self.model).forward is not PromptedCLIP.forward:
-            return self.model(input)
-        return self.classify(self.image_features(input))
+        """Return the logits of images, computed as from cached features if the model allows it."""
+        if self.model.frozen_features:
+            return self.classify(self.image_features(input))
+        return self.model(input)
 
     def image_features(
         self, images: Float[Tensor, "batch 3 height width"]

@@ -33,7 +33,6 @@ from .features.cache import FeatureCache
 from .frozen_encoder import autocast
 from .prompt_learner import prompt_length
 from .prompt_trainer import PromptTrainer
-from .prompted_clip import PromptedCLIP
 from .step_hooks import StepHooks
 
 # Order of the shared passes if runs wait for different ones. The backward pass is last, when no
@@ -193,8 +192,9 @@ class RunGroup(StepHooks):
         model.clip_model = trainer.loaded_clip.model
         encoder = GroupTextEncoder(self, self._shared_encoder(model.text_encoder))
         model.add_module("text_encoder", encoder)
-        test = trainer.cfg.TEST
-        settings = (trainer.cfg.DATASET.ROOT, test.FEATURE_CACHE, str(test.NO_FEATURE_CACHE))
+        test, batch = trainer.cfg.TEST, trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+        folders = (trainer.cfg.DATASET.ROOT, test.FEATURE_CACHE)
+        settings = (*folders, str(test.NO_FEATURE_CACHE), str(batch))
         if settings in self._caches:
             trainer.cached_features.cache = self._caches[settings]
         self._caches[settings] = trainer.cached_features.cache
@@ -212,11 +212,11 @@ class RunGroup(StepHooks):
         return new
 
     def image_features(
-        self, model: PromptedCLIP, images: Float[Tensor, "batch 3 height width"]
+        self, trainer: PromptTrainer, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch *tokens embed"]:
         """Return the image features of a run's batch, computed together with those of all runs."""
-        key = (type(model), images.shape[1:], images.dtype)
-        work = partial(self._encode, model.image_features, IMAGES_AT_ONCE)
+        key = (type(trainer.model), images.shape[1:], images.dtype)
+        work = partial(self._encode, trainer.image_features, IMAGES_AT_ONCE)
         return self.lockstep.join(IMAGES, key, images, work)
 
     def text_features(

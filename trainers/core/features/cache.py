@@ -53,7 +53,7 @@ class FeatureCache:
     """Cached image features of one frozen CLIP.
 
     Args:
-        cfg: of which DATASET.ROOT and TEST are read.
+        cfg: of which DATASET.ROOT, TEST and DATALOADER.TEST are read.
         loaded: the weights.
         precision: one of `PRECISIONS`.
         device: on which features are computed.
@@ -75,6 +75,8 @@ class FeatureCache:
             "architecture": {key: value for key, value in config.items() if "text" not in key},
             "precision": precision,
             "device": device.type,
+            # Matrix products of other sizes round differently in the last bit.
+            "batch_size": cfg.DATALOADER.TEST.BATCH_SIZE,
             "packages": {name: versions[name] for name in _COMPUTING_PACKAGES},
         }
 
