@@ -139,7 +139,7 @@ def test_other_commits_are_a_note(tmp_path: Path) -> None:
     assert report.main([str(runs), "--output-dir", str(tmp_path / "made")]) == 0
     page = (tmp_path / "made" / "report.md").read_text()
     assert "The runs come from 2 commits of the code; see Versions." in page
-    assert "1 run comes from code with changes that are in no commit." in page
+    assert "1 run comes from code with uncommitted changes." in page
     assert "cccccccc" in (tmp_path / "made" / "versions.md").read_text()
 
 
