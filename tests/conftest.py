@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,12 @@ def own_root(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     finish(command(root.parent / "first", data_root, *few, trainer="ZeroshotCLIP"))
     shutil.copytree(data_root / "emoji_activities", root / "emoji_activities")
     return root
+
+
+@pytest.fixture(scope="module")
+def toys() -> Iterator[None]:
+    """The registries contain the toy dataset and the toy trainer."""
+    from tests.dassl_toy import registered
+
+    with registered():
+        yield

@@ -136,6 +136,13 @@ def run(root: Path, output: Path, *opts: str) -> Any:
     return trainer
 
 
+def make_split(root: Path) -> Path:
+    """Make the images and their split file; return the data root."""
+    make_images(root)
+    Squares(toy_config(root, root))
+    return root
+
+
 @contextmanager
 def registered(*trainers: type[TrainerX]) -> Iterator[None]:
     """Register the toy dataset, the toy trainer and others for a while.

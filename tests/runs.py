@@ -48,13 +48,13 @@ def finish(arguments: list[str]) -> None:
     assert train.main(arguments) == 0
 
 
-def finish_in(house: Path, arguments: list[str]) -> None:
-    """Run train.py of a copy of the house, in a process of its own, and expect success."""
+def finish_in(checkout: Path, arguments: list[str]) -> None:
+    """Run train.py of a copy of the checkout in a new process, and expect success."""
     # -c instead of the script: Python would look for the packages beside the link's target.
     start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", start, *arguments],
-        cwd=house,
+        cwd=checkout,
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,6 @@
 """Images that cannot be decoded: an error that names them, or left out, counted and named."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dassl.data.images import read_image
 from dassl.engine import build_trainer
 from safeio.checksums import read_verified_json
 from safeio.errors import UserError
-from tests.dassl_toy import CLASSES, make_images, registered, toy_config
+from tests.dassl_toy import CLASSES, make_images, toy_config
 from tests.feature_runs import OFF, scores
 from tests.runs import ROOT, command, finish, refuse, results
 from tests.test_folder import write_csv
@@ -44,12 +44,6 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     "text": lambda path: path.write_text("no image"),
     "bomb": _bomb,
 }
-
-
-@pytest.fixture
-def toys() -> Iterator[None]:
-    with registered():
-        yield
 
 
 @pytest.mark.parametrize("kind", list(BROKEN))

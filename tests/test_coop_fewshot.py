@@ -4,7 +4,6 @@ import json
 import pickle
 import pickletools
 import sys
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from random import Random
@@ -16,7 +15,9 @@ import pytest
 import dassl.data.datasets.base_dataset as ours
 from dassl.data.datasets import Datum
 from dassl.data.datasets.coop_fewshot import LARGEST, read_sample
-from tests.dassl_toy import Squares, make_images, registered, toy_config
+from tests.dassl_toy import Squares, make_split, toy_config
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -28,17 +29,9 @@ class DasslDatum:
         self._impath, self._label, self._domain, self._classname = impath, label, 0, classname
 
 
-@pytest.fixture(autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    root = make_images(tmp_path / "data")
-    Squares(toy_config(root, root))
-    return root
+    return make_split(tmp_path / "data")
 
 
 def pickled(content: object, protocol: int) -> bytes:

@@ -2,7 +2,6 @@
 
 import importlib
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,9 @@ from yacs.config import CfgNode as YacsNode
 from dassl.data import DataManager
 from dassl.engine import build_trainer, finished_run
 from dassl.utils import set_random_seed
-from tests.dassl_toy import make_images, registered, toy_config
+from tests.dassl_toy import make_images, toy_config
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 NAMES = {
     "dassl.config": "get_cfg_default clean_cfg",
@@ -158,12 +159,6 @@ class Foreign(TrainerX):
             checkpoint = load_checkpoint(model_path)
             self._models[name].load_state_dict(checkpoint["state_dict"], strict=False)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
 
 
 @pytest.mark.parametrize("module", NAMES)

@@ -1,24 +1,19 @@
 """A run that genuine Dassl wrote is resumed: checkpoints alone, with pickled schedulers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from dassl.engine import finished_run
-from tests.dassl_toy import ToyNet, registered, toy_command
+from tests.dassl_toy import ToyNet, toy_command
 from tests.run_folders import Capture, content, model, rates
 from tests.runs import finish, refuse
 from tests.test_dassl_resume import same_state
 
+pytestmark = pytest.mark.usefixtures("toys")
+
 pytest_plugins = ("tests.run_folder_fixtures",)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
 
 
 def dassl_checkpoint(folder: Path, epochs: int, rate: float = 0.02, warmup: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 import pickle
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,13 @@ from dassl.data.transforms import AVAI_CHOICES, build_transform
 from dassl.data.transforms.custom import ToNormalizedTensor
 from dassl.utils import isolated_rng
 from safeio.errors import UserError
-from tests.dassl_toy import make_images, registered, toy_config
+from tests.dassl_toy import make_images, toy_config
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("toys"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -13,13 +12,9 @@ from hypothesis import strategies as st
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, SplitDataset, build_dataset
 from dassl.data.datasets.splits import safe_join, split_all, subsample_classes
 from safeio.errors import UserError
-from tests.dassl_toy import Squares, make_images, registered, toy_config
+from tests.dassl_toy import Squares, make_images, toy_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture

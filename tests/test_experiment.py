@@ -1,6 +1,5 @@
 """`run_experiment`, the path that train.py, sweeps and run groups take, for users of Python."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,9 @@ import pytest
 
 from dassl.engine import finished_run, run_experiment
 from safeio.errors import UserError
-from tests.dassl_toy import make_images, registered, toy_config
+from tests.dassl_toy import make_images, toy_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture(scope="module")

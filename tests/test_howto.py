@@ -37,9 +37,9 @@ CLASSES = [concept.slug for concept in concepts_of("activities")[:3]]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with the page's files, and the page's data folder in it."""
-    root = tmp_path_factory.mktemp("house")
+    root = tmp_path_factory.mktemp("checkout")
     for shared in ("train.py", "safeio", "clip", "dassl", "configs"):
         (root / shared).symlink_to(ROOT / shared)
     for copied in ("trainers", "datasets"):
@@ -86,30 +86,30 @@ def test_the_page_has_its_commands() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in COMMANDS if n not in (DOWNLOADS, *OWN_FILES)])
-def test_a_command_runs(name: str, house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(house)
+def test_a_command_runs(name: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
     assert train.main([*COMMANDS[name], *SHORT]) == 0
-    run = results(house / "output" / name)
+    run = results(checkout / "output" / name)
     assert run["status"] == "finished" and run["dataset"] == "Folder" and run["num_test"] >= 6
     if name == "plants":
-        log = (house / "output" / name / "log.txt").read_text()
+        log = (checkout / "output" / name / "log.txt").read_text()
         assert run["skipped_images"] == log.count("broken.jpg: ")  # 0 where it is not drawn
-        assert (house / "DATA" / "plants" / "split_labels.json").is_file()
+        assert (checkout / "DATA" / "plants" / "split_labels.json").is_file()
     if name == "birds":
-        assert (house / "DATA" / "birds" / "split_Folder.json").is_file()
-        assert "a photo of a" in (house / "output" / name / "log.txt").read_text()
-        assert ", a type of bird." in (house / "output" / name / "log.txt").read_text()
+        assert (checkout / "DATA" / "birds" / "split_Folder.json").is_file()
+        assert "a photo of a" in (checkout / "output" / name / "log.txt").read_text()
+        assert ", a type of bird." in (checkout / "output" / name / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("name", OWN_FILES)
-def test_a_file_of_ones_own_runs(name: str, house: Path) -> None:
+def test_a_file_of_ones_own_runs(name: str, checkout: Path) -> None:
     trainers = ("Anchored", "AnchoredNemesis") if name == "anchored" else ("CoOp",)
     for trainer in trainers:
-        output = house / "output" / f"{name}_{trainer}"
+        output = checkout / "output" / f"{name}_{trainer}"
         arguments = [*COMMANDS[name], *SHORT]
         arguments[arguments.index("--trainer") + 1] = trainer
         arguments[arguments.index("--output-dir") + 1] = str(output)
-        finish_in(house, arguments)
+        finish_in(checkout, arguments)
         assert results(output)["trainer"] == trainer
         assert name != "anchored" or '"distance": ' in (output / "history.jsonl").read_text()
 

@@ -28,11 +28,11 @@ TWICE = f"{REGISTER}\n@TRAINER_REGISTRY.register()\nclass CoOp(TrainerX):\n    p
 BROKEN_DATASET = "from nowhere_at_all import Images\n"
 
 
-def call(house: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command of the project in the house, in a process of its own."""
+def call(checkout: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of a checkout in a new process."""
     return subprocess.run(
         [sys.executable, "-c", START.format(module=module), *arguments],
-        cwd=house,
+        cwd=checkout,
         capture_output=True,
         text=True,
         check=False,
@@ -40,7 +40,7 @@ def call(house: Path, module: str, *arguments: str) -> subprocess.CompletedProce
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path) -> Path:
     """A checkout with plug-in folders of its own."""
     for shared in ("clip", "dassl", "safeio", "analysis", "sweeps", "configs", "train.py"):
         (tmp_path / shared).symlink_to(ROOT / shared)
@@ -56,10 +56,12 @@ def only_line(text: str, beginning: str) -> str:
     return line
 
 
-def test_a_broken_trainer_is_refused_by_name_when_it_is_asked_for(house: Path) -> None:
+def test_a_broken_trainer_is_refused_by_name_when_it_is_asked_for(checkout: Path) -> None:
     for name, (code, _) in BROKEN.items():
-        (house / "trainers" / f"{name}.py").write_text(code)
-    done = call(house, "train", "--trainer", "Broken", "--output-dir", "out", "DATASET.NAME", "DTD")
+        (checkout / "trainers" / f"{name}.py").write_text(code)
+    done = call(
+        checkout, "train", "--trainer", "Broken", "--output-dir", "out", "DATASET.NAME", "DTD"
+    )
     assert done.returncode == 2
     *warnings, error = done.stderr.splitlines()
     assert error.startswith('error: "Broken" is not in the TRAINER registry, and trainers/cut.py ')
@@ -67,74 +69,78 @@ def test_a_broken_trainer_is_refused_by_name_when_it_is_asked_for(house: Path) -
         said = f"trainers/{name}.py cannot be imported ("
         assert warning.startswith(f"Warning: {said}") and warning.endswith(" and is skipped")
         assert reason in warning and said in error and reason in error
-    assert not (house / "out").exists()
+    assert not (checkout / "out").exists()
 
 
-def test_other_trainers_and_commands_work_beside_broken_files(house: Path, data_root: Path) -> None:
-    (house / "trainers" / "broken.py").write_text(BROKEN["leaving"][0])
-    (house / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
-    (house / "trainers" / "talking.py").write_text("print('imported')")  # not part of the JSON
-    run = house / "run"
+def test_other_trainers_and_commands_work_beside_broken_files(
+    checkout: Path, data_root: Path
+) -> None:
+    (checkout / "trainers" / "broken.py").write_text(BROKEN["leaving"][0])
+    (checkout / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
+    (checkout / "trainers" / "talking.py").write_text("print('imported')")  # not part of the JSON
+    run = checkout / "run"
     few = (*SHORT, "OPTIM.MAX_EPOCH", "1", "TEST.SPLIT", "val")
-    assert call(house, "train", *command(run, data_root, *few)).returncode == 0
+    assert call(checkout, "train", *command(run, data_root, *few)).returncode == 0
     assert results(run)["trainer"] == "CoOp"
 
     image = next(data_root.rglob("*.png"))
-    done = call(house, "predict", str(run), str(image), "--json", "--top-k", "1")
+    done = call(checkout, "predict", str(run), str(image), "--json", "--top-k", "1")
     assert done.returncode == 0
     assert json.loads(done.stdout)["predictions"]
     warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
     assert [line.split()[1] for line in warnings] == ["datasets/no_images.py", "trainers/broken.py"]
 
-    done = call(house, "sweep", "configs/sweeps/demo.yaml", "--dry-run")
+    done = call(checkout, "sweep", "configs/sweeps/demo.yaml", "--dry-run")
     assert done.returncode == 0 and "runs: 0 done" in done.stdout
 
 
-def test_a_broken_dataset_is_refused_by_name_when_it_is_asked_for(house: Path) -> None:
-    (house / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
+def test_a_broken_dataset_is_refused_by_name_when_it_is_asked_for(checkout: Path) -> None:
+    (checkout / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
     named = ("--output-dir", "out", "DATASET.NAME", "NoImages")
-    done = call(house, "train", "--trainer", "CoOp", *named)
+    done = call(checkout, "train", "--trainer", "CoOp", *named)
     error = only_line(done.stderr, "error: ")
     assert done.returncode == 2
     assert error.startswith('error: "NoImages" is not in the DATASET registry, and datasets/no_im')
     assert "No module named 'nowhere_at_all'" in error
 
 
-def test_settings_of_a_broken_trainer(house: Path) -> None:
+def test_settings_of_a_broken_trainer(checkout: Path) -> None:
     """They are unknown because its file was skipped, which the sentence says."""
-    (house / "trainers" / "broken.py").write_text("def (:")
+    (checkout / "trainers" / "broken.py").write_text("def (:")
     settings = ("DATASET.NAME", "DTD", "TRAINER.BROKEN.DEPTH", "3")
-    done = call(house, "train", "--trainer", "Broken", "--output-dir", "out", *settings)
+    done = call(checkout, "train", "--trainer", "Broken", "--output-dir", "out", *settings)
     error = only_line(done.stderr, "error: ")
     assert done.returncode == 2 and '"TRAINER.BROKEN.DEPTH" is unknown' in error
     assert "trainers/broken.py cannot be imported (SyntaxError: " in error
 
 
-def test_a_sweep_of_a_broken_trainer(house: Path) -> None:
-    (house / "trainers" / "broken.py").write_text("def (:")
-    (house / "my.yaml").write_text(
+def test_a_sweep_of_a_broken_trainer(checkout: Path) -> None:
+    (checkout / "trainers" / "broken.py").write_text("def (:")
+    (checkout / "my.yaml").write_text(
         "output: runs\ndatasets: [emoji_food]\nshots: [1]\nseeds: [1]\n"
         "config: mini\nmethods: {Broken: }\n"
     )
-    done = call(house, "sweep", "my.yaml", "--dry-run")
+    done = call(checkout, "sweep", "my.yaml", "--dry-run")
     error = only_line(done.stderr, "error: ")
     assert done.returncode == 2
     assert error.startswith('error: my.yaml: methods.Broken: trainer: "Broken" is not')
     assert "trainers/broken.py cannot be imported (SyntaxError: " in error
 
 
-def test_a_name_that_two_files_register_is_neither(house: Path) -> None:
+def test_a_name_that_two_files_register_is_neither(checkout: Path) -> None:
     """A copy of coop.py whose class was not renamed: nobody can say which CoOp is meant."""
-    (house / "trainers" / "my_coop.py").write_text(TWICE)
-    done = call(house, "train", "--trainer", "CoOp", "--output-dir", "out", "DATASET.NAME", "DTD")
+    (checkout / "trainers" / "my_coop.py").write_text(TWICE)
+    done = call(
+        checkout, "train", "--trainer", "CoOp", "--output-dir", "out", "DATASET.NAME", "DTD"
+    )
     error = only_line(done.stderr, "error: ")
     assert done.returncode == 2
     assert "trainers/my_coop.py cannot be imported" in error
     assert 'An object named "CoOp" is already registered in TRAINER, by trainers.coop' in error
 
 
-def test_python_users_see_where_it_fails(house: Path) -> None:
-    (house / "trainers" / "broken.py").write_text(f"{HALF}\n1 / 0")
+def test_python_users_see_where_it_fails(checkout: Path) -> None:
+    (checkout / "trainers" / "broken.py").write_text(f"{HALF}\n1 / 0")
     code = (
         "import trainers; from dassl.engine import TRAINER_REGISTRY as registry\n"
         "assert 'CoOp' in registry and 'Broken' not in registry\n"
@@ -142,7 +148,7 @@ def test_python_users_see_where_it_fails(house: Path) -> None:
     )
     for start in (code, "import trainers.broken"):
         done = subprocess.run(
-            [sys.executable, "-c", start], cwd=house, capture_output=True, text=True, check=False
+            [sys.executable, "-c", start], cwd=checkout, capture_output=True, text=True, check=False
         )
         assert done.returncode == 1
         assert 'trainers/broken.py", line' in done.stderr and "1 / 0" in done.stderr

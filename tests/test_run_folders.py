@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,15 @@ import train
 from dassl.engine import build_and_seed, build_trainer, finished_run
 from dassl.utils import load_checkpoint
 from safeio.errors import UserError
-from tests.dassl_toy import make_images, registered, toy_command, toy_config
+from tests.dassl_toy import make_images, toy_command, toy_config
 from tests.run_folders import Capture, content, model, rates
 from tests.runs import finish, refuse
 from tests.test_dassl_resume import same_state
 from tests.test_resume_hooks import Killed, killed_after
 
+pytestmark = pytest.mark.usefixtures("toys")
+
 pytest_plugins = ("tests.run_folder_fixtures",)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
 
 
 OTHER = {

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,26 +13,20 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_data
 from dassl.engine import build_trainer
 from safeio.checksums import read_verified_json
 from safeio.errors import UserError
-from tests.dassl_toy import Squares, make_images, registered, run, toy_config
+from tests.dassl_toy import Squares, make_split, run, toy_config
 from tests.runs import command, finish, refuse
 from tests.test_folder import CONFIG, fill, load, message, write_csv
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 BEST_VAL = ("TEST.FINAL_MODEL", "best_val")
 Split = dict[str, list[list[Any]]]
 
 
-@pytest.fixture(autouse=True)
-def toys() -> Iterator[None]:
-    with registered():
-        yield
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The toy's images with its split file."""
-    root = make_images(tmp_path / "data")
-    Squares(toy_config(root, root))
-    return root
+    return make_split(tmp_path / "data")
 
 
 def split_path(root: Path) -> Path:
