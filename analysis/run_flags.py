@@ -12,7 +12,7 @@ from dassl.engine import CONFIG, RESULTS
 from safeio.errors import UserError
 from safeio.untrusted import printable
 from trainers.core.features.evaluation import FrozenCLIPTrainer
-from trainers.core.prompt_checkpoints import FLAG
+from trainers.core.prompt_checkpoints import IGNORE_MISMATCH
 
 from .load_run import LEARNER, Setup, known_classnames, load_run, run_config
 
@@ -54,7 +54,7 @@ def add_setup_flags(parser: argparse.ArgumentParser) -> None:
 def add_ignore_flag(parser: argparse.ArgumentParser) -> None:
     """Add --ignore-mismatch."""
     parser.add_argument(
-        FLAG,
+        IGNORE_MISMATCH,
         action="store_true",
         help="use a prompt with other classes, another backbone or another class token position "
         "than in its training",
@@ -96,14 +96,14 @@ def load_quietly(
     """
     setup = Setup(arguments.trainer, arguments.config_file, arguments.dataset_config_file)
     run_config(run_dir, opts, setup)  # errors in it shall not mention the class names
-    needs_data = classnames is None and known_classnames(run_dir, epoch) is None
+    names = known_classnames(run_dir, epoch) if classnames is None else classnames
     try:
         with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
             return load_run(
-                run_dir, opts, epoch, needs_data, classnames, setup, arguments.ignore_mismatch
+                run_dir, opts, epoch, names is None, names, setup, arguments.ignore_mismatch
             )
     except UserError as error:
-        if not needs_data:
+        if names is not None:
             raise
         raise UserError(
             f"{error} (this run does not record its class names, so its dataset is read; "

@@ -186,15 +186,15 @@ def _read_metadata(metadata: dict[str, str]) -> Description | None:
     if not values.get("config"):
         return Description(images.source, pixel_mean=mean, pixel_std=std)
     config = CLIPConfig.from_dict(values["config"])
-    sizes = dict(vars(config))
+    settings = ("transformer_heads", "vision_heads", "activation")
     return Description(
         images.source,
-        transformer_heads=sizes.pop("transformer_heads") or config.text_heads,
-        vision_heads=sizes.pop("vision_heads") or config.image_heads,
-        activation=sizes.pop("activation"),
+        transformer_heads=config.text_heads,
+        vision_heads=config.image_heads,
+        activation=config.activation,
         pixel_mean=mean,
         pixel_std=std,
-        sizes=sizes,
+        sizes={key: value for key, value in vars(config).items() if key not in settings},
     )
 
 

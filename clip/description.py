@@ -4,7 +4,6 @@ Shapes determine neither heads nor activation nor the normalisation of images. A
 these also repeats sizes, which must agree with the tensors.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,10 +119,6 @@ class Settings:
             return None
         numbers = value if isinstance(value, list | tuple) else [value] * 3
         real = [isinstance(n, int | float) and not isinstance(n, bool) for n in numbers]
-        if len(numbers) != 3 or not all(real) or not all(map(_is_finite, numbers)):
+        if len(numbers) != 3 or not all(real) or not all(abs(n) < 1e6 for n in numbers):
             raise self.error(key, "three numbers are needed")
         return tuple(float(number) for number in numbers)
-
-
-def _is_finite(number: int | float) -> bool:
-    return abs(number) < 1e6 and math.isfinite(number)

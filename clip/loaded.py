@@ -1,7 +1,7 @@
 """A loaded CLIP, and whether each setting was read from its files, set by the user or assumed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from .config import ARCHITECTURES, CLIPConfig
@@ -32,7 +32,7 @@ class LoadedCLIP:
     pixel_std: tuple[float, ...]
     sha256: str | None
     source: str
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str]
     described_by: str = ""
     layout: str = ""
     wrapper: str = ""
@@ -56,8 +56,7 @@ class LoadedCLIP:
     def facts(self) -> dict[str, Any]:
         """Every value with its origin, and how the file was read; for results.json."""
         values = {
-            key: {"value": value, "origin": self.origins.get(key, READ)}
-            for key, value in self.values.items()
+            key: {"value": value, "origin": self.origins[key]} for key, value in self.values.items()
         }
         names = ("described_by", "layout", "wrapper", "prefix")
         return {**values, **{name: getattr(self, name) for name in names}}
@@ -65,7 +64,7 @@ class LoadedCLIP:
     @property
     def assumed(self) -> list[str]:
         """Names of the values that no source states."""
-        return [key for key in self.values if self.origins.get(key) == ASSUMED]
+        return [key for key in self.values if self.origins[key] == ASSUMED]
 
     def summary(self) -> str:
         """Return two lines for the log."""
@@ -73,7 +72,7 @@ class LoadedCLIP:
             key: [round(number, 4) for number in value] if isinstance(value, list) else value
             for key, value in self.values.items()
         }
-        facts = [f"{key} {value} ({self.origins.get(key, READ)})" for key, value in rounded.items()]
+        facts = [f"{key} {value} ({self.origins[key]})" for key, value in rounded.items()]
         found = [f"{self.layout} names"] if self.layout else []
         found += [f"in {self.wrapper!r}"] if self.wrapper else []
         found += [f"without the prefix {self.prefix!r}"] if self.prefix else []

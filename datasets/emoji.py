@@ -173,12 +173,7 @@ class EmojiDataset(SplitDataset):
         return next(selected), next(selected)
 
     def target_test(self, domains: Sequence[str]) -> list[Datum]:
-        """Return the test scenes of the styles `domains`, for the classes that they have.
-
-        Raises:
-            UserError: a style does not exist.
-        """
-        self.check_input_domains((), domains)
+        """Return the test scenes of the styles `domains`, for the classes that they have."""
         for style in domains:
             self.make_style(style)
         return [

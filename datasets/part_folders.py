@@ -64,8 +64,12 @@ def files_below(folder: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             path = f"{where}{os.sep}{name}"
-            if any("\ud800" <= letter <= "\udfff" for letter in path):
-                raise UserError(f"The file name {path!a} is not valid UTF-8; rename the file")
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"The file name {path!a} is not valid UTF-8; rename the file"
+                ) from None
             yield path
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.corruption.corruption import REPLACE, RESCALE
 from analysis.figures import COLOURS, MARKERS, plt
 
+from .corruption import REPLACE, RESCALE
 from .drawing import BETTER, LEARNED, WORSE, dress, file_stem, save
 from .frequency import Key, Position, SeedMean, Setting
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
 
-from analysis.corruption.corruption import RESCALE, Corruption
 from safeio.errors import UserError
 
+from .corruption import RESCALE, Corruption
 from .study import Study
 
 Setting = tuple[str, float]  # kind and value

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from analysis.corruption.corruption import REPLACE, RESCALE
 from safeio.files import write_atomic
 
+from .corruption import REPLACE, RESCALE
 from .frequency import Key, SeedMean, Setting
 
 TITLES = {

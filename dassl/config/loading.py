@@ -7,7 +7,6 @@ from safeio.files import expanded
 
 from .checks import check_values
 from .defaults import get_cfg_default
-from .identity import NOT_IDENTITY
 from .node import CfgNode
 
 Overrides = Mapping[str, Any] | Callable[[CfgNode], None]
@@ -44,7 +43,7 @@ def load_config(
         for key, value in flag_overrides.items():
             cfg.set_value(key, value, source="the command line")
     cfg.merge_from_list(opts)
-    for key in NOT_IDENTITY:  # other paths are expanded by the code that reads them
+    for key in ("OUTPUT_DIR", "RESUME"):  # other paths are expanded by the code that reads them
         cfg[key] = expanded(cfg[key])
     check_values(cfg)
     cfg.freeze()

@@ -1,31 +1,26 @@
 """Check that a checkpoint's prompts fit this run, and sort class-specific ones by its classes."""
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from clip.weights import LoadedCLIP
-from dassl.config import CfgNode
 from safeio.errors import UserError
 
 from .prompt_fit import Fit, fit_prompts
-from .prompt_learner import PromptLearner
 from .prompt_metadata import checkpoint_metadata, describe_data, describe_prompts, find_metadata
 
-FLAG = "--ignore-mismatch"
+IGNORE_MISMATCH = "--ignore-mismatch"
 
 
 class PromptCheckpoints:
     """Checks and adapts the prompts of a checkpoint before they are loaded.
 
     Args:
-        cfg: the whole configuration.
-        node: name of the method's configuration node.
-        loaded: the frozen CLIP.
-        classnames: by label.
-        learner: into which the prompts are loaded.
+        trainer: a `PromptTrainer`, which has this as its `prompt_checkpoints`.
 
     Attributes:
         mismatch: the ignored mismatch of the checkpoint that was adapted last; "" if none.
@@ -33,23 +28,15 @@ class PromptCheckpoints:
 
     mismatch = ""
 
-    def __init__(
-        self,
-        cfg: CfgNode,
-        node: str,
-        loaded: LoadedCLIP,
-        classnames: Sequence[str],
-        learner: PromptLearner,
-    ) -> None:
-        self.cfg = cfg
-        self.node = node
-        self.loaded = loaded
-        self.classnames = classnames
-        self.learner = learner
+    def __init__(self, trainer: Any) -> None:
+        # Without a cycle of references, a trainer's memory is freed with it.
+        self.trainer = weakref.proxy(trainer)
 
+    @cached_property
     def metadata(self) -> dict[str, Any]:
-        """Return the metadata of the prompts that this run learns."""
-        return describe_prompts(self.cfg, self.node, self.loaded, self.classnames)
+        """The metadata of the prompts that this run learns; it hashes the frozen weights."""
+        one = self.trainer
+        return describe_prompts(one.cfg, one.node, one.loaded_clip, one.dm.dataset.classnames)
 
     def check_resumed(self, state: Mapping[str, Any], model: Any) -> None:
         """Raise an error if the backbone, the classes or their order have changed.
@@ -91,12 +78,12 @@ class PromptCheckpoints:
         if (weights := _prompt_weights(state)) is None:
             return state
         ctx = weights["ctx"]
-        if ctx.shape[-2] != self.learner.length:
+        if ctx.shape[-2] != self.trainer.model.prompt_learner.length:
             self._check_shape(path, ctx)
-        fit = self._fit(find_metadata(path, state, self.node), weights)
+        fit = self._fit(find_metadata(path, state, self.trainer.node), weights)
         self.mismatch = fit.mismatch
         if fit.mismatch:
-            same_shape = ctx.shape == self.learner.ctx.shape
+            same_shape = ctx.shape == self.trainer.model.prompt_learner.ctx.shape
             _warn_or_raise(path, fit.mismatch, same_shape, ignore_mismatch)
         if fit.rows is not None:
             ctx = ctx[fit.rows]
@@ -104,19 +91,21 @@ class PromptCheckpoints:
         return {**state, "state_dict": {**weights, "ctx": ctx}}
 
     def _fit(self, trained: Mapping[str, Any], weights: Mapping[str, Any]) -> Fit:
-        here = {**self.metadata(), "data": describe_data(self.cfg)}
-        return fit_prompts(trained, here, weights, self.loaded.model, self.node)
+        here = {**self.metadata, "data": describe_data(self.trainer.cfg)}
+        return fit_prompts(
+            trained, here, weights, self.trainer.loaded_clip.model, self.trainer.node
+        )
 
     def _check_shape(self, path: Path, ctx: Tensor) -> None:
         """Raise an error for prompts (*sets, L, D) of another shape than the learner's."""
-        here, node = self.learner.ctx, f"TRAINER.{self.node}"
+        here, node = self.trainer.model.prompt_learner.ctx, f"TRAINER.{self.trainer.node}"
         if ctx.shape == here.shape:
             return
         shapes = [" x ".join(map(str, tensor.shape)) for tensor in (ctx, here)]
         fault = f"prompts of shape {shapes[0]}, but the shape by {node} is {shapes[1]}"
         rest = ctx.shape[:-2] + ctx.shape[-1:] == here.shape[:-2] + here.shape[-1:]
         if ctx.dim() == here.dim() and rest:
-            by_words = self.cfg.TRAINER[self.node].get("CTX_INIT", "")
+            by_words = self.trainer.method_cfg.get("CTX_INIT", "")
             setting = "CTX_INIT has" if by_words else "N_CTX is"
             fault = f"{ctx.shape[-2]} context vectors, but {node}.{setting} {here.shape[-2]}"
         raise UserError(f'"{path}" holds {fault}; use the settings of the training')
@@ -133,7 +122,7 @@ def _warn_or_raise(path: Path, mismatch: str, can_be_ignored: bool, ignore: bool
     if can_be_ignored and ignore:
         print(f'Warning: the prompts in "{path}" do not fit: {mismatch}')
         return
-    hint = f", or add {FLAG} to test them anyway" if can_be_ignored else ""
+    hint = f", or add {IGNORE_MISMATCH} to test them anyway" if can_be_ignored else ""
     raise UserError(
         f'The prompts in "{path}" do not fit: {mismatch}; use the classes and settings '
         f"that they were learned with{hint}"

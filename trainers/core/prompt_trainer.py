@@ -110,9 +110,7 @@ class PromptTrainer(TrainerX):
         if cfg.INPUT.TRAIN_VIEWS and self.train_loader_x is not None:
             check_views(self, self.train_loader_x, cfg.INPUT.TRAIN_VIEWS)
         learner = self.model.prompt_learner
-        self.prompt_checkpoints = PromptCheckpoints(
-            cfg, self.node, self.loaded_clip, classnames, learner
-        )
+        self.prompt_checkpoints = PromptCheckpoints(self)
         if cfg.MODEL.INIT_WEIGHTS:
             load_pretrained_weights(learner, cfg.MODEL.INIT_WEIGHTS)
         self.optim = build_optimizer(learner, cfg.OPTIM)
@@ -264,11 +262,11 @@ class PromptTrainer(TrainerX):
     def export_artifacts(self, directory: PathLike) -> None:
         """Write `prompt.safetensors`: the context vectors and their metadata."""
         path, tensors = Path(directory) / PROMPT_FILE, self.model.prompt_learner.state_dict()
-        save_tensors(path, tensors, self.prompt_checkpoints.metadata())
+        save_tensors(path, tensors, self.prompt_checkpoints.metadata)
 
     def state_dict(self) -> dict[str, Any]:
         """Also return the metadata of the prompts."""
-        return {**super().state_dict(), METADATA: self.prompt_checkpoints.metadata()}
+        return {**super().state_dict(), METADATA: self.prompt_checkpoints.metadata}
 
     def check_resumed(self, state: dict[str, Any]) -> None:
         """Also check that the prompts fit; see `PromptCheckpoints.check_resumed`."""

@@ -38,19 +38,15 @@ def path_keys(parts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]
     paths = set[str]().union(*parts.values())
     folders = {path.rpartition(os.sep)[0] for path in paths}
     real = {folder: os.path.realpath(folder) for folder in folders}
-    if all(folder == target for folder, target in real.items()):
-        spelled = _spellings(paths)
-        return _spelled(parts, spelled) if spelled else parts
-    keys = {}
-    for part, own in parts.items():
-        cut = (path.rpartition(os.sep) for path in own)
-        keys[part] = [f"{real[folder]}{os.sep}{name}" for folder, _, name in cut]
-    return _spelled(keys, _spellings(set[str]().union(*keys.values())))
-
-
-def _spelled(
-    parts: Mapping[str, Sequence[str]], spelled: Mapping[str, str]
-) -> dict[str, list[str]]:
+    if any(folder != target for folder, target in real.items()):
+        resolved = {}
+        for part, own in parts.items():
+            cut = (path.rpartition(os.sep) for path in own)
+            resolved[part] = [f"{real[folder]}{os.sep}{name}" for folder, _, name in cut]
+        parts = resolved
+    spelled = _spellings(set[str]().union(*parts.values()))
+    if not spelled:
+        return parts
     return {part: [spelled.get(path, path) for path in own] for part, own in parts.items()}
 
 

@@ -7,7 +7,6 @@ opened. Rows are written in blocks and read from a memory map, so memory use doe
 """
 
 import errno
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,11 +18,10 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from dassl.utils import cached, file_state
-from safeio.checksums import read_verified_json, write_json_with_checksum
+from safeio.checksums import file_digest, read_verified_json, write_json_with_checksum
 from safeio.files import PathLike, write_atomic
 from safeio.locks import exclusive
 
-BLOCK_BYTES = 2**23
 _DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
 # NumPy has no bfloat16: its bits are stored as integers.
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: np.int16}
@@ -154,7 +152,7 @@ def _verified(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | No
         Exception: the entry is damaged.
     """
     metadata = read_verified_json(_metadata_path(path))
-    if metadata["key"] != path.stem or metadata["sha256"] != _sha256(path):
+    if metadata["key"] != path.stem or metadata["sha256"] != file_digest(path):
         return None, "damaged"
     if metadata["fingerprint"] != fingerprint:
         return None, "stale"
@@ -175,14 +173,6 @@ def _map(path: Path, dtype: torch.dtype) -> Tensor:
     return content[start:].view(dtype).view(shape)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _write(
     path: Path,
     fingerprint: str,
@@ -197,7 +187,7 @@ def _write(
         with temporary.open("wb") as file:
             dtype = _write_blocks(file, temporary.parent, count, blocks, stored_as)
         metadata["dtype"], metadata["stored_as"] = str(dtype), str(stored_as or dtype)
-        metadata["sha256"] = _sha256(temporary)
+        metadata["sha256"] = file_digest(temporary)
 
     write_atomic(path, write_rows)
     write_json_with_checksum(metadata, _metadata_path(path))

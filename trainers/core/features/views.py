@@ -7,7 +7,6 @@ seed that the sampler assigns, which depends only on the run's seed and the epoc
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from dassl.data.samplers import EpochSampler
 from dassl.engine.build import TRAINER_CHECKS
 from dassl.engine.capabilities import Capability
 from dassl.utils import isolated_rng
+from safeio.checksums import file_digest
 from safeio.errors import UserError
 
 from .cache import STORED_AS
@@ -79,8 +79,9 @@ class ViewImages(Dataset[dict[str, Any]]):
 
 def view_seed(path: str, view: int) -> int:
     """Return the seed of an image's view, which depends on the file's content, not on its path."""
-    content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return int.from_bytes(hashlib.sha256(f"{content}/{view}".encode()).digest()[:7], "big")
+    return int.from_bytes(
+        hashlib.sha256(f"{file_digest(path)}/{view}".encode()).digest()[:7], "big"
+    )
 
 
 class ViewFeatures(Dataset[dict[str, Any]]):
