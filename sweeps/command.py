@@ -54,7 +54,10 @@ class Sweep:
         """Return the digests of finished runs, including sources of `runs` outside the sweep."""
         done = {digest for digest, state in self.states.items() if state is State.DONE}
         sources = [run.source for run in runs if run.source is not None]
-        return done | {run.digest for run in sources if state_of(locate(run)) is State.DONE}
+        others = {run.digest: run for run in sources if run.digest not in self.states}
+        index = folders_by_digest(sources[0].output) if others else {}
+        located = (locate(run, index) for run in others.values())
+        return done | {run.digest for run in located if state_of(run) is State.DONE}
 
 
 def resolve_sweep(

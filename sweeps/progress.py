@@ -91,8 +91,9 @@ class Progress:
             self.skipped += 1
         elif outcome.status == FAILED:
             self.failures.append(outcome)
-        left = self._estimate.describe(list(self._left.values()), self._workers)
-        self._bar.set_postfix_str(f"left: {left}", refresh=False)
+        if not self._bar.disable:
+            left = self._estimate.describe(list(self._left.values()), self._workers)
+            self._bar.set_postfix_str(f"left: {left}", refresh=False)
         self._bar.update()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,12 @@ def _relative_path(path: str, folder: str) -> str:
     return name.replace(os.sep, "/")
 
 
-def provenance(device: str, dataset: Any) -> dict[str, Any]:
+def provenance(device: str, data: Mapping[str, str] | None) -> dict[str, Any]:
     """Return code, machine and data of a run for results.json.
 
     Args:
         device: the device of the run.
-        dataset: see `data_hashes`.
+        data: result of `data_hashes`.
     """
     name = platform.processor() or platform.machine()
     if device.startswith("cuda") and torch.cuda.is_available():
@@ -107,5 +107,5 @@ def provenance(device: str, dataset: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "device_name": name,
         "threads": torch.get_num_threads(),
-        "data": data_hashes(dataset),
+        "data": data,
     }

@@ -3,6 +3,7 @@
 import copy
 import time
 import weakref
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +48,20 @@ class Resuming:
         self.origins: list[dict[str, Any]] = []
         self.attributes: dict[str, Any] = {}
         self.epoch_lr: float | None = None
-        self._data: dict[str, Any] | None = None
 
     @property
     def start(self) -> tuple[int, int]:
         """The epoch to resume in and the number of its finished batches."""
         return (self.state["epoch"], self.state["batches"]) if self.state else (0, 0)
 
-    def data(self) -> dict[str, Any]:
-        """Return the hashes of the images used in training, computed once."""
-        if self._data is None:
-            found = data_hashes(getattr(self.trainer.dm, "dataset", None)) or {}
-            self._data = {part: found[part] for part in TRAINED_PARTS if part in found}
-        return self._data
+    @cached_property
+    def hashes(self) -> dict[str, str] | None:
+        """The hashes of the dataset's images; it reads the sizes of all files."""
+        return data_hashes(getattr(self.trainer.dm, "dataset", None))
+
+    def data(self) -> dict[str, str]:
+        """Return the hashes of the images used in training."""
+        return {part: one for part, one in (self.hashes or {}).items() if part in TRAINED_PARTS}
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings, data hashes, changed attributes and the length of the history."""

@@ -155,6 +155,7 @@ class RunRecord:
         device: str,
         epochs: int,
         dm: Any,
+        data: Mapping[str, str] | None,
         extra: Mapping[str, Any],
     ) -> None:
         """Write results.json.
@@ -165,6 +166,7 @@ class RunRecord:
             device: the device of the run.
             epochs: number of finished training epochs; 0 for an evaluation without training.
             dm: the `DataManager`, if any.
+            data: result of `data_hashes`.
             extra: additional entries of the trainer.
         """
         epoch_lines = [e for e in read_history(self.directory) if e.get("event") == "train"]
@@ -181,7 +183,7 @@ class RunRecord:
             "skipped_images": getattr(dm, "skipped_images", 0),
             "split_check": getattr(dm, "split_check", {}),
             **extra,
-            "provenance": provenance(device, getattr(dm, "dataset", None)),
+            "provenance": provenance(device, data),
             "config": to_dict(cfg),
             "versions": package_versions(),
         }

@@ -167,7 +167,8 @@ class SimpleTrainer(TrainerBase):
         """Write the results of the last test to results.json; `epochs` is 0 without training."""
         split = {"split": self.tested_split} if self.tested_split else {}
         entries = {**split, **entries, **self.result_entries()}
-        self.record.finish(self.cfg, self.last_results, str(self.device), epochs, self.dm, entries)
+        data, device = self.resuming.hashes, str(self.device)
+        self.record.finish(self.cfg, self.last_results, device, epochs, self.dm, data, entries)
 
     def state_dict(self) -> dict[str, Any]:
         """Add the settings, changed attributes and the length of the history."""

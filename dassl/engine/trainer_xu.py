@@ -42,9 +42,9 @@ class TrainerXU(TrainerX):
 
     learns = False  # a subclass's `forward_backward` replaces one that only raises
 
-    def check_train(self) -> None:
+    def _check_loader(self) -> None:
         """Also refuse a dataset without unlabelled images, and an unknown TRAIN.COUNT_ITER."""
-        super().check_train()
+        super()._check_loader()
         check_availability(self.cfg.TRAIN.COUNT_ITER, ("train_x", "train_u", "smaller_one"))
         if self.train_loader_u is None:
             raise UserError(
@@ -54,7 +54,7 @@ class TrainerXU(TrainerX):
 
     def run_epoch(self) -> None:
         """Train on all pairs once."""
-        self.check_train()
+        self._check_loader()
         counts = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
         counts["smaller_one"] = min(counts.values())
         pairs = PairedBatches(
