@@ -18,7 +18,7 @@ $(INSTALLED): requirements.txt setup.py
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python -m scripts.demo $(DEMO)
+	$(BIN)/python -m tools.demo $(DEMO)
 
 test: lint types pytest
 

@@ -42,9 +42,9 @@ setup(
             "types-tabulate",
             "types-tqdm",
         ],
-        # Coverage-guided fuzzing, scripts/fuzz; its wheels are for Linux on x86-64 only.
+        # Coverage-guided fuzzing, tests/fuzz; its wheels are for Linux on x86-64 only.
         "fuzz": [ATHERIS],
-        "cluster": ["ray>=2.9"],  # sweep.py --cluster
+        "cluster": ["ray>=2.9"],  # nemesis sweep --cluster
         "heic": ["pillow-heif>=0.18"],  # to read HEIC images
         "open_clip": ["open_clip_torch>=2.26"],
         "hub": ["huggingface_hub>=0.23"],  # --backbone openai/clip-vit-base-patch32

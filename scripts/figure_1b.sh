@@ -7,6 +7,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/low_norm.sh"
 list RESCALE
 
 train CoOp CoOp
-project_python corrupt.py "$OUTPUT/CoOp" --root "$DATA" --output "$OUTPUT/figure_1b" \
-    --replace --rescale "${RESCALE[@]}" || failed+=(corrupt.py)
+project_python -m nemesis low-norm "$OUTPUT/CoOp" --root "$DATA" --output "$OUTPUT/figure_1b" \
+    --replace --rescale "${RESCALE[@]}" || failed+=(nemesis low-norm)
 finish

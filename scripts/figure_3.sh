@@ -13,7 +13,7 @@ train CoOp CoOp TRAIN.CHECKPOINT_FREQ 1
 train "Nemesis_beta$BETA" CoOpNemesis TRAIN.CHECKPOINT_FREQ 1 TRAINER.NEMESIS.BETA "$BETA"
 for dataset in "${DATASETS[@]}"; do for shots in "${SHOTS[@]}"; do for seed in "${SEEDS[@]}"; do
     folder=$(stem "$dataset")/shots_$shots/seed$seed
-    project_python -m analysis.corruption.training "$OUTPUT/CoOp/$folder" \
+    project_python -m nemesis.low_norm.training "$OUTPUT/CoOp/$folder" \
         "$OUTPUT/Nemesis_beta$BETA/$folder" --root "$DATA" --figures 3 \
         --rescale "$FACTOR" --every "$EVERY" --output "$OUTPUT/figure_3/$folder" ||
         failed+=("figure 3: $folder")

@@ -11,6 +11,6 @@ list REPLACE
 list RESCALE
 
 train CoOp CoOp
-project_python corrupt.py "$OUTPUT/CoOp" --root "$DATA" --output "$OUTPUT/figure_a1" \
-    --replace "${REPLACE[@]}" --rescale "${RESCALE[@]}" || failed+=(corrupt.py)
+project_python -m nemesis low-norm "$OUTPUT/CoOp" --root "$DATA" --output "$OUTPUT/figure_a1" \
+    --replace "${REPLACE[@]}" --rescale "${RESCALE[@]}" || failed+=(nemesis low-norm)
 finish

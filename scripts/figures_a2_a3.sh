@@ -16,6 +16,6 @@ for beta in "${BETAS[@]}"; do
     train "Nemesis_beta$beta" CoOpNemesis TRAIN.CHECKPOINT_FREQ 1 TRAINER.NEMESIS.BETA "$beta"
     runs+=("$OUTPUT/Nemesis_beta$beta")
 done
-project_python -m analysis.corruption.training "${runs[@]}" --root "$DATA" --figures a2 --rescale \
+project_python -m nemesis.low_norm.training "${runs[@]}" --root "$DATA" --figures a2 --rescale \
     --every "$EVERY" --output "$OUTPUT/figures_a2_a3" || failed+=("figures A2 and A3")
 finish

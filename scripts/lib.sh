@@ -51,6 +51,9 @@ yaml_of() {
 # stem PATH: print the file name without .yaml.
 stem() { basename "$1" .yaml; }
 
+# nemesis VERB ARGUMENT...: run a command in the repository's root.
+nemesis() { (cd "$ROOT" && "$PYTHON" -m nemesis "$@"); }
+
 finished() { grep -qs '"status": "finished"' "$1/results.json"; }
 
 # begin CONFIG [ARGUMENT...]: set OPTS and RUNS; CONFIG and the arguments are part of RUNS' name.
@@ -106,7 +109,7 @@ finish() {
 report() {
     local output=$OUTPUT code=0
     [[ $output == /* ]] || output=$PWD/$output
-    (cd "$ROOT" && "$PYTHON" -m analysis.protocols "$1" "$output"/*/ --output-dir "$output" \
+    (cd "$ROOT" && "$PYTHON" -m nemesis.report.protocols "$1" "$output"/*/ --output-dir "$output" \
         --seeds "${#SEEDS[@]}") || code=1
     finish "$code"
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make every table and figure of the paper one after the other, continuing after failures.
 # TABLES selects some. Tables of accuracy and Figure 2 take the settings and further arguments of
-# scripts/table.sh; the others (scripts/low_norm.sh, bench.py) take only the settings, not --dry-run.
+# scripts/table.sh; the others (scripts/low_norm.sh, nemesis bench) take only the settings, not --dry-run.
 set -euo pipefail
 output_root=${OUTPUT:-}
 source "$(dirname "${BASH_SOURCE[0]}")/table.sh"

@@ -43,7 +43,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def own_root(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """A data folder whose images may be spoilt."""
-    from tests.runs import command, finish
+    from tests.helpers.runs import command, finish
 
     root = tmp_path_factory.mktemp("own") / "data"
     few = ("DATASET.NUM_SHOTS", "1", "TEST.SPLIT", "val")
@@ -55,7 +55,7 @@ def own_root(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
 @pytest.fixture(scope="module")
 def toys() -> Iterator[None]:
     """The registries contain the toy dataset and the toy trainer."""
-    from tests.dassl_toy import registered
+    from tests.helpers.dassl_toy import registered
 
     with registered():
         yield

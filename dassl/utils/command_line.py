@@ -23,11 +23,14 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         description: the command's docstring; --help prints it without reformatting.
+        verb: of `python -m nemesis VERB`; None for a file such as train.py.
     """
 
-    def __init__(self, description: str | None) -> None:
+    def __init__(self, description: str | None, verb: str | None = None) -> None:
         super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+            f"python -m nemesis {verb}" if verb else None,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
     def error(self, message: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """The methods computed the plain way, for golden cases of our own making.
 
-The numbers come from float64 models, the padded prompts of tests/oracle.py and the papers' formulas
-in loops, so that they owe nothing to the trainers.
+The numbers come from float64 models, the padded prompts of tests/helpers/oracle.py and the papers'
+formulas in loops, so that they owe nothing to the trainers.
 """
 
 import json
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from clip.model import CLIP
 from tests.golden.cases import BUNDLED, GoldenFolder
-from tests.oracle import plain_text_features
+from tests.helpers.oracle import plain_text_features
 
 Logits = Callable[[Tensor, int], Tensor]
 ORDERS = {"one": 1.0, "two": 2.0, "inf": math.inf}

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from tests.golden.cases import Case, assert_close
 from tests.golden.harness import case_step, case_trainer
-from tests.oracle import plain_prompts
+from tests.helpers.oracle import plain_prompts
 from trainers.core.sinkhorn import sinkhorn
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from analysis.corruption.corruption import REPLACE, RESCALE, Corruption, corrupt, replace
 from clip.clip import tokenize
+from nemesis.low_norm.corruption import REPLACE, RESCALE, Corruption, corrupt, replace
 from tests.golden.cases import Case, assert_close
 from tests.golden.harness import case_step, case_trainer, set_rate
-from tests.oracle import plain_prompts
+from tests.helpers.oracle import plain_prompts
 from trainers.core.prompt_learner import PromptLearner
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clip.clip import tokenize
 from tests.golden.cases import GoldenFolder
 from tests.golden.plain_methods import CLASSES, ORDERS, Maker, gradient, logistic, norms, transport
-from tests.oracle import plain_prompts
+from tests.helpers.oracle import plain_prompts
 
 
 def combine(**choices: list[Any]) -> Iterator[dict[str, Any]]:

@@ -96,7 +96,7 @@ def refuse_missing(
     Raises:
         UserError: files are missing; the message lists them with their paths and sources.
     """
-    download = f"python download.py {name} --root"
+    download = f"python -m nemesis download {name} --root"
     if not root.is_dir():
         raise UserError(
             f'The data root "{root}" is not a folder; set it with --root to the folder that '

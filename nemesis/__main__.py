@@ -1,0 +1,47 @@
+"""The command line: `python -m nemesis VERB`; `train.py` trains.
+
+Exit codes: those of the command; 2 for an unknown verb.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from dassl.startup import importing
+
+# Verb -> its module and what `python -m nemesis` prints about it.
+VERBS = {
+    "sweep": ("nemesis.commands.sweep", "run the grid of runs that a sweep file describes"),
+    "report": ("nemesis.commands.report", "make tables, figures and a page from finished runs"),
+    "predict": ("nemesis.commands.predict", "classify images with a trained run"),
+    "export": ("nemesis.commands.export", "write a run's text features for other programs"),
+    "low-norm": ("nemesis.commands.low_norm", "corrupt each position of learned prompts"),
+    "words": ("nemesis.commands.words", "list the words nearest to learned context vectors"),
+    "download": ("nemesis.commands.download", "download and unpack datasets"),
+    "bench": ("benchmarks.bench", "measure a step against a reference implementation"),
+}
+USAGE = "usage: python -m nemesis VERB [FLAG ...]; python -m nemesis VERB --help lists the flags"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names; return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        print(
+            "\n".join([USAGE, "", *(f"  {name:{width}}  {text}" for name, text in VERBS.items())])
+        )
+        return 0
+    if verb not in VERBS:
+        names = ", ".join(VERBS)
+        print(f"error: {verb!a} is not a verb of nemesis; available: {names}", file=sys.stderr)
+        return 2
+    with importing(__name__):
+        command = import_module(VERBS[verb][0])
+    code: int = command.main(arguments[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

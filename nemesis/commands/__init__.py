@@ -1,0 +1,1 @@
+"""The commands `python -m nemesis VERB`, one file each."""

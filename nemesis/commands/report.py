@@ -1,0 +1,157 @@
+r"""Make tables, figures and an HTML page from finished runs.
+
+    python -m nemesis report output/demo
+    python -m nemesis report output/few_shot --baseline CoOp --test t --paper a5
+    python -m nemesis report --sweep configs/sweeps/table_4.yaml --bench mini --paper 4
+
+Reads every results.json below the folders. Rows are named by the settings that differ between the
+runs. With --sweep, only the runs of that sweep are read, rows are named and ordered as in its file,
+and cells with unfinished runs are marked. A number is the mean and standard deviation over the
+seeds; cells with missing seeds are marked. Every row is compared with the baseline by a paired
+test, and with the paper's numbers if data and backbone are the paper's. The report's folder
+contains report.html (self-contained), report.md, and every table as .md, .csv and .tex.
+
+Exit codes: 0 done, 1 a results.json is damaged (the report contains the others), 2 an error in the
+command, or runs that must not be mixed in one row or cell.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.utils import Parser, exit_code
+from nemesis.report.building import Options, build
+from nemesis.report.comparison import TESTS
+from nemesis.report.listing import to_markdown
+from nemesis.report.settings import TRAITS, row_name, short_names
+from nemesis.report.sweep_status import SweepStatus, as_run
+from nemesis.sweeps.command import add_set_flag, resolve_sweep
+from nemesis.sweeps.runs import Run, State
+from nemesis.sweeps.sweep_file import PAPER
+from safeio.errors import UserError
+from safeio.untrusted import printable
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = Parser(__doc__, "report")
+    add = parser.add_argument
+    add(
+        *("folders",),
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="folders that contain runs; with --sweep, the folder of all its runs",
+    )
+    add("--sweep", metavar="SWEEP.yaml", help="report the runs of this sweep")
+    add("--bench", help="profile of the sweep: paper (default), or a name under its `bench` key")
+    add("--root", help="data root of the sweep")
+    add_set_flag(parser, "a setting that nemesis sweep was called with")
+    add(
+        "--output-dir",
+        type=Path,
+        help="default: `report` in the common parent of the FOLDERs; for a sweep, `tables/NAME`",
+    )
+    add("--title", default="Report of the runs", help="heading of the page")
+    add("--baseline", metavar="ROW", help="row to compare with; default CoOp, if present")
+    add("--test", choices=TESTS, default="wilcoxon", help="paired test; default wilcoxon")
+    tables = "tables of the paper to show: a5, a6, 1, ..."
+    add("--paper", nargs="+", default=[], metavar="TABLE", help=tables)
+    add("--by", nargs="+", default=[], choices=TRAITS, help="traits to add to the row names")
+    add("--over-shots", action="store_true", help="show the mean over the shots, as in Table A6")
+    seeds = "seeds of a complete cell; default: the largest number of any cell"
+    add("--seeds", type=int, default=0, help=seeds)
+    mixed = "average runs of a row that differ in backbone, data or versions"
+    add("--allow-mixed", action="store_true", help=mixed)
+    return parser
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Check the combination of flags.
+
+    Raises:
+        UserError: a flag is invalid, missing, or conflicts with another.
+    """
+    if arguments.seeds < 0:
+        raise UserError(f"--seeds is {arguments.seeds}, but must be at least 1")
+    folders, sweep = arguments.folders, arguments.sweep
+    if sweep is None:
+        if not folders:
+            raise UserError("Nothing to report: name folders with runs, or --sweep SWEEP.yaml")
+        for flag in ("bench", "root", "set"):
+            if getattr(arguments, flag):
+                raise UserError(
+                    f"--{flag} is for --sweep, which is missing; add --sweep SWEEP.yaml"
+                )
+    elif len(folders) > 1:
+        raise UserError(f"--sweep takes one folder of all its runs, not {len(folders)}")
+    elif arguments.by:
+        raise UserError("--by names rows, but --sweep has names for them; omit one of the two")
+
+
+def sweep_status(arguments: argparse.Namespace) -> tuple[SweepStatus, Path]:
+    """Return the sweep's finished and missing runs, and the folder of its tables.
+
+    Raises:
+        UserError: see `nemesis.sweeps.command.resolve_sweep`.
+    """
+    folder = arguments.folders[0] if arguments.folders else None
+    settings = dict(arguments.set)
+    sweep = resolve_sweep(
+        arguments.sweep, arguments.bench or PAPER, folder, arguments.root, settings
+    )
+    done, missing = {}, []
+    for one in sweep.runs:
+        if sweep.states[one.digest] is State.DONE:
+            done[one.folder] = row_of(one)
+        else:
+            source = as_run(one.source.config) if one.source else None
+            missing.append((row_of(one), as_run(one.config, source)))
+    rows = list(dict.fromkeys(map(row_of, sweep.runs)))
+    output = sweep.runs[0].output / "tables" / Path(arguments.sweep).stem
+    return SweepStatus(arguments.sweep, done, missing, rows), output
+
+
+def row_of(run: Run) -> str:
+    """Return a run's row name: its method's label and its point in the method's grid."""
+    names = short_names(list(run.point))
+    return row_name(run.method, {names[key]: value for key, value in run.point.items()})
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report and print its tables.
+
+    Raises:
+        UserError: see `check`, `sweep_status` and `build`.
+    """
+    check(arguments)
+    sweep, output = sweep_status(arguments) if arguments.sweep else (None, None)
+    report = build(
+        Options(
+            folders=arguments.folders,
+            output=arguments.output_dir or output,
+            title=arguments.title,
+            baseline=arguments.baseline,
+            test=arguments.test,
+            paper=arguments.paper,
+            by=arguments.by,
+            seeds=arguments.seeds,
+            allow_mixed=arguments.allow_mixed,
+            sweep=sweep,
+            over_shots=arguments.over_shots,
+        )
+    )
+    for listing in report.results:
+        print(to_markdown(listing))
+    for note in report.notes:
+        print(f"- {note}")
+    print(f"\nReport: {report.output / 'report.html'}")
+    for path, why in report.damaged.items():
+        print(printable(f"error: {path} is damaged: {why}"), file=sys.stderr)
+    return 1 if report.damaged else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    return exit_code(run, build_parser(), argv)

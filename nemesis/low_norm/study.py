@@ -1,0 +1,216 @@
+"""The corruption study of one run: test its corrupted prompts and write `corruption.json`.
+
+    {"run": {"trainer", "method", "dataset", "shots", "seed", "backbone"},
+     "checkpoint": {"file", "sha256"}, "noise_seed", "split", "num_test",
+     "original": {"correct", "accuracy", "norms": one per position},
+     "corruptions": [{"kind", "value", "position", "correct", "accuracy", "norm",
+                      "accuracy_change", "norm_change"}, ...],
+     "versions"}
+
+Positions count from 0; accuracies are in %; a norm is L2, averaged over classes and prompt sets;
+`value` is REPLACE's standard deviation or RESCALE's factor.
+"""
+
+import contextlib
+import errno
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from dassl.engine import finished_run
+from dassl.utils import package_versions
+from nemesis.inference.load_run import load_run, prompt_checkpoint
+from nemesis.report.results import method_of
+from safeio.checksums import DamagedFile, file_digest, read_verified_json, write_json_with_checksum
+from safeio.errors import UserError
+from safeio.files import PathLike
+from trainers.core.prompt_trainer import PromptTrainer
+from trainers.nemesis import vector_norms
+
+from .corruption import Corruption, CorruptionGrid, corrupt, unit_noise
+from .prompt_evaluation import PromptEvaluator
+
+
+@dataclass
+class Study:
+    """Content of `corruption.json`; see the head of this file.
+
+    `original` and `num_test` are empty until the learned prompts are tested.
+    """
+
+    run: dict[str, Any]
+    checkpoint: dict[str, str]
+    noise_seed: int
+    split: str = ""
+    num_test: int = 0
+    original: dict[str, Any] = field(default_factory=dict)
+    entries: dict[Corruption, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Study | None":
+        """Read a study; return None if the file is missing or, after a warning, damaged."""
+        if not path.is_file():
+            return None
+        try:
+            content = read_verified_json(path)
+            rows = content.pop("corruptions")
+            content.pop("versions")
+            study = cls(**content)
+            for row in rows:
+                study.entries[Corruption(row["kind"], row["value"], row["position"])] = row
+        except (OSError, DamagedFile, KeyError, TypeError, AttributeError) as error:
+            why = error if isinstance(error, DamagedFile) else f"{path} cannot be read"
+            print(f"Warning: {why}; the prompts are tested again", file=sys.stderr)
+            return None
+        return study
+
+    def write(self, path: Path) -> None:
+        """Write the study atomically, with entries sorted by setting and position."""
+        content = {key: value for key, value in vars(self).items() if key != "entries"}
+        order = sorted(self.entries, key=lambda c: (c.kind, c.value, c.position))
+        content["corruptions"] = [self.entries[corruption] for corruption in order]
+        write_json_with_checksum({**content, "versions": package_versions()}, path)
+
+    def belongs_to(self, other: "Study") -> bool:
+        """Return whether both studies have the same checkpoint and noise."""
+        return (self.checkpoint, self.noise_seed) == (other.checkpoint, other.noise_seed)
+
+    def add(self, corruption: Corruption, correct: int, norm: float) -> None:
+        """Add the result of one corrupted prompt."""
+        change = Fraction(100 * (correct - self.original["correct"]), self.num_test)
+        self.entries[corruption] = {
+            **asdict(corruption),
+            "correct": correct,
+            "accuracy": 100 * correct / self.num_test,
+            "norm": norm,
+            "accuracy_change": float(change),
+            "norm_change": norm - self.original["norms"][corruption.position],
+        }
+
+
+def study_file(run_dir: Path, epoch: int | None = None) -> Path:
+    """Return the path of the study of a run's checkpoint."""
+    return run_dir / ("corruption.json" if epoch is None else f"corruption-{epoch}.json")
+
+
+def position_norms(ctx: Tensor) -> list[float]:
+    """Return each position's norm, averaged and rounded as in history.jsonl."""
+    sets = ctx.numel() // (ctx.shape[-1] * ctx.shape[-2])
+    return [round(norm / sets, 6) for norm in vector_norms(ctx).tolist()]
+
+
+class StudiedRun:
+    """A finished run whose corrupted prompts are tested; its model is loaded on first use.
+
+    Args:
+        run_dir: the run's folder.
+        root: folder of the datasets; "" for the run's own.
+        ignore_mismatch: see `load_run`.
+
+    Attributes:
+        path: the run's folder.
+        length: L, the number of positions.
+        facts: the entry "run" of the study's file.
+
+    Raises:
+        UserError: the folder contains no finished run of a method that learns prompts.
+    """
+
+    def __init__(self, run_dir: PathLike, root: str = "", ignore_mismatch: bool = False) -> None:
+        self.path, self.root, self.ignore_mismatch = Path(run_dir), root, ignore_mismatch
+        results = finished_run(self.path)
+        if results is None:
+            raise UserError("not a finished run: results.json is missing or damaged")
+        if not results.get("n_ctx"):
+            raise UserError(f"{results.get('trainer')} learns no prompts, so none can be corrupted")
+        self.length = int(results["n_ctx"])
+        self.facts = {
+            "trainer": results["trainer"],
+            "method": method_of(results),
+            **{key: results[key] for key in ("dataset", "shots", "seed", "backbone")},
+        }
+        self._evaluator: PromptEvaluator | None = None
+        self._is_read_only = False
+
+    def study(self, grid: CorruptionGrid, epoch: int | None = None) -> Study:
+        """Test the learned prompts and the grid's corruptions, unless the study contains them.
+
+        Args:
+            grid: the corruptions; the returned study may contain others, too.
+            epoch: number of the checkpoint; None takes the best, else the newest.
+
+        Raises:
+            UserError: the checkpoint or a position does not exist, or see `load_run`.
+        """
+        wanted = grid.corruptions(self.length)
+        checkpoint = prompt_checkpoint(self.path, epoch)
+        identity = {
+            "file": checkpoint.relative_to(self.path).as_posix(),
+            "sha256": file_digest(checkpoint),
+        }
+        study, path = Study(self.facts, identity, grid.noise_seed), study_file(self.path, epoch)
+        stored = Study.read(path)
+        if stored is not None and stored.belongs_to(study):
+            study = stored
+        missing = [corruption for corruption in wanted if corruption not in study.entries]
+        if missing or not study.original:
+            with contextlib.redirect_stdout(io.StringIO()):  # hide the log of loading a run
+                evaluator = self._load(epoch)
+            self._test(evaluator, missing, study, path)
+        return study
+
+    def _load(self, epoch: int | None) -> PromptEvaluator:
+        """Load the run at first; for further checkpoints, load only the prompts."""
+        if self._evaluator is None:
+            opts = ("DATASET.ROOT", self.root) if self.root else ()
+            trainer = load_run(self.path, opts, epoch, ignore_mismatch=self.ignore_mismatch)
+            if not isinstance(trainer, PromptTrainer):
+                raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
+            self._evaluator = PromptEvaluator(trainer)
+        else:
+            self._evaluator.trainer.load_model(self.path, epoch=epoch)
+        return self._evaluator
+
+    def _test(
+        self, evaluator: PromptEvaluator, missing: Sequence[Corruption], study: Study, path: Path
+    ) -> None:
+        """Test missing corruptions group by group, and write the study after each group."""
+        ctx = evaluator.trainer.model.prompt_learner.ctx.detach()
+        if not study.original:
+            correct = int(evaluator.count(ctx.unsqueeze(0)))
+            study.split, study.num_test = evaluator.split, evaluator.total
+            accuracy = 100 * correct / study.num_test
+            norms = position_norms(ctx)
+            study.original = {"correct": correct, "accuracy": accuracy, "norms": norms}
+            self._write(study, path)
+        noise = unit_noise(study.noise_seed, *ctx.shape[-2:])
+        with tqdm(
+            total=len(missing), unit="prompt", disable=None, leave=False, desc=str(self.path)
+        ) as bar:
+            for start in range(0, len(missing), evaluator.at_once):
+                part = missing[start : start + evaluator.at_once]
+                groups = corrupt(ctx, part, noise)
+                counts = evaluator.count(groups).tolist()
+                for corruption, group, correct in zip(part, groups, counts, strict=True):
+                    study.add(corruption, correct, position_norms(group)[corruption.position])
+                self._write(study, path)
+                bar.update(len(part))
+
+    def _write(self, study: Study, path: Path) -> None:
+        """Write the study; if the run's folder is read-only, warn once instead."""
+        try:
+            study.write(path)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            if not self._is_read_only:
+                why = f"{path} cannot be written: {error.strerror}"
+                print(f"Warning: {why}; a second call tests all corruptions again", file=sys.stderr)
+            self._is_read_only = True

@@ -1,0 +1,196 @@
+"""Tables of the runs behind a report: folders, settings, commands and versions."""
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from dassl.engine import CONFIG
+from nemesis.report.protocols import trained_on
+from nemesis.report.scores import Run, Runs
+
+from .listing import DASH, Item, Listing, number
+from .settings import TRAITS, flat, settings_of, show, trained
+
+SHOWN_TRAITS = ("backbone", "weights", "train_views", "size", "split")
+
+
+def runs_listing(runs: Runs, output: Path) -> Listing:
+    """Tabulate every run, with a link to its folder relative to the report's."""
+    records = [_record(label, run, output) for label, run in runs]
+    header = [
+        "method",
+        "dataset",
+        "tested on",
+        "shots",
+        "seed",
+        "accuracy",
+        "training, s",
+        "folder",
+    ]
+    caption = f"{len(runs)} finished and tested runs; folders are links."
+    rows = [_row(record) for record in records]
+    return Listing("runs", "Runs", caption, header, rows, records, 3, grouped=False)
+
+
+def _record(label: str, run: Run, output: Path) -> dict[str, Any]:
+    dataset, shots = trained_on(run)
+    seconds = run.get("train_seconds")
+    return {
+        "method": label,
+        "dataset": dataset,
+        "tested_on": _tested(run),
+        "shots": shots,
+        "seed": run["seed"],
+        "accuracy": run["accuracy"],
+        "num_test": run.get("num_test"),
+        "epochs": run.get("epochs"),
+        "train_seconds": seconds if isinstance(seconds, int | float) else None,
+        "device": run.get("device"),
+        "backbone": run.get("backbone"),
+        "weights_sha256": run.get("weights_sha256"),
+        "train_views": TRAITS["train_views"](run),
+        "folder": relpath(run["folder"], output),
+    }
+
+
+def _row(record: Mapping[str, Any]) -> list[Item]:
+    folder = record["folder"]
+    return [
+        *(Item(record[name]) for name in ("method", "dataset", "tested_on")),
+        *(Item(str(record[name]), record[name]) for name in ("shots", "seed")),
+        number(record["accuracy"]),
+        number(record["train_seconds"], 1),
+        Item(folder, link=quote(Path(folder).as_posix()) + "/"),
+    ]
+
+
+def _tested(run: Run) -> str:
+    """Describe a run's test set in a few words."""
+    classes = run["subsample_classes"]
+    words = [run["dataset"], *run["target_domains"]]
+    if classes != "all":
+        words.append(f"{classes} classes")
+    if run["split"] != "test":
+        words.append(run["split"])
+    return ", ".join(words)
+
+
+def settings_listing(runs: Runs) -> Listing:
+    """Tabulate the settings that differ between rows or within one."""
+    values: defaultdict[str, defaultdict[str, dict[str, None]]]
+    values = defaultdict(lambda: defaultdict(dict))
+    for label, run in runs:
+        for key, value in settings_of(run).items():
+            values[key][label][show(value)] = None
+        for trait in SHOWN_TRAITS:
+            if (value := TRAITS[trait](run)) is not None:
+                values[trait][label][show(value)] = None
+    labels = list(dict.fromkeys(label for label, _ in runs))
+    keys = [key for key, found in values.items() if len({tuple(v) for v in found.values()}) > 1]
+    keys += [key for key, found in values.items() if any(len(v) > 1 for v in found.values())]
+    keys += [trait for trait in SHOWN_TRAITS if trait in values]
+    keys = list(dict.fromkeys(keys))
+    cells = [[", ".join(values[key][label]) or DASH for key in keys] for label in labels]
+    rows = [
+        [Item(label), *(Item(cell) for cell in line)]
+        for label, line in zip(labels, cells, strict=True)
+    ]
+    records = [
+        {"method": label, **dict(zip(keys, line, strict=True))}
+        for label, line in zip(labels, cells, strict=True)
+    ]
+    header = ["method", *(key.removeprefix("TRAINER.") for key in keys)]
+    caption = (
+        "Settings that differ between rows, and each row's backbone and data. Several values in "
+        "one cell belong to different datasets or shots."
+    )
+    return Listing(
+        "settings", "Settings", caption, header, rows, records, len(header), grouped=False
+    )
+
+
+def common_settings(runs: Runs) -> str:
+    """Return the settings shared by all runs, as YAML with dotted keys."""
+    flats = [flat(trained(run)["config"]) for _, run in runs]
+    shared = {
+        key: value
+        for key, value in flats[0].items()
+        if all(key in other and other[key] == value for other in flats)
+        and not key.startswith(("OUTPUT_DIR", "RESUME", "SEED", "VERSION"))
+    }
+    return yaml.safe_dump(shared, sort_keys=True, allow_unicode=True, width=100)
+
+
+def command_of(run: Run, output: str) -> str:
+    """Return the command that repeats a run in a new folder.
+
+    Args:
+        run: a run with its config.yaml in its folder.
+        output: the new folder.
+    """
+    words = ["python", "train.py", "--config-file", str(run["folder"] / CONFIG)]
+    words += ["--output-dir", output]
+    if run.get("model_dir"):
+        words += ["--eval-only", "--model-dir", str(run["model_dir"])]
+        if run.get("ignored_mismatch"):
+            words.append("--ignore-mismatch")
+    return shlex.join(words)
+
+
+def example_commands(runs: Runs) -> list[str]:
+    """Return the command of one training and of one evaluation."""
+    kinds: dict[bool, Run] = {}
+    for _, run in runs:
+        kinds.setdefault("model_dir" in run, run)
+    return [command_of(run, "output/again") for _, run in sorted(kinds.items(), key=lambda k: k[0])]
+
+
+def versions_listing(runs: Runs) -> Listing:
+    """Tabulate package versions and devices, with the number of runs of each."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for _, run in runs:
+        origin = run.get("provenance") or {}
+        facts = {"device": run.get("device"), **run.get("versions", {})}
+        facts |= {name: origin[name] for name in ("commit", "platform") if origin.get(name)}
+        for name, version in facts.items():
+            counts[name][str(version)] += 1
+    rows = [[Item(name), Item(_counted(found, len(runs)))] for name, found in counts.items()]
+    records = [
+        {"name": name, "version": version, "runs": count}
+        for name, found in counts.items()
+        for version, count in found.items()
+    ]
+    header, caption = ["name", "version"], "Packages, code and devices of the runs."
+    return Listing("versions", "Versions", caption, header, rows, records, grouped=False)
+
+
+def _counted(found: Counter[str], total: int) -> str:
+    if len(found) == 1 and sum(found.values()) == total:
+        return next(iter(found))
+    return ", ".join(f"{version} ({count} runs)" for version, count in sorted(found.items()))
+
+
+def summary(runs: Runs) -> list[tuple[str, str]]:
+    """Return the report's summary figures as (name, value)."""
+    shots = sorted({trained_on(run)[1] for _, run in runs} - {0})
+    seeds = sorted({run["seed"] for _, run in runs})
+    backbones = sorted({str(run.get("backbone")) for _, run in runs})
+    datasets = {trained_on(run)[0] for _, run in runs}
+    return [
+        ("runs", str(len(runs))),
+        ("datasets", str(len(datasets))),
+        ("methods", str(len({label for label, _ in runs}))),
+        ("shots", _joined(shots)),
+        ("seeds", _joined(seeds)),
+        ("backbone", _joined(backbones)),
+    ]
+
+
+def _joined(values: Sequence[Any] | Iterable[Any]) -> str:
+    return ", ".join(map(str, values)) or DASH

@@ -1,0 +1,169 @@
+"""Resolve and run a sweep, for `nemesis sweep` and for other commands that run one."""
+
+import argparse
+import fnmatch
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from safeio.errors import UserError
+from safeio.files import PathLike, prepare_output_dir
+
+from .executors import Executor, open_executor
+from .grid import make_runs
+from .progress import Estimate, Progress, list_failures, list_runs
+from .runs import Run, State, folders_by_digest, locate, state_of
+from .schedule import execute
+from .sweep_file import PAPER, read_sweep
+
+STOPPED = 130
+
+
+def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --set KEY VALUE, which may be repeated."""
+    pair = ("KEY", "VALUE")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
+
+
+@dataclass
+class Sweep:
+    """The runs of a sweep and their states.
+
+    Attributes:
+        runs: all, in their order of execution.
+        states: by digest.
+        estimate: of their time.
+    """
+
+    runs: list[Run]
+    states: dict[str, State]
+    estimate: Estimate
+
+    @property
+    def left(self) -> list[Run]:
+        """The runs that are not finished."""
+        return [run for run in self.runs if self.states[run.digest] is not State.DONE]
+
+    def finished(self, runs: Sequence[Run]) -> set[str]:
+        """Return the digests of finished runs, including sources of `runs` outside the sweep."""
+        done = {digest for digest, state in self.states.items() if state is State.DONE}
+        sources = [run.source for run in runs if run.source is not None]
+        others = {run.digest: run for run in sources if run.digest not in self.states}
+        index = folders_by_digest(sources[0].output) if others else {}
+        located = (locate(run, index) for run in others.values())
+        return done | {run.digest for run in located if state_of(run) is State.DONE}
+
+
+def resolve_sweep(
+    path: PathLike,
+    bench: str = PAPER,
+    output: Path | None = None,
+    root: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+) -> Sweep:
+    """Read a sweep file, check all its runs and read their states.
+
+    Args:
+        path: the file.
+        bench: see `read_sweep`.
+        output: see `make_runs`.
+        root: see `make_runs`.
+        settings: see `make_runs`.
+        only: prefixes of runs' names, which may contain `*`; empty selects all runs.
+
+    Raises:
+        UserError: the file or an argument is invalid.
+    """
+    runs = make_runs(read_sweep(path, bench), output, root, settings)
+    if only:
+        chosen = [r for r in runs if any(fnmatch.fnmatch(r.name, f"{p}*") for p in only)]
+        if not chosen:
+            raise UserError(
+                f"No run's name begins with {' or '.join(only)}; the first is {runs[0].name}"
+            )
+        runs = chosen
+    index = folders_by_digest(runs[0].output)
+    runs = [locate(run, index) for run in runs]
+    states = {run.digest: state_of(run) for run in runs}
+    estimate = Estimate()
+    for run in runs:
+        if states[run.digest] is State.DONE:
+            estimate.add_finished(run)
+    return Sweep(runs, states, estimate)
+
+
+def run_sweep(
+    sweep: Sweep,
+    workers: int | None = None,
+    limit: int | None = None,
+    cluster: Callable[[], Executor] | None = None,
+    together: int = 1,
+) -> int:
+    """Execute the unfinished runs of a sweep.
+
+    Args:
+        sweep: from `resolve_sweep`.
+        workers: see `open_executor`.
+        limit: maximal number of runs.
+        cluster: opens another executor instead of local workers.
+        together: see `execute`.
+
+    Returns:
+        The exit code: 0, 1 if a run failed, 130 if the sweep was stopped.
+    """
+    left = sweep.left[:limit]
+    done_before = len(sweep.runs) - len(sweep.left)
+    if not left:
+        print(f"All {done_before} runs are done")
+        return 0
+    prepare_output_dir(left[0].output)
+    executor = cluster() if cluster else open_executor(left, workers)
+    progress = Progress(left, sweep.estimate, executor.width)
+    stopped = False
+    try:
+        with _stopping_on_signals():
+            execute(left, sweep.finished(left), executor, progress.add, together)
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        executor.close()
+        progress.close()
+    if progress.failures:
+        print(list_failures(progress.failures), file=sys.stderr)
+    missing = len(sweep.left) - progress.done - progress.skipped - len(progress.failures)
+    print(
+        f"{progress.done} runs done, {done_before + progress.skipped} were done already, "
+        f"{len(progress.failures)} failed, {missing} left"
+    )
+    if stopped:
+        print("Stopped; run the same command to resume", file=sys.stderr)
+        return STOPPED
+    return 1 if progress.failures else 0
+
+
+def describe_sweep(sweep: Sweep, workers: int | None = None) -> str:
+    """Return the text that `--dry-run` prints."""
+    return list_runs(sweep.runs, sweep.states, sweep.estimate, workers or os.cpu_count() or 1)
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, too."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

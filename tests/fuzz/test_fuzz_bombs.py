@@ -1,0 +1,25 @@
+"""Files that ask for memory, time or trust: one sentence, and the process stays as it was."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.helpers.bombs import ACCEPTED, write_all
+
+MOST_MIB = 512  # by which the process may grow, over all files
+SECONDS = 300  # after which a file counts as one that is read for ever; it takes ten
+
+
+def test_no_bomb_goes_off(tmp_path: Path) -> None:
+    expected = write_all(tmp_path)
+    assert len(expected) > 100
+    command = [sys.executable, "-W", "ignore", "-m", "tests.helpers.bombs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [name for name, _, _ in answers] == [name for name, _ in expected]
+    for (name, what), (_, sentence, grown) in zip(expected, answers, strict=True):
+        assert (sentence is None) == (name in ACCEPTED), (name, what, sentence)
+        assert "\n" not in (sentence or "") and grown < MOST_MIB, (name, what, sentence, grown)
+    assert not any(tmp_path.rglob("touched")) and not Path("touched").exists()

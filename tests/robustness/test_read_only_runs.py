@@ -1,0 +1,45 @@
+"""A run that nobody can write to answers all questions; only what is written needs room."""
+
+from pathlib import Path
+
+import pytest
+
+from nemesis.commands import export, low_norm, predict, words
+from tests.helpers.runs import command, finish, refuse, results
+from tests.helpers.small_disk import read_only
+
+SHORT = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "TEST.SPLIT", "val")
+
+
+def test_questions_to_a_read_only_run(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    finish(command(run, data_root, *SHORT, "DATASET.SUBSAMPLE_CLASSES", "base"))
+    picture = next((data_root / "emoji_activities" / "images").rglob("*.png"))
+    asked = ("--positions", "0", "--rescale", "0.1", "--replace", "--output", str(tmp_path / "low"))
+    with read_only(run):
+        assert predict.main([str(run), str(picture)]) == 0
+        assert export.main([str(run), "-o", str(tmp_path / "classifier.safetensors")]) == 0
+        assert words.main([str(run)]) == 0
+        capsys.readouterr()
+        assert low_norm.main([str(run), *asked]) == 0
+        (warning,) = capsys.readouterr().err.splitlines()
+        assert warning == (
+            f"Warning: {run}/corruption.json cannot be written: Read-only file system; a second "
+            "call tests all corruptions again"
+        )
+        new = ("DATASET.SUBSAMPLE_CLASSES", "new", "--eval-only", "--model-dir", str(run))
+        finish(command(tmp_path / "tested", data_root, *new[2:], *SHORT, *new[:2]))
+        more = ("--resume", str(run), "--output-dir", str(tmp_path / "on"), "OPTIM.MAX_EPOCH", "2")
+        finish(list(more))
+        assert results(tmp_path / "on")["epochs"] == 2
+        # What has to be written there says so.
+        said = refuse(
+            [*command(run, data_root, *SHORT), "DATASET.SUBSAMPLE_CLASSES", "base"], capsys
+        )
+        assert said == f"error: The output folder {run} cannot be written to: Read-only file system"
+        code = export.main([str(run)])
+        assert code == 2
+        assert "Read-only file system" in capsys.readouterr().err
+    assert not (run / "corruption.json").exists()

@@ -1,0 +1,91 @@
+"""A run's folder belongs to one process at a time."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from dassl.engine.run_lock import run_folder
+from safeio.errors import UserError
+from tests.helpers.killing import start
+from tests.helpers.runs import command, finish, refuse
+from tests.robustness.test_killed_runs import VIEWS, end_of, wait_for
+
+
+def test_the_second_run_is_refused_and_told_who_is_first(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    first = start(*command(folder, data_root, *VIEWS, "OPTIM.MAX_EPOCH", "1000"))
+    wait_for(first, folder / "resume.pth.tar")
+    assert first.poll() is None
+    (tmp_path / "tested").mkdir()
+    before = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    try:
+        for extra in (
+            ["--eval-only", "--model-dir", str(tmp_path / "tested")],
+            ["--overwrite"],
+            ["--resume", str(folder)],
+        ):
+            said = refuse(command(folder, data_root, *extra, *VIEWS), capsys)
+            assert f"in use by process {first.pid} on {socket.gethostname()}, since 2" in said
+        assert before == {p.name for p in folder.iterdir() if not p.name.startswith(".")}
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        end_of(first)
+    # The dead let go, whatever the file about them says.
+    assert (folder / ".run.json").is_file()
+    with run_folder(folder):
+        pass
+    assert not (folder / ".run.json").exists()
+
+
+def test_a_killed_run_is_waited_for_while_its_loaders_still_hold_it(tmp_path: Path) -> None:
+    """A copy of the lock in another process dies a moment later."""
+    dead = os.fork() or os._exit(0)
+    os.waitpid(dead, 0)
+    lock = os.open(tmp_path / ".run.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    holder = f'{{"host": "{socket.gethostname()}", "pid": {dead}, "since": "then"}}'
+    (tmp_path / ".run.json").write_text(holder)
+    signal.signal(signal.SIGALRM, lambda *_: os.close(lock))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    start_time = time.monotonic()
+    with run_folder(tmp_path):
+        assert time.monotonic() - start_time >= 0.3
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def test_what_the_dead_were_writing_is_removed_and_nothing_of_others(tmp_path: Path) -> None:
+    left = [".results.json.a.tmp", "model/.model.pth.tar-3.a.tmp", "model/.checkpoint.a.tmp"]
+    others = ["other/.results.json.a.tmp", "other/model/.model.pth.tar-3.a.tmp", "notes.tmp"]
+    for name in left + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with run_folder(tmp_path):
+        assert not [name for name in left if (tmp_path / name).exists()]
+        assert all((tmp_path / name).exists() for name in others)
+
+
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with run_folder(tmp_path):
+        pass
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("Warning: ") and "No locks available" in warning
+
+
+def test_two_runs_after_each_other(tmp_path: Path, data_root: Path) -> None:
+    with run_folder(tmp_path), pytest.raises(UserError, match="in use"), run_folder(tmp_path):
+        pass
+    finish(command(tmp_path, data_root, *VIEWS, "OPTIM.MAX_EPOCH", "1"))

@@ -1,0 +1,244 @@
+"""The corruption study: what it computes, for every method, and what a second call leaves alone."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nemesis.commands import low_norm
+from nemesis.inference.load_run import load_run
+from nemesis.low_norm.corruption import Corruption, replace, unit_noise
+from nemesis.low_norm.corruption import corrupt as corrupted
+from nemesis.low_norm.prompt_evaluation import PromptEvaluator
+from safeio.checksums import without_checksum
+from tests.helpers.runs import SHORT, command, finish, results
+from trainers.coop import CoOp
+from trainers.nemesis import rescale
+
+# One validation image a class of half the classes: small enough for CoCoOp.
+FEW = ("TEST.SPLIT", "val", "DATASET.SUBSAMPLE_CLASSES", "base")
+QUICK = (*SHORT, "OPTIM.MAX_EPOCH", "1", *FEW)
+CONFIGS = {"CoOp": "", "CoOpNemesis": "", "CSC": "mini", "CoCoOp": "mini", "PLOT": "mini"}
+SETTINGS = ("--replace", "0", "0.1", "--rescale", "0.5", "--positions", "1", "3")
+
+
+def study(run: Path, *arguments: str) -> dict[str, Any]:
+    """Call low_norm.py on a run and return what it wrote."""
+    output = ("--output", str(run.parent / "low_norm"))
+    assert low_norm.main([str(run), *arguments, *output]) == 0
+    content: dict[str, Any] = json.loads((run / "corruption.json").read_text())
+    return content
+
+
+def entry(content: dict[str, Any], kind: str, value: float, position: int) -> dict[str, Any]:
+    (found,) = (
+        row
+        for row in content["corruptions"]
+        if (row["kind"], row["value"], row["position"]) == (kind, value, position)
+    )
+    return found
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data_root: Path
+) -> Path:
+    """A short run of each method."""
+    output = tmp_path_factory.mktemp("corrupt") / request.param
+    trainer = "CoOp" if request.param == "CSC" else request.param
+    finish(command(output, data_root, *QUICK, trainer=trainer, config=CONFIGS[request.param]))
+    return output
+
+
+@pytest.fixture(scope="module")
+def coop(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """A short CoOp run, not to be changed."""
+    output = tmp_path_factory.mktemp("corrupt_coop") / "run"
+    finish(command(output, data_root, *QUICK))
+    return output
+
+
+def edit_checkpoint(run: Path, change: Any) -> Path:
+    """Load a run's last checkpoint, let `change` alter its prompts in place, save it again."""
+    (path,) = (run / "prompt_learner").glob("model.pth.tar-*")
+    state = torch.load(path, weights_only=True)
+    change(state["state_dict"]["ctx"])
+    torch.save(state, path)
+    return path
+
+
+def test_a_corrupted_prompt_scores_as_a_checkpoint_edited_by_hand(
+    run: Path, tmp_path: Path
+) -> None:
+    content = study(run, *SETTINGS)
+    assert content["original"]["accuracy"] == results(run)["accuracy"]
+    assert content["num_test"] == results(run)["num_test"]
+    assert len(content["corruptions"]) == 6
+    length, width = results(run)["n_ctx"], 128
+    noise = torch.randn(length, width, generator=torch.Generator().manual_seed(0))
+
+    def halve(ctx: Tensor) -> None:
+        ctx[..., 3, :] *= 0.5
+
+    def overwrite(ctx: Tensor) -> None:
+        ctx[..., 1, :] = 0.1 * noise[1]
+
+    for number, (change, key) in enumerate(
+        [(halve, ("rescale", 0.5, 3)), (overwrite, ("replace", 0.1, 1))]
+    ):
+        copy = tmp_path / str(number)
+        shutil.copytree(run, copy)
+        edit_checkpoint(copy, change)
+        trainer = load_run(copy)
+        row, j = entry(content, *key), key[2]
+        assert trainer.test() == pytest.approx(row["accuracy"])
+        ctx = trainer.model.prompt_learner.ctx.detach()
+        assert row["norm"] == pytest.approx(ctx[..., j, :].norm(dim=-1).mean().item(), abs=1e-5)
+        learned = content["original"]["norms"][j]
+        assert row["norm_change"] == pytest.approx(row["norm"] - learned)
+        gained = row["correct"] - content["original"]["correct"]
+        assert row["accuracy_change"] == pytest.approx(100 * gained / content["num_test"])
+
+
+def test_noise_is_one_vector_per_position() -> None:
+    ctx, noise = torch.randn(3, 4, 5, 16), unit_noise(7, 5, 16)
+    assert torch.equal(noise, unit_noise(7, 5, 16)) and not torch.equal(noise, unit_noise(8, 5, 16))
+    wanted = [Corruption("replace", std, 2) for std in (0.0, 0.5)]
+    zero, half = corrupted(ctx, wanted, noise)
+    assert not zero[..., 2, :].any()
+    assert torch.equal(half[..., 2, :], (0.5 * noise[2]).expand(3, 4, 16))
+    others = [0, 1, 3, 4]
+    assert torch.equal(half[..., others, :], ctx[..., others, :])
+    positions = torch.tensor([4, 0])
+    assert torch.equal(replace(ctx, positions, 0 * noise[:2]), rescale(ctx, positions, 0.0))
+
+
+def test_a_second_call_tests_only_what_is_missing(coop: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(coop, run)
+    few = ("--replace", "--rescale", "0.5", "--positions", "1")
+    first = study(run, *few)
+    marked = without_checksum(
+        json.loads(json.dumps(first))
+    )  # edited by hand, so without a checksum
+    marked["corruptions"][0]["norm"] = -1.0
+    (run / "corruption.json").write_text(json.dumps(marked))
+
+    assert study(run, *few, "--root", str(tmp_path / "nowhere")) == marked
+    more = study(run, "--replace", "0.1", "--rescale", "0.5", "--positions", "1", "2")
+    assert entry(more, "rescale", 0.5, 1) == marked["corruptions"][0]
+    assert len(more["corruptions"]) == 4
+
+    other_noise = study(run, *few, "--noise-seed", "1")
+    assert entry(other_noise, "rescale", 0.5, 1)["norm"] > 0
+    (run / "corruption.json").write_text(json.dumps(marked)[:-40])
+    assert study(run, *few) == first
+    (run / "corruption.json").write_text(json.dumps(marked))
+    edit_checkpoint(run, lambda ctx: ctx.mul_(2))
+    changed = study(run, *few)
+    assert changed["checkpoint"]["sha256"] != first["checkpoint"]["sha256"]
+    norm = first["corruptions"][0]["norm"]
+    assert entry(changed, "rescale", 0.5, 1)["norm"] == pytest.approx(2 * norm, abs=1e-5)
+    assert len(changed["corruptions"]) == 1
+
+
+def test_an_earlier_checkpoint_has_a_file_of_its_own(tmp_path: Path, data_root: Path) -> None:
+    run = tmp_path / "run"
+    finish(command(run, data_root, *SHORT, *FEW, "TRAIN.CHECKPOINT_FREQ", "1"))
+    arguments = ("--replace", "--rescale", "0.1", "--positions", "0")
+    last = study(run, *arguments)
+    output = ("--output", str(tmp_path))
+    assert low_norm.main([str(run), *arguments, "--epoch", "1", *output]) == 0
+    early = json.loads((run / "corruption-1.json").read_text())
+    assert early["checkpoint"]["file"] == "prompt_learner/model.pth.tar-1"
+    assert early["original"]["norms"] != last["original"]["norms"]
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    norms = [line["position_norms"] for line in history if line["event"] == "train"]
+    assert early["original"]["norms"] == norms[0] and last["original"]["norms"] == norms[-1]
+
+
+class OwnInference(CoOp):
+    """Not known to be made of image features."""
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        return super().model_inference(input)
+
+
+def test_without_kept_features_the_counts_are_the_same(coop: Path) -> None:
+    trainers = [load_run(coop), load_run(coop, ["TEST.NO_FEATURE_CACHE", True]), load_run(coop)]
+    trainers[2].__class__ = OwnInference
+    counts = []
+    for trainer in trainers:
+        evaluator = PromptEvaluator(trainer)  # type: ignore[arg-type]
+        ctx = evaluator.trainer.model.prompt_learner.ctx.detach().clone()
+        groups = rescale(ctx, torch.tensor([0, 15]), 0.01)
+        counts.append(evaluator.count(groups).tolist())
+        assert torch.equal(evaluator.trainer.model.prompt_learner.ctx, ctx)
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
+    coop: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {name: tmp_path / name for name in ("good", "bare", "backbone", "cut", "begun", "size")}
+    for path in runs.values():
+        shutil.copytree(coop, path)
+    shutil.rmtree(runs["bare"] / "prompt_learner")
+    config = (runs["backbone"] / "config.yaml").read_text()
+    (runs["backbone"] / "config.yaml").write_text(config.replace("NAME: mini", "NAME: /no/clip.pt"))
+    weights = Path(__file__).parent / "data" / "golden" / "tiny_vit.safetensors"
+    (runs["size"] / "config.yaml").write_text(config.replace("NAME: mini", f"NAME: {weights}"))
+    (cut,) = (runs["cut"] / "prompt_learner").glob("model.pth.tar-*")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (runs["begun"] / "results.json").write_text("{")
+    zero_shot = tmp_path / "zero"
+    finish(command(zero_shot, data_root, *FEW, trainer="ZeroshotCLIP"))
+
+    settings = ("--replace", "--rescale", "0.5", "--positions", "3")
+    folders = [*runs.values(), zero_shot, tmp_path / "nothing"]
+    capsys.readouterr()
+    code = low_norm.main([*map(str, folders), *settings, "--output", str(tmp_path / "out")])
+    said = capsys.readouterr().err.strip().splitlines()
+    assert code == 1
+    assert (runs["good"] / "corruption.json").is_file()
+    expected = {
+        "bare": "No checkpoint",
+        "backbone": "/no/clip.pt",
+        "cut": "damaged",
+        "begun": "not a finished run",
+        "size": "tiny_vit.safetensors",
+        "zero": "learns no prompts",
+        "nothing": "not a finished run",
+    }
+    assert len(said) == len(expected)
+    for line, (name, part) in zip(said, expected.items(), strict=True):
+        assert line.startswith(f"error: {tmp_path / name}: ") and part in line
+    assert not any((tmp_path / name / "corruption.json").exists() for name in expected)
+
+    assert low_norm.main([str(coop), "--positions", "16", "--output", str(tmp_path / "out")]) == 1
+    assert "position 16 does not exist; the prompt has 16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--replace", "-0.1"],
+        ["--rescale", "nan"],
+        ["--positions", "-1"],
+        ["--noise-seed", "-1"],
+        ["--epochs", "1"],
+        ["--replace", "much"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line(
+    arguments: list[str], coop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert low_norm.main([str(coop), "--output", str(tmp_path / "out"), *arguments]) == 2
+    (message,) = capsys.readouterr().err.strip().splitlines()
+    assert message.startswith("error: ") and arguments[0] in message
+    assert not (tmp_path / "out").exists()

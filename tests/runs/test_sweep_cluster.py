@@ -1,0 +1,95 @@
+"""A sweep on Ray: two nodes on this machine, one worker killed in the middle."""
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from nemesis.commands import sweep
+from nemesis.sweeps.cluster import RayExecutor
+from nemesis.sweeps.runs import State, state_of
+from safeio.errors import UserError
+from tests.helpers.runs import results
+from tests.helpers.sweeps_small import learned, runs_in, wait_for, write
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install '.[cluster]'"
+)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes with one core each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def ray_workers() -> list[int]:
+    """Processes that are doing a task of ours."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_text().startswith("ray::_do"):
+                found.append(int(path.parent.name))
+    return found
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_is_that_of_this_machine_though_a_worker_is_killed(
+    tmp_path: Path, data_root: Path, address: str
+) -> None:
+    settings = {"OPTIM.MAX_EPOCH": 8, "TRAIN.CHECKPOINT_FREQ": 1}
+    here = write(tmp_path / "here", data_root, settings, seeds=[1, 2, 3])
+    there = write(tmp_path / "there", data_root, settings, seeds=[1, 2, 3])
+    assert sweep.main([here, "--workers", "0"]) == 0
+    killed: list[int] = []
+    codes: list[str] = []
+
+    def kill() -> None:
+        first = runs_in(there)[0]
+        wait_for(first.folder / "prompt_learner/checkpoint", lambda: codes)
+        killed.extend(ray_workers()[:1])
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+
+    murderer = threading.Thread(target=kill)
+    murderer.start()
+    codes.append(f"exit code {sweep.main([there, '--cluster', address])}")
+    murderer.join(60)
+    assert codes == ["exit code 0"]
+    assert killed
+    for one, other in zip(runs_in(here), runs_in(there), strict=True):
+        assert one.digest == other.digest
+        assert state_of(other) is State.DONE
+        assert (learned(one)[0] == learned(other)[0]).all()
+        assert learned(one)[1] == learned(other)[1]
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_the_cluster_trains_runs_together(tmp_path: Path, data_root: Path, address: str) -> None:
+    here = write(tmp_path / "here", data_root, seeds=list(range(8)))
+    there = write(tmp_path / "there", data_root, seeds=list(range(8)))
+    assert sweep.main([here, "--workers", "0"]) == 0
+    assert sweep.main([there, "--cluster", address, "--vectorise", "2"]) == 0
+    for one, other in zip(runs_in(here), runs_in(there), strict=True):
+        assert results(other.folder)["vectorised"] == 2
+        assert (learned(one)[0] - learned(other)[0]).abs().max() <= 1e-5
+        assert learned(one)[1] == learned(other)[1]
+
+
+def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install '\.\[cluster\]'"):
+        RayExecutor("auto")

@@ -1,0 +1,256 @@
+"""CLIP's towers: properties, precisions, and errors for sizes that do not fit."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clip.build import build_model, build_random, convert_weights
+from clip.config import ARCHITECTURES, CLIPConfig, canonical_name, config_from_state_dict
+from clip.errors import ImageSizeError, WeightsError
+from clip.model import CLIP
+from clip.transformer import LayerNorm
+from clip.vision_transformer import VisionTransformer
+from tests.golden import arrays, images, tiny_clip
+
+ARCHS = ["vit", "rn"]
+
+
+def _full_pass(model: CLIP, tokens: Tensor) -> Tensor:
+    """Every position of the context, an explicit mask, nn.functional's own attention."""
+    x = model.token_embedding(tokens) + model.positional_embedding
+    length, width = model.positional_embedding.shape
+    mask = torch.full((length, length), float("-inf")).triu(1)
+    for block in model.transformer.blocks:
+        normed, attn = block.ln_1(x).transpose(0, 1), block.attn
+        mixed, _ = nn.functional.multi_head_attention_forward(
+            normed,
+            normed,
+            normed,
+            width,
+            attn.heads,
+            attn.in_proj_weight,
+            attn.in_proj_bias,
+            None,
+            None,
+            False,
+            0.0,
+            attn.out_proj.weight,
+            attn.out_proj.bias,
+            need_weights=False,
+            attn_mask=mask,
+        )
+        x = x + mixed.transpose(0, 1)
+        x = x + block.mlp(block.ln_2(x))
+    eos = tokens.argmax(dim=-1)
+    return model.ln_final(x)[torch.arange(len(tokens)), eos] @ model.text_projection
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_trimmed_text_equals_the_full_pass(arch: str) -> None:
+    model, tokens = tiny_clip(arch), arrays(f"clip_base_{arch}.npz")["tokens"]
+    torch.testing.assert_close(
+        model.encode_text(tokens), _full_pass(model, tokens), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_text_may_fill_the_context() -> None:
+    model = tiny_clip("vit")
+    tokens = torch.full((1, 77), 320)
+    tokens[0, 0], tokens[0, -1] = 49406, 49407
+    torch.testing.assert_close(
+        model.encode_text(tokens), _full_pass(model, tokens), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("length", [1, 2, 20, 77])
+def test_the_text_tower_is_causal_at_every_length(length: int) -> None:
+    transformer = tiny_clip("vit").transformer
+    x = torch.randn(77, 3, transformer.width, generator=torch.Generator().manual_seed(0))
+    whole = transformer(x)[:length]
+    torch.testing.assert_close(transformer(x[:length]), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_local_features_begin_with_the_pooled_one(arch: str) -> None:
+    model, pictures = tiny_clip(arch), images(arch)
+    local = model.encode_image_local(pictures)
+    side = {"vit": 32 // 8, "rn": 64 // 32}[arch]
+    assert local.shape == (8, 1 + side**2, 32)
+    torch.testing.assert_close(local[:, 0], model.encode_image(pictures), atol=1e-5, rtol=1e-5)
+
+
+def test_attributes_that_trainers_touch() -> None:
+    model = tiny_clip("rn")
+    assert model.dtype == torch.float32
+    assert model.visual.input_resolution == 64
+    assert model.visual.output_dim == 32
+    assert model.ln_final.weight.shape[0] == 32
+    assert model.text_projection.shape == (32, 32)
+    assert not model.training
+    model.requires_grad_(False)
+    ctx = torch.zeros(7, 2, 32, requires_grad=True)
+    model.transformer(ctx).sum().backward()
+    assert ctx.grad is not None
+
+
+def test_layer_norm_computes_in_fp32() -> None:
+    norm = LayerNorm(8)
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)) * 300
+    expected = norm(x.half().float()).half()
+    assert torch.equal(norm(x.half()), expected)
+    assert torch.equal(norm.half()(x.half()), expected)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lower_precision(arch: str, dtype: torch.dtype) -> None:
+    model, tokens = tiny_clip(arch), arrays(f"clip_base_{arch}.npz")["tokens"]
+    expected, _ = model(images(arch), tokens)
+    convert_weights(model, dtype)
+    assert model.dtype == dtype
+    assert model.ln_final.weight.dtype == torch.float32
+    assert model.text_projection.dtype == dtype
+    assert model.transformer.blocks[0].attn.in_proj_weight.dtype == dtype
+    actual, _ = model(images(arch), tokens)
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.float(), expected, atol=0.15, rtol=0.05)
+
+
+def test_build_model_keeps_the_precision_of_the_state_dict() -> None:
+    state_dict = tiny_clip("rn").state_dict()
+    halves = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in state_dict.items()
+    }
+    assert build_model(halves, transformer_heads=2).dtype == torch.float16
+    model = build_model(halves, transformer_heads=2, dtype=torch.float32)
+    assert model.dtype == torch.float32
+    first = next(model.parameters())
+    with torch.no_grad():
+        first.zero_()  # the state dict that was given stays as it was
+    assert halves["positional_embedding"].any()
+    assert build_model(state_dict, transformer_heads=2).dtype == torch.float32
+
+
+def test_batch_counters_may_be_missing() -> None:
+    """Files of old versions of torch hold no `num_batches_tracked`."""
+    state_dict = tiny_clip("rn").state_dict()
+    old = {key: value for key, value in state_dict.items() if "num_batches" not in key}
+    model = build_model(old, transformer_heads=2).to("cpu")
+    assert model.state_dict().keys() == state_dict.keys()
+    assert not any(value.is_meta for value in model.state_dict().values())
+
+
+def test_random_models_are_seeded_and_leave_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, second = (build_random("ViT-B/32", vision_layers=1, transformer_layers=1) for _ in "ab")
+    other = build_random("ViT-B/32", seed=1, vision_layers=1, transformer_layers=1)
+    assert torch.equal(before, torch.get_rng_state())
+    same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
+    assert all(same)
+    assert not torch.equal(first.text_projection, other.text_projection)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_state_dict_tells_the_sizes(name: str) -> None:
+    with torch.device("meta"):
+        model = CLIP(ARCHITECTURES[name])
+    assert config_from_state_dict(model.state_dict()) == ARCHITECTURES[name]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("vit_b16", "ViT-B/16"),
+        ("ViT-B-32", "ViT-B/32"),
+        ("rn50", "RN50"),
+        ("ViT-L-14-336", "ViT-L/14@336px"),
+        ("ViT-L-14-336px", "ViT-L/14@336px"),
+        ("RN51", None),
+    ],
+)
+def test_spellings(spelling: str, name: str | None) -> None:
+    assert canonical_name(spelling) == name
+
+
+def test_config_survives_json() -> None:
+    import dataclasses
+    import json
+
+    for config in ARCHITECTURES.values():
+        values = json.loads(json.dumps(dataclasses.asdict(config)))
+        assert CLIPConfig.from_dict(values) == config
+
+
+def test_heads_context_and_activation_can_be_given() -> None:
+    state_dict = tiny_clip("vit").state_dict()
+    model = build_model(
+        state_dict, transformer_heads=4, vision_heads=2, context_length=20, activation="gelu"
+    )
+    assert model.config.text_heads == 4
+    assert isinstance(model.visual, VisionTransformer)
+    assert model.visual.transformer.blocks[0].attn.heads == 2
+    assert model.positional_embedding.shape == (20, 32)
+    assert isinstance(model.transformer.blocks[0].mlp.gelu, nn.GELU)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({}, "transformer_heads"),
+        ({"transformer_heads": 5}, "transformer_heads"),
+        ({"transformer_heads": 2, "vision_heads": 3}, "vision_heads"),
+        ({"transformer_heads": 2, "context_length": 78}, "77"),
+        ({"transformer_heads": 2, "activation": "relu"}, "quick_gelu"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments: dict[str, Any], part: str) -> None:
+    with pytest.raises(WeightsError, match=part):
+        build_model(tiny_clip("vit").state_dict(), **arguments)
+
+
+def test_state_dicts_that_are_not_clip() -> None:
+    good = tiny_clip("rn").state_dict()
+    without = {key: value for key, value in good.items() if key != "ln_final.bias"}
+    wrong = good | {"visual.bn1.bias": torch.zeros(3)}
+    more = good | {"visual.trunk.weight": torch.zeros(3)}
+    for state_dict, part in ((without, "ln_final.bias"), (wrong, "bn1.bias"), (more, "trunk")):
+        with pytest.raises(WeightsError, match=part):
+            build_model(state_dict, transformer_heads=2)
+    with pytest.raises(WeightsError, match="not that of a CLIP"):
+        build_model({"layer.weight": torch.zeros(2, 2)})
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_images_of_another_size(arch: str) -> None:
+    with pytest.raises(ImageSizeError, match="48 x 48"):
+        tiny_clip(arch).encode_image(torch.zeros(1, 3, 48, 48))
+
+
+def test_shapes_are_those_of_the_signatures() -> None:
+    """Run both towers with every annotation checked, in a process that imports clip anew."""
+    code = """
+import jaxtyping
+with jaxtyping.install_import_hook(["clip"], "beartype.beartype"):
+    import clip.text_encoding
+from clip.build import convert_weights
+import torch
+from clip.vision_transformer import VisionTransformer
+from tests.golden import arrays, images, tiny_clip
+for arch in ("vit", "rn"):
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny_clip(arch)
+        convert_weights(model, dtype)
+        tokens = arrays(f"clip_base_{arch}.npz")["tokens"]
+        model(images(arch), tokens)
+        model.encode_image_local(images(arch))
+assert hasattr(model.forward, "__wrapped__")
+clip.tokenize(["a dog", "a cat"])
+"""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=300)

@@ -1,0 +1,206 @@
+"""What Dassl's further names do, which other people's files import."""
+
+import shutil
+import sys
+import types
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dassl.config import get_cfg_default
+from dassl.data import DatasetWrapper
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.engine import SimpleNet, TrainerXU, build_trainer
+from dassl.engine.trainer_xu import PairedBatches
+from dassl.metrics.distance import compute_distance_matrix
+from dassl.modeling import BACKBONE_REGISTRY, Backbone, build_backbone, build_head
+from dassl.optim.lr_scheduler import (
+    ConstantWarmupScheduler,
+    LinearWarmupScheduler,
+    build_lr_scheduler,
+)
+from dassl.utils import adjust_learning_rate, set_bn_to_eval
+from dassl.utils.tools import download_url, read_image
+from safeio.errors import UserError
+from tests.helpers.dassl_toy import Squares, ToyTrainer, make_images, registered, toy_config
+from tests.helpers.server import Server, serve
+
+
+def test_distances() -> None:
+    left, right = torch.randn(5, 3), torch.randn(4, 3)
+    squared = compute_distance_matrix(left, right)
+    assert torch.allclose(squared, torch.cdist(left, right).square(), atol=1e-5)
+    cosines = torch.cosine_similarity(left[:, None], right[None], dim=-1)
+    assert torch.allclose(compute_distance_matrix(left, right, "cosine"), 1 - cosines, atol=1e-6)
+    with pytest.raises(ValueError, match="euclidean, cosine"):
+        compute_distance_matrix(left, right, "manhattan")
+    with pytest.raises(ValueError, match="the same width"):
+        compute_distance_matrix(left, right[:, :2])
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear"])
+def test_warm_up_before_a_scheduler_of_pytorch(kind: str) -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+
+    def sgd() -> torch.optim.Optimizer:
+        return torch.optim.SGD([parameter], lr=0.2)
+
+    def theirs() -> ConstantWarmupScheduler | LinearWarmupScheduler:
+        optimizer = sgd()
+        successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+        if kind == "constant":
+            return ConstantWarmupScheduler(optimizer, successor, 3, 1e-5)
+        return LinearWarmupScheduler(optimizer, successor, 3, 1e-5)
+
+    cfg = get_cfg_default()
+    settings = {"LR": 0.2, "LR_SCHEDULER": "cosine", "MAX_EPOCH": 10, "WARMUP_EPOCH": 3}
+    cfg.OPTIM.update({**settings, "WARMUP_TYPE": kind, "WARMUP_RECOUNT": True})
+    ours, wrapped = build_lr_scheduler(sgd(), cfg.OPTIM), theirs()
+    for epoch in range(10):
+        assert wrapped.get_last_lr() == pytest.approx(ours.get_last_lr()), epoch
+        if epoch == 5:  # its state is enough to go on from
+            rates, state = wrapped.optimizer.state_dict(), wrapped.state_dict()
+            wrapped = theirs()
+            wrapped.optimizer.load_state_dict(rates)
+            wrapped.load_state_dict(state)
+        for scheduler in (ours, wrapped):
+            scheduler.optimizer.step()
+            scheduler.step()
+
+
+def test_learning_rates_without_a_scheduler() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    adjust_learning_rate(optimizer, 0.5, 45, stepsize=20, gamma=0.1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+    adjust_learning_rate(optimizer, 0.5, 25, linear_decay=True, final_lr=0.1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4)
+
+
+def test_batch_normalisation_in_evaluation_mode() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)).train()
+    model.apply(set_bn_to_eval)
+    assert [module.training for module in model] == [True, False, True]
+
+
+def test_a_backbone_a_head_and_a_net(capsys: pytest.CaptureFixture[str]) -> None:
+    images = torch.zeros(2, 3, 32, 32)
+    backbone = build_backbone("resnet18", pretrained=False)
+    assert backbone(images).shape == (2, backbone.out_features) == (2, 512)
+    head = build_head("mlp", verbose=False, in_features=6, hidden_layers=(5, 4), dropout=0.1)
+    assert head(torch.zeros(2, 6)).shape == (2, head.out_features) == (2, 4)
+    with pytest.raises(UserError, match='did you mean "resnet18"'):
+        build_backbone("resnet17")
+    cfg = get_cfg_default()
+    opts = ["MODEL.BACKBONE.NAME", "resnet18", "MODEL.BACKBONE.PRETRAINED", "False"]
+    cfg.merge_from_list([*opts, "MODEL.HEAD.NAME", "mlp", "MODEL.HEAD.HIDDEN_LAYERS", "(7,)"])
+    net = SimpleNet(cfg, cfg.MODEL, 3)
+    scores, features = net(images, return_feature=True)
+    assert (scores.shape, features.shape, net.fdim) == ((2, 3), (2, 7), 7)
+    assert SimpleNet(cfg, cfg.MODEL, 0)(images).shape == (2, 7)
+    assert "resnet18" in capsys.readouterr().out
+
+
+class HalfLabelled(Squares):
+    """Every other training image has no label."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        self._train_u = [Datum(item.impath, 0) for item in (self.train_x or [])[1::2]]
+
+
+class Pairs(TrainerXU, ToyTrainer):
+    """Learns from the labelled images, and looks at the others."""
+
+    seen: list[tuple[int, int]]
+
+    def forward_backward(self, batch_x: Any, batch_u: Any = None) -> dict[str, Any]:
+        image, label, other = self.parse_batch_train(batch_x, batch_u)
+        self.__dict__.setdefault("seen", []).append((len(label), len(other)))
+        loss = nn.functional.cross_entropy(self.model(image), label)
+        loss = loss + 0.1 * self.model(other).square().mean()
+        self.model_backward_and_update(loss)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item()}
+
+    def parse_batch_train(self, batch_x: Any, batch_u: Any = None) -> Any:
+        return TrainerXU.parse_batch_train(self, batch_x, batch_u)
+
+
+@pytest.mark.parametrize(("count", "batches"), [("train_x", 4), ("train_u", 2), ("smaller_one", 2)])
+def test_training_with_unlabelled_images(count: str, batches: int, tmp_path: Path) -> None:
+    root = make_images(tmp_path / "data")
+    opts = ("DATASET.NAME", "HalfLabelled", "TRAINER.NAME", "Pairs", "TRAIN.COUNT_ITER", count)
+    with registered(Pairs):
+        DATASET_REGISTRY.register(HalfLabelled)
+        trainer = build_trainer(toy_config(root, tmp_path / "out", *opts, "OPTIM.MAX_EPOCH", "2"))
+        trainer.train()
+        assert trainer.seen == [(4, 4)] * 2 * batches
+        cfg = toy_config(root, tmp_path / "none", "TRAINER.NAME", "Pairs")
+        with pytest.raises(UserError, match="no unlabelled training images"):
+            build_trainer(cfg).train()
+
+
+def test_the_shorter_loader_begins_again() -> None:
+    assert list(PairedBatches([1, 2, 3], "ab", 3)) == [(1, "a"), (2, "b"), (3, "a")]
+
+
+def test_a_dataset_wrapper_transforms_an_image() -> None:
+    cfg = get_cfg_default()
+    cfg.DATALOADER.K_TRANSFORMS = 2
+    image = Image.new("RGB", (4, 4))
+    assert DatasetWrapper(cfg, [], transform=lambda x: x)._transform_image(len_of, image) == 4
+    twice = DatasetWrapper(cfg, [], transform=lambda x: x, is_train=True)
+    assert twice._transform_image(len_of, image) == [4, 4]
+
+
+def len_of(image: Image.Image) -> int:
+    return image.width
+
+
+def test_own_image_towers_are_registered() -> None:
+    @BACKBONE_REGISTRY.register()
+    def tiny(**kwargs: Any) -> Backbone:
+        return Backbone()
+
+    try:
+        assert isinstance(build_backbone("tiny", verbose=False), Backbone)
+    finally:
+        del BACKBONE_REGISTRY._objects["tiny"]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve() as state:
+        yield state
+
+
+def test_downloads(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "red.png")
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.write(tmp_path / "red.png", "images/red.png")
+    server.files["/archive.zip"] = (tmp_path / "archive.zip").read_bytes()
+    dataset = DatasetBase()
+    url, target = f"{server.url}/archive.zip", tmp_path / "data" / "archive.zip"
+    dataset.download_data(url, str(target), from_gdrive=False)
+    assert read_image(str(tmp_path / "data" / "images" / "red.png")).getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(UserError, match="http or https"):
+        download_url(f"file://{target}", str(tmp_path / "copy.zip"))
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        download_url(f"{server.url}/nothing.zip", str(tmp_path / "nothing.zip"))
+    assert not (tmp_path / "nothing.zip").exists()
+
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(UserError, match="pip install gdown"):
+        dataset.download_data("https://drive.example/1", str(tmp_path / "drive" / "a.zip"))
+    source = tmp_path / "archive.zip"
+    fake = types.SimpleNamespace(download=lambda url, dst, quiet: shutil.copy(source, dst))
+    monkeypatch.setitem(sys.modules, "gdown", fake)
+    dataset.download_data("https://drive.example/1", str(tmp_path / "drive" / "a.zip"))
+    assert (tmp_path / "drive" / "images" / "red.png").is_file()

@@ -1,0 +1,270 @@
+"""What shapes do not tell: read from files beside the weights, set, or assumed, and always said."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import train
+from clip.errors import WeightsError
+from clip.weights import MINI_PATH, load_clip
+from dassl.config import load_config
+from dassl.evaluation import build_evaluator
+from nemesis.inference import predict
+from safeio.errors import UserError
+from tests.helpers.runs import command, finish, results
+from tests.helpers.tiny_transformers import their_clip, write_folder, write_json
+from trainers.core.frozen_clip import load_frozen_clip
+
+TEXT = {"context_length": 77, "vocab_size": 60, "width": 32, "heads": 4, "layers": 2}
+VIT = {"image_size": 32, "layers": 2, "width": 160, "head_width": 80, "patch_size": 8}
+RESNET = {"image_size": 32, "layers": [1, 1, 2, 1], "width": 4, "head_width": 32}
+MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.25]
+
+
+def model_cfg(vision: dict[str, Any], quick: bool) -> dict[str, Any]:
+    return {
+        "embed_dim": 24,
+        "vision_cfg": vision,
+        "text_cfg": TEXT,
+        **({"quick_gelu": True} if quick else {}),
+    }
+
+
+def their_model(vision: dict[str, Any], quick: bool, custom: bool = False) -> Any:
+    torch.manual_seed(0)
+    build = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    model = build(**model_cfg(vision, quick)).eval()
+    with torch.no_grad():  # large enough for activation and heads to matter
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(2)
+    return model
+
+
+def write_open_clip(folder: Path, model: Any, vision: dict[str, Any], quick: bool) -> Path:
+    folder.mkdir(exist_ok=True)
+    images = {"mean": MEAN, "std": STD, "interpolation": "bicubic"}
+    content = {"model_cfg": model_cfg(vision, quick), "preprocess_cfg": images}
+    write_json(folder / "open_clip_config.json", content)
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    return folder
+
+
+def assert_same_features(ours: Any, theirs: Any) -> None:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 32, 32, generator=draw)
+    tokens = torch.zeros(2, 77, dtype=torch.long)
+    tokens[0, :4] = torch.tensor([1, 5, 7, 59])
+    tokens[1, :9] = torch.tensor([1, 9, 8, 7, 6, 5, 4, 3, 59])
+    with torch.no_grad():
+        for own, other in (
+            (ours.encode_image(images), theirs.encode_image(images)),
+            (ours.encode_text(tokens), theirs.encode_text(tokens)),
+        ):
+            own, other = (torch.nn.functional.normalize(value, dim=-1) for value in (own, other))
+            torch.testing.assert_close(own, other, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("quick", [False, True], ids=["gelu", "quick_gelu"])
+@pytest.mark.parametrize("vision", [VIT, RESNET], ids=["vit", "resnet"])
+@pytest.mark.parametrize("custom", [False, True], ids=["plain", "custom text"])
+def test_a_folder_of_open_clip(
+    vision: dict[str, Any], quick: bool, custom: bool, tmp_path: Path
+) -> None:
+    theirs = their_model(vision, quick, custom)
+    folder = write_open_clip(tmp_path / "theirs", theirs, vision, quick)
+    loaded = load_clip(str(folder))
+    assert_same_features(loaded.model, theirs)
+    assert (list(loaded.pixel_mean), list(loaded.pixel_std)) == (MEAN, STD)
+    assert set(loaded.origins.values()) == {"read"}
+    assert loaded.facts["described_by"] == "open_clip_config.json"
+
+    # A checkpoint of their training, with the description copied beside it.
+    state = {f"module.{key}": value for key, value in theirs.state_dict().items()}
+    torch.save({"epoch": 3, "name": "x", "state_dict": state}, folder / "epoch_3.pt")
+    assert_same_features(load_clip(str(folder / "epoch_3.pt")).model, theirs)
+
+
+def test_a_description_of_hugging_face_beside_other_names(tmp_path: Path) -> None:
+    theirs = their_clip("gelu")
+    folder = write_folder(tmp_path / "theirs", theirs)
+    model = load_clip(str(folder)).model
+    save_file(model.state_dict(), folder / "converted.safetensors")
+    loaded = load_clip(str(folder / "converted.safetensors"))
+    assert loaded.model.config == model.config
+    write_json(folder / "config.json", {"learning_rate": 0.1})  # somebody's own settings
+    assert "activation" in load_clip(str(folder / "converted.safetensors")).assumed
+
+
+def _vision(**values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda content: {**content, "vision_cfg": {**content["vision_cfg"], **values}}
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "image size": (_vision(image_size=64), "image_resolution is 64, but the tensors .* is 32"),
+    "layers": (_vision(layers=3), "vision_layers is 3"),
+    "patches": (_vision(patch_size=16), "vision_patch_size is 16"),
+    "width": (_vision(width=80), "vision_width is 80"),
+    "heads": (_vision(head_width=23), "6 heads cannot share"),
+    "resnet": (_vision(layers=[1, 1, 1, 1], head_width=64), r"vision_layers is \(1, 1, 1, 1\)"),
+    "embedding": (lambda content: {**content, "embed_dim": 32}, "embed_dim is 32"),
+    "timm": (_vision(timm_model_name="vit"), r"not a plain CLIP \(vision_cfg.timm_model_name\)"),
+    "coca": (lambda content: {**content, "multimodal_cfg": {}}, "not a plain CLIP"),
+    "no towers": (lambda content: {"embed_dim": 3}, "not a group of settings"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_descriptions_that_do_not_fit(name: str, tmp_path: Path) -> None:
+    change, part = CONTRADICTIONS[name]
+    folder = write_open_clip(tmp_path / "theirs", their_model(VIT, False), VIT, False)
+    content = {"model_cfg": change(model_cfg(VIT, False)), "preprocess_cfg": {}}
+    write_json(folder / "open_clip_config.json", content)
+    with pytest.raises(WeightsError, match=part) as raised:
+        load_clip(str(folder))
+    assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
+
+
+def test_metadata_that_the_tensors_contradict(tmp_path: Path) -> None:
+    model = load_clip(str(write_folder(tmp_path / "theirs", their_clip()))).model
+    config = {**vars(model.config), "image_resolution": 64}
+    path = tmp_path / "described.safetensors"
+    save_file(model.state_dict(), path, metadata={"config": json.dumps(config)})
+    with pytest.raises(WeightsError, match="image_resolution is 64"):
+        load_clip(str(path))
+
+
+@pytest.fixture
+def plain_mini(tmp_path: Path) -> Path:
+    """The bundled weights as somebody's own .pt, which tells nothing but tensors."""
+    path = tmp_path / "my_clip.pt"
+    torch.save(load_clip("mini").model.state_dict(), path)
+    return path
+
+
+def test_a_run_says_what_is_assumed_and_set(
+    plain_mini: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    few = ("DATASET.NUM_SHOTS", "1", "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")
+    mine = [*command(run, data_root, *few, trainer="ZeroshotCLIP"), "MODEL.BACKBONE.NAME"]
+    finish([*mine, str(plain_mini), "MODEL.CLIP.TEXT_HEADS", "2"])
+    said = results(run)["clip"]
+    assert said["activation"] == {"value": "quick_gelu", "origin": "assumed"}
+    assert said["vision_heads"] == {"value": 12, "origin": "assumed"}
+    assert said["text_heads"] == {"value": 2, "origin": "set"}
+    assert said["image_size"] == {"value": 64, "origin": "read"}
+    assert said["pixel_mean"] == {"value": [0.5, 0.5, 0.5], "origin": "set"}
+    assert said["architecture"]["origin"] == "read"
+    log = (run / "log.txt").read_text(encoding="utf-8")
+    assert "activation quick_gelu (assumed)" in log
+    assert "pixel_mean [0.5, 0.5, 0.5] (set)" in log
+    warning = next(line for line in log.splitlines() if line.startswith("Warning: the activation"))
+    assert "MODEL.CLIP.ACTIVATION, MODEL.CLIP.VISION_HEADS" in warning
+    assert "TEXT_HEADS" not in warning
+
+
+def _config(name: str | Path, *opts: Any) -> Any:
+    size = ("INPUT.SIZE", "(64, 64)", "MODEL.BACKBONE.NAME", str(name))
+    return load_config(opts=[*size, *map(str, opts)])
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_normalisation_of_weights_that_tell_theirs(tmp_path: Path) -> None:
+    shutil.copy(MINI_PATH, tmp_path / "mine.safetensors")
+    other = ("INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")
+    with pytest.raises(
+        UserError, match=r"it is \[0.6, 0.6, 0.6\] according to the file's metadata"
+    ):
+        load_frozen_clip(_config(tmp_path / "mine.safetensors", *other), CPU, "fp32")
+
+
+def test_a_whole_run_with_weights_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "theirs", their_clip())
+    cfg = _config(folder, "INPUT.SIZE", "(32, 32)")
+    with pytest.raises(UserError, match=r"have 100 tokens, but the tokenizer .* has 49,408"):
+        load_frozen_clip(cfg, CPU, "fp32")
+
+
+def test_published_weights_tell_their_normalisation(
+    plain_mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file whose SHA-256 is one of OpenAI's is known, whatever it is called."""
+    from clip import download
+
+    digest = load_clip(str(plain_mini)).sha256
+    monkeypatch.setitem(download._SHA256, "RN50", digest)
+    loaded = load_clip(str(plain_mini))
+    assert loaded.assumed == [] and loaded.facts["described_by"] == "OpenAI's RN50"
+    cfg = _config(plain_mini, "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")
+    with pytest.raises(UserError, match="according to OpenAI's RN50"):
+        load_frozen_clip(cfg, CPU, "fp32")
+
+
+def test_a_changed_description_is_read_again(
+    plain_mini: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Within one process, too, which runs share their CLIP in."""
+    from dassl.utils import reuse_loaded
+
+    with reuse_loaded():
+        first = load_frozen_clip(_config(plain_mini), CPU, "fp32")
+        again = load_frozen_clip(_config(plain_mini), CPU, "fp32")
+        config = vars(first.model.config)
+        assert again.model is first.model
+        vision = {"image_size": 64, "layers": list(config["vision_layers"])}
+        vision |= {"width": config["vision_width"], "head_width": 64}
+        text = {"context_length": config["context_length"], "vocab_size": config["vocab_size"]}
+        text |= {"width": config["transformer_width"], "layers": config["transformer_layers"]}
+        model = {"embed_dim": config["embed_dim"], "vision_cfg": vision}
+        model["text_cfg"] = {**text, "heads": 2}
+        write_json(plain_mini.parent / "open_clip_config.json", {"model_cfg": model})
+        changed = load_frozen_clip(_config(plain_mini), CPU, "fp32")
+    assert changed.model.config.activation == "gelu"
+    assert "activation gelu (read)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_are_no_result(value: float, tmp_path: Path) -> None:
+    evaluator = build_evaluator(load_config(opts=["OUTPUT_DIR", str(tmp_path)]))
+    outputs = torch.ones(4, 3)
+    outputs[2, 1] = value
+    evaluator.process(outputs, torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(UserError, match="outputs for 1 of 4 images are NaN or infinite") as raised:
+        evaluator.evaluate()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_prediction_from_such_outputs_is_none() -> None:
+    outputs = torch.full((1, 3), float("nan"))
+    trainer: Any = SimpleNamespace(device=CPU, model_inference=lambda images: outputs)
+    with pytest.raises(UserError, match="outputs are NaN or infinite"):
+        predict._best(trainer, torch.zeros(1, 3, 2, 2), 2)
+
+
+def test_a_class_that_is_masked_out_is_finite_enough(tmp_path: Path) -> None:
+    evaluator = build_evaluator(load_config(opts=["OUTPUT_DIR", str(tmp_path)]))
+    evaluator.process(torch.tensor([[0.0, -float("inf")]]), torch.tensor([0]))
+    assert evaluator.evaluate()["accuracy"] == 100
+
+
+def test_nan_in_weights_ends_the_command_in_one_sentence(
+    plain_mini: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.load(plain_mini, weights_only=True)
+    state["token_embedding.weight"][7, 0] = float("nan")
+    torch.save(state, plain_mini)
+    run = command(tmp_path / "run", data_root, trainer="ZeroshotCLIP")
+    assert train.main([*run, "MODEL.BACKBONE.NAME", str(plain_mini)]) == 2
+    assert "'token_embedding.weight' holds values that are NaN" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "results.json").exists()
