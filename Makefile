@@ -1,14 +1,15 @@
-# `make demo` shows prompts learning on real pictures, `make test` checks everything.
-# Both work on a bare machine with Python (3.10 to 3.13) and make; each prepares .venv by itself.
+# `make demo` trains prompts on real pictures and ends with a report; `make test` is for every change;
+# `make test-all` runs the slow tests, too. All work on a bare machine with Python (3.10 to 3.13) and
+# make, and create .venv.
 
 PYTHON ?= python3
-PYTEST ?= -n auto
+PYTEST ?=
 EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest install clean
+.PHONY: demo test test-all lint types install clean
 
 install: $(INSTALLED)
 
@@ -20,7 +21,11 @@ $(INSTALLED): requirements.txt setup.py
 demo: $(INSTALLED)
 	$(BIN)/python -m tools.demo $(DEMO)
 
-test: lint types pytest
+test: lint types
+	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST)
+
+test-all: lint types
+	$(BIN)/python -m pytest -n auto $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -28,9 +33,6 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
-
-pytest: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis output
