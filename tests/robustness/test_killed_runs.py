@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.runs.test_dassl_resume import same_state
 
 from tests.helpers import killing
 from tests.helpers.killing import outcome, start
 from tests.helpers.runs import command, finish, results
+from tests.runs.test_dassl_resume import same_state
 
 PAN = (
     *("TRAINER.NEMESIS.BETA", "0.0", "TRAINER.NEMESIS.N", "4", "TRAINER.NEMESIS.TAU", "0.1"),

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.runs.test_dassl_resume import same_state
 
 from dassl.engine import TRAINER_REGISTRY, finished_run, resume_checkpoint
 from dassl.engine.own_state import changed_attributes
@@ -21,6 +20,7 @@ from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint, reuse_loaded
 from tests.golden.harness import golden_trainer
 from tests.helpers.dassl_toy import ToyTrainer, make_images, registered, toy_config
+from tests.runs.test_dassl_resume import same_state
 from trainers.coop import CoOp
 from trainers.nemesis_trainer import NemesisMixin
 

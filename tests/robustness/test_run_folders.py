@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.runs.test_dassl_resume import same_state
 
 import train
 from dassl.engine import build_and_seed, build_trainer, finished_run
@@ -16,6 +15,7 @@ from tests.helpers.dassl_toy import make_images, toy_command, toy_config
 from tests.helpers.run_folders import Capture, content, model, rates
 from tests.helpers.runs import finish, refuse
 from tests.robustness.test_resume_hooks import Killed, killed_after
+from tests.runs.test_dassl_resume import same_state
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.runs.test_dassl_resume import same_state
 
 from dassl.engine import finished_run
 from tests.helpers.dassl_toy import ToyNet, toy_command
 from tests.helpers.run_folders import Capture, content, model, rates
 from tests.helpers.runs import finish, refuse
+from tests.runs.test_dassl_resume import same_state
 
 pytestmark = pytest.mark.usefixtures("toys")
 
