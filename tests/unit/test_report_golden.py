@@ -40,7 +40,6 @@ def test_table_of_an_unfinished_sweep(tmp_path: Path) -> None:
     path = ROOT / "configs/sweeps/figure_2.yaml"
     fill_sweep(path, tmp_path / "runs", missing=20, profile="mini")
     sweep = ("--sweep", str(path), "--bench", "mini")
-    assert (
-        report.main([str(tmp_path / "runs"), *sweep, "--output-dir", str(tmp_path / "made")]) == 0
-    )
-    compare(GOLDEN / "sweep", tmp_path / "made")
+    made = tmp_path / "made"
+    assert report.main([str(tmp_path / "runs"), *sweep, "--output-dir", str(made)]) == 0
+    compare(GOLDEN / "sweep", made)
