@@ -26,14 +26,7 @@ def clean_classname(name: str) -> str:
     return name.replace("_", " ")
 
 
-def vectors_before_name(length: int, position: str) -> int:
-    """Return how many of the L context vectors precede the class name."""
-    return {"end": length, "middle": length // 2, "front": 0}[position]
-
-
-def arrange_prompt(
-    name: str, length: int, position: str = "end"
-) -> tuple[list[int], list[int], int]:
+def arrange_prompt(name: str, length: int, position: str = "end") -> tuple[list[int], list[int]]:
     """Lay out `[SOS] ctx [name] . [EOS]` for one class.
 
     Args:
@@ -43,20 +36,20 @@ def arrange_prompt(
             `front`.
 
     Returns:
-        Token ids (0 at the context), the L positions of the context, the position of EOS.
+        Token ids (0 at the context) up to EOS, and the L positions of the context.
     """
     text = clean_classname(name)
     # As in CoOp: the name is tokenized with the full stop, with which a closing bracket forms one
     # token, but its length is counted without it.
     joint, count = tokenizer().encode(f"{text}."), len(tokenizer().encode(text))
     name_ids, tail = joint[:count], joint[count:]
-    before = vectors_before_name(length, position)
+    before = {"end": length, "middle": length // 2, "front": 0}[position]
     sos, eos = tokenizer().encoder[START], tokenizer().encoder[END]
 
     ids = [sos] + [0] * before + name_ids + [0] * (length - before) + tail + [eos]
     after = 1 + before + len(name_ids)
     slots = [*range(1, 1 + before), *range(after, after + length - before)]
-    return ids, slots, len(ids) - 1
+    return ids, slots
 
 
 @dataclass(frozen=True)
@@ -136,9 +129,7 @@ class PromptTrie:
         return PromptTrie(**{key: value.to(device) for key, value in vars(self).items()})
 
 
-def build_trie(
-    prompts: Sequence[tuple[list[int], list[int], int]], class_specific: bool
-) -> PromptTrie:
+def build_trie(prompts: Sequence[tuple[list[int], list[int]]], class_specific: bool) -> PromptTrie:
     """Build the trie of prompts.
 
     Args:
@@ -149,7 +140,7 @@ def build_trie(
     rows: list[tuple[int, ...]] = []  # the columns of each node
     path_to: list[list[int]] = []  # from the root to each node
     ends = []
-    for label, (ids, slots, _) in enumerate(prompts):
+    for label, (ids, slots) in enumerate(prompts):
         slot_at = {position: slot for slot, position in enumerate(slots)}
         path: list[int] = []
         prefix_length, node = 0, -1

@@ -93,7 +93,7 @@ class SoftPromptEncoder(nn.Module):
         self._ranges: dict[tuple[object, ...], _ClassRange] = {}
 
     def _check_lengths(self, classnames: Sequence[str]) -> None:
-        lengths = [len(ids) for ids, _, _ in self.prompts]
+        lengths = [len(ids) for ids, _ in self.prompts]
         limit = self.clip_model.positional_embedding.shape[0]
         longest = max(range(len(lengths)), key=lengths.__getitem__)
         if lengths[longest] > limit:
