@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import clip.linear
-from benchmarks.cost.synthetic import Backbone, class_names, synthetic_trainer
+from benchmarks.synthetic import Backbone, class_names, synthetic_trainer
 from clip.config import CLIPConfig
 from clip.model import CLIP
 

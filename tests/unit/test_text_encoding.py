@@ -17,7 +17,7 @@ from clip.prompt_layout import (
 )
 from clip.text_encoding import SoftPromptEncoder
 from tests.golden import tiny_clip
-from tests.helpers.oracle import plain_text_features
+from tests.helpers.oracle import reference_text_features
 
 WORDS = st.sampled_from(
     ["dog", "golden", "retriever", "ferrari", "737-800", "crop", "jalapeño", "kite (bird of prey)"]
@@ -32,7 +32,7 @@ def contexts(groups: int, sets: tuple[int, ...], length: int) -> torch.Tensor:
 
 def plain(names: list[str], ctx: torch.Tensor, position: str) -> torch.Tensor:
     model = tiny_clip("vit")
-    return torch.stack([plain_text_features(model, names, group, position) for group in ctx])
+    return torch.stack([reference_text_features(model, names, group, position) for group in ctx])
 
 
 def assert_equal(ours: torch.Tensor, oracle: torch.Tensor) -> None:
