@@ -17,6 +17,7 @@ from dassl.engine import TRAINER_REGISTRY, check_trainer
 from dassl.utils import check_availability
 from dassl.utils.registry import skipped_plugins
 from safeio.errors import UserError
+from trainers.config_names import config_file
 
 from .runs import Run, digest_of
 from .sweep_file import RESERVED, Case, Evaluation, Method, Settings, SweepFile
@@ -129,10 +130,11 @@ class _Grid:
     ) -> Run:
         path = self.sweep.path
         target = test[1] if test else dataset
-        cfg = _layers(
-            _find("datasets", target, f"{path}: datasets"),
-            _find(f"trainers/{method.trainer}", method.config, f"{path}: methods.{method.label}"),
-        ).clone()
+        with _error_prefix(f"{path}: datasets"):
+            dataset_file = config_file("datasets", target)
+        with _error_prefix(f"{path}: methods.{method.label}"):
+            method_file = config_file(f"trainers/{method.trainer}", method.config)
+            cfg = _layers(dataset_file, method_file).clone()
         identity = {"TRAINER.NAME": method.trainer, "SEED": seed, "DATASET.NUM_SHOTS": shots}
         layers = [identity, self.sweep.settings, *_applying(self.sweep.cases, dataset, shots)]
         layers += [method.settings, *_applying(method.cases, dataset, shots), point]
@@ -163,11 +165,11 @@ def _applying(cases: Sequence[Case], dataset: str, shots: int) -> list[Settings]
 
 
 @lru_cache(maxsize=256)
-def _layers(dataset_file: Path, config_file: Path) -> CfgNode:
+def _layers(dataset_file: str, method_file: str) -> CfgNode:
     """Return the configuration of two files; clone it before changing it."""
     cfg = get_cfg_default()
-    cfg.merge_from_file(str(dataset_file))
-    cfg.merge_from_file(str(config_file))
+    cfg.merge_from_file(dataset_file)
+    cfg.merge_from_file(method_file)
     return cfg
 
 
@@ -191,18 +193,6 @@ def _check_run(cfg: CfgNode, path: Path) -> None:
         check_values(cfg)
         DATASET_REGISTRY.get(cfg.DATASET.NAME)
         check_trainer(cfg)
-
-
-@lru_cache(maxsize=1024)
-def _find(folder: str, name: str, where: str) -> Path:
-    """Return a file of configs/FOLDER by its stem, or any file by its path."""
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
-    path = ROOT / "configs" / folder / f"{name}.yaml"
-    if not path.is_file():
-        with _error_prefix(where):
-            check_availability(name, sorted(p.stem for p in path.parent.glob("*.yaml")))
-    return path
 
 
 def _stem(name: str) -> str:
