@@ -5,7 +5,7 @@
 # DATASETS, SHOTS, SEEDS   replace the sweep's; separated by spaces
 # OPTS                     KEY VALUE pairs for every run, in addition to the script's arguments
 # WORKERS, PYTHON          runs at a time (one per GPU, else per core); interpreter
-# Protocols only: TRAINER, methods; CONFIG, their file in configs/trainers/TRAINER; NAME, the row of one
+# Protocols only: TRAINER, methods; CONFIG, a name as in configs/README.md; NAME, the row of one
 # method; SOURCE, dataset to train on; TARGETS, datasets to test on; DOMAINS of SOURCE to test on.
 #
 # A dataset is a file of configs/datasets without .yaml, or a path to a .yaml. Quote items with spaces:

@@ -14,11 +14,12 @@ from typing import Any
 from clip.config import ARCHITECTURES
 from dassl.config import CONFIG_RULES
 from dassl.config.defaults import plain_defaults
+from dassl.config.node import short_path
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.names import check_availability, choices
 from safeio.errors import UserError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
 TRAINERS = CONFIGS / "trainers"
 # By their spelling in names of files, such as vit_b16.
 BACKBONES = {re.sub(r"\W", "_", name.lower().replace("/", "")): name for name in ARCHITECTURES}
@@ -79,7 +80,7 @@ def resolve_name(path: Path) -> dict[str, Any] | None:
         for word in words:
             content |= _settings(word, known)
     except UserError as error:
-        raise UserError(f"The config file {path} does not exist: {error}") from error
+        raise UserError(f"The config file {short_path(path)} does not exist: {error}") from error
     return content
 
 
@@ -100,7 +101,9 @@ def _split(name: str, folders: Sequence[Path]) -> tuple[dict[str, Any], list[str
         if base in BACKBONES:
             return _backbone_settings(BACKBONES[base], folders), words
     available = [*BACKBONES, *_names_in(folders)]
-    raise UserError(f'"{name}" starts with no file or backbone{choices(name, available)}')
+    raise UserError(
+        f'"{name}" starts with the name of no file or backbone{choices(name, available)}'
+    )
 
 
 def _find(name: str, folders: Sequence[Path]) -> Path | None:

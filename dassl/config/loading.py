@@ -30,17 +30,12 @@ def load_config(
         opts: KEY VALUE pairs from the end of the command line.
 
     Returns:
-        The frozen configuration. Its `notes` state what the dataset's file sets besides the data.
+        The frozen configuration.
 
     Raises:
         UserError: a file, a key or a value is wrong.
     """
-    cfg = get_cfg_default()
-    if dataset_config_file:
-        cfg.merge_from_file(dataset_config_file)
-    of_dataset = _method_settings(cfg)
-    if config_file:
-        cfg.merge_from_file(config_file)
+    cfg = merge_files(dataset_config_file, config_file)
     if callable(flag_overrides):
         flag_overrides(cfg)
     elif flag_overrides:
@@ -50,26 +45,24 @@ def load_config(
     for key in ("OUTPUT_DIR", "RESUME"):  # other paths are expanded by the code that reads them
         cfg[key] = expanded(cfg[key])
     check_values(cfg)
-    for setting in sorted(of_dataset & _method_settings(cfg, cfg.TRAINER.NAME)):
-        cfg.notes.append(f"{short_path(Path(str(dataset_config_file)))} sets {setting}")
     cfg.freeze()
     return cfg
 
 
-def _method_settings(cfg: CfgNode, trainer: str = "") -> set[str]:
-    """Return "KEY VALUE" of all settings that are neither defaults nor about the data.
+def merge_files(dataset_config_file: str | None, config_file: str | None) -> CfgNode:
+    """Return the defaults with both files merged, and notes on what the dataset's file sets.
 
-    Args:
-        cfg: the configuration.
-        trainer: leave out the groups of other trainers; CoOpNemesis has COOP and NEMESIS.
+    Raises:
+        UserError: a file, a key or a value is wrong.
     """
-    left_out = ["DATASET.", "INPUT."]
-    if trainer:
-        others = [group for group in cfg.TRAINER if group not in trainer.upper()]
-        left_out += [f"TRAINER.{group}." for group in others]
-    defaults = dict(leaves(get_cfg_default()))
-    return {
-        f"{key} {value!r}"
-        for key, value in leaves(cfg)
-        if value != defaults.get(key) and not key.startswith(tuple(left_out))
-    }
+    cfg = get_cfg_default()
+    if dataset_config_file:
+        defaults = dict(leaves(cfg))
+        cfg.merge_from_file(dataset_config_file)
+        file = short_path(Path(dataset_config_file))
+        for key, value in leaves(cfg):
+            if value != defaults[key] and not key.startswith(("DATASET.", "INPUT.")):
+                cfg.add_note(f"{file} sets {key} {value!r}", key)
+    if config_file:
+        cfg.merge_from_file(config_file)
+    return cfg

@@ -37,9 +37,22 @@ class CfgNode(YacsNode):
 
     @property
     def notes(self) -> list[str]:
-        """Remarks on the origin of settings, which the head of a run's log contains."""
-        notes: list[str] = self.__dict__.setdefault("__notes__", [])
-        return notes
+        """Notes on the origin of settings, for the head of a run's log.
+
+        Notes on settings that were overridden, or that are another trainer's, are left out.
+        """
+        trainer = self.TRAINER.NAME.upper()
+
+        def applies(key: str, value: Any) -> bool:
+            group = key.split(".")[1] if key.startswith("TRAINER.") else ""
+            return self._find(key) == value and group in trainer  # NEMESIS is in COOPNEMESIS
+
+        notes = self.__dict__.get(_NOTES, ())
+        return [text for text, key, value in notes if not key or applies(key, value)]
+
+    def add_note(self, text: str, key: str = "") -> None:
+        """Add a note, which `notes` contains as long as the setting `key` has its present value."""
+        self.__dict__.setdefault(_NOTES, []).append((text, key, self._find(key) if key else None))
 
     def merge_from_file(self, cfg_filename: str) -> None:
         """Merge a YAML file after the file in its `_BASE_`.
@@ -53,7 +66,7 @@ class CfgNode(YacsNode):
             if not path.is_file():
                 settings = [f"{key} {value!r}" for key, value in content.items()]
                 means = ", ".join([short_path(layers[number - 1][0]), *settings])
-                self.notes.append(f"{short_path(path)} means {means}")
+                self.add_note(f"{short_path(path)} means {means}")
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Merge [KEY, VALUE, KEY, VALUE, ...]; values may be strings as typed in a shell.
@@ -118,6 +131,7 @@ class CfgNode(YacsNode):
 
 
 _MISSING = object()
+_NOTES = "__notes__"
 _UNTYPED = "__untyped__"  # paths whose default is None
 _VALUE_TYPES = (bool, int, float, str, tuple, list, type(None))  # as in YACS
 

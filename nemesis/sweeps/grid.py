@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dassl.config import CfgNode, get_cfg_default, to_dict
+from dassl.config import CfgNode, to_dict
 from dassl.config.checks import check_values
+from dassl.config.loading import merge_files
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, check_trainer
 from dassl.utils import check_availability
@@ -157,6 +158,7 @@ class _Grid:
             digest=digest,
             source=test[2] if test else None,
             point=point,
+            notes=tuple(cfg.notes),
         )
 
 
@@ -167,10 +169,7 @@ def _applying(cases: Sequence[Case], dataset: str, shots: int) -> list[Settings]
 @lru_cache(maxsize=256)
 def _layers(dataset_file: str, method_file: str) -> CfgNode:
     """Return the configuration of two files; clone it before changing it."""
-    cfg = get_cfg_default()
-    cfg.merge_from_file(dataset_file)
-    cfg.merge_from_file(method_file)
-    return cfg
+    return merge_files(dataset_file, method_file)
 
 
 def _set(cfg: CfgNode, settings: Mapping[str, Any], source: str) -> None:

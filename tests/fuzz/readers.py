@@ -215,7 +215,7 @@ def _without_folder(make: Callable[[], list[bytes]]) -> Callable[[Path], list[by
 
 def _readers() -> Iterator[tuple[str, Reader]]:
     fixed = _without_folder
-    configs = ("configs/datasets/*.yaml", "configs/trainers/backbones/recipe.yaml")
+    configs = ("configs/datasets/*.yaml", "configs/trainers/recipe.yaml")
     overrides = b"OPTIM.LR\n2e-3\nINPUT.SIZE\n(32, 32)\nTRAINER.COOP.CTX_INIT\na photo"
     csv = b'path,label,split\na.png,cat,train\n"b.png","dog",test\n'
     yield "config", Reader("c.yaml", fixed(lambda: seeds.texts(*configs)), _config)

@@ -61,7 +61,8 @@ def test_the_trainer_and_files_of_the_others(name: str, tmp_path: Path) -> None:
     trainer, words = OTHERS[name]
     (run,) = recorded(name, tmp_path, *words, "--backbone", "RN101", "OPTIM.LR", "0.1")
     assert (run.trainer, run.backbone, options(run)["OPTIM.LR"]) == (trainer, "RN101", "0.1")
-    assert Path(run.config_file).is_file() and Path(run.dataset_config_file).stem == words[0]
+    train.make_config(run)
+    assert run.dataset_config_file == words[0]
     assert recorded(name, tmp_path, *words, "--backbone", "RN101", "OPTIM.LR", "0.1") == []
     assert len(recorded(name, tmp_path, *words)) == 1  # other arguments, another run
 
@@ -91,12 +92,12 @@ def test_base_to_new_and_cross_dataset_with_nemesis(tmp_path: Path) -> None:
         (
             "coop/main",
             ["dtdd", "rn50", "end", "16", "1", "False"],
-            "dtdd is not a file of configs/data",
+            'did you mean "dtd"?',
         ),
         (
             "coop/main",
             ["dtd", "rn5", "end", "16", "1", "False"],
-            "rn5 is not a file of configs/trainers",
+            'did you mean "rn50"?',
         ),
         ("cocoop/base2new_train", [], "takes 2: DATASET SEED"),
         ("cocoop/base2new_test", ["dtd", "1"], "contains no finished run to test"),

@@ -145,7 +145,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no mapping": ({"methods": ["CoOp"]}, "methods takes a mapping"),
     "unknown dataset": ({"datasets": ["emoji_fod"]}, 'did you mean "emoji_food"?'),
-    "unknown config": ({"config": "mimi"}, 'methods.CoOp: "mimi" is not available; did you mean'),
+    "unknown config": ({"config": "mimi"}, 'did you mean "mini"?'),
     "unknown trainer": ({"methods": {"CoOpp": None}}, 'trainer: "CoOpp" is not available; did you'),
     "unknown setting": ({"set": {"OPTIM.LRR": 1}}, 'key "OPTIM.LRR" is unknown; did you mean'),
     "unknown axis": ({"grid": {"OPTIM.RL": [1]}}, 'the key "OPTIM.RL" is unknown'),
