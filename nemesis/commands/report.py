@@ -101,9 +101,7 @@ def sweep_status(sweep: Sweep) -> SweepStatus:
         else:
             source = as_run(one.source.config) if one.source else None
             missing.append((row_of(one), as_run(one.config, source)))
-    return SweepStatus(
-        str(sweep.file.path), done, missing, list(dict.fromkeys(map(row_of, sweep.runs)))
-    )
+    return SweepStatus(sweep.file.name, done, missing, list(dict.fromkeys(map(row_of, sweep.runs))))
 
 
 def row_of(run: Run) -> str:
