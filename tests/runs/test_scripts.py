@@ -11,7 +11,6 @@ import pytest
 
 import train
 from nemesis.commands import low_norm, sweep
-from nemesis.sweeps.command import sweep_of
 from tests.helpers.runs import ROOT, results
 from tests.helpers.shell import SHORT, recorded, script
 from tests.helpers.sweeps_small import wait_for
@@ -42,7 +41,7 @@ def test_a_script_runs_and_reports_the_sweep_of_its_name(name: str, tmp_path: Pa
     assert flags.output_dir == tmp_path / "my runs"
     flags = called(name, tmp_path, BENCH="mini", OUTPUT="")
     assert (flags.profile, flags.output_dir, flags.root) == ("mini", None, None)
-    assert sweep_of(flags, None).left
+    assert sweep.sweep_of(flags).left
 
 
 def test_variables_and_arguments_become_flags(tmp_path: Path) -> None:
@@ -85,7 +84,7 @@ def test_a_study_corrupts_the_prompts_of_its_sweep(name: str, tmp_path: Path) ->
     parse = low_norm.build_parser().parse_args
     assert parse(words) == parse(["a run", "--root", "d", *folder, *STUDIES[name][1]])
     (dry,) = recorded(name, tmp_path, "--dry-run", **settings)
-    assert sweep_of(sweep.build_parser().parse_args(dry[1:]), None).left
+    assert sweep.sweep_of(sweep.build_parser().parse_args(dry[1:])).left
 
 
 def test_betas_select_pun_and_pan(tmp_path: Path) -> None:

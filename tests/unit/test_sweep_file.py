@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from nemesis.commands import sweep
-from nemesis.sweeps.command import resolve_sweep, sweep_of
+from nemesis.sweeps.command import resolve_sweep
 from nemesis.sweeps.grid import make_runs
 from nemesis.sweeps.runs import Run
 from nemesis.sweeps.sweep_file import read_sweep
@@ -104,7 +104,7 @@ def test_the_reports_keys_have_defaults(tmp_path: Path) -> None:
 def selected(folder: Path, *flags: str) -> list[str]:
     """The names, without identities, of the runs that flags select."""
     arguments = sweep.build_parser().parse_args([str(folder / "sweep.yaml"), *flags])
-    return [run.name.rpartition("-")[0] for run in sweep_of(arguments, None).runs]
+    return [run.name.rpartition("-")[0] for run in sweep.sweep_of(arguments).runs]
 
 
 def test_flags_replace_the_files_lists(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_flags_replace_the_files_lists(tmp_path: Path) -> None:
     arguments = sweep.build_parser().parse_args(
         [str(tmp_path / "sweep.yaml"), "--config", "mini_generic", "--methods", "CoOp"]
     )
-    config = sweep_of(arguments, None).runs[0].config  # not the file's cases
+    config = sweep.sweep_of(arguments).runs[0].config  # not the file's cases
     assert (config["TRAINER"]["COOP"]["CSC"], config["OPTIM"]["MAX_EPOCH"]) == (False, 20)
 
 
