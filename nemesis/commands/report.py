@@ -27,15 +27,10 @@ from nemesis.report.comparison import TESTS
 from nemesis.report.listing import to_markdown
 from nemesis.report.settings import TRAITS, row_name, short_names
 from nemesis.report.sweep_status import SweepStatus, as_run
-from nemesis.sweeps.command import Sweep, add_sweep_flags, sweep_of
+from nemesis.sweeps.command import Sweep, add_sweep_flags, resolve_sweep
 from nemesis.sweeps.runs import Run, State
 from safeio.errors import UserError
 from safeio.untrusted import printable
-
-SWEEP_FLAGS = (
-    *("profile", "root", "set", "datasets", "shots", "seeds", "methods", "config", "grid"),
-    *("targets", "domains"),
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folders that contain runs; with --sweep, the folder of all its runs",
     )
-    add("--sweep", metavar="SWEEP", help="report a sweep's runs; its flags are those of its call")
+    add(
+        "--sweep", metavar="SWEEP", help="report a sweep's runs; `nemesis sweep --report` does, too"
+    )
     add_sweep_flags(parser)
     add(
         "--output-dir",
@@ -83,7 +80,7 @@ def check(arguments: argparse.Namespace) -> None:
         if not folders:
             raise UserError("Nothing to report: name folders with runs, or --sweep SWEEP")
         defaults = build_parser()
-        for flag in SWEEP_FLAGS:
+        for flag in ("profile", "root", "set"):
             if getattr(arguments, flag) != defaults.get_default(flag):
                 raise UserError(f"--{flag} is for --sweep, which is missing; add --sweep SWEEP")
     elif len(folders) > 1:
@@ -101,9 +98,7 @@ def sweep_status(sweep: Sweep) -> SweepStatus:
         else:
             source = as_run(one.source.config) if one.source else None
             missing.append((row_of(one), as_run(one.config, source)))
-    return SweepStatus(
-        str(sweep.file.path), done, missing, list(dict.fromkeys(map(row_of, sweep.runs)))
-    )
+    return SweepStatus(sweep.file.name, done, missing, list(dict.fromkeys(map(row_of, sweep.runs))))
 
 
 def row_of(run: Run) -> str:
@@ -135,7 +130,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sweep is None:
         return write(options)
     folder = arguments.folders[0] if arguments.folders else None
-    return report_sweep(sweep_of(arguments, folder), options, arguments.title)
+    settings = dict(arguments.set)
+    sweep = resolve_sweep(arguments.sweep, arguments.profile, folder, arguments.root, settings)
+    return report_sweep(sweep, options, arguments.title)
 
 
 def report_sweep(sweep: Sweep, options: Options | None = None, title: str | None = None) -> int:

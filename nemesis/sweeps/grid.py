@@ -143,7 +143,8 @@ class _Grid:
             _set(cfg, settings, str(path))
         _set(cfg, self.overrides, "the command line")
         _check_run(cfg, path)
-        digest = digest_of(to_dict(cfg), test[2].digest if test else None)
+        config = to_dict(cfg)
+        digest = digest_of(config, test[2].digest if test else None)
         parts = [_stem(dataset), _slug(method.label), f"shots_{shots}"]
         if test:
             parts.append(f"test_{_slug(_test_name(*test[:2]))}")
@@ -154,7 +155,7 @@ class _Grid:
             method=method.label,
             dataset=_stem(dataset),
             shots=shots,
-            config=to_dict(cfg),
+            config=config,
             digest=digest,
             source=test[2] if test else None,
             point=point,

@@ -52,7 +52,7 @@ def test_rows_as_in_the_file_and_what_is_missing(
     [
         ([], "name folders with runs, or --sweep"),
         (["runs", "--set", "OPTIM.LR", "1"], "--set is for --sweep"),
-        (["runs", "--bench", "mini"], "--bench is for --sweep"),
+        (["runs", "--profile", "mini"], "--profile is for --sweep"),
         (["a", "b", "--sweep", "x.yaml"], "one folder of all its runs, not 2"),
         (["--sweep", "x.yaml", "--by", "size"], "--by names rows, but --sweep has names"),
         (["--sweep", "none.yaml"], "none.yaml does not exist"),
