@@ -122,7 +122,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_descriptions_that_do_not_fit(name: str, tmp_path: Path) -> None:
+def test_configs_that_do_not_fit(name: str, tmp_path: Path) -> None:
     change, part = CONTRADICTIONS[name]
     folder = write_open_clip(tmp_path / "theirs", their_model(VIT, False), VIT, False)
     content = {"model_cfg": change(model_cfg(VIT, False)), "preprocess_cfg": {}}
