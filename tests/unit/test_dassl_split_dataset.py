@@ -1,4 +1,4 @@
-"""Datasets with a split file: reading, making, drawing, and what is refused."""
+"""Datasets with a split file: reading and making it, few-shot samples, refused files."""
 
 import json
 import multiprocessing
@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
     return make_images(tmp_path / "data")
 
 
-def test_split_is_made_once_and_relative(root: Path) -> None:
+def test_the_split_is_made_once_with_relative_paths(root: Path) -> None:
     data = Squares(toy_config(root, root, "DATASET.NUM_SHOTS", "-1"))
     assert [len(part or []) for part in (data.train_x, data.val, data.test)] == [24, 12, 12]
     assert data.classnames == ["red", "green", "blue", "dark grey"]
@@ -35,11 +35,11 @@ def test_split_is_made_once_and_relative(root: Path) -> None:
     assert again.train_x == (data.train_x or [])[1:]
 
 
-def test_fewshot_items_are_kept(root: Path) -> None:
+def test_fewshot_items_are_saved(root: Path) -> None:
     cfg = toy_config(root, root, "DATASET.NUM_SHOTS", "5")
     first = Squares(cfg)
     assert len(first.train_x or []) == 20
-    assert len(first.val or []) == 12  # 3 a class are there, at most 4 would be drawn
+    assert len(first.val or []) == 12  # 3 per class exist, at most 4 are sampled
     path = root / "squares" / "split_fewshot" / "shot_5-seed_1.json"
     assert path.is_file()
     again = Squares(cfg)
@@ -50,8 +50,8 @@ def test_fewshot_items_are_kept(root: Path) -> None:
     assert Squares(cfg).train_x == first.train_x
 
 
-def test_fewshot_items_are_those_of_coop(root: Path) -> None:
-    """CoOp seeds Python's generator and draws from it, first of train and then of val."""
+def test_fewshot_items_equal_coops(root: Path) -> None:
+    """CoOp seeds Python's generator and samples from train, then from val."""
     everything = Squares(toy_config(root, root, "DATASET.NUM_SHOTS", "-1"))
     rng = Random(7)
     train = everything.generate_fewshot_dataset(everything.train_x or [], num_shots=2, rng=rng)
@@ -60,7 +60,7 @@ def test_fewshot_items_are_those_of_coop(root: Path) -> None:
     assert (ours.train_x, ours.val) == (train, val)
 
 
-def test_fewshot_is_drawn_again_for_another_split(root: Path) -> None:
+def test_fewshot_items_are_sampled_again_for_another_split(root: Path) -> None:
     cfg = toy_config(root, root, "DATASET.NUM_SHOTS", "3")
     Squares(cfg)
     path = root / "squares" / "split_squares.json"
@@ -133,7 +133,7 @@ def test_missing_folders(root: Path, tmp_path: Path) -> None:
         NoSplit(toy_config(root, root))
 
 
-def test_a_read_only_data_folder_is_fine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_data_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -44,7 +44,7 @@ def test_checkpoint_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "Checkpoint saved to" in capsys.readouterr().out
 
 
-def test_random_states_come_back(tmp_path: Path) -> None:
+def test_random_states_are_restored(tmp_path: Path) -> None:
     utils.set_random_seed(4)
     torch.save(utils.random_states(), tmp_path / "r")
 
@@ -81,7 +81,7 @@ def test_unreadable_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_dassls_own_checkpoints_load(tmp_path: Path) -> None:
-    """They hold whole scheduler objects and NumPy scalars beside the weights."""
+    """They contain scheduler objects and NumPy scalars next to the weights."""
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(1, 2)).sum().backward()
@@ -103,7 +103,7 @@ def test_dassls_own_checkpoints_load(tmp_path: Path) -> None:
         assert not isinstance(loaded["scheduler"]["successor"], type(cosine))
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "f.json"
     utils.write_json([1], path)
 
@@ -117,7 +117,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
 
 
-def test_publishing_first_wins(tmp_path: Path) -> None:
+def test_the_first_publication_wins(tmp_path: Path) -> None:
     assert publish_json([1], tmp_path / "f") == [1]
     assert publish_json([2], tmp_path / "f") == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
@@ -154,7 +154,7 @@ def test_logger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert utils.setup_logger(None) is None
 
 
-def test_output_folders(tmp_path: Path) -> None:
+def test_output_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "sub"):
         with pytest.raises(UserError, match="a file with this name exists"):
@@ -163,8 +163,6 @@ def test_output_folders(tmp_path: Path) -> None:
         prepare_output_dir("/proc/1/output")
     assert prepare_output_dir(tmp_path / "a" / "b").is_dir()
 
-
-def test_a_read_only_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -200,7 +198,7 @@ def test_metric_meter() -> None:
     assert smooth.avg == pytest.approx(1.0)
 
 
-def test_meters_read_tensors_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meters_read_tensors_only_for_averages(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
     monkeypatch.setattr(torch.Tensor, "item", lambda self: reads.append(1))
     meter = utils.AverageMeter()

@@ -1,4 +1,4 @@
-"""The public datasets, each in its own format on disk: what the loaders make of it."""
+"""The loaders of public datasets, on miniatures in each dataset's format."""
 
 import json
 import shutil
@@ -66,7 +66,7 @@ def paths_of(dataset: SplitDataset) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("config", CONFIG_OF)
-def test_folders_split_files_and_templates_are_coops(config: str) -> None:
+def test_folders_split_files_and_templates_equal_coops(config: str) -> None:
     name = CONFIG_OF[config]
     cfg = load_config(str(CONFIGS / f"{config}.yaml"))
     assert name == cfg.DATASET.NAME
@@ -75,11 +75,7 @@ def test_folders_split_files_and_templates_are_coops(config: str) -> None:
     if name in WITH_SPLIT_FILE:
         assert dataset.split_file == f"split_zhou_{name}.json"
     assert dataset.templates[0] == TEMPLATES.get(name, "a photo of a {}.")
-
-
-def test_nine_datasets_have_coops_split_files() -> None:
-    assert len(WITH_SPLIT_FILE) == 9
-    assert set(CONFIG_OF.values()) == set(MINIATURES)
+    assert len(WITH_SPLIT_FILE) == 9 and set(CONFIG_OF.values()) == set(MINIATURES)
 
 
 @pytest.mark.parametrize("name", MINIATURES)
@@ -99,7 +95,7 @@ def test_without_a_split_file(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_SPLIT_FILE)
-def test_the_split_is_saved_and_used_again(name: str, tmp_path: Path) -> None:
+def test_the_split_is_saved_and_reused(name: str, tmp_path: Path) -> None:
     folder = build(name, tmp_path)
     first = load(name, tmp_path)
     split_file = folder / f"split_zhou_{name}.json"
@@ -107,7 +103,7 @@ def test_the_split_is_saved_and_used_again(name: str, tmp_path: Path) -> None:
     relative, label, classname = content["train"][0]
     assert (first.images / relative).is_file()
     assert classname == MINIATURES[name].classnames[label]
-    for path in MINIATURES[name].annotations:  # the split file does without them
+    for path in MINIATURES[name].annotations:  # the split file replaces them
         (folder / path).unlink()
     assert parts_of(load(name, tmp_path)) == parts_of(first)
     other = {"train": content["test"], "val": content["val"], "test": content["train"]}
@@ -116,7 +112,7 @@ def test_the_split_is_saved_and_used_again(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_SPLIT_FILE)
-def test_the_split_depends_on_no_seed_and_no_place(name: str, tmp_path: Path) -> None:
+def test_the_split_does_not_depend_on_seed_and_place(name: str, tmp_path: Path) -> None:
     found = []
     for number in ("1", "2"):
         root = tmp_path / number
@@ -126,7 +122,7 @@ def test_the_split_depends_on_no_seed_and_no_place(name: str, tmp_path: Path) ->
     assert found[0][0] != sorted(found[0][0])  # shuffled within the classes
 
 
-def test_class_folders_are_cut_as_coops_code_does(tmp_path: Path) -> None:
+def test_class_folders_are_split_as_by_coop(tmp_path: Path) -> None:
     folder = build("DescribableTextures", tmp_path)
     rng = Random(SPLIT_SEED)
     expected: list[list[str]] = [[], [], []]
@@ -138,7 +134,7 @@ def test_class_folders_are_cut_as_coops_code_does(tmp_path: Path) -> None:
     assert paths_of(load("DescribableTextures", tmp_path)) == expected
 
 
-def test_validation_is_cut_off_as_coops_code_does(tmp_path: Path) -> None:
+def test_validation_is_split_off_as_by_coop(tmp_path: Path) -> None:
     folder = build("OxfordPets", tmp_path)
     lines = (folder / "annotations" / "trainval.txt").read_text().splitlines()
     rng = Random(SPLIT_SEED)
@@ -185,7 +181,7 @@ def test_base_and_new_classes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TEST_ONLY)
-def test_variants_of_imagenet_only_test(name: str, tmp_path: Path) -> None:
+def test_variants_of_imagenet_have_only_test_images(name: str, tmp_path: Path) -> None:
     build(name, tmp_path)
     dataset = load(name, tmp_path, "DATASET.NUM_SHOTS", "16")
     assert [len(part) for part in parts_of(dataset)] == list(MINIATURES[name].sizes)
@@ -223,7 +219,7 @@ def test_imagenet_is_ordered_by_wordnet_id(tmp_path: Path) -> None:
     assert [(dataset.train_x or [])[n].label for n in (0, 5, 10)] == [0, 1, 2]
 
 
-def test_the_shipped_class_names_serve_without_a_list(tmp_path: Path) -> None:
+def test_class_names_without_a_list(tmp_path: Path) -> None:
     folder = build("ImageNetV2", tmp_path)
     (folder / "classnames.txt").unlink()
     images = folder / "imagenetv2-matched-frequency-format-val"
@@ -238,7 +234,7 @@ def test_the_shipped_class_names_serve_without_a_list(tmp_path: Path) -> None:
     assert (Path(item.impath).parent.name, item.classname) == ("999", "toilet paper")
 
 
-def test_a_and_r_number_their_own_classes(tmp_path: Path) -> None:
+def test_imagenet_a_has_its_own_labels(tmp_path: Path) -> None:
     folder = build("ImageNetA", tmp_path)
     image(folder / "imagenet-a" / "n01443537" / "0.jpg")
     dataset = load("ImageNetA", tmp_path)

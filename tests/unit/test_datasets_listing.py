@@ -1,4 +1,4 @@
-"""Listings of class folders: kept, noticed to be old, and never trusted when damaged."""
+"""Listings of class folders: cached, updated, and made again if damaged."""
 
 import gzip
 import hashlib
@@ -18,7 +18,7 @@ CLASSES = ("cat", "dog")
 
 
 def settle(directory: Path, time: int = 1_000_000_000) -> None:
-    """Let the folders have changed long ago: what is changing now is not kept."""
+    """Set an old modification time: recently changed folders are not cached."""
     for folder in (path for path in directory.iterdir() if path.is_dir()):
         os.utime(folder, (time, time))
 
@@ -34,7 +34,7 @@ def images(tmp_path: Path) -> Path:
     return directory
 
 
-def test_images_alone_are_listed_in_order(images: Path) -> None:
+def test_only_images_are_listed_in_order(images: Path) -> None:
     for other in (".hidden.jpg", "Thumbs.db", "README.txt"):
         (images / "cat" / other).touch()
     (images / "README.txt").touch()
@@ -44,31 +44,31 @@ def test_images_alone_are_listed_in_order(images: Path) -> None:
     assert list_images(images, ignored=("dog",)) == {"cat": names}
 
 
-def test_a_kept_listing_is_used_until_a_folder_changes(images: Path, tmp_path: Path) -> None:
-    keep = tmp_path / "listing.json.gz"
-    listing = list_images(images, keep)
-    content = json.loads(gzip.decompress(keep.read_bytes()))
-    content["folders"]["cat"][1] = ["kept.jpg"]
-    keep.write_bytes(gzip.compress(json.dumps(content).encode()))
-    assert list_images(images, keep) == {**listing, "cat": ["kept.jpg"]}
+def test_a_cached_listing_is_used_until_a_folder_changes(images: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "listing.json.gz"
+    listing = list_images(images, cache)
+    content = json.loads(gzip.decompress(cache.read_bytes()))
+    content["folders"]["cat"][1] = ["cached.jpg"]
+    cache.write_bytes(gzip.compress(json.dumps(content).encode()))
+    assert list_images(images, cache) == {**listing, "cat": ["cached.jpg"]}
     (images / "cat" / "3.png").touch()
     (images / "eel").mkdir()
     (images / "eel" / "1.jpg").touch()
     expected = {**listing, "cat": ["1.JPEG", "10.JPEG", "2.JPEG", "3.png"], "eel": ["1.jpg"]}
-    assert list_images(images, keep) == expected
+    assert list_images(images, cache) == expected
     settle(images)
-    assert list_images(images, keep) == expected
+    assert list_images(images, cache) == expected
     (images / "eel" / "1.jpg").unlink()
     (images / "eel").rmdir()
-    list_images(images, keep)
-    assert set(json.loads(gzip.decompress(keep.read_bytes()))["folders"]) == set(CLASSES)
+    list_images(images, cache)
+    assert set(json.loads(gzip.decompress(cache.read_bytes()))["folders"]) == set(CLASSES)
 
 
-def test_what_changes_right_now_is_not_kept(images: Path, tmp_path: Path) -> None:
-    keep = tmp_path / "listing.json.gz"
+def test_recent_changes_are_not_cached(images: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "listing.json.gz"
     (images / "cat" / "3.png").touch()
-    list_images(images, keep)
-    assert set(json.loads(gzip.decompress(keep.read_bytes()))["folders"]) == {"dog"}
+    list_images(images, cache)
+    assert set(json.loads(gzip.decompress(cache.read_bytes()))["folders"]) == {"dog"}
 
 
 @pytest.mark.parametrize(
@@ -87,33 +87,33 @@ def test_what_changes_right_now_is_not_kept(images: Path, tmp_path: Path) -> Non
     ],
 )
 def test_a_damaged_listing_is_made_again(images: Path, tmp_path: Path, damage: object) -> None:
-    keep = tmp_path / "listing.json.gz"
-    listing = list_images(images, keep)
-    whole = keep.read_bytes()
-    keep.write_bytes(damage(whole))  # type: ignore[operator]
-    assert list_images(images, keep) == listing
-    assert keep.read_bytes()[10:] == whole[10:]  # but for gzip's time
+    cache = tmp_path / "listing.json.gz"
+    listing = list_images(images, cache)
+    whole = cache.read_bytes()
+    cache.write_bytes(damage(whole))  # type: ignore[operator]
+    assert list_images(images, cache) == listing
+    assert cache.read_bytes()[10:] == whole[10:]  # but for gzip's time
 
 
-def _list(images: str, keep: str, barrier: object, queue: object) -> None:
+def _list(images: str, cache: str, barrier: object, queue: object) -> None:
     barrier.wait()  # type: ignore[attr-defined]
-    queue.put(list_images(Path(images), Path(keep)))  # type: ignore[attr-defined]
+    queue.put(list_images(Path(images), Path(cache)))  # type: ignore[attr-defined]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_two_at_once(images: Path, tmp_path: Path) -> None:
+def test_two_processes(images: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, queue = context.Barrier(2), context.Queue()
-    keep = tmp_path / "listing.json.gz"
-    arguments = (str(images), str(keep), barrier, queue)
+    cache = tmp_path / "listing.json.gz"
+    arguments = (str(images), str(cache), barrier, queue)
     processes = [context.Process(target=_list, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     found = [queue.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    assert found[0] == found[1] == list_images(images, keep)
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [keep.name]
+    assert found[0] == found[1] == list_images(images, cache)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [cache.name]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that root cannot write to")
@@ -128,9 +128,9 @@ def test_links_and_other_alphabets(images: Path, tmp_path: Path) -> None:
     (images / "猫").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (images / "cat" / "linked.jpg").symlink_to(tmp_path / "elsewhere" / "é ü.jpg")
     os.utime(tmp_path / "elsewhere", (1, 1))
-    keep = tmp_path / "listing.json.gz"
+    cache = tmp_path / "listing.json.gz"
     for _ in range(2):
-        listing = list_images(images, keep)
+        listing = list_images(images, cache)
         assert listing["猫"] == ["é ü.jpg"]
         assert "linked.jpg" in listing["cat"]
     items = folder_items(images)
@@ -138,7 +138,7 @@ def test_links_and_other_alphabets(images: Path, tmp_path: Path) -> None:
     assert all(Path(item.impath).is_file() for item in items)
 
 
-def test_empty_and_strange_folders(images: Path, tmp_path: Path) -> None:
+def test_empty_and_missing_folders(images: Path, tmp_path: Path) -> None:
     (images / "eel").mkdir()
     (images / "eel" / "notes.txt").touch()
     (images / "elk").mkdir()
@@ -157,7 +157,7 @@ def test_a_name_that_is_not_utf8(images: Path) -> None:
         list_images(images)
 
 
-def test_classes_and_folders_have_to_agree(images: Path) -> None:
+def test_classes_and_folders_must_agree(images: Path) -> None:
     with pytest.raises(UserError, match="images/dog is not the folder of one of the 1 known"):
         class_items(images, list_images(images), {"cat": "cat"})
     classes = {"cat": "cat", "dog": "dog", "eel": "an eel", "elk": "an elk"}

@@ -1,4 +1,4 @@
-"""Every kind of pixels that people's image files hold gives the colours that they see."""
+"""Image files with any kind of pixels give the colours that people see."""
 
 import io
 import re
@@ -18,7 +18,7 @@ from dassl.data.images import read_image
 from dassl.data.pixels import to_rgb
 from safeio.errors import UserError
 
-CASES = Path(__file__).parent / "data" / "images"
+CASES = Path(__file__).parents[1] / "data" / "images"
 GREY = np.asarray(Image.open(CASES / "gray.png")).astype(int)
 RAMP = np.asarray(Image.open(CASES / "g16.png")).astype(int)  # the same in 16 bits
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -85,12 +85,12 @@ def tiff(path: Path, values: NDArray[Any], order: Literal["<", ">"] = "<", **tag
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", ["u2", "i2", "u4", "i4", "f4"])
-def test_a_tiff_of_any_depth_equals_the_8_bit_picture(
+def test_a_tiff_of_any_depth_equals_the_8_bit_image(
     kind: str, order: Literal["<", ">"], tmp_path: Path
 ) -> None:
     values = {"f4": RAMP / 65535, "i2": RAMP // 2}.get(kind, RAMP).astype(kind)
     path = tiff(tmp_path / "scan.tif", values, order)
-    if (kind, order) == ("u4", ">"):  # which Pillow knows in its machine's order alone
+    if (kind, order) == ("u4", ">"):  # Pillow reads it only in the machine's byte order
         assert "convert it to a PNG" in refusal(path)
     else:
         check_grey(path)
@@ -102,7 +102,7 @@ def test_signed_bytes_are_black_at_0_and_white_at_127(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
-def test_files_that_pillow_writes(compression: str | None, tmp_path: Path) -> None:
+def test_files_of_pillow(compression: str | None, tmp_path: Path) -> None:
     images = {
         "I;16": Image.fromarray(RAMP.astype(np.uint16)),
         "I": Image.fromarray(RAMP.astype(np.int32)),
@@ -136,8 +136,8 @@ def test_a_grey_map_of_16_bits_and_of_floats(tmp_path: Path) -> None:
     check_grey(tmp_path / "a.pfm")
 
 
-def test_older_versions_of_pillow_read_16_bits_as_32(tmp_path: Path) -> None:
-    """They open a grey PNG of 16 bits in mode I; a dark picture stays dark."""
+def test_16_bits_read_as_32_by_older_versions_of_pillow(tmp_path: Path) -> None:
+    """A dark image stays dark."""
     image = Image.fromarray((RAMP // 300).astype(np.int32))
     image.format = "PNG"
     assert np.asarray(to_rgb(image)).max() == 1
@@ -167,7 +167,7 @@ def test_32_bit_integers_without_large_values_are_8_bit(tmp_path: Path) -> None:
         (([[-1, 70]], "int8"), "mode L) lie between -1 and 70, but integers from 0 to 127"),
     ],
 )
-def test_a_range_that_says_nothing_is_refused(
+def test_an_ambiguous_range_is_refused(
     values: tuple[list[list[float]], str], found: str, tmp_path: Path
 ) -> None:
     path = tiff(tmp_path / "depth.tif", np.array(*values))
@@ -219,7 +219,7 @@ def test_colours_times_opacity() -> None:
 # Transparency
 
 
-def test_a_black_logo_is_seen_on_white() -> None:
+def test_a_transparent_logo_is_shown_on_white() -> None:
     path = CASES / "black_logo_transparent.png"
     assert pixels(path).max() == 0  # what CoOp's convert("RGB") gives
     opacity = np.asarray(Image.open(path))[..., 3]
@@ -274,7 +274,7 @@ def oriented(orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_phones_save_pictures_turned(orientation: int, tmp_path: Path) -> None:
+def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
     upright = Image.open(CASES / "gray.png").crop((0, 0, 40, 24)).convert("RGB")
     upright.paste((250, 20, 20), (0, 0, 16, 8))
     # What is stored is turned back, so that the tag turns it upright.
@@ -302,13 +302,13 @@ def test_phones_save_pictures_turned(orientation: int, tmp_path: Path) -> None:
         assert np.array_equal(pixels(path, decode)[..., 0], np.asarray(upright.convert("L")))
 
 
-def test_the_case_of_the_report() -> None:
+def test_a_photograph_of_a_phone() -> None:
     assert pixels(CASES / "exif6.jpg", "as_viewed").shape == (96, 64, 3)
     assert pixels(CASES / "exif6.jpg").shape == (64, 96, 3)
 
 
 @pytest.mark.parametrize("tail", [b"", b"\xff" * 8, b"MM\0*\0\0\0\x08\xff\xff"])
-def test_damaged_metadata_says_nothing(tail: bytes, tmp_path: Path) -> None:
+def test_damaged_metadata_is_ignored(tail: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     png(path, 8, 0, np.array([[0, 255]]), (b"eXIf", tail))
     with warnings.catch_warnings():
@@ -316,7 +316,7 @@ def test_damaged_metadata_says_nothing(tail: bytes, tmp_path: Path) -> None:
         assert pixels(path, "as_viewed").tolist() == [[[0] * 3, [255] * 3]]
 
 
-def test_nothing_changes_for_ordinary_pictures(tmp_path: Path) -> None:
+def test_ordinary_images_are_unchanged(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for mode in ("L", "RGB", "CMYK"):
         image = Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).convert(mode)
@@ -329,6 +329,6 @@ def test_nothing_changes_for_ordinary_pictures(tmp_path: Path) -> None:
             assert np.array_equal(pixels(tmp_path / "a.jpg", decode), expected)
 
 
-def test_a_tiff_that_pillow_does_not_know(tmp_path: Path) -> None:
+def test_a_tiff_that_pillow_does_not_read(tmp_path: Path) -> None:
     message = refusal(tiff(tmp_path / "a.tif", np.zeros((2, 2))))
     assert re.search(r"damaged, or TIFF of a kind that Pillow [\d.]+ does not read", message)

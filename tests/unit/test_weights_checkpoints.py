@@ -1,4 +1,4 @@
-"""Weights as training programs save them: below wrappers, behind prefixes, beside other objects."""
+"""Weights as training programs save them: in wrappers, with prefixes, next to other objects."""
 
 import argparse
 import collections
@@ -28,13 +28,8 @@ State = dict[str, Any]
 
 def tiny_resnet() -> CLIP:
     torch.manual_seed(0)
-    small: dict[str, Any] = {
-        "context_length": 8,
-        "vocab_size": 16,
-        "transformer_width": 8,
-        "transformer_layers": 1,
-    }
-    config = CLIPConfig(8, 32, (1, 1, 1, 1), 4, None, vision_heads=2, transformer_heads=2, **small)
+    small = {"context_length": 8, "vocab_size": 16, "transformer_width": 8, "transformer_layers": 1}
+    config = CLIPConfig(8, 32, (1, 1, 1, 1), 4, None, **small, **HEADS)
     return CLIP(config).eval()
 
 
@@ -78,7 +73,7 @@ def test_wrappers(wrapper: str, nested: bool, tmp_path: Path) -> None:
     assert f"in {loaded.wrapper!r}" in loaded.summary()
 
 
-def test_the_average_beside_the_model_is_not_taken(tmp_path: Path) -> None:
+def test_the_model_has_precedence_over_its_average(tmp_path: Path) -> None:
     state = state_of(tiny_clip())
     average = {key: value * 0.5 for key, value in state.items()}
     loaded = load({"state_dict_ema": average, "state_dict": state}, tmp_path)
@@ -107,28 +102,14 @@ def test_prefixes(prefix: str, make: Callable[[], CLIP], tmp_path: Path) -> None
     assert not loaded.prefix or f"without the prefix {loaded.prefix!r}" in loaded.summary()
 
 
-def test_a_compiled_tower_inside(tmp_path: Path) -> None:
+def test_a_compiled_encoder(tmp_path: Path) -> None:
     state = state_of(tiny_clip())
     compiled = {key.replace("visual.", "visual._orig_mod."): state[key] for key in state}
     assert_weights(load(compiled, tmp_path), state)
     refused({**compiled, **state}, tmp_path, "entries twice")
 
 
-def test_the_training_checkpoint_of_open_clip(tmp_path: Path) -> None:
-    state = state_of(tiny_clip())
-    content = {
-        "epoch": 5,
-        "name": "my-run",
-        "state_dict": {f"module.{key}": state[key] for key in state},
-        "optimizer": {"state": {}, "param_groups": []},
-        "scaler": {"scale": 65536.0, "_growth_tracker": 0},
-    }
-    loaded = load(content, tmp_path, "epoch_5.pt")
-    assert_weights(loaded, state)
-    assert (loaded.wrapper, loaded.prefix) == ("state_dict", "module.")
-
-
-def test_a_custom_text_tower_behind_a_prefix(tmp_path: Path) -> None:
+def test_a_custom_text_encoder_with_a_prefix(tmp_path: Path) -> None:
     state = state_of(tiny_clip())
     custom = {
         f"module.{key if key.startswith(('visual.', 'logit')) else f'text.{key}'}": state[key]
@@ -139,7 +120,7 @@ def test_a_custom_text_tower_behind_a_prefix(tmp_path: Path) -> None:
     refused(both, tmp_path, "two text encoders")
 
 
-def test_several_prefixes_are_no_common_one(tmp_path: Path) -> None:
+def test_different_prefixes_are_refused(tmp_path: Path) -> None:
     state = state_of(tiny_clip())
     prefixed = {f"model.{key}": state[key] for key in state}
     refused({**prefixed, "head.weight": torch.ones(1)}, tmp_path, "'head.weight' does not")
@@ -163,7 +144,7 @@ class Program:
         self.name = "train"
 
 
-def _beside() -> dict[str, Any]:
+def _objects() -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.StepLR(
         torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1), 3
     )
@@ -194,13 +175,13 @@ def _beside() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", _beside())
+@pytest.mark.parametrize("name", _objects())
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
-def test_objects_beside_the_weights(name: str, legacy: bool, tmp_path: Path) -> None:
+def test_objects_next_to_the_weights(name: str, legacy: bool, tmp_path: Path) -> None:
     state, path = state_of(tiny_clip()), tmp_path / "weights.pt"
     half = {key: value.half() for key, value in state.items()}
     parameters = {key: nn.Parameter(value) for key, value in half.items()}
-    content = {"args": _beside()[name], "state_dict": parameters}
+    content = {"args": _objects()[name], "state_dict": parameters}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     loaded = load_clip(str(path), **HEADS)
     assert_weights(loaded, {key: value.float() for key, value in half.items()})
@@ -216,7 +197,7 @@ class _Call:
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
 @pytest.mark.parametrize("function", [os.system, eval, exec, __import__, getattr, torch.load])
-def test_what_could_run_is_named_and_not_run(function: Any, legacy: bool, tmp_path: Path) -> None:
+def test_calls_are_named_and_not_made(function: Any, legacy: bool, tmp_path: Path) -> None:
     mark, path = tmp_path / "touched", tmp_path / "weights.pt"
     command = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
     content = {"state_dict": state_of(tiny_clip()), "more": _Call(function, command)}
@@ -240,7 +221,7 @@ def test_a_whole_model_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
+def test_the_content_determines_the_format(tmp_path: Path) -> None:
     state = state_of(tiny_clip())
     save_file(state, tmp_path / "weights.pt")
     assert_weights(load_clip(str(tmp_path / "weights.pt"), **HEADS), state)
@@ -256,8 +237,8 @@ def test_a_pointer_of_git_lfs(tmp_path: Path) -> None:
         load_clip(str(path))
 
 
-def test_one_dictionary_in_many_places_is_read_once(tmp_path: Path) -> None:
-    """A thousand entries that each hold a thousand times the same dictionary are no million."""
+def test_a_shared_dictionary_is_read_once(tmp_path: Path) -> None:
+    """A thousand entries that each contain the same dictionary a thousand times."""
     small: dict[Any, Any] = dict.fromkeys(range(1000), "text")
     middle = dict.fromkeys(range(1000), small)
     content = {"more": dict.fromkeys(range(1000), middle), "model": state_of(tiny_clip())}

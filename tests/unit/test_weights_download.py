@@ -1,4 +1,4 @@
-"""Downloads against a real server on this machine: whole, resumed, cut, wrong, refused."""
+"""Downloads from a server on this machine: whole, resumed, cut, wrong, refused."""
 
 import hashlib
 import re
@@ -53,10 +53,10 @@ def test_a_whole_download_happens_once(
     assert _names(path.parent) == {"RN50.pt"}
     assert clip._download(server.url, str(path.parent)) == str(path)
     assert server.requests == [None]
-    assert capfd.readouterr().err == ""  # no progress bar where nobody watches
+    assert capfd.readouterr().err == ""  # no progress bar without a terminal
 
 
-def test_a_cut_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_a_cut_download_resumes(server: Server, tmp_path: Path) -> None:
     server.cut_after = 1_000_000
     with pytest.raises(WeightsError, match=r"cut after 1000000 of 5120000 bytes.*run again"):
         fetch(server.url, tmp_path)
@@ -67,19 +67,17 @@ def test_a_cut_download_goes_on_where_it_stopped(server: Server, tmp_path: Path)
     assert _names(tmp_path) == {"RN50.pt"}
 
 
-def test_a_server_without_ranges_sends_everything_again(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "RN50.pt.part").write_bytes(CONTENT[:5000])
-    server.ranges = False
-    assert fetch(server.url, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_part_that_is_already_whole(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "RN50.pt.part").write_bytes(CONTENT)
+@pytest.mark.parametrize(("size", "ranges"), [(5000, False), (len(CONTENT), True)])
+def test_a_server_without_ranges_and_a_part_that_is_whole(
+    size: int, ranges: bool, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "RN50.pt.part").write_bytes(CONTENT[:size])
+    server.ranges = ranges
     assert fetch(server.url, tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("part", [b"of something else", CONTENT + b"more"])
-def test_a_part_of_another_file_is_refused_and_dropped(
+def test_a_part_of_another_file_is_refused_and_removed(
     part: bytes, server: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "RN50.pt.part").write_bytes(part)
@@ -105,7 +103,7 @@ def test_an_existing_wrong_file_is_refused_and_kept(server: Server, tmp_path: Pa
 
 
 @pytest.mark.parametrize("status", [404, 503])
-def test_a_server_that_does_not_have_it(status: int, server: Server, tmp_path: Path) -> None:
+def test_errors_of_the_server(status: int, server: Server, tmp_path: Path) -> None:
     server.status = status
     with pytest.raises(WeightsError, match=r"RN50\.pt could not be downloaded") as raised:
         fetch(server.url, tmp_path)
@@ -113,12 +111,9 @@ def test_a_server_that_does_not_have_it(status: int, server: Server, tmp_path: P
     assert _names(tmp_path) == set()
 
 
-def test_no_server_at_all(tmp_path: Path) -> None:
+def test_no_server_or_no_folder(server: Server, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="by hand"):
         fetch(f"http://127.0.0.1:1/{DIGEST}/RN50.pt", tmp_path)
-
-
-def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(WeightsError, match="could not be downloaded"):
         fetch(server.url, tmp_path / "file")
@@ -143,10 +138,10 @@ def test_a_model_by_name(server: Server, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("archive", [False, True])
-def test_the_way_coop_trainers_load(
+def test_loading_as_coops_trainers_do(
     archive: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lines that CoOp's trainers and their forks begin with, on both kinds of .pt."""
+    """The first lines of CoOp's trainers and their forks, on both kinds of .pt."""
     torch.manual_seed(0)
     small = CLIP(CLIPConfig(32, 32, (1, 1, 1, 1), 8, None, transformer_width=64)).eval()
     example = (torch.zeros(1, 3, 32, 32), clip.tokenize("a dog"))

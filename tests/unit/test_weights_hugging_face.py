@@ -44,11 +44,11 @@ def test_a_folder_gives_their_features(activation: str, weights: str, tmp_path: 
     assert load_clip(str(tmp_path / weights)).sha256 == loaded.sha256
 
 
-def test_without_config_the_guess_is_said(theirs: Any, tmp_path: Path) -> None:
+def test_without_config_the_assumptions_are_reported(theirs: Any, tmp_path: Path) -> None:
     (write_folder(tmp_path, theirs) / "config.json").unlink()
     loaded = load_clip(str(tmp_path / "model.safetensors"))
-    told = ["activation", "vision_heads", "text_heads", "pixel_mean", "pixel_std"]
-    assert loaded.assumed == told
+    names = ["activation", "vision_heads", "text_heads", "pixel_mean", "pixel_std"]
+    assert loaded.assumed == names
     assert loaded.facts["activation"] == {"value": "quick_gelu", "origin": "assumed"}
     assert "text_heads 1 (assumed)" in loaded.summary()
 
@@ -107,8 +107,8 @@ def test_defaults_are_those_of_transformers() -> None:
         assert ours == {key: getattr(their, key) for key in ours}
 
 
-def test_an_older_description_counts_as_transformers_lets_it(theirs: Any, tmp_path: Path) -> None:
-    """Configurations of 2022 hold `text_config_dict`, which wins over `text_config`."""
+def test_an_older_config_is_read_as_transformers_does(theirs: Any, tmp_path: Path) -> None:
+    """In configurations of 2022, `text_config_dict` overrides `text_config`."""
     folder = write_folder(tmp_path, theirs)
     content = config_of(theirs)
     for tower in ("text_config", "vision_config"):
@@ -121,7 +121,7 @@ def test_an_older_description_counts_as_transformers_lets_it(theirs: Any, tmp_pa
 @pytest.mark.parametrize(
     "images", [{"do_normalize": False}, {"image_processor": {"image_mean": 1}}]
 )
-def test_other_preparations_of_images(images: dict[str, Any], theirs: Any, tmp_path: Path) -> None:
+def test_other_image_processors(images: dict[str, Any], theirs: Any, tmp_path: Path) -> None:
     folder = write_folder(tmp_path, theirs)
     (folder / "preprocessor_config.json").unlink()
     write_json(folder / "processor_config.json", images)
@@ -164,7 +164,7 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_descriptions_that_do_not_fit(name: str, theirs: Any, tmp_path: Path) -> None:
+def test_configs_that_do_not_fit(name: str, theirs: Any, tmp_path: Path) -> None:
     change, part = CONFIGS[name]
     folder = write_folder(tmp_path, theirs)
     write_json(folder / "config.json", change(config_of(theirs)))
@@ -175,7 +175,7 @@ def test_descriptions_that_do_not_fit(name: str, theirs: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mean", [[0.5, 0.5], ["0.5"] * 3, [float("nan")] * 3, "grey", [1e400] * 3])
-def test_means_that_are_none(mean: Any, theirs: Any, tmp_path: Path) -> None:
+def test_wrong_means(mean: Any, theirs: Any, tmp_path: Path) -> None:
     folder = write_folder(tmp_path, theirs)
     write_json(folder / "preprocessor_config.json", {"image_mean": mean})
     with pytest.raises(WeightsError, match="three numbers are needed"):

@@ -1,4 +1,4 @@
-"""TorchScript archives: read without torch.jit, and nothing that they carry is run."""
+"""TorchScript archives are read without torch.jit, and no code in them runs."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ from tests.golden import arrays, assert_same_clip, images, tiny_clip
 
 
 def _archive(model: CLIP, arch: str, path: Path) -> None:
-    """Trace as OpenAI did, with the settings and masks that their archives hold."""
+    """Trace as OpenAI did, with the settings and masks of their archives."""
     for block in model.transformer.blocks:
         block.register_buffer("attn_mask", torch.full((77, 77), float("-inf")).triu(1))
     for name, value in (("input_resolution", 32), ("context_length", 77), ("vocab_size", 49408)):
@@ -113,7 +113,7 @@ class _Touch:
 @pytest.mark.parametrize(
     "function", [os.system, eval, exec, pickle.loads, torch.load, getattr, __import__]
 )
-def test_a_call_is_refused_and_not_made(function: Any, tmp_path: Path) -> None:
+def test_calls_are_refused_and_not_made(function: Any, tmp_path: Path) -> None:
     mark = tmp_path / "touched"
     command = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
     _write_archive(tmp_path / "evil.pt", pickle.dumps(_Touch(function, command), protocol=2))
@@ -123,7 +123,7 @@ def test_a_call_is_refused_and_not_made(function: Any, tmp_path: Path) -> None:
 
 
 def test_allowed_names_do_nothing(tmp_path: Path) -> None:
-    """A call of a name that looks like the archive's own code becomes a record and is passed by."""
+    """A call of a name that looks like the archive's own code becomes a record and is ignored."""
     mark = tmp_path / "touched"
     argument = f"touch {mark}".encode()
     text = b"X" + len(argument).to_bytes(4, "little") + argument
@@ -143,7 +143,7 @@ def test_a_module_without_state(tmp_path: Path) -> None:
 
 
 def test_names_cannot_be_changed(tmp_path: Path) -> None:
-    """The state that an archive gives to a name instead of an object is refused."""
+    """State for a name instead of an object is refused."""
     pickled = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb."
     _write_archive(tmp_path / "evil.pt", pickled)
     with pytest.raises(WeightsError, match="not a usable TorchScript archive"):
