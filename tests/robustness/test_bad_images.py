@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tests.runs.test_folder import write_csv
 from torch import Tensor
 
 import train
@@ -22,6 +21,7 @@ from safeio.errors import UserError
 from tests.helpers.dassl_toy import CLASSES, make_images, toy_config
 from tests.helpers.feature_runs import OFF, scores
 from tests.helpers.runs import ROOT, command, finish, refuse, results
+from tests.runs.test_folder import write_csv
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from tests.runs.test_folder import CONFIG, fill, load, message, write_csv
 
 from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
@@ -16,6 +15,7 @@ from safeio.checksums import read_verified_json
 from safeio.errors import UserError
 from tests.helpers.dassl_toy import Squares, make_split, run, toy_config
 from tests.helpers.runs import command, finish, refuse
+from tests.runs.test_folder import CONFIG, fill, load, message, write_csv
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import open_clip
 import pytest
 from PIL import Image
-from tests.runs.test_folder import write_csv
 
 import train
 from clip.weights import MINI_PATH
 from datasets.emoji import concepts_of, write_scenes
 from tests.helpers.runs import ROOT, finish_in, results
+from tests.runs.test_folder import write_csv
 
 PAGE = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
 FILES = dict(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image, features
-from tests.runs.test_folder import write_csv
 from torch import Tensor
 
 import train
@@ -26,6 +25,7 @@ from safeio.errors import UserError
 from tests.helpers.dassl_toy import make_images, registered, toy_config
 from tests.helpers.feature_runs import entries, scores
 from tests.helpers.runs import ROOT, command, finish, refuse
+from tests.runs.test_folder import write_csv
 from trainers.core.features.views import ViewImages
 
 CASES = Path(__file__).parent / "data" / "images"

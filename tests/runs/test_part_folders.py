@@ -4,6 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from dassl.config import load_config
+from dassl.data import DataManager
+from datasets.part_folders import part_of
+from safeio.errors import UserError
+from tests.helpers.runs import command, finish, results
 from tests.runs.test_folder import (
     CONFIG,
     fill,
@@ -14,12 +20,6 @@ from tests.runs.test_folder import (
     sizes,
     write_csv,
 )
-
-from dassl.config import load_config
-from dassl.data import DataManager
-from datasets.part_folders import part_of
-from safeio.errors import UserError
-from tests.helpers.runs import command, finish, results
 
 CLASSES = {0: "cat", 1: "dog", 2: "owl"}
 SPELLINGS = {

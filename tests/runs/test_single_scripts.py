@@ -5,11 +5,11 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from tests.runs.test_protocols import RECORDER, options
 
 import train
 from tests.helpers.runs import results
 from tests.helpers.shell import SHORT, script
+from tests.runs.test_protocols import RECORDER, options
 
 OTHERS = {
     "coop/zeroshot": ("ZeroshotCLIP", ["dtd", "rn50"]),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runs.test_sweep_workers import Murderer, start
 
 from nemesis.commands import sweep
 from nemesis.sweeps.executors import Workers
@@ -15,6 +14,7 @@ from nemesis.sweeps.schedule import execute
 from nemesis.sweeps.worker import DONE, FAILED, CleanState, Outcome, work
 from tests.helpers.runs import results
 from tests.helpers.sweeps_small import PUN, learned, runs_in, wait_for, write
+from tests.runs.test_sweep_workers import Murderer, start
 
 HERE = ("--workers", "0")
 PAN = {"trainer": "CoOpNemesis", "set": {"TRAINER.NEMESIS.BETA": 0.0}}
