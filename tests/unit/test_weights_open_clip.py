@@ -1,10 +1,7 @@
 """Weights by open_clip's names: a small architecture of theirs, served from this machine."""
 
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +11,17 @@ import torch
 from open_clip import pretrained
 
 import clip
+from clip.config import ARCHITECTURES
 from clip.errors import WeightsError
 from clip.weights import load_clip
+from tests.helpers.server import serve
 
 ARCHITECTURE = "ViT-tiny-32"
 MODEL: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 16, "patch_size": 32},
-    "text_cfg": {
-        "context_length": 77,
-        "vocab_size": 49408,
-        "width": 64,
-        "heads": 4,
-        "layers": 2,
-    },
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
 }
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the tests' output clean."""
 
 
 @pytest.fixture(params=[False, True], ids=["gelu", "quick_gelu"])
@@ -43,34 +31,21 @@ def their_model(
     """Add an architecture and its weights to open_clip's tables, on a server of this machine."""
     torch.manual_seed(0)
     model = open_clip.CLIP(**MODEL, quick_gelu=request.param).eval()
-    served = tmp_path / "served"
-    served.mkdir()
-    torch.save({"epoch": 1, "state_dict": model.state_dict()}, served / "tiny.pt")
-    handler = partial(_Quiet, directory=str(served))
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-
+    torch.save({"epoch": 1, "state_dict": model.state_dict()}, tmp_path / "tiny.pt")
     config = MODEL | ({"quick_gelu": True} if request.param else {})
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, ARCHITECTURE, config)
-    weights = {
-        "url": f"http://127.0.0.1:{http.server_port}/tiny.pt",
-        "quick_gelu": request.param,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.25, 0.25, 0.25),
-    }
-    gone = weights | {"url": f"http://127.0.0.1:{http.server_port}/gone.pt"}
-    monkeypatch.setitem(pretrained._PRETRAINED, ARCHITECTURE, {"mine": weights, "gone": gone})
-    yield model
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serve() as server:
+        server.files["/tiny.pt"] = (tmp_path / "tiny.pt").read_bytes()
+        more = {"quick_gelu": request.param, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+        weights = {tag: {"url": f"{server.url}/{tag}.pt", **more} for tag in ("tiny", "gone")}
+        monkeypatch.setitem(pretrained._PRETRAINED, ARCHITECTURE, weights)
+        yield model
 
 
 def test_heads_activation_and_normalisation_come_from_their_tables(
     their_model: Any, tmp_path: Path
 ) -> None:
-    loaded = load_clip(f"open_clip:{ARCHITECTURE}/mine", download_root=tmp_path / "weights")
+    loaded = load_clip(f"open_clip:{ARCHITECTURE}/tiny", download_root=tmp_path / "weights")
     tokens = clip.tokenize(["a photo of a dog", "a cat"])
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -82,9 +57,6 @@ def test_heads_activation_and_normalisation_come_from_their_tables(
     assert loaded.model.config.image_heads == 4
     assert loaded.pixel_mean == (0.5, 0.5, 0.5)
     assert loaded.source == str(tmp_path / "weights" / "tiny.pt")
-
-
-def test_weights_that_the_server_lost(their_model: Any, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="could not be downloaded by open_clip"):
         load_clip(f"open_clip:{ARCHITECTURE}/gone", download_root=tmp_path)
 
@@ -102,11 +74,10 @@ def test_weights_that_the_server_lost(their_model: Any, tmp_path: Path) -> None:
         ("convnext_base/laion400m_s13b_b51k", "timm_model_name"),
     ],
 )
-def test_names_that_do_not_work(name: str, part: str) -> None:
+def test_wrong_names_are_refused(name: str, part: str) -> None:
     with pytest.raises(WeightsError) as raised:
         load_clip(f"open_clip:{name}")
-    assert part in str(raised.value)
-    assert "\n" not in str(raised.value)
+    assert part in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_without_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,20 +86,18 @@ def test_without_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
         load_clip("open_clip:ViT-B-32/openai")
 
 
-def test_their_architectures_are_ours() -> None:
-    """open_clip's tables of the nine published models agree with `ARCHITECTURES`."""
-    from clip.config import ARCHITECTURES
-
-    for name, config in ARCHITECTURES.items():
-        theirs = open_clip.get_model_config(name.replace("/", "-").replace("@336px", "-336"))
-        vision, text = theirs["vision_cfg"], theirs["text_cfg"]
-        layers = vision["layers"]
-        assert theirs["embed_dim"] == config.embed_dim
-        assert (tuple(layers) if isinstance(layers, list) else layers) == config.vision_layers
-        assert vision["width"] == config.vision_width
-        assert vision["image_size"] == config.image_resolution
-        assert vision["patch_size"] == config.vision_patch_size
-        assert text["width"] == config.transformer_width
-        assert text["heads"] == config.text_heads
-        assert text["layers"] == config.transformer_layers
-        assert text["context_length"] == config.context_length
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_our_table_of_the_published_models_equals_theirs(name: str) -> None:
+    config = ARCHITECTURES[name]
+    theirs = open_clip.get_model_config(name.replace("/", "-").replace("@336px", "-336"))
+    vision, text = theirs["vision_cfg"], theirs["text_cfg"]
+    layers = tuple(vision["layers"]) if isinstance(vision["layers"], list) else vision["layers"]
+    assert (
+        *(theirs["embed_dim"], layers, vision["width"], vision["image_size"]),
+        *(vision["patch_size"], text["width"], text["heads"], text["layers"]),
+        text["context_length"],
+    ) == (
+        *(config.embed_dim, config.vision_layers, config.vision_width, config.image_resolution),
+        *(config.vision_patch_size, config.transformer_width, config.text_heads),
+        *(config.transformer_layers, config.context_length),
+    )
