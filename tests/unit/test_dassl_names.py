@@ -1,10 +1,9 @@
-"""What Dassl's further names do, which other people's files import."""
+"""What Dassl's further names do, which third-party files import."""
 
 import shutil
 import sys
 import types
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from dassl.utils import adjust_learning_rate, set_bn_to_eval
 from dassl.utils.tools import download_url, read_image
 from safeio.errors import UserError
 from tests.helpers.dassl_toy import Squares, ToyTrainer, make_images, registered, toy_config
-from tests.helpers.server import Server, serve
+from tests.helpers.server import serve
 
 
 def test_distances() -> None:
@@ -64,7 +63,7 @@ def test_warm_up_before_a_scheduler_of_pytorch(kind: str) -> None:
     ours, wrapped = build_lr_scheduler(sgd(), cfg.OPTIM), theirs()
     for epoch in range(10):
         assert wrapped.get_last_lr() == pytest.approx(ours.get_last_lr()), epoch
-        if epoch == 5:  # its state is enough to go on from
+        if epoch == 5:  # it can be restored from its state
             rates, state = wrapped.optimizer.state_dict(), wrapped.state_dict()
             wrapped = theirs()
             wrapped.optimizer.load_state_dict(rates)
@@ -74,15 +73,12 @@ def test_warm_up_before_a_scheduler_of_pytorch(kind: str) -> None:
             scheduler.step()
 
 
-def test_learning_rates_without_a_scheduler() -> None:
+def test_learning_rates_and_batch_normalisation() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     adjust_learning_rate(optimizer, 0.5, 45, stepsize=20, gamma=0.1)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
     adjust_learning_rate(optimizer, 0.5, 25, linear_decay=True, final_lr=0.1)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4)
-
-
-def test_batch_normalisation_in_evaluation_mode() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)).train()
     model.apply(set_bn_to_eval)
     assert [module.training for module in model] == [True, False, True]
@@ -115,7 +111,7 @@ class HalfLabelled(Squares):
 
 
 class Pairs(TrainerXU, ToyTrainer):
-    """Learns from the labelled images, and looks at the others."""
+    """Learns from labelled and unlabelled images."""
 
     seen: list[tuple[int, int]]
 
@@ -147,24 +143,17 @@ def test_training_with_unlabelled_images(count: str, batches: int, tmp_path: Pat
             build_trainer(cfg).train()
 
 
-def test_the_shorter_loader_begins_again() -> None:
+def test_paired_batches_and_transformed_images() -> None:
     assert list(PairedBatches([1, 2, 3], "ab", 3)) == [(1, "a"), (2, "b"), (3, "a")]
-
-
-def test_a_dataset_wrapper_transforms_an_image() -> None:
     cfg = get_cfg_default()
     cfg.DATALOADER.K_TRANSFORMS = 2
-    image = Image.new("RGB", (4, 4))
-    assert DatasetWrapper(cfg, [], transform=lambda x: x)._transform_image(len_of, image) == 4
-    twice = DatasetWrapper(cfg, [], transform=lambda x: x, is_train=True)
-    assert twice._transform_image(len_of, image) == [4, 4]
+    width: Any = lambda image: image.width  # noqa: E731
+    for is_train, expected in ((False, 4), (True, [4, 4])):
+        wrapper = DatasetWrapper(cfg, [], transform=lambda x: x, is_train=is_train)
+        assert wrapper._transform_image(width, Image.new("RGB", (4, 4))) == expected
 
 
-def len_of(image: Image.Image) -> int:
-    return image.width
-
-
-def test_own_image_towers_are_registered() -> None:
+def test_own_backbones_are_registered() -> None:
     @BACKBONE_REGISTRY.register()
     def tiny(**kwargs: Any) -> Backbone:
         return Backbone()
@@ -175,25 +164,19 @@ def test_own_image_towers_are_registered() -> None:
         del BACKBONE_REGISTRY._objects["tiny"]
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serve() as state:
-        yield state
-
-
-def test_downloads(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (3, 2), "red").save(tmp_path / "red.png")
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.write(tmp_path / "red.png", "images/red.png")
-    server.files["/archive.zip"] = (tmp_path / "archive.zip").read_bytes()
-    dataset = DatasetBase()
-    url, target = f"{server.url}/archive.zip", tmp_path / "data" / "archive.zip"
-    dataset.download_data(url, str(target), from_gdrive=False)
+    dataset, target = DatasetBase(), tmp_path / "data" / "archive.zip"
+    with serve() as server:
+        server.files["/archive.zip"] = (tmp_path / "archive.zip").read_bytes()
+        dataset.download_data(f"{server.url}/archive.zip", str(target), from_gdrive=False)
+        with pytest.raises(UserError, match="cannot be downloaded"):
+            download_url(f"{server.url}/nothing.zip", str(tmp_path / "nothing.zip"))
     assert read_image(str(tmp_path / "data" / "images" / "red.png")).getpixel((0, 0)) == (255, 0, 0)
     with pytest.raises(UserError, match="http or https"):
         download_url(f"file://{target}", str(tmp_path / "copy.zip"))
-    with pytest.raises(UserError, match="cannot be downloaded"):
-        download_url(f"{server.url}/nothing.zip", str(tmp_path / "nothing.zip"))
     assert not (tmp_path / "nothing.zip").exists()
 
     monkeypatch.setitem(sys.modules, "gdown", None)

@@ -70,21 +70,15 @@ def test_staged_rates() -> None:
         build_optimizer(model.parameters(), cfg)
 
 
-def test_steps() -> None:
+def test_schedules() -> None:
     single = rates(config(LR_SCHEDULER="single_step", STEPSIZE=(3,)), 7)
     assert single == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01])
     whole = rates(config(LR_SCHEDULER="single_step", MAX_EPOCH=4), 5)
     assert whole == pytest.approx([1, 1, 1, 1, 0.1])
     multi = rates(config(LR_SCHEDULER="multi_step", STEPSIZE=(2, 5), GAMMA=0.5), 6)
     assert multi == [1, 1, 0.5, 0.5, 0.5, 0.25]
-
-
-def test_warmup_goes_before_any_schedule() -> None:
     cfg = config(LR_SCHEDULER="multi_step", STEPSIZE=(2,), WARMUP_EPOCH=2, WARMUP_TYPE="linear")
     assert rates(cfg, 6) == pytest.approx([1e-5, 0.5, 1, 1, 0.1, 0.1])
-
-
-def test_equal_to_pytorch_without_warmup() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
     for rate in rates(config(LR_SCHEDULER="cosine", MAX_EPOCH=30), 30):
