@@ -69,6 +69,7 @@ def test_names_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_clip("openai/clip-vit-base-patch32", download_root=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_name_is_downloaded_once(theirs: Any, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "theirs", theirs, "pytorch_model.bin")
     code = "import json, sys; from clip.weights import load_clip; "
