@@ -15,12 +15,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from safeio.pickles import check_file, check_tensors
+from safeio.pickles import RefusedName, check_file, check_tensors
 
 from .config import CLIPConfig
 from .description import Description, Settings, read_json
 from .errors import WeightsError
-from .inert_pickle import RefusedName, read_pickled
+from .inert_pickle import read_pickled
 from .state_dicts import Weights, find_weights
 from .torchscript import is_torchscript, read_torchscript
 
@@ -128,6 +128,7 @@ def _read_saved(path: Path) -> Any:
         except UnpicklingError:  # PyTorch refuses objects other than tensors and plain values
             content = read_pickled(path)
         check_tensors(content)
+        return content
     except WeightsError:
         raise
     except RefusedName as error:
@@ -139,7 +140,6 @@ def _read_saved(path: Path) -> Any:
             f"{path} is damaged or contains more than weights; accepted are TorchScript archives "
             "of CLIP, state dicts (.pt, .bin) and .safetensors."
         ) from None
-    return content
 
 
 def _check_crcs(path: Path) -> None:

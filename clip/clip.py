@@ -65,27 +65,18 @@ def load(
             "jit=True would run the code in the weights file, which is not supported; "
             "leave jit at False."
         )
-    loaded = load_clip(name, device=device, download_root=download_root)
-    transform = _preprocess(
-        loaded.model.visual.input_resolution, loaded.pixel_mean, loaded.pixel_std
-    )
-    return loaded.model, transform
-
-
-def _preprocess(
-    resolution: int, mean: Sequence[float], std: Sequence[float]
-) -> Callable[[Any], Tensor]:
     from torchvision import transforms  # slow to import, and only needed here
 
-    return transforms.Compose(
-        [
-            transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BICUBIC),
-            transforms.CenterCrop(resolution),
-            lambda image: image.convert("RGB"),
-            transforms.ToTensor(),
-            transforms.Normalize(mean, std),
-        ]
-    )
+    loaded = load_clip(name, device=device, download_root=download_root)
+    resolution = loaded.model.visual.input_resolution
+    steps = [
+        transforms.Resize(resolution, interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(resolution),
+        lambda image: image.convert("RGB"),
+        transforms.ToTensor(),
+        transforms.Normalize(loaded.pixel_mean, loaded.pixel_std),
+    ]
+    return loaded.model, transforms.Compose(steps)
 
 
 def tokenize(

@@ -14,7 +14,7 @@ from .errors import WeightsError
 DEFAULT_ROOT = Path("~/.cache/clip")
 
 _BASE = "https://openaipublic.azureedge.net/clip/models"
-_SHA256 = {
+SHA256 = {
     "RN50": "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
     "RN101": "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
     "RN50x4": "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd",
@@ -26,13 +26,8 @@ _SHA256 = {
     "ViT-L/14@336px": "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
 }
 MODELS = {
-    name: f"{_BASE}/{digest}/{re.sub('[/@]', '-', name)}.pt" for name, digest in _SHA256.items()
+    name: f"{_BASE}/{digest}/{re.sub('[/@]', '-', name)}.pt" for name, digest in SHA256.items()
 }
-
-
-def published_name(sha256: str) -> str | None:
-    """Return the name of OpenAI's model whose file has this SHA-256, or None."""
-    return next((name for name, digest in _SHA256.items() if digest == sha256), None)
 
 
 def fetch(url: str, root: str | Path | None = None) -> Path:
@@ -51,7 +46,12 @@ def fetch(url: str, root: str | Path | None = None) -> Path:
     expected, name = url.split("/")[-2:]
     target = Path(root or DEFAULT_ROOT).expanduser() / name
     if target.exists():
-        _check_existing(target, expected)
+        found = file_digest(target) if target.is_file() else "undefined, because it is a folder"
+        if found != expected:
+            raise WeightsError(
+                f"{target} is not the published file (its SHA-256 is {found}, not {expected}); "
+                "move it away and run again to download it."
+            )
         return target
     try:
         download(url, target, checksum=f"sha256:{expected}")
@@ -66,12 +66,3 @@ def fetch(url: str, root: str | Path | None = None) -> Path:
             f"put the file at {target} by hand."
         ) from None
     return target
-
-
-def _check_existing(target: Path, expected: str) -> None:
-    found = file_digest(target) if target.is_file() else "undefined, because it is a folder"
-    if found != expected:
-        raise WeightsError(
-            f"{target} is not the published file (its SHA-256 is {found}, not {expected}); "
-            "move it away and run again to download it."
-        )

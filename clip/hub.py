@@ -45,7 +45,7 @@ def fetch_from_hub(name: str, download_root: str | Path | None) -> Path:
     hub = _Repository(repository, revision or None, download_root)
     folder = _fetch_descriptions(hub)
     try:
-        path = choose_weights(folder, lambda file: hub.cached(file) is not None)
+        path = choose_weights(folder, lambda file: hub.fetch(file, download=False) is not None)
     except WeightsError:
         path = choose_weights(folder, lambda file: hub.fetch(file) is not None)
     if path.name.endswith(INDEX_SUFFIX):
@@ -93,34 +93,22 @@ class _Repository:
             ) from None
         self.hub = huggingface_hub
 
-    def cached(self, file: str) -> Path | None:
-        """Return the path of a file if it is in the cache."""
-        found = self._look_up(file)
-        return Path(found) if isinstance(found, str) else None
-
-    def _look_up(self, file: str) -> object:
-        return self.hub.try_to_load_from_cache(
-            self.name, file, cache_dir=self.root, revision=self.revision
-        )
-
-    def fetch(self, file: str) -> Path | None:
+    def fetch(self, file: str, download: bool = True) -> Path | None:
         """Return the path of a file, downloaded if needed; None if the repository lacks it."""
-        found = self._look_up(file)
+        place = {"cache_dir": self.root, "revision": self.revision}
+        found = self.hub.try_to_load_from_cache(self.name, file, **place)
         if isinstance(found, str):
             return Path(found)
-        if found is not None:  # the cache records that the repository has no such file
+        if found is not None or not download:  # the cache records that there is no such file
             return None
         errors = self.hub.errors
         try:
-            path = self.hub.hf_hub_download(
-                self.name, file, cache_dir=self.root, revision=self.revision
-            )
+            return Path(self.hub.hf_hub_download(self.name, file, **place))
         except Exception as error:  # network and hub raise many types
             absent = isinstance(error, errors.EntryNotFoundError)
             if absent and not isinstance(error, errors.LocalEntryNotFoundError):
                 return None
             raise self._unreachable(file, error) from None
-        return Path(path)
 
     def _unreachable(self, file: str, error: Exception) -> WeightsError:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,21 +1,19 @@
 """Read pickles of torch.save without running any code in them.
 
-A pickle becomes a tree of inert records: every name in it becomes a class that does nothing, and
-the tensors are rebuilt from the records afterwards. Names that could run code are still refused.
+A pickle becomes a tree of inert records, from which the tensors are rebuilt afterwards. Names that
+could run code are still refused.
 """
 
-import pickle
 import re
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from safeio.pickles import LEGACY_PICKLES, check_file, check_tensors
+from safeio.pickles import LEGACY_PICKLES, InertUnpickler, Record
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -44,71 +42,7 @@ _DATA_NAMES = {
     *("builtins.float", "builtins.frozenset", "builtins.int", "builtins.list", "builtins.object"),
     *("builtins.range", "builtins.set", "builtins.slice", "builtins.str", "builtins.tuple"),
 }
-_OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # of protocol 2
 _LOADERS = r"(torch\.(load|hub|jit|package|serialization)|numpy\.load)\b"
-
-
-class RefusedName(pickle.UnpicklingError):
-    """A pickle requests a name that is not accepted in a weights file."""
-
-
-class Record(dict[Any, Any]):
-    """Inert stand-in for any call or object in the pickle: records name, arguments and state.
-
-    It accepts the items of dictionaries, lists and sets, so that it can also replace their
-    subclasses, but stores only those of dictionaries.
-    """
-
-    origin = ""
-    # Defaults, because unpickling may skip __init__ and __setstate__.
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-    __eq__ = object.__eq__
-
-    def append(self, item: Any) -> None:
-        """Drop an item of a list."""
-
-    def extend(self, items: Any) -> None:
-        """Drop items of a list."""
-
-    def add(self, item: Any) -> None:
-        """Drop an item of a set."""
-
-
-class InertUnpickler(pickle.Unpickler):
-    """Unpickler that builds only records.
-
-    Args:
-        stream: the pickle.
-        accepts: returns whether a module and a name in it are accepted.
-    """
-
-    def __init__(self, stream: Any, accepts: Callable[[str, str], bool]) -> None:
-        super().__init__(stream)
-        self.accepts = accepts
-        self.storages: dict[str, tuple[Any, ...]] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a class of records in place of the named class."""
-        module = _OLD_NAMES.get(module, module)
-        origin = f"{module}.{name}"
-        if not self.accepts(module, name):
-            raise RefusedName(f"it requests {origin[:200]}, which weights files may not contain")
-        # A new class for each name, so that the pickle can change nothing outside itself.
-        return type("Record", (Record,), {"origin": origin})
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Return the description of a storage."""
-        _, _, key, *_ = pid
-        return self.storages.setdefault(key, pid)
 
 
 def _is_accepted(module: str, name: str) -> bool:
@@ -121,11 +55,12 @@ def _is_accepted(module: str, name: str) -> bool:
 def read_pickled(path: Path) -> Any:
     """Read a file of torch.save: dictionaries, tensors, plain values, and records of all else.
 
+    The caller has to use `check_file` before and `check_tensors` after.
+
     Raises:
         RefusedName: the file requests a name that is not accepted.
         Exception: the file is damaged, or not a file of torch.save.
     """
-    check_file(path)
     if not zipfile.is_zipfile(path):
         return _read_legacy(path)
     with zipfile.ZipFile(path) as archive:
@@ -133,9 +68,7 @@ def read_pickled(path: Path) -> Any:
         with archive.open(name) as member:
             root = InertUnpickler(member, _is_accepted).load()
         storages = f"{name.removesuffix('data.pkl')}data/"
-        content = TensorRebuilder(archive, storages).rebuild_nested(root)
-    check_tensors(content)
-    return content
+        return TensorRebuilder(archive, storages).rebuild_nested(root)
 
 
 def _read_legacy(path: Path) -> Any:
@@ -151,9 +84,7 @@ def _read_legacy(path: Path) -> Any:
             if size > path.stat().st_size:
                 raise ValueError("it contains a storage that is larger than the file")
             tensors.storages[key] = _from_bytes(file.read(size), dtype)
-        content = tensors.rebuild_nested(root)
-    check_tensors(content)
-    return content
+        return tensors.rebuild_nested(root)
 
 
 def is_mapping(value: Any) -> bool:

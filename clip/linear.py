@@ -39,7 +39,7 @@ class _FrozenLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _product(gradients[0].contiguous(), ctx.weight.t().contiguous(), None), None, None
+        return _product(gradients[0].contiguous(), ctx.weight.t(), None), None, None
 
 
 def linear(

@@ -4,7 +4,7 @@ The package open_clip (Ilharco et al., 2021) lists and downloads the files; this
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,13 @@ def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, D
 
     model = open_clip.get_model_config(architecture)
     weights = open_clip.get_pretrained_cfg(architecture, tag)
-    source = f"open_clip's {architecture}"
-    description = describe_model(model, _image_settings(weights), source)
+    images = {"mean": PIXEL_MEAN, "std": PIXEL_STD, **weights}  # the defaults of open_clip
+    description = describe_model(model, images, f"open_clip's {architecture}")
     root = str(Path(download_root).expanduser()) if download_root is not None else None
     try:
         path = Path(open_clip.download_pretrained(weights, cache_dir=root))
     except Exception as error:  # its downloaders and the network raise many types
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"'{OPEN_CLIP_PREFIX}{name}' could not be downloaded by open_clip ({first[:160]})."
         ) from None
@@ -88,15 +88,6 @@ def _split(name: str, architectures: Iterable[str]) -> tuple[str, str]:
     architecture = architecture.replace("/", "-")
     _check_known("architecture with weights", architecture or tag, architectures)
     return architecture, tag
-
-
-def _image_settings(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tag's normalisation, by default OpenAI's as in open_clip, and activation."""
-    return {
-        "mean": weights.get("mean", PIXEL_MEAN),
-        "std": weights.get("std", PIXEL_STD),
-        "quick_gelu": weights.get("quick_gelu", False),
-    }
 
 
 def describe(folder: Path) -> Description | None:

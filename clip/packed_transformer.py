@@ -1,13 +1,15 @@
 """Run a causal transformer on states that several prompts share (`prompt_layout`).
 
-Norms and linear layers process every state once, as R rows without padding; attention processes
-small blocks of queries with their keys. The last block computes only the states at EOS.
+Norms and linear layers process every state once, as R rows; attention processes small blocks of
+queries with their keys. The last block computes only the states at EOS. All indices and masks are
+made once per layout, so that a pass consists of the transformer's own operators and one gathering
+of keys and values per block.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,16 +23,16 @@ class PackedAttention:
     """Indices and masks of attention between rows, in blocks over all groups.
 
     Attributes:
-        query_index: the rows of each block's queries.
+        query_index: the rows of all blocks' queries; None if they are all rows in order.
         key_index: the rows of each block's keys.
-        mask: True where a query attends to a key.
-        output_index: positions of the output rows in the flattened `query_index`.
+        bias: 0 where a query attends to a key, else -inf.
+        output_index: positions of the output rows among the queries; None for all in order.
     """
 
-    query_index: Int[Tensor, "blocks queries"]
+    query_index: Int[Tensor, " queries"] | None
     key_index: Int[Tensor, "blocks keys"]
-    mask: Bool[Tensor, "blocks 1 queries keys"]
-    output_index: Int[Tensor, " outputs"]
+    bias: Float[Tensor, "blocks 1 size keys"]
+    output_index: Int[Tensor, " outputs"] | None
 
     def attend(
         self,
@@ -38,96 +40,92 @@ class PackedAttention:
         key_value: Float[Tensor, "rows joint"],
         heads: int,
     ) -> Float[Tensor, "outputs width"]:
-        """Return the attention's output at `output_index`.
+        """Return the attention's output rows.
 
         Args:
             query: of the rows that `query_index` refers to.
             key_value: keys and values of all rows, concatenated.
             heads: the number of attention heads.
         """
+        if self.query_index is not None:
+            query = functional.embedding(self.query_index, query)
         # Unlike that of index_select, the gradient of embedding sums in a deterministic order.
-        queries = functional.embedding(self.query_index, query).unflatten(-1, (heads, -1))
-        keys_values = functional.embedding(self.key_index, key_value).unflatten(-1, (2, heads, -1))
-        key, value = keys_values.permute(2, 0, 3, 1, 4)
+        keys_values = functional.embedding(self.key_index, key_value)
+        parts = (query.unflatten(0, (len(self.key_index), -1)), *keys_values.chunk(2, dim=-1))
         mixed = functional.scaled_dot_product_attention(
-            queries.transpose(1, 2), key, value, attn_mask=self.mask
+            *(part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts),
+            attn_mask=self.bias,
         )
-        return mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, self.output_index)
+        outputs = mixed.transpose(1, 2).reshape(query.shape)
+        return outputs if self.output_index is None else outputs[self.output_index]
 
 
 class PackedPrompts:
-    """Encoder for the prompts of G groups and C classes, which share states."""
+    """Encoder for the prompts of G groups and C classes, which share states.
 
-    def __init__(self, trie: PromptTrie, layout: GroupLayout) -> None:
-        self.ends = layout.ends.flatten()
-        blocks, groups = trie.everywhere, len(layout.row)
-        self.shared = (trie.prefix_length[layout.node] == 0)[:, None] if groups > 1 else None
+    Args:
+        trie: of one group.
+        layout: of all groups.
+        dtype: in which attention is computed.
+    """
+
+    def __init__(self, trie: PromptTrie, layout: GroupLayout, dtype: torch.dtype) -> None:
+        self.layout, row = layout, layout.row
+        self.ends = row[:, trie.ends].flatten()
         # Queries have the order of the nodes: node u is query u of its group.
-        keys, mask = _keys_and_mask(blocks, layout)
-        outputs = layout.group * blocks.query_index.numel() + layout.node
+        outputs = layout.group * row.shape[1] + layout.node
         self.everywhere = PackedAttention(
-            layout.row[:, blocks.query_index].flatten(0, 1), keys, mask, outputs
+            row.flatten() if layout.shares else None,
+            *_keys_and_bias(trie.everywhere, row, dtype),
+            outputs if layout.shares else None,
         )
-        blocks = trie.at_ends
-        first = torch.arange(groups, device=self.ends.device)[:, None]
-        prompts = torch.arange(blocks.count, device=self.ends.device)
-        filled = torch.arange(blocks.query_index.numel(), device=self.ends.device)
-        queries = first * blocks.count + filled.clamp(max=blocks.count - 1)
-        self.at_ends = PackedAttention(
-            queries.view(-1, blocks.query_index.shape[1]),
-            *_keys_and_mask(blocks, layout),
-            (first * blocks.query_index.numel() + prompts).flatten(),
-        )
+        self.at_ends = PackedAttention(None, *_keys_and_bias(trie.at_ends, row, dtype), None)
 
     def encode(
         self, transformer: Transformer, rows: Float[Tensor, "rows width"]
-    ) -> Float[Tensor, "prompts width"]:
-        """Return the states at EOS after the last block, for G x C prompts."""
+    ) -> Float[Tensor, "ends width"]:
+        """Return the states at EOS after the last block, for all groups' ends."""
         *blocks, last = transformer.blocks
         for block in blocks:
-            rows = self._detach_shared(rows)
-            normed = block.ln_1(rows)
-            rows = _block_pass(block, rows, normed, normed, self.everywhere)
-        rows = self._detach_shared(rows)
-        normed = last.ln_1(rows)
-        outputs, queries = (states.index_select(0, self.ends) for states in (rows, normed))
-        return _block_pass(last, outputs, queries, normed, self.at_ends)
-
-    def _detach_shared(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
-        """Detach the states that all groups share, which no prompt can change.
-
-        Otherwise a group whose numbers overflow would make the gradients of all others NaN.
-        """
-        if self.shared is None or not rows.requires_grad:
-            return rows
-        return torch.where(self.shared, rows.detach(), rows)
+            layer = block.attn
+            joint = linear(block.ln_1(rows), layer.in_proj_weight, layer.in_proj_bias)
+            query, key_value = joint.split((rows.shape[1], 2 * rows.shape[1]), dim=1)
+            rows = _finish_block(block, rows, query, key_value, self.everywhere)
+        layer, width, normed = last.attn, rows.shape[1], last.ln_1(rows)
+        outputs, queries = (functional.embedding(self.ends, states) for states in (rows, normed))
+        weight, bias = layer.in_proj_weight, layer.in_proj_bias
+        query = linear(queries, weight[:width], bias[:width])
+        key_value = linear(normed, weight[width:], bias[width:])
+        return _finish_block(last, outputs, query, key_value, self.at_ends)
 
 
-def _keys_and_mask(blocks: Blocks, layout: GroupLayout) -> tuple[Tensor, Tensor]:
-    """Return the key rows of every group's blocks, and the attention mask."""
-    mask = blocks.mask.repeat(len(layout.row), 1, 1)
-    return layout.row[:, blocks.key_index].flatten(0, 1), mask.unsqueeze(1)
+def _keys_and_bias(blocks: Blocks, row: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the key rows of every group's blocks, and the attention bias."""
+    bias = torch.zeros_like(blocks.mask, dtype=dtype).masked_fill_(~blocks.mask, -torch.inf)
+    return row[:, blocks.key_index].flatten(0, 1), bias.repeat(len(row), 1, 1).unsqueeze(1)
 
 
-def _block_pass(
+def _finish_block(
     block: ResidualAttentionBlock,
     rows: Float[Tensor, "outputs width"],
-    queries: Float[Tensor, "outputs width"],
-    keys: Float[Tensor, "rows width"],
+    query: Float[Tensor, "outputs width"],
+    key_value: Float[Tensor, "rows joint"],
     attention: PackedAttention,
 ) -> Float[Tensor, "outputs width"]:
-    """Run one residual block for the given rows.
+    """Run one residual block from its projections on.
 
     Args:
         block: the block.
         rows: the residual stream of the output rows.
-        queries: the same, after ln_1.
-        keys: all rows that are attended to, after ln_1.
+        query: the queries of these rows.
+        key_value: keys and values of all rows, concatenated.
         attention: which row attends to which.
     """
-    layer, width = block.attn, rows.shape[1]
-    weight, bias = layer.in_proj_weight, layer.in_proj_bias
-    query = linear(queries, weight[:width], bias[:width])
-    key_value = linear(keys, weight[width:], bias[width:])
-    rows = layer.out_proj(attention.attend(query, key_value, layer.heads)).add_(rows)
-    return block.mlp(block.ln_2(rows)).add_(rows)
+    layer = block.attn
+    rows = _add(rows, layer.out_proj(attention.attend(query, key_value, layer.heads)))
+    return _add(rows, block.mlp(block.ln_2(rows)))
+
+
+def _add(rows: Tensor, update: Tensor) -> Tensor:
+    """Return the sum in the precision of the residual stream, which autocast keeps at fp32."""
+    return update.add_(rows) if update.dtype == rows.dtype else rows + update

@@ -3,12 +3,13 @@
 The text encoder is causal: the state at a position depends only on the tokens up to it. So the
 prompts `[SOS] ctx [name] . [EOS]` of all classes form a trie, each of whose nodes is one hidden
 state per layer. All classes share SOS and a generic context before the names; a class has its own
-nodes from the first token that differs. Groups of prompts (such as corrupted copies) share the
-nodes up to the first vector that differs.
+nodes from the first token that differs. Corrupted copies of a prompt can also share the nodes up to
+the first vector that differs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +19,6 @@ from .simple_tokenizer import END, START, tokenizer
 
 POSITIONS = ("end", "middle", "front")
 NODE_COLUMNS = ("token", "slot", "class_index", "position", "prefix_length")
-BLOCK = 32  # queries per attention block; 16 to 64 cost about the same
 
 
 def clean_classname(name: str) -> str:
@@ -26,14 +26,7 @@ def clean_classname(name: str) -> str:
     return name.replace("_", " ")
 
 
-def vectors_before_name(length: int, position: str) -> int:
-    """Return how many of the L context vectors precede the class name."""
-    return {"end": length, "middle": length // 2, "front": 0}[position]
-
-
-def arrange_prompt(
-    name: str, length: int, position: str = "end"
-) -> tuple[list[int], list[int], int]:
+def arrange_prompt(name: str, length: int, position: str = "end") -> tuple[list[int], list[int]]:
     """Lay out `[SOS] ctx [name] . [EOS]` for one class.
 
     Args:
@@ -43,20 +36,20 @@ def arrange_prompt(
             `front`.
 
     Returns:
-        Token ids (0 at the context), the L positions of the context, the position of EOS.
+        Token ids (0 at the context) up to EOS, and the L positions of the context.
     """
     text = clean_classname(name)
     # As in CoOp: the name is tokenized with the full stop, with which a closing bracket forms one
     # token, but its length is counted without it.
     joint, count = tokenizer().encode(f"{text}."), len(tokenizer().encode(text))
     name_ids, tail = joint[:count], joint[count:]
-    before = vectors_before_name(length, position)
+    before = {"end": length, "middle": length // 2, "front": 0}[position]
     sos, eos = tokenizer().encoder[START], tokenizer().encoder[END]
 
     ids = [sos] + [0] * before + name_ids + [0] * (length - before) + tail + [eos]
     after = 1 + before + len(name_ids)
     slots = [*range(1, 1 + before), *range(after, after + length - before)]
-    return ids, slots, len(ids) - 1
+    return ids, slots
 
 
 @dataclass(frozen=True)
@@ -68,33 +61,37 @@ class Blocks:
     prompt for every class.
 
     Attributes:
-        query_index: the B x n query nodes; the last one is repeated to fill the last block.
-        key_index: the B x k key nodes of each block, padded with any node.
+        key_index: the key nodes of each block, padded with any node.
         mask: True where a query attends to a key.
-        count: the total number of queries.
     """
 
-    query_index: Int[Tensor, "blocks queries"]
     key_index: Int[Tensor, "blocks keys"]
     mask: Bool[Tensor, "blocks queries keys"]
-    count: int
 
     def to(self, device: torch.device) -> "Blocks":
         """Return the same blocks on a device."""
-        return Blocks(
-            self.query_index.to(device), self.key_index.to(device), self.mask.to(device), self.count
-        )
+        return Blocks(self.key_index.to(device), self.mask.to(device))
 
 
-def make_blocks(paths: Sequence[Sequence[int]]) -> Blocks:
+def fill_blocks(items: list[Any]) -> list[Any]:
+    """Repeat the last item until all blocks are full; the blocks' size leaves little to fill."""
+    return [*items, *[items[-1]] * (-len(items) % _block_size(len(items)))]
+
+
+def _block_size(count: int) -> int:
+    """Return the number of queries per block; 16 to 64 cost about the same."""
+    sizes = range(24, 49)
+    return count if count < 49 else min(sizes, key=lambda size: (-count % size, abs(size - 32)))
+
+
+def make_blocks(paths: Sequence[Sequence[int]], size: int) -> Blocks:
     """Divide queries into blocks.
 
     Args:
         paths: for every query, the nodes from the root to the query.
+        size: queries per block, which divides their number.
     """
-    count, size = len(paths), min(BLOCK, len(paths))
-    filled = [*paths, *[paths[-1]] * (-count % size)]
-    chunks = [filled[start : start + size] for start in range(0, len(filled), size)]
+    chunks = [paths[start : start + size] for start in range(0, len(paths), size)]
     needed = [sorted({node for path in chunk for node in path}) for chunk in chunks]
     keys = torch.zeros(len(chunks), max(map(len, needed)), dtype=torch.long)
     mask = torch.zeros(len(chunks), size, keys.shape[1], dtype=torch.bool)
@@ -103,13 +100,14 @@ def make_blocks(paths: Sequence[Sequence[int]]) -> Blocks:
         column = {node: index for index, node in enumerate(nodes)}
         for row, path in enumerate(chunk):
             mask[block, row, [column[node] for node in path]] = True
-    queries = torch.tensor([path[-1] for path in filled]).view(len(chunks), size)
-    return Blocks(queries, keys, mask, count)
+    return Blocks(keys, mask)
 
 
 @dataclass(frozen=True)
 class PromptTrie:
     """Trie of the prompts of all classes in one group, with numbered nodes.
+
+    The last node and the last EOS are repeated to fill the attention blocks.
 
     Attributes:
         token: token id of each node, 0 for a context vector.
@@ -117,7 +115,7 @@ class PromptTrie:
         class_index: the class of a class-specific context vector, 0 for a generic one.
         position: position in the prompt.
         prefix_length: number of context vectors up to and including the node.
-        ends: the node of each class's EOS.
+        ends: the node of each class's EOS, and the repeated ones.
         everywhere: blocks of all nodes, in order.
         at_ends: blocks of the EOS nodes, in the order of the classes.
     """
@@ -127,7 +125,7 @@ class PromptTrie:
     class_index: Int[Tensor, " nodes"]
     position: Int[Tensor, " nodes"]
     prefix_length: Int[Tensor, " nodes"]
-    ends: Int[Tensor, " classes"]
+    ends: Int[Tensor, " ends"]
     everywhere: Blocks
     at_ends: Blocks
 
@@ -136,9 +134,7 @@ class PromptTrie:
         return PromptTrie(**{key: value.to(device) for key, value in vars(self).items()})
 
 
-def build_trie(
-    prompts: Sequence[tuple[list[int], list[int], int]], class_specific: bool
-) -> PromptTrie:
+def build_trie(prompts: Sequence[tuple[list[int], list[int]]], class_specific: bool) -> PromptTrie:
     """Build the trie of prompts.
 
     Args:
@@ -149,7 +145,7 @@ def build_trie(
     rows: list[tuple[int, ...]] = []  # the columns of each node
     path_to: list[list[int]] = []  # from the root to each node
     ends = []
-    for label, (ids, slots, _) in enumerate(prompts):
+    for label, (ids, slots) in enumerate(prompts):
         slot_at = {position: slot for slot, position in enumerate(slots)}
         path: list[int] = []
         prefix_length, node = 0, -1
@@ -165,12 +161,14 @@ def build_trie(
             node = numbers[key]
             path.append(node)
         ends.append(node)
-    columns = dict(zip(NODE_COLUMNS, torch.tensor(rows).unbind(1), strict=True))
+    filled, filled_ends = fill_blocks(list(range(len(rows)))), fill_blocks(ends)
+    columns = torch.tensor([rows[node] for node in filled]).unbind(1)
+    # A repeated node is a query of its own, but nobody attends to it.
     return PromptTrie(
-        **columns,
-        ends=torch.tensor(ends),
-        everywhere=make_blocks(path_to),
-        at_ends=make_blocks([path_to[node] for node in ends]),
+        **dict(zip(NODE_COLUMNS, columns, strict=True)),
+        ends=torch.tensor(filled_ends),
+        everywhere=make_blocks([path_to[node] for node in filled], _block_size(len(rows))),
+        at_ends=make_blocks([path_to[node] for node in filled_ends], _block_size(len(ends))),
     )
 
 
@@ -181,27 +179,32 @@ class GroupLayout:
     Attributes:
         node: the trie node of each row.
         group: the group of each row; later groups may share the row.
+        row: the row of every node in every group.
         context: the rows of context vectors.
         vector: the index of each of these vectors in the flattened (G, C or 1, L).
-        row: the row of every node in every group.
-        ends: the rows at EOS, (G, C).
+        shares: whether groups share rows; if not, row is group * nodes + node.
     """
 
     node: Int[Tensor, " rows"]
     group: Int[Tensor, " rows"]
+    row: Int[Tensor, "groups nodes"]
     context: Int[Tensor, " vectors"]
     vector: Int[Tensor, " vectors"]
-    row: Int[Tensor, "groups nodes"]
-    ends: Int[Tensor, "groups classes"]
+    shares: bool
 
 
-def lay_out(trie: PromptTrie, first_group: Int[Tensor, "groups contexts prefixes"]) -> GroupLayout:
+def lay_out(
+    trie: PromptTrie,
+    first_group: Int[Tensor, "groups contexts prefixes"],
+    shares: bool = True,
+) -> GroupLayout:
     """Assign a row to every node of every group; groups with equal states share the row.
 
     Args:
         trie: of one group.
         first_group: for every group, context (of a class, or the generic one) and number of
             vectors, the first group with the same vectors up to there.
+        shares: see `GroupLayout`.
     """
     groups, contexts, prefixes = first_group.shape
     nodes = torch.arange(len(trie.token), device=first_group.device)
@@ -214,16 +217,20 @@ def lay_out(trie: PromptTrie, first_group: Int[Tensor, "groups contexts prefixes
     context = (trie.slot[node] >= 0).nonzero()[:, 0]
     at = node[context]
     vector = (group[context] * contexts + trie.class_index[at]) * (prefixes - 1) + trie.slot[at]
-    return GroupLayout(node, group, context, vector, row, row[:, trie.ends])
+    return GroupLayout(node, group, row, context, vector, shares)
 
 
-def first_group_independent(
-    groups: int, contexts: int, length: int
-) -> Int[Tensor, "groups contexts prefixes"]:
-    """Return `first_group` for independent groups, which share only states before any vector."""
-    first_group = torch.arange(groups).view(-1, 1, 1).repeat(1, contexts, length + 1)
-    first_group[..., 0] = 0
-    return first_group
+def lay_out_independent(trie: PromptTrie, groups: int, contexts: int, length: int) -> GroupLayout:
+    """Return the layout of groups that share nothing, so that none can affect another.
+
+    Args:
+        trie: of one group.
+        groups: G.
+        contexts: C for class-specific contexts, else 1.
+        length: L.
+    """
+    first_group = torch.arange(groups, device=trie.token.device).view(-1, 1, 1)
+    return lay_out(trie, first_group.expand(-1, contexts, length + 1), shares=False)
 
 
 def first_group_by_content(

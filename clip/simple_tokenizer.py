@@ -17,6 +17,7 @@ import regex
 NUM_MERGES = 49152 - 256 - 2
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
+MERGES = Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
 
 _WORDS = regex.compile(
     r"<\|startoftext\|>|<\|endoftext\|>"
@@ -24,12 +25,6 @@ _WORDS = regex.compile(
     r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
     regex.IGNORECASE,
 )
-
-
-@lru_cache
-def default_bpe() -> str:
-    """Return the path of the bundled merges file."""
-    return str(Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz")
 
 
 @lru_cache
@@ -73,7 +68,7 @@ class SimpleTokenizer:
         Args:
             bpe_path: a gzipped merges file; None for the published one.
         """
-        merges = _read_merges(bpe_path or default_bpe())
+        merges = _read_merges(bpe_path or MERGES)
         characters = list(bytes_to_unicode().values())
         tokens = characters + [character + END_OF_WORD for character in characters]
         tokens += ["".join(merge) for merge in merges]

@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .errors import PromptError
@@ -21,13 +22,12 @@ from .model import CLIP
 from .packed_transformer import PackedPrompts
 from .prompt_layout import (
     POSITIONS,
-    GroupLayout,
     PromptTrie,
     arrange_prompt,
     build_trie,
     first_group_by_content,
-    first_group_independent,
     lay_out,
+    lay_out_independent,
 )
 
 # Bytes of states in one pass: 1,024 states of width 512, or 4,096 of width 128. More would not fit
@@ -42,13 +42,19 @@ BYTES_AT_ONCE_ELSEWHERE = 128 << 20
 SAVED_WIDTHS = 12
 
 
+# Corrupted prompts share states on a CPU only if more than this part of the states can be shared.
+WORTH_SHARING = 0.1
+
+
 @dataclass
 class _ClassRange:
-    """Trie of a range of classes, its frozen inputs, and its layouts by number of groups."""
+    """Trie of a range of classes, its frozen inputs, and its layouts of independent groups."""
 
     trie: PromptTrie
+    classes: int
     frozen: Float[Tensor, "nodes width"]
-    layouts: dict[int, GroupLayout] = field(default_factory=dict)
+    shareable: float  # the part of the states before the last context vector
+    layouts: dict[tuple[int, torch.dtype], PackedPrompts] = field(default_factory=dict)
 
 
 class SoftPromptEncoder(nn.Module):
@@ -93,7 +99,7 @@ class SoftPromptEncoder(nn.Module):
         self._ranges: dict[tuple[object, ...], _ClassRange] = {}
 
     def _check_lengths(self, classnames: Sequence[str]) -> None:
-        lengths = [len(ids) for ids, _, _ in self.prompts]
+        lengths = [len(ids) for ids, _ in self.prompts]
         limit = self.clip_model.positional_embedding.shape[0]
         longest = max(range(len(lengths)), key=lengths.__getitem__)
         if lengths[longest] > limit:
@@ -143,21 +149,34 @@ class SoftPromptEncoder(nn.Module):
         classes = self._class_range(class_specific, span)
         vectors = ctx if class_specific else ctx.unsqueeze(1)
         vectors = vectors.to(classes.frozen.dtype)  # (G, C or 1, L, D)
-        layout = self._layout(classes, vectors)
-        context = vectors.flatten(0, 2).index_select(0, layout.vector)
-        states = classes.frozen.index_select(0, layout.node).index_add(0, layout.context, context)
-        at_eos = PackedPrompts(classes.trie, layout).encode(clip_model.transformer, states)
+        packed = self._packed(classes, vectors)
+        layout, states = packed.layout, classes.frozen
+        if len(ctx) > 1:  # with one group, rows are nodes
+            states = states.index_select(0, layout.node)
+        # Its gradient, unlike that of index_select, sums in a deterministic order.
+        context = functional.embedding(layout.vector, vectors.flatten(0, 2))
+        states = states.index_add(0, layout.context, context)
+        at_eos = packed.encode(clip_model.transformer, states)
         features = clip_model.ln_final(at_eos) @ clip_model.text_projection
-        return features.unflatten(0, (len(ctx), -1))
+        features = features.unflatten(0, (len(ctx), -1))
+        return features if features.shape[1] == classes.classes else features[:, : classes.classes]
 
-    def _layout(self, classes: _ClassRange, vectors: Tensor) -> GroupLayout:
+    def _packed(self, classes: _ClassRange, vectors: Tensor) -> PackedPrompts:
         groups, contexts, length, _ = vectors.shape
-        if groups > 1 and not (torch.is_grad_enabled() and vectors.requires_grad):
-            return lay_out(classes.trie, first_group_by_content(vectors))
-        if groups not in classes.layouts:
-            first_group = first_group_independent(groups, contexts, length).to(vectors.device)
-            classes.layouts[groups] = lay_out(classes.trie, first_group)
-        return classes.layouts[groups]
+        device = vectors.device.type
+        dtype = vectors.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        learns = torch.is_grad_enabled() and vectors.requires_grad
+        # Finding equal vectors would stall an accelerator for the few states that it saves.
+        if groups > 1 and not learns and device == "cpu" and classes.shareable > WORTH_SHARING:
+            layout = lay_out(classes.trie, first_group_by_content(vectors))
+            return PackedPrompts(classes.trie, layout, dtype)
+        key = (groups, dtype)
+        if key not in classes.layouts:
+            layout = lay_out_independent(classes.trie, groups, contexts, length)
+            classes.layouts[key] = PackedPrompts(classes.trie, layout, dtype)
+        return classes.layouts[key]
 
     def _class_range(self, class_specific: bool, span: tuple[int, int]) -> _ClassRange:
         """Return the trie of a span of classes with its frozen inputs, built at the first use."""
@@ -169,7 +188,8 @@ class SoftPromptEncoder(nn.Module):
                 tokens = self.clip_model.token_embedding(trie.token).to(self.clip_model.dtype)
                 positions = self.clip_model.positional_embedding[trie.position].to(tokens.dtype)
                 frozen = tokens.masked_fill((trie.slot >= 0)[:, None], 0) + positions
-            self._ranges[key] = _ClassRange(trie, frozen)
+            shareable = (trie.prefix_length < self.length).float().mean().item()
+            self._ranges[key] = _ClassRange(trie, span[1] - span[0], frozen, shareable)
         return self._ranges[key]
 
     def _spans(self, class_specific: bool, at_once: int) -> list[tuple[int, int]]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from safeio.pickles import check_file, check_tensors
+from safeio.pickles import InertUnpickler, Record, check_file, check_tensors
 
 from .errors import WeightsError
-from .inert_pickle import DTYPES, TENSOR, InertUnpickler, Record, TensorRebuilder
+from .inert_pickle import DTYPES, TENSOR, TensorRebuilder
 
 MAX_MODULES = 100_000  # RN50x64 has 453
 _ALLOWED = {TENSOR, "collections.OrderedDict", *(f"torch.{name}" for name in DTYPES)}

@@ -15,7 +15,7 @@ from .build import build_model, build_random, convert_weights
 from .checkpoint import read_checkpoint, weights_files
 from .config import ARCHITECTURES, canonical_name, sizes_of
 from .description import PIXEL_MEAN, PIXEL_STD, Description
-from .download import MODELS, fetch, published_name
+from .download import MODELS, SHA256, fetch
 from .errors import WeightsError
 from .files import choose_weights, describe_weights
 from .hub import HUB_PREFIXES, fetch_from_hub, hub_name
@@ -81,23 +81,20 @@ def load_clip(
     return loaded
 
 
-def _find(name: str, download_root: str | Path | None) -> tuple[Path, Description | None]:
-    """Return the file of a name or path, and the description that belongs to the name."""
+def _find(name: str, download_root: str | Path | None) -> tuple[Path, Description | None, str]:
+    """Return the file of a name or path, the name's description and its verified SHA-256, or ""."""
     if name.startswith(OPEN_CLIP_PREFIX):
-        return find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root)
+        return *find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root), ""
     if name == MINI:
-        return MINI_PATH, None
-    if name in MODELS:
-        return fetch(MODELS[name], download_root), None
+        return MINI_PATH, None, ""
     path = Path(name).expanduser()
-    if path.is_dir():
-        return choose_weights(path, lambda file: (path / file).is_file()), None
-    if path.is_file():
-        return path, None
-    canonical = canonical_name(name)
+    canonical = name if name in MODELS else None if path.exists() else canonical_name(name)
     if canonical is not None:
-        return fetch(MODELS[canonical], download_root), None
-    return _fetch_other(name, path, download_root), None
+        url = MODELS[canonical]
+        return fetch(url, download_root), None, url.split("/")[-2]  # `fetch` has verified it
+    if path.is_dir():
+        return choose_weights(path, lambda file: (path / file).is_file()), None, ""
+    return path if path.is_file() else _fetch_other(name, path, download_root), None, ""
 
 
 def _fetch_other(name: str, path: Path, download_root: str | Path | None) -> Path:
@@ -128,13 +125,13 @@ def _names() -> str:
 
 
 def _load_file(
-    path: Path, description: Description | None, overrides: Mapping[str, Any]
+    path: Path, description: Description | None, digest: str, overrides: Mapping[str, Any]
 ) -> LoadedCLIP:
     """Read a file; precedence: overrides, the name's description, metadata, files next to it."""
     try:
-        digest = _digest_of(path)
+        digest = digest or _digest_of(path)
         weights, metadata = read_checkpoint(path)
-        known = published_name(digest)
+        known = next((name for name, sha256 in SHA256.items() if sha256 == digest), "")
         if known:
             source = f"OpenAI's {known}"
             description = Description(source, pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
@@ -156,7 +153,7 @@ def _load_file(
         description.pixel_std or PIXEL_STD,
         digest,
         str(path),
-        _origins(overrides, known is not None, description),
+        _origins(overrides, bool(known), description),
         described_by=description.source,
         layout=weights.layout,
         wrapper=weights.wrapper,
@@ -169,15 +166,9 @@ def _origins(
 ) -> dict[str, str]:
     """Return whether each setting was read from the weights' files, set, or assumed."""
     stated = vars(description or Description())
-    names = {
-        "activation": "activation",
-        "vision_heads": "vision_heads",
-        "text_heads": "transformer_heads",
-        "pixel_mean": "pixel_mean",
-        "pixel_std": "pixel_std",
-    }
     origins = {"architecture": READ, "image_size": READ}
-    for setting, name in names.items():
+    for setting in ("activation", "vision_heads", "text_heads", "pixel_mean", "pixel_std"):
+        name = "transformer_heads" if setting == "text_heads" else setting
         known = published or stated[name] is not None
         origins[setting] = SET if name in overrides else READ if known else ASSUMED
     return origins

@@ -18,7 +18,6 @@ import bz2
 import errno
 import gzip
 import lzma
-import os
 import posixpath
 import re
 import shutil
@@ -101,22 +100,22 @@ class _Entry(NamedTuple):
     name: str
     mode: int
     size: int
-    open: Callable[[], IO[bytes] | None]
+    open: Callable[[], Any]  # returns the opened content of a file
     link: str = ""  # the target, relative to the archive's root
 
 
+@dataclass
 class _Stream:
     """Reader of a decompressed tar that spends a budget and records the end of the data."""
 
-    def __init__(self, file: Any, budget: Budget) -> None:
-        self._file = file
-        self._budget = budget
-        self.ended = False
+    file: Any
+    budget: Budget
+    ended: bool = False
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size)
+        data = self.file.read(size)
         self.ended = self.ended or not data
-        self._budget.spend(len(data))
+        self.budget.spend(len(data))
         return data
 
 
@@ -127,12 +126,11 @@ def extract(archive: Path, folder: Path, budget: Budget | None = None) -> None:
 
     Args:
         archive: the file.
-        folder: the target folder; created if missing.
+        folder: created if missing.
         budget: limits other than those at the top of this file.
 
     Raises:
         ArchiveError: the file is not an archive, is damaged, or is refused.
-        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     budget = budget or Budget.of(archive, folder)
@@ -217,7 +215,10 @@ def _write(entries: Iterator[_Entry], folder: Path, budget: Budget) -> None:
         elif entry.mode == stat.S_IFLNK:
             links[path] = folder / _safe(entry.link, f"link {entry.name!r} to")
         elif entry.mode == stat.S_IFREG:
-            _write_file(entry, path, budget)
+            budget.spend(entry.size)  # before writing; the reader returns no more bytes than this
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with entry.open() as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, CHUNK_BYTES)
         else:
             raise ArchiveError(f"it is refused because its entry {entry.name!r} is a device")
     # Last, and never as links, so that no entry can be written through a link.
@@ -228,16 +229,6 @@ def _safe(name: str, what: str) -> str:
     if _UNSAFE.search(name):
         raise ArchiveError(f"it is refused because its {what} {name!r} leads out of its folder")
     return name
-
-
-def _write_file(entry: _Entry, path: Path, budget: Budget) -> None:
-    budget.spend(entry.size)  # before writing; the reader returns no more bytes than this
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = entry.open()
-    if source is None:
-        raise EOFError(f"{entry.name!r} has no content")
-    with source, path.open("wb") as target:
-        shutil.copyfileobj(source, target, CHUNK_BYTES)
 
 
 def _copy_targets(links: dict[Path, Path], budget: Budget) -> None:
@@ -254,8 +245,5 @@ def _copy_targets(links: dict[Path, Path], budget: Budget) -> None:
             target = links.pop(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            try:
-                os.link(target, path)
-            except OSError:  # a file system without hard links
-                budget.spend(target.stat().st_size)
-                shutil.copyfile(target, path)
+            budget.spend(target.stat().st_size)
+            shutil.copyfile(target, path)

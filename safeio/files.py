@@ -122,12 +122,6 @@ def _flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _rename(temporary: Path, target: Path) -> None:
-    """Rename a file and flush its folder, so that the new name survives a crash."""
-    temporary.replace(target)
-    _flush_to_disk(target.parent)
-
-
 def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file, flush the file to the disk and rename it to `path`.
 
@@ -139,7 +133,8 @@ def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
         with _temporary_sibling(target) as temporary:
             write(temporary)
             _flush_to_disk(temporary)
-            _rename(temporary, target)
+            temporary.replace(target)
+            _flush_to_disk(target.parent)  # so that the new name survives a crash
     except OSError as error:
         if error.errno is None or (error.filename and error.errno not in _NO_ROOM):
             raise
@@ -147,10 +142,14 @@ def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
         raise OSError(error.errno, error.strerror, str(target)) from error
 
 
+def write_text(text: str, path: PathLike) -> None:
+    """Write a UTF-8 text file atomically; see `write_atomic`."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(obj: Any, fpath: PathLike) -> None:
     """Write a JSON file atomically (UTF-8, indented, parent folders created)."""
-    text = json.dumps(obj, indent=4, ensure_ascii=False, separators=(",", ": "))
-    write_atomic(fpath, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_text(json.dumps(obj, indent=4, ensure_ascii=False, separators=(",", ": ")) + "\n", fpath)
 
 
 def publish_json(obj: Any, fpath: PathLike) -> Any:
@@ -169,7 +168,6 @@ def publish_json(obj: Any, fpath: PathLike) -> Any:
         except FileExistsError:
             return read_json(target)
         except OSError:  # a file system without hard links
-            _rename(temporary, target)
-        else:
-            _flush_to_disk(target.parent)
+            temporary.replace(target)
+        _flush_to_disk(target.parent)
     return json.loads(text)

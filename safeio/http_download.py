@@ -83,7 +83,7 @@ def check(path: Path, checksum: str = "", size: int | None = None) -> None:
     if expected:
         digest = file_digest(path, algorithm)
         if digest != expected:
-            name = {"sha256": "SHA-256"}.get(algorithm, algorithm.upper())
+            name = "SHA-256" if algorithm == "sha256" else algorithm.upper()
             raise RefusedError(f"its {name} is {digest}, not {expected}")
 
 
@@ -101,7 +101,9 @@ def _download_into(part: Path, url: str, name: str) -> None:
     """Download the bytes that are missing in `part`."""
     done = part.stat().st_size if part.exists() else 0
     try:
-        response = _open(url, done)
+        ranges = {"Range": f"bytes={done}-"} if done else {}
+        request = Request(url, headers=_HEADERS | ranges)
+        response = urlopen(request, timeout=TIMEOUT_SECONDS)
     except HTTPError as error:
         error.close()
         if not (error.code == 416 and done):
@@ -119,20 +121,9 @@ def _download_into(part: Path, url: str, name: str) -> None:
         _copy(response, part, name, done, total)
 
 
-def _open(url: str, done: int) -> Any:
-    ranges = {"Range": f"bytes={done}-"} if done else {}
-    return urlopen(Request(url, headers=_HEADERS | ranges), timeout=TIMEOUT_SECONDS)
-
-
 def _copy(response: Any, part: Path, name: str, done: int, total: int | None) -> None:
-    bar = tqdm(
-        total=total,
-        initial=done,
-        unit="B",
-        unit_scale=True,
-        desc=name,
-        disable=None,  # no bar if stderr is not a terminal
-    )
+    # No bar if stderr is not a terminal.
+    bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name, disable=None)
     with bar, part.open("ab" if done else "wb") as file:
         for chunk in _chunks(response):
             if not done and _PAGE.match(chunk):

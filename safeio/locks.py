@@ -13,40 +13,27 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def exclusive(path: Path, waiting: str) -> Iterator[None]:
-    """Hold a lock; wait while another process holds it.
+def exclusive(path: Path, waiting: str = "") -> Iterator[bool]:
+    """Hold a lock, and yield whether it is held.
 
     Args:
         path: the lock file; created, with its folder, if missing.
-        waiting: message to print before waiting.
+        waiting: message to print before waiting for another process that holds the lock; without
+            a message, yield False at once.
 
     Raises:
         OSError: the folder cannot be created.
     """
-    lock = _lock(path)
-    if not _acquire(lock, timeout=0):
-        print(waiting)
-        _acquire(lock, timeout=-1)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def try_exclusive(path: Path) -> Iterator[bool]:
-    """Hold a lock, or yield False at once if another process holds it; see `exclusive`."""
-    lock = _lock(path)
-    acquired = _acquire(lock, timeout=0)
-    try:
-        yield acquired
-    finally:
-        lock.release()
-
-
-def _lock(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path, thread_local=False)  # another thread may release it
+    lock = FileLock(path, thread_local=False)  # another thread may release it
+    held = _acquire(lock, timeout=0)
+    if not held and waiting:
+        print(waiting)
+        held = _acquire(lock, timeout=-1)
+    try:
+        yield held
+    finally:
+        lock.release()
 
 
 def _acquire(lock: FileLock, timeout: float) -> bool:

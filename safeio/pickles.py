@@ -1,12 +1,15 @@
-"""Resource limits for files with pickles, checked before the files are read.
+"""Unpickle without running code, and resource limits for files with pickles.
 
-Readers that run nothing can still hang or exhaust the memory: a tuple of tuples of tuples as a key
-takes years to hash, a compressed archive of a megabyte unpacks to terabytes, and a tensor of a few
-bytes claims a trillion elements. Weights do none of this.
+`InertUnpickler` turns every name in a pickle into a class that does nothing. Such readers can still
+hang or exhaust the memory: a tuple of tuples of tuples as a key takes years to hash, a compressed
+archive of a megabyte unpacks to terabytes, and a tensor of a few bytes claims a trillion elements.
+Weights do none of this, so it is refused before a file is read.
 """
 
+import pickle
 import pickletools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,70 @@ LEGACY_PICKLES = 5  # at the start of a file of torch.save before PyTorch 1.6
 LARGEST_PICKLE = 1 << 28  # bytes
 LARGEST_MEMO = 1 << 22  # values that a pickle can refer back to
 SPARE_BYTES = 1 << 26  # an archive may unpack to its own size plus this; torch does not compress
+_OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # of protocol 2
+
+
+class RefusedName(pickle.UnpicklingError):
+    """A pickle requests a name that is not accepted in a weights file."""
+
+
+class Record(dict[Any, Any]):
+    """Inert stand-in for any call or object in the pickle: records name, arguments and state.
+
+    It accepts the items of dictionaries, lists and sets, so that it can also replace their
+    subclasses, but stores only those of dictionaries.
+    """
+
+    origin = ""
+    # Defaults, because unpickling may skip __init__ and __setstate__.
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+
+    def append(self, item: Any) -> None:
+        """Drop an item of a list."""
+
+    def extend(self, items: Any) -> None:
+        """Drop items of a list."""
+
+    def add(self, item: Any) -> None:
+        """Drop an item of a set."""
+
+
+class InertUnpickler(pickle.Unpickler):
+    """Unpickler that builds only records.
+
+    Args:
+        stream: the pickle.
+        accepts: returns whether a module and a name in it are accepted.
+    """
+
+    def __init__(self, stream: Any, accepts: Callable[[str, str], bool]) -> None:
+        super().__init__(stream)
+        self.accepts = accepts
+        self.storages: dict[str, tuple[Any, ...]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class of records in place of the named class."""
+        module = _OLD_NAMES.get(module, module)
+        origin = f"{module}.{name}"
+        if not self.accepts(module, name):
+            raise RefusedName(f"it requests {origin[:200]}, which weights files may not contain")
+        # A new class for each name, so that the pickle can change nothing outside itself.
+        return type("Record", (Record,), {"origin": origin})
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the description of a storage."""
+        _, _, key, *_ = pid
+        return self.storages.setdefault(key, pid)
 
 
 def check_file(path: Path) -> None:

@@ -1,125 +1,109 @@
-# Shared functions of the scripts for protocols and figures; sourced, not run. Needs bash 4.4.
+# Shared functions of the scripts for tables, figures and protocols; sourced, not run.
 #
-# BENCH           profile: paper (default), or mini for the bundled benchmark
-# DATA, OUTPUT    data root; folder of the runs and their table
-# TRAINER, CONFIG method; its file in configs/trainers/TRAINER/ without .yaml, or a path to a .yaml
-# OPTS            KEY VALUE pairs for every run, in addition to the script's arguments
-# NAME            subfolder of OUTPUT for this setting; default: TRAINER, CONFIG and the pairs
-# PYTHON, LOG     interpreter; file for the output of the runs (each run also has a log.txt)
+# PROFILE                  paper (default), or mini for the bundled benchmark; BENCH is its earlier name
+# DATA, OUTPUT             folders of the datasets (data) and of the runs (default: the sweep's)
+# DATASETS, SHOTS, SEEDS   replace the sweep's; separated by spaces
+# OPTS                     KEY VALUE pairs for every run, in addition to the script's arguments
+# WORKERS, PYTHON          runs at a time (one per GPU, else per core); interpreter
+# Protocols only: TRAINER, methods; CONFIG, their file in configs/trainers/TRAINER; NAME, the row of one
+# method; SOURCE, dataset to train on; TARGETS, datasets to test on; DOMAINS of SOURCE to test on.
 #
-# Lists (SEEDS, SHOTS, DATASETS, TARGETS, DOMAINS) are separated by spaces; a dataset is a file in
-# configs/datasets/ without .yaml, or a path to a .yaml. Quote items of a list or OPTS with spaces:
-#     OPTS='TRAINER.COOP.CTX_INIT "a photo of a"' scripts/few_shot.sh
-# To add a row of zero-shot CLIP to the table, on the bundled benchmark or the papers' datasets:
-#     BENCH=mini TRAINER=ZeroshotCLIP CONFIG=mini SHOTS=0 SEEDS=1 scripts/base_to_new.sh
-#     TRAINER=ZeroshotCLIP CONFIG=vit_b16 SHOTS=0 SEEDS=1 scripts/base_to_new.sh
-# Finished runs are skipped, so start a stopped or partly failed script again to resume it. Several
-# scripts can run at once on different parts of the lists, such as one seed each.
+# A dataset is a file of configs/datasets without .yaml, or a path to a .yaml. Quote items with spaces:
+#     OPTS='TRAINER.COOP.CTX_INIT "a photo of a"' TRAINER="ZeroshotCLIP CoOp" scripts/few_shot.sh
+# Arguments: KEY VALUE pairs, then flags of nemesis sweep such as --dry-run, --only NAME and --limit N.
+# Exit codes: 0 done, 1 a run failed, 2 an error in the command, 130 stopped. The same call resumes.
+set -euo pipefail
+trap 'exit 130' INT
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [[ -z ${PYTHON:-} && -x $ROOT/.venv/bin/python ]]; then PYTHON=$ROOT/.venv/bin/python; fi
+: "${PYTHON:=python3}" "${PROFILE:=${BENCH:-paper}}"
+flags=() studied=() failed=() default=output/paper
+[[ $PROFILE == paper ]] || default=output/mini/paper
+TABLES=${OUTPUT:-$default}/tables
 
-((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
-    echo "error: bash $BASH_VERSION is too old; use bash 4.4 or later" >&2
+# refuse SENTENCE: exit because of an error in the command.
+refuse() {
+    echo "error: $1" >&2
     exit 2
 }
-trap 'exit 130' INT
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || refuse "bash $BASH_VERSION is older than 4.4"
+[[ $PROFILE == paper || $PROFILE == mini ]] || refuse "the profile is \"$PROFILE\"; accepted: paper, mini"
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-failed=()
-
-# defaults BENCH NAME=VALUE...: for this profile, set the variables that the environment does not set.
-defaults() {
-    local entry
-    [[ $BENCH == "$1" ]] || return 0
-    for entry in "${@:2}"; do
-        [[ -v ${entry%%=*} ]] || printf -v "${entry%%=*}" %s "${entry#*=}"
-    done
-}
-
-# list NAME: split a variable's text into an array.
-list() {
-    local text
-    text=$(xargs printf '%s\n' <<<"${!1}")
-    unset "$1"
-    declare -ga "$1=()"
-    [[ -z $text ]] || mapfile -t "$1" <<<"$text"
-}
-
-# yaml_of FOLDER NAME: print the path of a file in configs/FOLDER; a path to a .yaml is unchanged.
-yaml_of() {
-    if [[ $2 == *.yaml ]]; then echo "$2"; else echo "$ROOT/configs/$1/$2.yaml"; fi
-}
-
-# stem PATH: print the file name without .yaml.
-stem() { basename "$1" .yaml; }
-
-# nemesis VERB ARGUMENT...: run a command in the repository's root.
-nemesis() { (cd "$ROOT" && "$PYTHON" -m nemesis "$@"); }
-
-finished() { grep -qs '"status": "finished"' "$1/results.json"; }
-
-# begin CONFIG [ARGUMENT...]: set OPTS and RUNS; CONFIG and the arguments are part of RUNS' name.
-begin() {
-    local setting
-    OPTS=${OPTS:-}
-    list OPTS
-    OPTS+=("${@:2}")
-    setting="$TRAINER-$(stem "$1")${OPTS[*]:+-${OPTS[*]}}"
-    RUNS=$OUTPUT/${NAME:-${setting//[^A-Za-z0-9._+-]/_}}
-}
-
-# run FOLDER DATASET CONFIG SEED [ARGUMENT...]: run train.py, resuming an interrupted run.
-run() {
-    if finished "$1"; then return; fi
-    echo "$1"
-    "$PYTHON" "$ROOT/train.py" --root "$DATA" --output-dir "$1" --trainer "$TRAINER" \
-        --dataset-config-file "$(yaml_of datasets "$2")" \
-        --config-file "$(yaml_of "trainers/$TRAINER" "$3")" \
-        --seed "$4" "${@:5}" "${OPTS[@]}" >>"$LOG" || failed+=("$1")
-}
-
-# evaluate SOURCE FOLDER DATASET CONFIG SEED [ARGUMENT...]: test SOURCE's prompt, if finished.
-evaluate() {
-    if finished "$1"; then run "${@:2:4}" --eval-only --model-dir "$1" "${@:6}"; fi
-}
-
-# transfer: train on all classes of SOURCE; test on TARGETS, and on other DOMAINS of SOURCE.
-transfer() {
-    local folder seed target domain
-    folder=$RUNS/$(stem "$SOURCE")/shots_$SHOTS
-    for seed in "${SEEDS[@]}"; do
-        run "$folder/train/seed$seed" "$SOURCE" "$CONFIG" "$seed" DATASET.NUM_SHOTS "$SHOTS"
-        for target in "${TARGETS[@]}"; do
-            evaluate "$folder/train/seed$seed" "$folder/test_$(stem "$target")/seed$seed" \
-                "$target" "$CONFIG" "$seed"
-        done
-        for domain in "${DOMAINS[@]}"; do
-            evaluate "$folder/train/seed$seed" "$folder/test_$domain/seed$seed" \
-                "$SOURCE" "$CONFIG" "$seed" DATASET.TARGET_DOMAINS "['$domain']"
-        done
-    done
-}
-
-# finish [CODE]: list failed runs; exit with 1 if there are any, else with CODE (0).
+# finish: list what failed, and exit with 1 if anything did.
 finish() {
-    ((${#failed[@]})) || exit "${1:-0}"
+    ((${#failed[@]})) || exit 0
     printf 'failed: %s\n' "${failed[@]}" >&2
     exit 1
 }
 
-# report PROTOCOL: write the table of all settings below OUTPUT, and list failed runs.
-report() {
-    local output=$OUTPUT code=0
-    [[ $output == /* ]] || output=$PWD/$output
-    (cd "$ROOT" && "$PYTHON" -m nemesis.report.protocols "$1" "$output"/*/ --output-dir "$output" \
-        --seeds "${#SEEDS[@]}") || code=1
-    finish "$code"
+# nemesis VERB ARGUMENT...: run `python -m nemesis VERB` of this repository in the caller's folder.
+nemesis() {
+    "$PYTHON" -c 'import runpy, sys; sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("nemesis", run_name="__main__", alter_sys=True)' "$ROOT" "$@"
 }
 
-: "${BENCH:=paper}" "${DATA:=data}" "${LOG:=/dev/null}"
-if [[ $BENCH != paper && $BENCH != mini ]]; then
-    echo "error: BENCH is \"$BENCH\"; accepted: paper, mini" >&2
-    exit 2
-fi
-if [[ -z ${PYTHON:-} ]]; then
-    PYTHON=$ROOT/.venv/bin/python
-    [[ -x $PYTHON ]] || PYTHON=python3
-fi
+# words NAME [DEFAULT...]: set WORDS to the words of a variable, or to the DEFAULTs if it is unset.
+words() {
+    local text
+    WORDS=("${@:2}")
+    [[ -v $1 ]] || return 0
+    text=$(xargs printf '%s\n' <<<"${!1}" 2>/dev/null) || refuse "$1 has an unmatched quote: ${!1}"
+    WORDS=()
+    [[ -z $text ]] || mapfile -t WORDS <<<"$text"
+}
+
+# flag FLAG NAME [DEFAULT...]: add FLAG with these `words`; nothing if the variable is unset.
+flag() {
+    [[ -v $2 || $# -gt 2 ]] || return 0
+    words "${@:2}"
+    flags+=("$1" "${WORDS[@]}")
+}
+
+# sweep NAME ARGUMENT...: run configs/sweeps/NAME.yaml with the variables and the script's arguments.
+sweep() {
+    local name=$1
+    flags+=(--profile "$PROFILE" ${OUTPUT:+--output-dir "$OUTPUT"} ${DATA:+--root "$DATA"})
+    flags+=(${WORKERS:+--workers "$WORKERS"})
+    flag --datasets DATASETS
+    flag --shots SHOTS
+    flag --seeds SEEDS
+    words OPTS
+    set -- "${WORDS[@]}" "${@:2}"
+    while (($# > 1)) && [[ $1 != -* ]]; do
+        flags+=(--set "$1" "$2")
+        shift 2
+    done
+    flags+=("$@")
+    nemesis sweep "$name" "${flags[@]}"
+}
+
+# protocol NAME ARGUMENT...: run a sweep with the variables of protocols, and report it.
+protocol() {
+    if [[ -v NAME ]]; then flags+=(--methods "$NAME=${TRAINER:-}"); else flag --methods TRAINER; fi
+    if [[ -v SOURCE ]]; then DATASETS="\"$SOURCE\""; fi
+    flag --targets TARGETS
+    flag --domains DOMAINS
+    flags+=(${CONFIG:+--config "$CONFIG"} --report)
+    sweep "$@"
+}
+
+# study NAME SWEEP ARGUMENT...: run a sweep, then nemesis low-norm on its finished runs with REPLACE,
+# RESCALE and the flags in `studied`; the tables and figures are in tables/NAME.
+study() {
+    local code=0 runs
+    sweep "${@:2}" || code=$?
+    [[ $code -lt 2 && " $* " != *\ --@(dry-run|help)\ * ]] || exit "$code"
+    mapfile -t runs < <(nemesis sweep "$2" "${flags[@]}" --folders)
+    [[ ${runs[*]} ]] || exit 1
+    flags=("${studied[@]}" ${DATA:+--root "$DATA"} --output-dir "$TABLES/$1")
+    flag --replace REPLACE
+    flag --rescale RESCALE
+    nemesis low-norm "${runs[@]}" "${flags[@]}" || code=1
+    exit "$code"
+}
+
+# cost_table KEY ARGUMENT...: measure a table of costs with the ARGUMENTs of nemesis bench.
+cost_table() {
+    [[ $PROFILE == paper ]] || flags=(--backbones mini --classes 10 47 100)
+    nemesis bench --table "$1" "${flags[@]}" --output-dir "$TABLES/table_$1" "${@:2}"
+}

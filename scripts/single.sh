@@ -1,29 +1,21 @@
-# Shared functions of the scripts for single runs, which have the names of CoOp's, CoCoOp's and
-# PLOT's repositories; sourced, not run. Finished runs are skipped, interrupted runs resume.
+# Shared functions of the scripts for single runs, which have the names, the arguments and the folders of
+# CoOp's, CoCoOp's and PLOT's repositories; sourced, not run. Finished runs are skipped, others resume.
 #
-# DATA, OUTPUT   data root (data); folder of the runs (output)
-# TRAINER        method, such as CoOpNemesis; scripts/nemesis.sh selects PUN or PAN
-# SEEDS          seeds of the scripts that loop over them; 1 2 3
-# CFG, SHOTS     for scripts that do not take them as arguments
-# OPTS           KEY VALUE pairs for every run
+# DATA, OUTPUT (output), SEEDS (1 2 3), OPTS, PYTHON   see scripts/lib.sh
+# TRAINER, CFG, SHOTS (16)   for scripts that do not take them as arguments; see scripts/nemesis.sh
+# LOG                        file for the output of train.py
 #
-# Further arguments go to train.py, flags first, and are part of the folder's name.
-
-: "${LOG=/dev/stdout}" "${OUTPUT=output}" "${SEEDS=1 2 3}"
+# Further arguments go to train.py and are part of the folder's name.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-list SEEDS
-: "${OPTS=}"
-list OPTS
 
-# take NAME... -- [ARGUMENT...]: assign the script's arguments to the names, the others to EXTRA.
+# take TRAINER NAME... -- ARGUMENT...: assign the script's arguments to the names, the others to EXTRA.
 take() {
     local names=() name
-    while [[ $1 != -- ]]; do names+=("$1"); shift; done
+    : "${TRAINER=$1}" "${OUTPUT:=output}" "${SEEDS=1 2 3}" "${SHOTS=16}" \
+        "${CFG=vit_b16_c4_ep10_batch1_ctxv1}"
+    while shift && [[ $1 != -- ]]; do names+=("$1"); done
     shift
-    if (($# < ${#names[@]})); then
-        echo "error: $0 got $# arguments, but takes ${#names[@]}: ${names[*]}" >&2
-        exit 2
-    fi
+    (($# >= ${#names[@]})) || refuse "$0 got $# arguments, but takes ${#names[@]}: ${names[*]}"
     for name in "${names[@]}"; do
         printf -v "$name" %s "$1"
         shift
@@ -31,32 +23,44 @@ take() {
     EXTRA=("$@")
     SUFFIX=${EXTRA[*]:+-${EXTRA[*]}}
     SUFFIX=${SUFFIX//[^A-Za-z0-9._+-]/_}
-    require_config datasets "$DATASET"
-    require_config "trainers/$TRAINER" "$CFG"
+    D=$(basename "$DATASET" .yaml)
 }
 
-# require_config FOLDER NAME: exit if the file does not exist in configs/FOLDER.
-require_config() {
-    local file
-    file=$(yaml_of "$1" "$2")
-    if [[ ! -f $file ]]; then
-        echo "error: $2 is not a file of configs/$1 ($file does not exist)" >&2
-        exit 2
-    fi
-}
-
-# prompts: set PROMPTS, KEY VALUE pairs from CTP, NCTX and CSC, and SETTING, the folder's name.
+# prompts: set PROMPTS to KEY VALUE pairs from CTP, NCTX and CSC, and SETTING to the folder's name.
 prompts() {
     local node=${TRAINER%Nemesis}
     node=TRAINER.${node^^}
     PROMPTS=("$node.N_CTX" "$NCTX" "$node.CSC" "$CSC" "$node.CLASS_TOKEN_POSITION" "$CTP")
-    SETTING=${CFG##*/}_${SHOTS}shots$SUFFIX/nctx${NCTX}_csc${CSC}_ctp$CTP
+    SETTING=$TRAINER/${CFG##*/}_${SHOTS}shots$SUFFIX/nctx${NCTX}_csc${CSC}_ctp$CTP
 }
 
-# require_finished FOLDER: exit if the run to test is not finished.
-require_finished() {
-    if ! finished "$1"; then
-        echo "error: $1 contains no finished run to test; train it first" >&2
-        exit 2
-    fi
+# path FOLDER NAME: print the path of configs/FOLDER/NAME.yaml; a path to a .yaml is unchanged.
+path() { if [[ $2 == *.yaml ]]; then echo "$2"; else echo "$ROOT/configs/$1/$2.yaml"; fi; }
+
+finished() { grep -qs '"status": "finished"' "$1/results.json"; }
+
+# run SEED FOLDER ARGUMENT...: run train.py with its output in FOLDER below OUTPUT.
+run() {
+    local folder=$OUTPUT/$2 code=0
+    if finished "$folder"; then return; fi
+    echo "$folder"
+    words OPTS
+    "$PYTHON" "$ROOT/train.py" --root "${DATA:-data}" --output-dir "$folder" --trainer "$TRAINER" \
+        --dataset-config-file "$(path datasets "$DATASET")" --seed "$1" \
+        --config-file "$(path "trainers/$TRAINER" "$CFG")" "${EXTRA[@]}" "${@:3}" "${WORDS[@]}" \
+        >>"${LOG:-/dev/stdout}" || code=$?
+    ((code < 2)) || exit "$code"
+    ((code == 0)) || failed+=("$folder")
+}
+
+# seeds MODEL FOLDER ARGUMENT...: train with every seed, or test the runs in MODEL if it is not empty.
+seeds() {
+    local seed model
+    words SEEDS
+    for seed in "${WORDS[@]}"; do
+        model=${1:+$OUTPUT/$1/seed$seed}
+        [[ -z $model ]] || finished "$model" || refuse "$model contains no finished run to test; train it first"
+        run "$seed" "$2/seed$seed" ${model:+--eval-only --model-dir "$model"} "${@:3}"
+    done
+    finish
 }

@@ -1,6 +1,4 @@
 #!/usr/bin/env bash
-# Table 1: domain generalisation from ImageNet.
-# Settings and further arguments: scripts/table.sh.
-set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/table.sh"
-table table_1 --title "Table 1: domain generalisation" --paper 1 -- "$@"
+# Table 1: domain generalisation from ImageNet. See scripts/lib.sh.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+sweep table_1 --report "$@"

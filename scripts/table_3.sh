@@ -1,6 +1,4 @@
 #!/usr/bin/env bash
-# Table 3: PAN's number of positions N, with and without selection.
-# Settings and further arguments: scripts/table.sh.
-set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/table.sh"
-table table_3 --title "Table 3: PAN's positions and selection" --paper 3 -- "$@"
+# Table 3: PAN's number of positions N, with and without selection. See scripts/lib.sh.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+sweep table_3 --report "$@"

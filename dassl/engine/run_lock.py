@@ -11,7 +11,7 @@ from typing import Any
 
 from safeio.errors import UserError
 from safeio.files import PathLike, read_json, write_json
-from safeio.locks import try_exclusive
+from safeio.locks import exclusive
 
 from ..utils.checkpoint_folder import POINTER
 
@@ -37,7 +37,7 @@ def run_folder(directory: PathLike) -> Iterator[None]:
     folder = Path(directory)
     with ExitStack() as stack:
         end = time.monotonic() + LOCK_TIMEOUT
-        while not stack.enter_context(try_exclusive(folder / LOCK)):
+        while not stack.enter_context(exclusive(folder / LOCK)):
             holder = _holder(folder)
             if not _has_died(holder) or time.monotonic() > end:
                 raise UserError(_refusal(folder, holder))

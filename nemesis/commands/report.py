@@ -2,7 +2,7 @@ r"""Make tables, figures and an HTML page from finished runs.
 
     python -m nemesis report output/demo
     python -m nemesis report output/few_shot --baseline CoOp --test t --paper a5
-    python -m nemesis report --sweep configs/sweeps/table_4.yaml --bench mini --paper 4
+    python -m nemesis report --sweep table_4 --profile mini
 
 Reads every results.json below the folders. Rows are named by the settings that differ between the
 runs. With --sweep, only the runs of that sweep are read, rows are named and ordered as in its file,
@@ -18,6 +18,7 @@ command, or runs that must not be mixed in one row or cell.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dassl.utils import Parser, exit_code
@@ -26,11 +27,15 @@ from nemesis.report.comparison import TESTS
 from nemesis.report.listing import to_markdown
 from nemesis.report.settings import TRAITS, row_name, short_names
 from nemesis.report.sweep_status import SweepStatus, as_run
-from nemesis.sweeps.command import add_set_flag, resolve_sweep
+from nemesis.sweeps.command import Sweep, add_sweep_flags, sweep_of
 from nemesis.sweeps.runs import Run, State
-from nemesis.sweeps.sweep_file import PAPER
 from safeio.errors import UserError
 from safeio.untrusted import printable
+
+SWEEP_FLAGS = (
+    *("profile", "root", "set", "datasets", "shots", "seeds", "methods", "config", "grid"),
+    *("targets", "domains"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,16 +49,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folders that contain runs; with --sweep, the folder of all its runs",
     )
-    add("--sweep", metavar="SWEEP.yaml", help="report the runs of this sweep")
-    add("--bench", help="profile of the sweep: paper (default), or a name under its `bench` key")
-    add("--root", help="data root of the sweep")
-    add_set_flag(parser, "a setting that nemesis sweep was called with")
+    add("--sweep", metavar="SWEEP", help="report a sweep's runs; its flags are those of its call")
+    add_sweep_flags(parser)
     add(
         "--output-dir",
         type=Path,
         help="default: `report` in the common parent of the FOLDERs; for a sweep, `tables/NAME`",
     )
-    add("--title", default="Report of the runs", help="heading of the page")
+    add("--title", help="heading of the page; default the sweep's")
     add("--baseline", metavar="ROW", help="row to compare with; default CoOp, if present")
     add("--test", choices=TESTS, default="wilcoxon", help="paired test; default wilcoxon")
     tables = "tables of the paper to show: a5, a6, 1, ..."
@@ -78,29 +81,19 @@ def check(arguments: argparse.Namespace) -> None:
     folders, sweep = arguments.folders, arguments.sweep
     if sweep is None:
         if not folders:
-            raise UserError("Nothing to report: name folders with runs, or --sweep SWEEP.yaml")
-        for flag in ("bench", "root", "set"):
-            if getattr(arguments, flag):
-                raise UserError(
-                    f"--{flag} is for --sweep, which is missing; add --sweep SWEEP.yaml"
-                )
+            raise UserError("Nothing to report: name folders with runs, or --sweep SWEEP")
+        defaults = build_parser()
+        for flag in SWEEP_FLAGS:
+            if getattr(arguments, flag) != defaults.get_default(flag):
+                raise UserError(f"--{flag} is for --sweep, which is missing; add --sweep SWEEP")
     elif len(folders) > 1:
         raise UserError(f"--sweep takes one folder of all its runs, not {len(folders)}")
     elif arguments.by:
         raise UserError("--by names rows, but --sweep has names for them; omit one of the two")
 
 
-def sweep_status(arguments: argparse.Namespace) -> tuple[SweepStatus, Path]:
-    """Return the sweep's finished and missing runs, and the folder of its tables.
-
-    Raises:
-        UserError: see `nemesis.sweeps.command.resolve_sweep`.
-    """
-    folder = arguments.folders[0] if arguments.folders else None
-    settings = dict(arguments.set)
-    sweep = resolve_sweep(
-        arguments.sweep, arguments.bench or PAPER, folder, arguments.root, settings
-    )
+def sweep_status(sweep: Sweep) -> SweepStatus:
+    """Return the sweep's finished and missing runs."""
     done, missing = {}, []
     for one in sweep.runs:
         if sweep.states[one.digest] is State.DONE:
@@ -108,9 +101,9 @@ def sweep_status(arguments: argparse.Namespace) -> tuple[SweepStatus, Path]:
         else:
             source = as_run(one.source.config) if one.source else None
             missing.append((row_of(one), as_run(one.config, source)))
-    rows = list(dict.fromkeys(map(row_of, sweep.runs)))
-    output = sweep.runs[0].output / "tables" / Path(arguments.sweep).stem
-    return SweepStatus(arguments.sweep, done, missing, rows), output
+    return SweepStatus(
+        str(sweep.file.path), done, missing, list(dict.fromkeys(map(row_of, sweep.runs)))
+    )
 
 
 def row_of(run: Run) -> str:
@@ -123,25 +116,57 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report and print its tables.
 
     Raises:
-        UserError: see `check`, `sweep_status` and `build`.
+        UserError: see `check`, `nemesis.sweeps.command.resolve_sweep` and `build`.
     """
     check(arguments)
-    sweep, output = sweep_status(arguments) if arguments.sweep else (None, None)
-    report = build(
-        Options(
-            folders=arguments.folders,
-            output=arguments.output_dir or output,
-            title=arguments.title,
-            baseline=arguments.baseline,
-            test=arguments.test,
-            paper=arguments.paper,
-            by=arguments.by,
-            seeds=arguments.seeds,
-            allow_mixed=arguments.allow_mixed,
-            sweep=sweep,
-            over_shots=arguments.over_shots,
+    options = Options(
+        folders=arguments.folders,
+        output=arguments.output_dir,
+        baseline=arguments.baseline,
+        test=arguments.test,
+        paper=arguments.paper,
+        by=arguments.by,
+        seeds=arguments.seeds,
+        allow_mixed=arguments.allow_mixed,
+        over_shots=arguments.over_shots,
+    )
+    if arguments.title:
+        options = replace(options, title=arguments.title)
+    if arguments.sweep is None:
+        return write(options)
+    folder = arguments.folders[0] if arguments.folders else None
+    return report_sweep(sweep_of(arguments, folder), options, arguments.title)
+
+
+def report_sweep(sweep: Sweep, options: Options | None = None, title: str | None = None) -> int:
+    """Write the report of a sweep's finished runs, print its tables and return the exit code.
+
+    Args:
+        sweep: its file states title, baseline and tables of the paper, where `options` do not.
+        options: of the report.
+        title: heading of the page.
+
+    Raises:
+        UserError: see `build`.
+    """
+    options = options or Options(folders=())
+    file = sweep.file
+    return write(
+        replace(
+            options,
+            output=options.output or sweep.runs[0].output / "tables" / file.path.stem,
+            title=title or file.title,
+            baseline=options.baseline or file.baseline or None,
+            paper=options.paper or file.paper,
+            over_shots=options.over_shots or file.over_shots,
+            sweep=sweep_status(sweep),
         )
     )
+
+
+def write(options: Options) -> int:
+    """Write a report, print its tables and return the exit code."""
+    report = build(options)
     for listing in report.results:
         print(to_markdown(listing))
     for note in report.notes:

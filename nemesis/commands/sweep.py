@@ -1,7 +1,8 @@
 r"""Run a sweep: the grid of runs that a sweep file describes.
 
-    python -m nemesis sweep configs/sweeps/demo.yaml --dry-run
-    python -m nemesis sweep configs/sweeps/demo.yaml --workers 2
+    python -m nemesis sweep demo --dry-run
+    python -m nemesis sweep table_4 --profile mini --report
+    python -m nemesis sweep few_shot --datasets eurosat dtd --shots 1 16 --methods CoOp CoOpNemesis
 
 The whole configuration identifies a run, and no finished run is repeated. Ctrl-C stops the sweep;
 the same command resumes it.
@@ -17,8 +18,8 @@ from pathlib import Path
 
 from dassl.utils import Parser, exit_code
 from nemesis.sweeps.cluster import RayExecutor
-from nemesis.sweeps.command import add_set_flag, describe_sweep, resolve_sweep, run_sweep
-from nemesis.sweeps.sweep_file import PAPER
+from nemesis.sweeps.command import STOPPED, add_sweep_flags, run_sweep, sweep_of
+from nemesis.sweeps.runs import State
 from safeio.errors import UserError
 
 
@@ -26,11 +27,11 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = Parser(__doc__, "sweep")
     add = parser.add_argument
-    add("sweep", metavar="SWEEP.yaml", help="such as configs/sweeps/demo.yaml")
-    add("--bench", default=PAPER, help="paper (default), or a profile under the file's bench")
-    add("--root", help="folder of the datasets (default: data)")
+    add("sweep", metavar="SWEEP", help="file of configs/sweeps without .yaml, or a path")
+    add("--report", action="store_true", help="write the report of the finished runs at the end")
     add("--output-dir", type=Path, help="folder of all runs (default: the file's output)")
     add("--dry-run", action="store_true", help="list the runs and estimate their time")
+    add("--folders", action="store_true", help="only print the folders of finished runs")
     text = "only runs whose names start with NAME, which may contain *"
     add("--only", action="append", default=[], metavar="NAME", help=text)
     add("--limit", type=int, metavar="N", help="execute at most N runs")
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--vectorise", type=int, default=1, metavar="K", help=text)
     add("--cluster", metavar="ADDRESS", help="use a Ray cluster, such as auto")
     add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
-    add_set_flag(parser, "a setting for all runs, which overrides the file's")
+    add_sweep_flags(parser)
     return parser
 
 
@@ -54,21 +55,25 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, flag)
         if value is not None and value < least:
             raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least {least}")
-    sweep = resolve_sweep(
-        arguments.sweep,
-        arguments.bench,
-        arguments.output_dir,
-        arguments.root,
-        dict(arguments.set),
-        arguments.only,
-    )
+    sweep = sweep_of(arguments, arguments.output_dir)
     if arguments.dry_run:
-        print(describe_sweep(sweep, arguments.workers))
+        print(sweep.describe(arguments.workers))
+        return 0
+    if arguments.folders:
+        print(
+            *(run.folder for run in sweep.runs if sweep.states[run.digest] is State.DONE), sep="\n"
+        )
         return 0
     cluster = None
     if arguments.cluster is not None:
         cluster = partial(RayExecutor, arguments.cluster, gpus=arguments.gpus_per_run)
-    return run_sweep(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
+    code = run_sweep(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
+    if arguments.report and code != STOPPED:
+        from nemesis.commands import report  # imports Matplotlib
+
+        arguments.only = []
+        code = report.report_sweep(sweep_of(arguments, arguments.output_dir)) or code
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from nemesis.report.scores import AVERAGE
 
 from .settings import NEMESIS
 
-PAPER = Path(__file__).parent.parent / "paper"
+PAPER = Path(__file__).parent / "paper_tables"
 SOURCE = "Nemesis, ICLR 2024"
 SHOTS = (1, 2, 4, 8, 16)
 ALL_SHOTS = 0  # placeholder for the mean over SHOTS

@@ -1,17 +1,15 @@
-"""Resolve and run a sweep, for `nemesis sweep` and for other commands that run one."""
+"""Resolve and run a sweep, for `nemesis sweep` and for other commands that need its runs."""
 
 import argparse
 import fnmatch
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
+from dassl.engine.interruption import stopping_on_signals
 from safeio.errors import UserError
 from safeio.files import PathLike, prepare_output_dir
 
@@ -20,15 +18,21 @@ from .grid import make_runs
 from .progress import Estimate, Progress, list_failures, list_runs
 from .runs import Run, State, folders_by_digest, locate, state_of
 from .schedule import execute
-from .sweep_file import PAPER, read_sweep
+from .selection import Selection, add_selection_flags, selection_of
+from .sweep_file import PAPER, SweepFile, read_sweep, sweep_path
 
 STOPPED = 130
 
 
-def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add --set KEY VALUE, which may be repeated."""
+def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `sweep_of`, except for the sweep itself and --output-dir."""
+    add = parser.add_argument
+    add("--profile", default=PAPER, help="paper (default), or one of the file's profiles")
+    add("--root", help="folder of the datasets (default: data)")
     pair = ("KEY", "VALUE")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
+    text = "a setting for all runs, which overrides the file's"
+    add("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
+    add_selection_flags(parser)
 
 
 @dataclass
@@ -36,11 +40,13 @@ class Sweep:
     """The runs of a sweep and their states.
 
     Attributes:
+        file: the sweep file.
         runs: all, in their order of execution.
         states: by digest.
         estimate: of their time.
     """
 
+    file: SweepFile
     runs: list[Run]
     states: dict[str, State]
     estimate: Estimate
@@ -59,29 +65,45 @@ class Sweep:
         located = (locate(run, index) for run in others.values())
         return done | {run.digest for run in located if state_of(run) is State.DONE}
 
+    def describe(self, workers: int | None = None) -> str:
+        """Return the text that `--dry-run` prints."""
+        return list_runs(self.runs, self.states, self.estimate, workers or os.cpu_count() or 1)
+
+
+def sweep_of(arguments: argparse.Namespace, output: Path | None) -> Sweep:
+    """Resolve the sweep that a command line names; see `add_sweep_flags` and `resolve_sweep`."""
+    settings, selection = dict(arguments.set), selection_of(arguments)
+    only = getattr(arguments, "only", ())
+    return resolve_sweep(
+        arguments.sweep, arguments.profile, output, arguments.root, settings, only, selection
+    )
+
 
 def resolve_sweep(
-    path: PathLike,
-    bench: str = PAPER,
+    name: PathLike,
+    profile: str = PAPER,
     output: Path | None = None,
     root: str | None = None,
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
+    selection: Selection | None = None,
 ) -> Sweep:
     """Read a sweep file, check all its runs and read their states.
 
     Args:
-        path: the file.
-        bench: see `read_sweep`.
+        name: a file, or the name of one in configs/sweeps without .yaml.
+        profile: see `read_sweep`.
         output: see `make_runs`.
         root: see `make_runs`.
         settings: see `make_runs`.
         only: prefixes of runs' names, which may contain `*`; empty selects all runs.
+        selection: see `read_sweep`.
 
     Raises:
         UserError: the file or an argument is invalid.
     """
-    runs = make_runs(read_sweep(path, bench), output, root, settings)
+    file = read_sweep(sweep_path(name), profile, selection)
+    runs = make_runs(file, output, root, settings)
     if only:
         chosen = [r for r in runs if any(fnmatch.fnmatch(r.name, f"{p}*") for p in only)]
         if not chosen:
@@ -96,7 +118,7 @@ def resolve_sweep(
     for run in runs:
         if states[run.digest] is State.DONE:
             estimate.add_finished(run)
-    return Sweep(runs, states, estimate)
+    return Sweep(file, runs, states, estimate)
 
 
 def run_sweep(
@@ -128,7 +150,7 @@ def run_sweep(
     progress = Progress(left, sweep.estimate, executor.width)
     stopped = False
     try:
-        with _stopping_on_signals():
+        with stopping_on_signals():
             execute(left, sweep.finished(left), executor, progress.add, together)
     except KeyboardInterrupt:
         stopped = True
@@ -146,24 +168,3 @@ def run_sweep(
         print("Stopped; run the same command to resume", file=sys.stderr)
         return STOPPED
     return 1 if progress.failures else 0
-
-
-def describe_sweep(sweep: Sweep, workers: int | None = None) -> str:
-    """Return the text that `--dry-run` prints."""
-    return list_runs(sweep.runs, sweep.states, sweep.estimate, workers or os.cpu_count() or 1)
-
-
-@contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, too."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        del number, frame
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

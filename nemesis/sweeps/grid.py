@@ -19,7 +19,7 @@ from dassl.utils.registry import skipped_plugins
 from safeio.errors import UserError
 
 from .runs import Run, digest_of
-from .sweep_file import RESERVED, Evaluation, Method, Settings, SweepFile
+from .sweep_file import RESERVED, Case, Evaluation, Method, Settings, SweepFile
 
 MOST_RUNS = 20_000
 ROOT = Path(__file__).parents[2]
@@ -48,11 +48,8 @@ def make_runs(
     overrides = {**({"DATASET.ROOT": root} if root is not None else {}), **(settings or {})}
     for key in set(overrides) & set(RESERVED):
         raise UserError(f'{key} cannot be set here; use the sweep\'s key "{RESERVED[key]}"')
-    for case in sweep.cases:
-        for label in case.methods:
-            check_availability(label, [method.label for method in sweep.methods])
-    grid = _Grid(sweep, output or sweep.output, overrides)
     _check_number(sweep)
+    grid = _Grid(sweep, output or sweep.output, overrides)
     groups = [group for method in sweep.methods for group in grid.of_method(method)]
     groups.sort(key=lambda group: (group[0].shots > 0, -group[0].shots))
     runs = [run for group in groups for run in group]
@@ -137,10 +134,9 @@ class _Grid:
             _find(f"trainers/{method.trainer}", method.config, f"{path}: methods.{method.label}"),
         ).clone()
         identity = {"TRAINER.NAME": method.trainer, "SEED": seed, "DATASET.NUM_SHOTS": shots}
-        cases = [c for c in self.sweep.cases if c.applies(dataset, shots, method.label)]
-        layers = [identity, self.sweep.settings, *(case.settings for case in cases)]
-        layers += [method.settings, point, test[0].settings if test else {}]
-        for settings in layers:
+        layers = [identity, self.sweep.settings, *_applying(self.sweep.cases, dataset, shots)]
+        layers += [method.settings, *_applying(method.cases, dataset, shots), point]
+        for settings in (*layers, test[0].settings if test else {}):
             _set(cfg, settings, str(path))
         _set(cfg, self.overrides, "the command line")
         _check_run(cfg, path)
@@ -160,6 +156,10 @@ class _Grid:
             source=test[2] if test else None,
             point=point,
         )
+
+
+def _applying(cases: Sequence[Case], dataset: str, shots: int) -> list[Settings]:
+    return [case.settings for case in cases if case.applies(dataset, shots)]
 
 
 @lru_cache(maxsize=256)

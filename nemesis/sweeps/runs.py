@@ -16,7 +16,7 @@ from dassl.engine.folder_check import FolderState, OtherRun, folder_state
 from dassl.utils import newest_common
 from dassl.utils.checkpoint_folder import POINTER
 from safeio.errors import UserError
-from safeio.locks import try_exclusive
+from safeio.locks import exclusive
 
 LOCKS = ".locks"
 _RUN_FOLDER = re.compile(r"-([0-9a-f]{10})$")
@@ -149,7 +149,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
 
 def locked(run: Run) -> AbstractContextManager[bool]:
     """Lock a run for this process; yields False if another process holds the lock."""
-    return try_exclusive(run.output / LOCKS / f"{run.digest[:10]}.lock")
+    return exclusive(run.output / LOCKS / f"{run.digest[:10]}.lock")
 
 
 def clean_folder(run: Run, state: State) -> None:

@@ -1,25 +1,30 @@
 """Read and validate a sweep file, for one of its profiles."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dassl.config.node import read_yaml_layers
-from dassl.utils.tools import get_most_similar_str_to_a_from_b
+from dassl.utils.names import check_availability, choices
 from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import one_line, short_repr
 
+from .selection import Selection
+
+SWEEPS = Path(__file__).parents[2] / "configs/sweeps"
 PAPER = "paper"
+LISTS = ("datasets", "shots", "seeds")
 KEYS = (
-    *("output", "datasets", "shots", "seeds", "config", "methods"),
-    *("grid", "set", "cases", "evaluate", "bench"),
+    *("title", "baseline", "paper", "over_shots", "output", *LISTS, "config"),
+    *("methods", "grid", "set", "cases", "evaluate", "profiles"),
 )
-REQUIRED = ("output", "datasets", "shots", "seeds", "methods")
-METHOD_KEYS = ("trainer", "config", "set", "grid", "datasets", "shots", "seeds")
-CASE_KEYS = ("datasets", "shots", "methods", "set")
+REQUIRED = ("output", *LISTS, "methods")
+METHOD_KEYS = ("trainer", "config", "set", "cases", "grid", *LISTS)
+CASE_KEYS = ("datasets", "shots", "set")
 EVALUATE_KEYS = ("name", "datasets", "set")
+INHERITED = ("config", "grid", *LISTS)  # keys of the file that a method may override
 # Settings that a key of the sweep file determines, so that `set` and `grid` must not.
 RESERVED = {
     "OUTPUT_DIR": "output",
@@ -34,21 +39,17 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """Settings for the runs whose dataset, shots and method are all listed; empty means all."""
+    """Settings for the runs whose dataset and shots are listed; an empty list means all."""
 
     datasets: tuple[str, ...]
     shots: tuple[int, ...]
-    methods: tuple[str, ...]
     settings: Settings
 
-    def applies(self, dataset: str, shots: int, method: str) -> bool:
+    def applies(self, dataset: str, shots: int) -> bool:
         """Return whether the case includes a run."""
-        pairs: tuple[tuple[Any, Sequence[Any]], ...] = (
-            (dataset, self.datasets),
-            (shots, self.shots),
-            (method, self.methods),
+        return (not self.datasets or dataset in self.datasets) and (
+            not self.shots or shots in self.shots
         )
-        return all(not listed or value in listed for value, listed in pairs)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Method:
     trainer: str
     config: str
     settings: Settings
+    cases: tuple[Case, ...]
     grid: dict[str, tuple[Any, ...]]
     datasets: tuple[str, ...]
     shots: tuple[int, ...]
@@ -76,23 +78,56 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SweepFile:
-    """Content of a sweep file for one profile."""
+    """Content of a sweep file for one profile.
+
+    Attributes:
+        path: the file.
+        output: folder of all runs.
+        methods: the rows.
+        settings: of all runs.
+        cases: settings of some runs, which override `settings`.
+        evaluations: tests of every trained run.
+        title: heading of the sweep's report.
+        baseline: the row that the report compares with; "" for its default.
+        paper: tables of the paper that the report shows, such as a5.
+        over_shots: whether the report shows the mean over the shots.
+    """
 
     path: Path
     output: Path
     methods: tuple[Method, ...]
     settings: Settings
-    cases: tuple[Case, ...] = ()
-    evaluations: tuple[Evaluation, ...] = field(default=())
+    cases: tuple[Case, ...]
+    evaluations: tuple[Evaluation, ...]
+    title: str
+    baseline: str
+    paper: tuple[str, ...]
+    over_shots: bool
 
 
-def read_sweep(path: PathLike, bench: str = PAPER) -> SweepFile:
+def sweep_path(name: PathLike) -> Path:
+    """Return the file of a sweep, given its path or its name in configs/sweeps without .yaml.
+
+    Raises:
+        UserError: `name` is neither.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    check_availability(str(name), sorted(file.stem for file in SWEEPS.glob("*.yaml")))
+    return SWEEPS / f"{name}.yaml"
+
+
+def read_sweep(
+    path: PathLike, profile: str = PAPER, selection: Selection | None = None
+) -> SweepFile:
     """Read a sweep file.
 
     Args:
         path: the YAML file; its keys override those of its `_BASE_` file, and the keys of each
             profile override those of the same profile there.
-        bench: `paper`, or a profile under the file's `bench`, whose keys override the file's.
+        profile: `paper`, or one of the file's `profiles`, whose keys override the file's.
+        selection: overrides the file's and the profile's keys.
 
     Raises:
         UserError: the file cannot be read, a key is unknown or missing, or a list is empty.
@@ -101,104 +136,66 @@ def read_sweep(path: PathLike, bench: str = PAPER) -> SweepFile:
     content: dict[str, Any] = {}
     profiles: dict[str, dict[str, Any]] = {}
     for layer_path, layer in read_yaml_layers(source):
-        _known(layer, KEYS, str(layer_path))
-        for name, keys in _mapping(layer.pop("bench", {}), f"{layer_path}: bench").items():
-            where = f"{layer_path}: bench.{name}"
-            own = _mapping(keys, where)
-            _known(own, [key for key in KEYS if key != "bench"], where)
-            profiles[name] = {**profiles.get(name, {}), **own}
-        content.update(layer)
-    if bench != PAPER:
-        if bench not in profiles:
+        own = _Section(layer, KEYS, str(layer_path)).values
+        where = f"{layer_path}: profiles"
+        for name, keys in _mapping(own.pop("profiles", {}), where).items():
+            section = _Section(keys, KEYS[:-1], f"{where}.{name}")
+            profiles[name] = profiles.get(name, {}) | section.values
+        content.update(own)
+    if profile != PAPER:
+        if profile not in profiles:
             names = ", ".join([PAPER, *profiles])
-            raise UserError(f'{source} has no profile "{bench}" under bench; it has {names}')
-        content.update(profiles[bench])
+            raise UserError(f'{source} has no profile "{one_line(profile)}"; it has {names}')
+        content.update(profiles[profile])
+    if selection is not None:
+        content = selection.apply(content)
     for key in REQUIRED:
         if key not in content:
             raise UserError(f'{source}: the key "{key}" is missing; it needs {", ".join(REQUIRED)}')
-    return _Reader(source, content).read()
+    return _read(_Section(content, KEYS, str(source)), source)
 
 
-class _Reader:
-    """Turns the content of a file into a `SweepFile`."""
+def _read(file: "_Section", path: Path) -> SweepFile:
+    methods = _mapping(file.values["methods"], f"{path}: methods")
+    if not methods:
+        raise UserError(f"{path}: methods is empty; name at least one")
+    return SweepFile(
+        path,
+        Path(file.text("output")).expanduser(),
+        tuple(_method(str(label), entry, file) for label, entry in methods.items()),
+        file.settings("set"),
+        file.cases(),
+        tuple(map(_evaluation, file.entries("evaluate", EVALUATE_KEYS))),
+        file.text("title", path.stem),
+        file.text("baseline", ""),
+        file.texts("paper"),
+        file.values.get("over_shots") is True,
+    )
 
-    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
-        self.path = path
-        self.content = content
 
-    def read(self) -> SweepFile:
-        content, path = self.content, self.path
-        if not isinstance(content["output"], str) or not content["output"]:
-            raise UserError(f"{path}: output takes a folder, not {short_repr(content['output'])}")
-        methods = _mapping(content["methods"], f"{path}: methods")
-        if not methods:
-            raise UserError(f"{path}: methods is empty; name at least one")
-        return SweepFile(
-            path,
-            Path(content["output"]).expanduser(),
-            tuple(self._method(str(label), entry) for label, entry in methods.items()),
-            _settings(content.get("set"), f"{path}: set"),
-            tuple(self._case(*item) for item in self._entries("cases")),
-            tuple(self._evaluation(*item) for item in self._entries("evaluate")),
+def _method(label: str, entry: Any, file: "_Section") -> Method:
+    own = _Section(entry or {}, METHOD_KEYS, f"{file.where}: methods.{label}", file)
+    if "config" not in own.values and "config" not in file.values:
+        raise UserError(
+            f"{own.where}: the key config is missing; it takes a file of configs/trainers/TRAINER/"
         )
-
-    def _entries(self, key: str) -> list[tuple[str, Any]]:
-        entries = self.content.get(key) or []
-        if not isinstance(entries, list):
-            raise UserError(f"{self.path}: {key} takes a list, not {short_repr(entries)}")
-        return [(f"{self.path}: {key}[{number}]", entry) for number, entry in enumerate(entries)]
-
-    def _method(self, label: str, entry: Any) -> Method:
-        where = f"{self.path}: methods.{label}"
-        own = _mapping(entry or {}, where)
-        _known(own, METHOD_KEYS, where)
-        merged = {**self.content, **own}
-        places = {key: where if key in own else str(self.path) for key in KEYS}
-        if "config" not in merged:
-            raise UserError(
-                f"{where}: the key config is missing; it takes a file of configs/trainers/TRAINER/"
-            )
-        return Method(
-            label,
-            str(own.get("trainer", label)),
-            str(merged["config"]),
-            _settings(own.get("set"), f"{where}: set"),
-            _grid(merged.get("grid"), f"{places['grid']}: grid"),
-            _texts(merged["datasets"], f"{places['datasets']}: datasets"),
-            _numbers(merged["shots"], f"{places['shots']}: shots"),
-            _numbers(merged["seeds"], f"{places['seeds']}: seeds"),
-        )
-
-    def _case(self, where: str, entry: Any) -> Case:
-        own = _mapping(entry, where)
-        _known(own, CASE_KEYS, where)
-        return Case(
-            _texts(own["datasets"], f"{where}: datasets") if "datasets" in own else (),
-            _numbers(own["shots"], f"{where}: shots") if "shots" in own else (),
-            _texts(own["methods"], f"{where}: methods") if "methods" in own else (),
-            _settings(own.get("set"), f"{where}: set"),
-        )
-
-    def _evaluation(self, where: str, entry: Any) -> Evaluation:
-        own = _mapping(entry, where)
-        _known(own, EVALUATE_KEYS, where)
-        if "name" not in own and "datasets" not in own:
-            raise UserError(f"{where} needs a name, datasets, or both")
-        return Evaluation(
-            str(own.get("name", "")),
-            _texts(own["datasets"], f"{where}: datasets") if "datasets" in own else (),
-            _settings(own.get("set"), f"{where}: set"),
-        )
+    return Method(
+        label,
+        own.text("trainer", label),
+        own.text("config"),
+        own.settings("set"),
+        own.cases(),
+        own.grid(),
+        own.texts("datasets"),
+        own.numbers("shots"),
+        own.numbers("seeds"),
+    )
 
 
-def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
-    for key in entry:
-        if key not in keys:
-            nearest = get_most_similar_str_to_a_from_b(str(key), keys)
-            raise UserError(
-                f'{where}: the key "{one_line(str(key))}" is unknown; did you mean "{nearest}"? '
-                f"Known keys: {', '.join(keys)}"
-            )
+def _evaluation(own: "_Section") -> Evaluation:
+    if not own.values.keys() & {"name", "datasets"}:
+        raise UserError(f"{own.where} needs a name, datasets, or both")
+    return Evaluation(own.text("name", ""), own.texts("datasets"), own.settings("set"))
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -207,40 +204,83 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _settings(value: Any, where: str) -> Settings:
-    settings = _mapping(value or {}, where)
-    for key in settings:
-        if key in RESERVED:
+class _Section:
+    """A mapping of a sweep file, which checks its keys, and its values when they are read.
+
+    Args:
+        value: the mapping.
+        keys: the accepted keys.
+        where: its place, for error messages.
+        file: the whole file; a method inherits some of its keys.
+    """
+
+    def __init__(
+        self, value: Any, keys: Sequence[str], where: str, file: "_Section | None" = None
+    ) -> None:
+        self.values = _mapping(value, where)
+        self.where = where
+        self.file = file
+        for key in map(str, self.values):
+            if key not in keys:
+                raise UserError(
+                    f'{where}: the key "{one_line(key)}" is unknown{choices(key, keys)}'
+                )
+
+    def _get(self, key: str, default: Any = None) -> tuple[Any, str]:
+        """Return a value and its place."""
+        if self.file and key in INHERITED and key not in self.values:
+            return self.file._get(key, default)
+        return self.values.get(key, default), f"{self.where}: {key}"
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value, where = self._get(key, default)
+        if value is not default and (not isinstance(value, str) or not value):
+            raise UserError(f"{where} takes a text, not {short_repr(value)}")
+        return str(value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        return tuple(map(str, self._list(key, "[emoji_food]")[0]))
+
+    def numbers(self, key: str) -> tuple[int, ...]:
+        values, where = self._list(key, "[1, 2, 3]")
+        for item in values:
+            if type(item) is not int or item < 0:
+                raise UserError(f"{where} takes whole numbers from 0 on, not {short_repr(item)}")
+        return tuple(values)
+
+    def _list(self, key: str, example: str) -> tuple[Sequence[Any], str]:
+        value, where = self._get(key, ())
+        if value is None or value == []:
+            raise UserError(f"{where} is empty; write a list such as {example}")
+        return value if isinstance(value, list | tuple) else [value], where
+
+    def settings(self, key: str) -> Settings:
+        value, where = self._get(key)
+        settings = _mapping(value or {}, where)
+        for name in set(settings) & set(RESERVED):
             raise UserError(
-                f'{where}: {key} cannot be set here; use the sweep\'s key "{RESERVED[key]}"'
+                f'{where}: {name} cannot be set here; use the sweep\'s key "{RESERVED[name]}"'
             )
-    return {str(key): entry for key, entry in settings.items()}
+        return {str(name): entry for name, entry in settings.items()}
 
+    def grid(self) -> dict[str, tuple[Any, ...]]:
+        axes = self.settings("grid")
+        for name, values in axes.items():
+            if not isinstance(values, list) or not values:
+                raise UserError(
+                    f"{self._get('grid')[1]}: {name} takes a list of at least one value, not "
+                    f"{short_repr(values)}"
+                )
+        return {name: tuple(values) for name, values in axes.items()}
 
-def _grid(value: Any, where: str) -> dict[str, tuple[Any, ...]]:
-    axes = _settings(value, where)
-    for key, values in axes.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(
-                f"{where}: {key} takes a list of at least one value, not {short_repr(values)}"
-            )
-    return {key: tuple(values) for key, values in axes.items()}
+    def entries(self, key: str, keys: Sequence[str]) -> "list[_Section]":
+        value, where = self._get(key)
+        if not isinstance(value or [], list):
+            raise UserError(f"{where} takes a list, not {short_repr(value)}")
+        return [_Section(e, keys, f"{where}[{number}]") for number, e in enumerate(value or [])]
 
-
-def _list(value: Any, where: str, example: str) -> list[Any]:
-    values = value if isinstance(value, list) else [value]
-    if not values or value is None:
-        raise UserError(f"{where} is empty; write a list such as {example}")
-    return values
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    return tuple(str(item) for item in _list(value, where, "[emoji_food]"))
-
-
-def _numbers(value: Any, where: str) -> tuple[int, ...]:
-    values = _list(value, where, "[1, 2, 3]")
-    for item in values:
-        if type(item) is not int or item < 0:
-            raise UserError(f"{where} takes whole numbers from 0 on, not {short_repr(item)}")
-    return tuple(values)
+    def cases(self) -> tuple[Case, ...]:
+        entries = self.entries("cases", CASE_KEYS)
+        return tuple(
+            Case(e.texts("datasets"), e.numbers("shots"), e.settings("set")) for e in entries
+        )

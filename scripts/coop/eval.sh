@@ -1,15 +1,8 @@
 #!/usr/bin/env bash
-# Test the prompts that coop/main.sh trained on SOURCE (imagenet): eval.sh DATASET CFG.
-# SHOTS, NCTX, CSC and CTP select them (16, 16, False, end). See scripts/single.sh.
-set -euo pipefail
-: "${TRAINER=CoOp}" "${SOURCE=imagenet}" "${SHOTS=16}" "${NCTX=16}" "${CSC=False}" "${CTP=end}"
+# Test the prompts that main.sh trained on SOURCE (imagenet) with NCTX (16), CSC (False), CTP (end) and
+# SHOTS: eval.sh DATASET CFG; see scripts/single.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/../single.sh"
-take DATASET CFG -- "$@"
+: "${SOURCE=imagenet}" "${NCTX=16}" "${CSC=False}" "${CTP=end}"
+take CoOp DATASET CFG -- "$@"
 prompts
-for seed in "${SEEDS[@]}"; do
-    model=$OUTPUT/$(stem "$SOURCE")/$TRAINER/$SETTING/seed$seed
-    require_finished "$model"
-    run "$OUTPUT/evaluation/$TRAINER/$SETTING/$(stem "$DATASET")/seed$seed" "$DATASET" "$CFG" \
-        "$seed" --eval-only --model-dir "$model" "${EXTRA[@]}" "${PROMPTS[@]}"
-done
-finish
+seeds "$(basename "$SOURCE" .yaml)/$SETTING" "evaluation/$SETTING/$D" "${PROMPTS[@]}"

@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
-# Test zero-shot CLIP: zeroshot.sh DATASET CFG. See scripts/single.sh.
-set -euo pipefail
-: "${TRAINER=ZeroshotCLIP}"
+# Test zero-shot CLIP: zeroshot.sh DATASET CFG; see scripts/single.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/../single.sh"
-take DATASET CFG -- "$@"
-run "$OUTPUT/$TRAINER/${CFG##*/}$SUFFIX/$(stem "$DATASET")" "$DATASET" "$CFG" 1 \
-    --eval-only "${EXTRA[@]}"
+take ZeroshotCLIP DATASET CFG -- "$@"
+run 1 "$TRAINER/${CFG##*/}$SUFFIX/$D" --eval-only
 finish

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from tests.golden.cases import Case, assert_close
 from tests.golden.harness import case_step, case_trainer
-from tests.helpers.oracle import plain_prompts
+from tests.helpers.oracle import reference_prompts
 from trainers.core.sinkhorn import sinkhorn
 
 
@@ -20,7 +20,7 @@ def check_plot(case: Case, root: Path) -> None:
     ctx = learner.ctx
 
     position = params.get("class_token_position", "end")
-    prompts = [plain_prompts(case.clip(), case.classes, c, position) for c in ctx.unbind(-3)]
+    prompts = [reference_prompts(case.clip(), case.classes, c, position) for c in ctx.unbind(-3)]
     assert_close(torch.cat(prompts), expected["prompts"])
     features, text = model.image_features(case.images()), model.text_features(learner())
     local = functional.normalize(expected["image_features"], dim=-1)

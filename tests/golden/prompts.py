@@ -12,7 +12,7 @@ from clip.clip import tokenize
 from nemesis.low_norm.corruption import REPLACE, RESCALE, Corruption, corrupt, replace
 from tests.golden.cases import Case, assert_close
 from tests.golden.harness import case_step, case_trainer, set_rate
-from tests.helpers.oracle import plain_prompts
+from tests.helpers.oracle import reference_prompts
 from trainers.core.prompt_learner import PromptLearner
 
 
@@ -41,7 +41,7 @@ def check_coop(case: Case, root: Path) -> None:
         assert_close(start, expected["ctx"])
 
     position = case.params["class_token_position"]
-    assert_close(plain_prompts(case.clip(), case.classes, ctx, position), expected["prompts"])
+    assert_close(reference_prompts(case.clip(), case.classes, ctx, position), expected["prompts"])
     assert_close(model.text_encoder(model.prompt_learner())[0], expected["text_features"])
     assert_close(model.clip_model.encode_image(case.images()), expected["image_features"])
     logits = model(case.images())

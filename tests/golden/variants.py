@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.reference_methods import ReferenceCoOp, ReferencePLOT, transport, vector_norms
 from clip.clip import tokenize
 from tests.golden.cases import GoldenFolder
-from tests.golden.plain_methods import CLASSES, ORDERS, Maker, gradient, logistic, norms, transport
-from tests.helpers.oracle import plain_prompts
+from tests.golden.maker import CLASSES, ORDERS, Maker, gradient, logistic, norms
 
 
 def combine(**choices: list[Any]) -> Iterator[dict[str, Any]]:
@@ -37,14 +37,16 @@ def make_coop(maker: Maker) -> None:
             ids = tokenize(words)[0, 1 : 1 + shape[-1]]
             ctx = model.token_embedding.weight[ids].expand(*shape, -1).clone()
         ctx.requires_grad_()
-        logits = maker.coop(arch, position)(ctx, 0)
+        method = maker.method(arch, ctx, position=position)
+        logits = method.logits(maker.features(method, arch, 0), ctx)
         loss = maker.loss(logits, 0)
         params = {"class_token_position": position, "ctx_init": words, "n_ctx": shape[-1]}
+        prompts = method.prompts(ctx)
         arrays = {
             **{"ctx": ctx, "logits": logits, "loss": loss, "grad_ctx": gradient(loss, ctx)},
-            "prompts": plain_prompts(model, CLASSES, ctx, position),
-            "text_features": maker.text(arch, ctx, position),
-            "image_features": maker.features(arch, 0)[:, 0],
+            "prompts": prompts,
+            "text_features": model.encode_prompts(prompts, method.prompts.eos),
+            "image_features": model.visual(maker.images(arch, 0)),
         }
         maker.write("coop", arch, params, arrays)
 
@@ -65,7 +67,8 @@ def make_crt(maker: Maker) -> None:
         elif params["type"] == "replace":
             arrays["replacement"] = torch.randn(32, generator=maker.noise) * params["std"]
             ctx[..., params["position"], :] = arrays["replacement"]
-        logits = maker.coop(arch)(ctx.double(), 0)
+        method = maker.method(arch, ctx.double())
+        logits = method.logits(maker.features(method, arch, 0), method.ctx)
         maker.write("crt", arch, params, {**arrays, "ctx": ctx, "logits": logits})
 
 
@@ -73,8 +76,7 @@ def make_pun(maker: Maker) -> None:
     for choice in combine(norm_type=list(ORDERS), A=[7.0], shape=[(5,), (2, 3, 4)]):
         ctx = maker.ctx(*choice.pop("shape")).double().requires_grad_()
         loss = norms(ctx, torch.full((ctx.shape[-2],), choice["A"]), choice)
-        logged = torch.linalg.vector_norm(ctx, ORDERS[choice["norm_type"]], dim=-1)
-        logged = logged.reshape(-1, ctx.shape[-2]).mean(0)
+        logged = vector_norms(ctx, ORDERS[choice["norm_type"]]) / math.prod(ctx.shape[:-2])
         arrays = {"ctx": ctx, "loss": loss, "grad_ctx": gradient(loss, ctx)}
         maker.write("pun", "none", choice, {**arrays, "vector_norm_logged": logged})
 
@@ -100,8 +102,8 @@ def make_nemesis(maker: Maker) -> None:
         kind = ("pan", "combined", "plot_nemesis")[(number + number // 3) % 3]
         sets = (2,) if kind == "plot_nemesis" else ()
         ctx = maker.ctx(*choice["shape"][:-1], *sets, 6).double()
-        method = maker.plot if sets else maker.coop
-        arrays = maker.nemesis(method(arch), ctx, 0, params, factor)
+        method = maker.method(arch, ctx, ReferencePLOT if sets else ReferenceCoOp)
+        arrays = maker.nemesis(method, arch, ctx, 0, params, factor)
         after = ctx - 1e-5 * (arrays["total_grad"] + 5e-4 * ctx)
         maker.write(kind, arch, params, {**arrays, "ctx": ctx, "ctx_after": after})
 
@@ -122,14 +124,14 @@ def make_steps(maker: Maker) -> None:
             **{"positions": [[0, 3], [1, 4], [2, 5]], "max_epoch": 8, "lr": rates},
             **{"epochs": [0, 1, 2] if scheduled else [4] * 3, "dataset": "Caltech101"},
         }
-        logits = (maker.plot if plot else maker.coop)(arch)
         ctx = maker.ctx(*[len(CLASSES)] * choice["own"], *[2] * plot, 6).double()
+        model = maker.method(arch, ctx, ReferencePLOT if plot else ReferenceCoOp)
         arrays: dict[str, list[Tensor]] = {"ctx_after": [], "grad": [], "ce_loss": [], "alpha": []}
         start, momentum = ctx, torch.zeros_like(ctx)
         for step, (epoch, rate) in enumerate(zip(params["epochs"], rates, strict=True)):
             factor = 0.0 if method == "plain" else logistic(epoch, 8)
             drawn = {**params, "positions": params["positions"][step]}
-            found = maker.nemesis(logits, ctx, step, drawn, factor)
+            found = maker.nemesis(model, arch, ctx, step, drawn, factor)
             momentum = 0.9 * momentum + found["total_grad"] + 5e-4 * ctx
             ctx = ctx - rate * momentum
             for key, value in {**found, "ctx_after": ctx, "grad": found["total_grad"]}.items():
@@ -146,17 +148,19 @@ def make_plot(maker: Maker) -> None:
         arch, eps = choice["arch"], choice["eps"]
         position = "front" if choice["own"] else "end"
         ctx = maker.ctx(*[len(CLASSES)] * choice["own"], 3, 5).double().requires_grad_()
-        images, text, sim = maker.plot_parts(arch, ctx, 0, position)
-        logits, plan = maker.plot(arch, eps, position)(ctx, 0), transport(sim.detach(), eps)
-        prompts = [
-            plain_prompts(maker.models[arch], CLASSES, prompt, position)
-            for prompt in ctx.unbind(-3)
-        ]
+        method = maker.method(arch, ctx, ReferencePLOT, position=position)
+        method.eps = eps
+        features = maker.features(method, arch, 0)
+        prompts = torch.cat([method.prompts(prompt) for prompt in ctx.unbind(-3)])
+        text = maker.models[arch].encode_prompts(prompts, method.prompts.eos.repeat(3))
+        sim = torch.einsum("bme,nce->bcmn", features, method.text_features(ctx)).flatten(0, 1)
+        logits, plan = method.logits(features, ctx), transport(sim.detach(), eps)
         loss = maker.loss(logits, 0)
+        images = maker.models[arch].visual(maker.images(arch, 0), local=True).transpose(0, 1)
         arrays = {
             **{"ctx": ctx, "logits": logits, "loss": loss, "grad_ctx": gradient(loss, ctx)},
             **{"image_features": images, "text_features": text, "sim": sim, "T": plan},
-            **{"T_row_sum": plan.sum(-1), "T_col_sum": plan.sum(-2), "prompts": torch.cat(prompts)},
+            **{"T_row_sum": plan.sum(-1), "T_col_sum": plan.sum(-2), "prompts": prompts},
         }
         settings = {"eps": eps, "max_iter": 100, "thresh": 0.01, "class_token_position": position}
         maker.write("plot", arch, settings, arrays)

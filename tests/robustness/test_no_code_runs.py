@@ -25,7 +25,7 @@ NEVER = {
     *("pandas.read_pickle", "runpy.run_path", "scipy.io.loadmat", "loadmat"),
 }
 # Beneath what may not be called, what may be built upon with care, and where that is.
-SUBCLASSES = {"pickle.Unpickler": ["clip/inert_pickle.py"]}
+SUBCLASSES = {"pickle.Unpickler": ["safeio/pickles.py"]}
 
 
 def _files() -> Iterator[Path]:

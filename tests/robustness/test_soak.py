@@ -8,36 +8,36 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.soak import measure
+from benchmarks.runs import soak
 from nemesis.commands import sweep
 from tests.helpers.runs import results
 from tests.helpers.sweeps_small import write
 
 AT_ONCE = 8
-SECONDS = 300  # after which a test ends that waits for nothing
+SECONDS = 300  # the longest wait
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process holds")
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_process_holds_no_more_after_many_runs(tmp_path: Path, data_root: Path) -> None:
-    found = measure(20, data_root, tmp_path)
-    assert found.handles_grown <= 0, found.handles
-    assert found.threads[-1] == found.threads[found.warm_up - 1]
-    assert found.slope < 2, found.memory  # MiB a run; 200 runs say it better
+    found = soak(20, data_root, tmp_path)
+    first = found["warm_up"] - 1
+    assert found["handles"][-1] <= found["handles"][first], found["handles"]
+    assert found["threads"][-1] == found["threads"][first]
+    assert found["slope_mib"] < 2, found["memory"]  # 200 runs give a better estimate
 
 
 def do_sweep(path: str, log: Path) -> None:
-    """A process of its own."""
+    """Run a sweep in this process, with its output in a file."""
     torch.set_num_threads(1)
     with log.open("w") as file:
         sys.stdout = sys.stderr = file
         sys.exit(sweep.main([path, "--workers", "0"]))
 
 
+@pytest.mark.slow
 def test_many_sweeps_at_once_share_their_data_and_features(tmp_path: Path) -> None:
-    """From nothing: all make the images, draw the shots and compute the features, at once.
-
-    Their results are those of a sweep that is alone, so load changes none either.
-    """
+    """All make the images, sample the shots and compute the features; load changes no result."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.robustness.test_soak"])
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks import listing as listing_benchmark
 from dassl.data.datasets import class_items, folder_items, list_images
 from dassl.data.datasets.splits import entries_digest, to_entries
 from safeio.errors import UserError

@@ -20,7 +20,7 @@ RECORDED = json.loads(Path("tests/data/sweep_identities.json").read_text())
 
 
 def profiles(path: Path) -> set[str]:
-    return {PAPER}.union(*(layer.get("bench", {}) for _, layer in read_yaml_layers(path)))
+    return {PAPER}.union(*(layer.get("profiles", {}) for _, layer in read_yaml_layers(path)))
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))

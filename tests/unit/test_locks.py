@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from safeio import locks
-from safeio.locks import exclusive, try_exclusive
+from safeio.locks import exclusive
 
 
 def test_a_lock_that_is_held_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "new" / ".lock"
-    with try_exclusive(path) as first, try_exclusive(path) as second:
+    with exclusive(path) as first, exclusive(path) as second:
         assert (first, second) == (True, False)
-    with try_exclusive(path) as again:
+    with exclusive(path) as again:
         assert again
 
 

@@ -183,7 +183,7 @@ def test_published_weights_are_known_by_their_hash(
     plain_mini: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = load_clip(str(plain_mini)).sha256
-    monkeypatch.setitem(download._SHA256, "RN50", digest)
+    monkeypatch.setitem(download.SHA256, "RN50", digest)
     loaded = load_clip(str(plain_mini))
     assert loaded.assumed == [] and loaded.facts["described_by"] == "OpenAI's RN50"
     cfg = _config(plain_mini, "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")

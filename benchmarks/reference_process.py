@@ -1,6 +1,6 @@
 """Test one corrupted prompt in a separate process, as published code does.
 
-    python -m benchmarks.cost.reference_process RUN_DIR POSITION FACTOR
+    python -m benchmarks.reference_process RUN_DIR POSITION FACTOR
 
 The process loads CLIP, decodes and encodes the test set, encodes the prompts of all classes over 77
 tokens, and prints the number of correctly classified images.

@@ -4,37 +4,36 @@ Both are an evaluation's own code: `build_data_loader` with the test transform, 
 encoder of `ZeroshotCLIP`. The workloads of one encoder alternate in one process.
 """
 
+import argparse
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from tabulate import tabulate
 from torch import Tensor
-from tqdm import tqdm
 
 from dassl.config import get_cfg_default
 from dassl.data import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
 from datasets.emoji import SCENES, SOURCE_STYLES, concepts_of, write_scenes
-from safeio.files import write_atomic, write_json
 
 from .cases import TEST_BATCH, Workload
-from .measure import time_by_turns
-from .run import Effort
+from .cost import add_measuring_flags, check
+from .measure import Effort, time_by_turns
+from .report import Report, environment, measured_with, table
 from .synthetic import Backbone, class_names, synthetic_trainer
 
 IMAGES = 500
 WIDTH, HEIGHT = 500, 375  # common in public datasets
 ENCODE = "encoding alone"
-NOTES = """\
-Loading is decoding, the test transform and collating batches of {batch}; encoding is the image
+NOTES = f"""\
+Loading is decoding, the test transform and collating batches of {TEST_BATCH}; encoding is the image
 encoder on batches in memory. A ratio above 1 means that loading is faster than the encoder. Workers
 are separate processes (DATALOADER.NUM_WORKERS, at most one per core); if they share the cores with
 the encoder, "both" is the throughput of loading and encoding combined. The time includes starting
@@ -42,25 +41,57 @@ the workers, about half a second; it dominates for few small images, for which t
 configurations use no workers."""
 
 
-@dataclass(frozen=True)
-class Speed:
-    """One row of the report.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this benchmark."""
+    add_measuring_flags(parser.add_argument)
 
-    Attributes:
-        images: description of the images.
-        backbone: name of the backbone.
-        what: loading, encoding, or both.
-        per_second: images per second, median over the repetitions.
-        runs: images per second of every repetition.
-        ratio: `per_second` over that of encoding alone.
+
+def run(arguments: argparse.Namespace) -> Report:
+    """Measure loading and encoding of each backbone, by default of RN50 and mini.
+
+    Raises:
+        UserError: a number is too small, the device is not available, or a backbone is unknown.
     """
+    device = check(arguments)
+    backbones = [Backbone.find(name) for name in arguments.backbones or ("RN50", "mini")]
+    effort = Effort(arguments.repetitions or 3, 60.0, arguments.threads)
+    settings = environment(device, threads=effort.threads, repetitions=effort.repetitions)
+    torch.set_num_threads(effort.threads)
+    speeds = [row for backbone in backbones for row in measure_loading(backbone, device, effort)]
+    names = ("images", "backbone", "what", "per_second", "ratio")
+    rows = [[speed[name] for name in names] for speed in speeds]
+    shown = table(["images", "backbone", "what", "images/s", "x encoding"], rows)
+    parts = ["# Loading", measured_with(settings), shown, NOTES]
+    return Report("loading", parts, {"settings": settings, "speeds": speeds})
 
-    images: str
-    backbone: str
-    what: str
-    per_second: float
-    runs: list[float]
-    ratio: float
+
+def measure_loading(
+    backbone: Backbone, device: torch.device, effort: Effort, count: int = IMAGES
+) -> list[dict[str, Any]]:
+    """Measure one backbone: the bundled one with its scenes, any other with photographs.
+
+    Returns:
+        Rows with `images` (description), `backbone`, `what` (loading, encoding, or both),
+        `per_second` (median), `runs` (of every repetition), and `ratio` to encoding alone.
+    """
+    with TemporaryDirectory() as folder:
+        make = make_scenes if backbone.name == "mini" else make_photographs
+        paths = make(Path(folder), count)
+        with Image.open(paths[0]) as image:
+            title = f"{count} {image.format} of {image.width} x {image.height}"
+        timings = time_by_turns(make_workloads(backbone, device, paths), effort, device)
+    encoding = median(timings[ENCODE])
+    return [
+        {
+            "images": title,
+            "backbone": backbone.name,
+            "what": what,
+            "per_second": count / median(seconds),
+            "runs": [count / one for one in seconds],
+            "ratio": encoding / median(seconds),
+        }
+        for what, seconds in timings.items()
+    ]
 
 
 def make_photographs(folder: Path, count: int = IMAGES) -> list[str]:
@@ -85,48 +116,6 @@ def make_scenes(folder: Path, count: int = IMAGES) -> list[str]:
     return [str(path) for path in sorted(folder.rglob("*.png"))][:count]
 
 
-def worker_count() -> int:
-    """Return the default of DATALOADER.NUM_WORKERS, at most one per core."""
-    return min(get_cfg_default().DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
-
-
-def measure_loading(
-    backbone: Backbone, device: torch.device, effort: Effort, count: int = IMAGES
-) -> list[Speed]:
-    """Measure one backbone: the bundled one with its scenes, any other with photographs.
-
-    Args:
-        backbone: the CLIP to measure.
-        device: device of the encoder.
-        effort: repetitions and time budget per workload.
-        count: number of images.
-    """
-    scenes = backbone.name == "mini"
-    with TemporaryDirectory() as folder:
-        paths = (make_scenes if scenes else make_photographs)(Path(folder), count)
-        with Image.open(paths[0]) as image:
-            title = f"{count} {image.format} of {image.width} x {image.height}"
-        workloads = make_workloads(backbone, device, paths)
-        total = effort.repetitions * len(workloads)
-        bar: Any = tqdm(total=total, unit="run", disable=None, desc=backbone.name)
-        with bar:
-            timings = time_by_turns(
-                workloads, effort.repetitions, effort.budget, device, lambda _: bar.update()
-            )
-    encoding = timings[ENCODE].median
-    return [
-        Speed(
-            title,
-            backbone.name,
-            what,
-            count / timing.median,
-            [count / seconds for seconds in timing.seconds],
-            encoding / timing.median,
-        )
-        for what, timing in timings.items()
-    ]
-
-
 def make_workloads(
     backbone: Backbone, device: torch.device, paths: Sequence[str]
 ) -> dict[str, Workload]:
@@ -134,7 +123,7 @@ def make_workloads(
     opts = ("INPUT.INTERPOLATION", "bicubic", "INPUT.TRANSFORMS", ["normalize"])
     trainer = synthetic_trainer("ZeroshotCLIP", backbone, class_names(2), device, *opts)
     items = [Datum(path) for path in paths]
-    workers = worker_count()
+    workers = min(get_cfg_default().DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     in_process, with_workers = (_loader(trainer.cfg, items, number) for number in (0, workers))
     batches = [batch["img"] for batch in in_process]
 
@@ -169,21 +158,3 @@ def _loader(cfg: Any, items: Sequence[Datum], workers: int) -> Iterable[Any]:
         tfm=build_transform(cfg, is_train=False),
         is_train=False,
     )
-
-
-def write_loading_report(folder: Path, speeds: Sequence[Speed], settings: dict[str, Any]) -> str:
-    """Write loading.md and loading.json to the folder and return the Markdown."""
-    rows = [
-        [speed.images, speed.backbone, speed.what, f"{speed.per_second:.0f}", f"{speed.ratio:.2f}"]
-        for speed in speeds
-    ]
-    header = ["images", "backbone", "what", "images/s", "x encoding"]
-    table = tabulate(rows, header, tablefmt="github", disable_numparse=True)
-    measured_with = ", ".join(f"{key} {value}" for key, value in settings.items())
-    notes = NOTES.format(batch=TEST_BATCH)
-    parts = ["# Loading", f"Measured with {measured_with}.", table, notes]
-    text = "\n\n".join(parts) + "\n"
-    write_atomic(folder / "loading.md", lambda path: path.write_text(text, encoding="utf-8"))
-    contents = {"settings": settings, "speeds": [asdict(speed) for speed in speeds]}
-    write_json(contents, folder / "loading.json")
-    return text

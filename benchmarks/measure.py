@@ -1,40 +1,42 @@
-"""Measure seconds, alternating in one process, and peak memory, in a separate process each."""
+"""Measure seconds, alternating in one process, and peak memory, in a new process each."""
 
 import gc
 import multiprocessing
 import os
 import resource
-import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from clip.config import CLIPConfig
 
 from .cases import CASES, REFERENCE, Case, Setting, Workload, make_side
+from .report import STATUS, process_status
 
 # A longer first run counts as a repetition: one-off costs are negligible in it.
 LONGEST_WARM_UP = 2.0
-STATUS = Path("/proc/self/status")
+CUDA_SECONDS = 0.2  # of each repetition on CUDA, over as many runs as fit
 GIB = 2**30
 
 
-@dataclass
-class Timing:
-    """Seconds of a workload's repetitions."""
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
 
-    seconds: list[float] = field(default_factory=list)
+    Attributes:
+        repetitions: number of rounds.
+        budget: seconds after which a workload skips the remaining rounds; it runs at least once.
+        threads: PyTorch's CPU threads.
+    """
 
-    @property
-    def median(self) -> float:
-        """Median over the repetitions."""
-        return statistics.median(self.seconds)
+    repetitions: int
+    budget: float
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -45,62 +47,61 @@ class Peak:
     total: int
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until an asynchronous device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def seconds_of(workload: Workload, device: torch.device) -> float:
-    """Return the wall-clock seconds of one run."""
+    """Return the wall-clock seconds of one run; on CUDA, PyTorch's own timer measures several."""
     gc.collect()
-    synchronise(device)
+    if device.type == "cuda":
+        from torch.utils.benchmark import Timer  # prints a warning without CUDA
+
+        timer = Timer(
+            "workload()", globals={"workload": workload}, num_threads=torch.get_num_threads()
+        )
+        return timer.blocked_autorange(min_run_time=CUDA_SECONDS).median
     start = time.perf_counter()
     workload()
-    synchronise(device)
+    if device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter() - start
 
 
 def time_by_turns(
     workloads: Mapping[str, Workload],
-    repetitions: int,
-    budget: float,
+    effort: Effort,
     device: torch.device,
-    done: Callable[[str], None] = lambda name: None,
-) -> dict[str, Timing]:
+    done: Callable[[], object] = lambda: None,
+) -> dict[str, list[float]]:
     """Time all workloads in rounds, so that disturbances affect all of them alike.
 
     Args:
         workloads: by name.
-        repetitions: number of rounds.
-        budget: seconds after which a workload skips the remaining rounds; it runs at least once.
+        effort: see `Effort`.
         device: device to synchronise.
-        done: called with the workload's name after each of its rounds.
+        done: called after each round of each workload.
+
+    Returns:
+        Seconds of every repetition by name.
     """
-    timings = {name: Timing() for name in workloads}
+    seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for name, workload in workloads.items():
         first = seconds_of(workload, device)
         if first > LONGEST_WARM_UP:
-            timings[name].seconds.append(first)
-            done(name)
-    for repetition in range(repetitions):
+            seconds[name].append(first)
+            done()
+    for repetition in range(effort.repetitions):
         for name, workload in workloads.items():
-            taken = timings[name].seconds
+            taken = seconds[name]
             if len(taken) > repetition:
                 continue
-            if not taken or sum(taken) < budget:
+            if not taken or sum(taken) < effort.budget:
                 taken.append(seconds_of(workload, device))
-            done(name)
-    return timings
+            done()
+    return seconds
 
 
 def available_memory() -> int:
     """Return the bytes that a new process can use without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -117,8 +118,7 @@ def reference_memory(case: Case, config: CLIPConfig, classes: int) -> int:
     of 224 x 224 pixels.
     """
     row = 4 * config.transformer_width
-    prompts = classes * (case.sets if case.learns else 1)
-    tokens = config.context_length * prompts
+    tokens = config.context_length * classes * (case.sets if case.learns else 1)
     blocks = config.transformer_layers + 1 if case.learns else 1
     images = case.batch * (config.image_resolution / 224) ** 2
     return int(tokens * 14 * row * blocks * 1.25 + images * 12 * 2**20)
@@ -158,22 +158,23 @@ def peak_memory(key: str, side: str, setting: Setting, threads: int) -> Peak | s
     return peak
 
 
-def _send_peak(sender: Connection, *job: Any) -> None:
-    sender.send(_peak_here(*job))
-
-
-def _peak_here(key: str, side: str, setting: Setting, threads: int) -> Peak | str:
-    """Measure in this process, which must be new."""
+def _send_peak(sender: Connection, key: str, side: str, setting: Setting, threads: int) -> None:
     torch.set_num_threads(threads)
     workload = make_side(side, setting).workload(CASES[key])
     gc.collect()
-    device, free = setting.device, available_memory()
+    sender.send(peak_here(workload, setting.device))
+
+
+def peak_here(workload: Workload, device: torch.device) -> Peak | str:
+    """Measure in this process, which must be new."""
+    free = available_memory()
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     else:
-        before = _start_peak()
+        with suppress(OSError):  # reset the peak, if the system allows it
+            Path("/proc/self/clear_refs").write_text("5")
+        before = process_status("VmHWM")
         _limit_memory(free)
     try:
         workload()
@@ -181,40 +182,13 @@ def _peak_here(key: str, side: str, setting: Setting, threads: int) -> Peak | st
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             return f"did not fit: {free / GIB:.0f} GiB were free"
         raise
-    synchronise(device)
-    total = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak()
+    cuda = device.type == "cuda"
+    total = torch.cuda.max_memory_allocated(device) if cuda else process_status("VmHWM")
     return Peak(total - before, total)
 
 
 def _limit_memory(free: int) -> None:
     """Make an allocation beyond the free memory fail here, before the OOM killer acts."""
     if STATUS.is_file():
-        limit = _status("VmData") + free
+        limit = process_status("VmData") + free
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def _status(key: str) -> int:
-    lines = STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
-
-
-def _start_peak() -> int:
-    """Reset the peak if the system can, and return the current resident bytes."""
-    if not STATUS.is_file():
-        return _peak()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return _status("VmHWM")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    """Return the peak resident bytes.
-
-    On Linux, a new process inherits its parent's `ru_maxrss`, so getrusage is not used there.
-    """
-    if STATUS.is_file():
-        return _status("VmHWM")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

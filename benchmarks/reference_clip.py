@@ -1,10 +1,9 @@
-"""Reference implementation of CLIP, the baseline of the benchmark.
+"""Reference implementation of CLIP: the baseline of the benchmarks and the oracle of the tests.
 
 OpenAI's published modules (Radford et al., ICML 2021) as CoOp (Zhou et al., IJCV 2022) uses them:
 `nn.MultiheadAttention` with an additive causal mask, every prompt padded to the full context of 77
-tokens, `ln_final` on all tokens, unfused convolutions and batch normalisations in PyTorch's default
-memory layout. Independent of `clip/`, so that changes in `clip/` show in the ratio;
-`benchmarks/cost/parity.py` checks that both compute the same.
+tokens, `ln_final` on all tokens, unfused convolutions and batch normalisations. Independent of
+`clip/`, so that faults and speed-ups of `clip/` show.
 """
 
 from collections import OrderedDict
@@ -18,6 +17,12 @@ from torch.nn import functional
 from clip.clip import tokenize
 from clip.config import CLIPConfig
 from clip.model import CLIP
+from clip.simple_tokenizer import tokenizer
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """Return the layers in order, with OpenAI's names."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 class ReferenceQuickGELU(nn.Module):
@@ -34,15 +39,12 @@ class ReferenceBlock(nn.Module):
     def __init__(self, width: int, heads: int, activation: str, mask: Tensor | None) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads)
-        self.ln_1 = nn.LayerNorm(width)
-        gelu = nn.GELU() if activation == "gelu" else ReferenceQuickGELU()
-        layers = [
-            ("c_fc", nn.Linear(width, width * 4)),
-            ("gelu", gelu),
-            ("c_proj", nn.Linear(width * 4, width)),
-        ]
-        self.mlp = nn.Sequential(OrderedDict(layers))
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mlp = named(
+            c_fc=nn.Linear(width, width * 4),
+            gelu=nn.GELU() if activation == "gelu" else ReferenceQuickGELU(),
+            c_proj=nn.Linear(width * 4, width),
+        )
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,19 +54,12 @@ class ReferenceBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class ReferenceTransformer(nn.Module):
-    """A stack of blocks."""
-
-    def __init__(
-        self, width: int, layers: int, heads: int, activation: str, mask: Tensor | None = None
-    ) -> None:
-        super().__init__()
-        blocks = (ReferenceBlock(width, heads, activation, mask) for _ in range(layers))
-        self.resblocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run all blocks on (length, batch, width)."""
-        return self.resblocks(x)
+def transformer(
+    width: int, layers: int, heads: int, activation: str, mask: Tensor | None = None
+) -> nn.Sequential:
+    """Return a stack of blocks on (length, batch, width)."""
+    blocks = (ReferenceBlock(width, heads, activation, mask) for _ in range(layers))
+    return named(resblocks=nn.Sequential(*blocks))
 
 
 class ReferenceBottleneck(nn.Module):
@@ -83,12 +78,10 @@ class ReferenceBottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if stride > 1 or inplanes != outplanes:
-            shortcut = [
-                ("-1", nn.AvgPool2d(stride)),
-                ("0", nn.Conv2d(inplanes, outplanes, 1, bias=False)),
-                ("1", nn.BatchNorm2d(outplanes)),
-            ]
-            self.downsample = nn.Sequential(OrderedDict(shortcut))
+            shortcut = nn.Conv2d(inplanes, outplanes, 1, bias=False), nn.BatchNorm2d(outplanes)
+            self.downsample = named(
+                pool=nn.AvgPool2d(stride), **dict(zip("01", shortcut, strict=True))
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block."""
@@ -105,9 +98,7 @@ class ReferenceAttentionPool(nn.Module):
         super().__init__()
         self.heads = heads
         self.positional_embedding = nn.Parameter(torch.empty(side**2 + 1, width))
-        self.k_proj = nn.Linear(width, width)
-        self.q_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
         self.c_proj = nn.Linear(width, output_dim)
 
     def forward(self, x: Tensor, local: bool = False) -> Tensor:
@@ -167,13 +158,9 @@ class ReferenceResNet(nn.Module):
 
     def forward(self, x: Tensor, local: bool = False) -> Tensor:
         """Map (B, 3, H, W) to (B, E), or to (B, M, E) for local features."""
-        for conv, norm in (
-            (self.conv1, self.bn1),
-            (self.conv2, self.bn2),
-            (self.conv3, self.bn3),
-        ):
-            x = self.relu(norm(conv(x)))
-        x = self.avgpool(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.avgpool(self.relu(self.bn3(self.conv3(x))))
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
         return self.attnpool(x, local)
@@ -191,7 +178,7 @@ class ReferenceVisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = ReferenceTransformer(
+        self.transformer = transformer(
             width, config.vision_layers, config.image_heads, config.activation
         )
         self.ln_post = nn.LayerNorm(width)
@@ -216,7 +203,7 @@ class ReferenceCLIP(nn.Module):
             ReferenceVisionTransformer if isinstance(config.vision_layers, int) else ReferenceResNet
         )
         self.visual = tower(config)
-        self.transformer = ReferenceTransformer(
+        self.transformer = transformer(
             width,
             config.transformer_layers,
             config.text_heads,
@@ -240,38 +227,59 @@ class ReferenceCLIP(nn.Module):
 
 
 def build_reference_clip(model: CLIP) -> ReferenceCLIP:
-    """Build the frozen reference model with the weights of a `CLIP`, sharing memory if possible.
-
-    Args:
-        model: as returned by `clip.weights.load_clip`, in fp32.
-    """
+    """Build the frozen reference model with the weights of a `CLIP`, sharing memory if possible."""
     with torch.device("meta"):
         reference = ReferenceCLIP(model.config)
     weights = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     reference.load_state_dict(weights, assign=True)
-    return reference.to(model.logit_scale.device).requires_grad_(False).eval()
+    return reference.to(model.logit_scale).requires_grad_(False).eval()
 
 
 class ReferencePrompts(nn.Module):
-    """Full-length prompts `[SOS] ctx [name] . [EOS] 0 ...`."""
+    """CoOp's prompts, padded to the full context, such as `[SOS] ctx [name] . [EOS] 0 ...`.
+
+    Args:
+        clip_model: a model with OpenAI's names, which provides the token embeddings.
+        classnames: C names.
+        length: L, the number of context vectors.
+        position: of the class name: `end`, `middle` or `front`.
+    """
 
     prefix: Tensor
     suffix: Tensor
     eos: Tensor
+    order: Tensor
 
-    def __init__(self, clip_model: ReferenceCLIP, classnames: Sequence[str], length: int) -> None:
+    def __init__(
+        self, clip_model: nn.Module, classnames: Sequence[str], length: int, position: str = "end"
+    ) -> None:
         super().__init__()
         names = [name.replace("_", " ") for name in classnames]
         fillers = " ".join(["X"] * length)
-        context = clip_model.positional_embedding.shape[0]
+        embedding = clip_model.get_submodule("token_embedding")
+        context = clip_model.get_parameter("positional_embedding").shape[0]
         ids = tokenize([f"{fillers} {name}." for name in names], context_length=context)
-        ids = ids.to(clip_model.token_embedding.weight.device)
-        embedded = clip_model.token_embedding(ids)
+        embedded = embedding(ids.to(clip_model.get_parameter("positional_embedding").device))
+        self.in_order = position == "end"
         self.register_buffer("prefix", embedded[:, :1].clone(), persistent=False)
         self.register_buffer("suffix", embedded[:, 1 + length :].clone(), persistent=False)
-        self.register_buffer("eos", ids.argmax(dim=-1), persistent=False)
+        self.register_buffer("eos", ids.argmax(dim=-1).to(embedded.device), persistent=False)
+        counts = [len(tokenizer().encode(name)) for name in names]
+        order = [_order(context, length, count, position) for count in counts]
+        self.register_buffer("order", torch.tensor(order, device=embedded.device), persistent=False)
 
-    def forward(self, ctx: Float[Tensor, "length width"]) -> Float[Tensor, "classes context width"]:
-        """Insert the context between the fixed prefix and suffix of every class."""
-        own = ctx.unsqueeze(0).expand(len(self.eos), -1, -1)
-        return torch.cat([self.prefix, own, self.suffix], dim=1)
+    def forward(self, ctx: Float[Tensor, "*classes length width"]) -> Tensor:
+        """Insert the context, shared or of each class, into the prompts (C, context, D)."""
+        own = ctx.expand(len(self.eos), *ctx.shape[-2:])
+        prompts = torch.cat([self.prefix, own, self.suffix], dim=1)
+        if self.in_order:
+            return prompts
+        return prompts.gather(1, self.order.unsqueeze(-1).expand_as(prompts))
+
+
+def _order(context: int, length: int, count: int, position: str) -> list[int]:
+    """Return the places of the tokens, for a name of `count` tokens behind the context vectors."""
+    before = {"end": length, "middle": length // 2, "front": 0}[position]
+    vectors, name = list(range(1, 1 + length)), list(range(1 + length, 1 + length + count))
+    rest = list(range(1 + length + count, context))
+    return [0, *vectors[:before], *name, *vectors[before:], *rest]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainers.nemesis import rescale
 
-from .reference_clip import ReferenceCLIP, build_reference_clip
+from .reference_clip import build_reference_clip
 from .reference_methods import ReferenceCoCoOp, ReferenceCoOp, ReferenceNemesis, ReferencePLOT
 from .synthetic import N_CTX, PROMPT_SETS, Backbone, random_images, random_labels, synthetic_trainer
 
@@ -60,10 +60,6 @@ class Case:
         return self.kind in ("text_backward", "step", "cached_step")
 
 
-def _pan(n: int) -> Case:
-    return Case(f"PAN step, N = {n}", trainer="CoOpNemesis", beta=0.0, n=n)
-
-
 CASES: dict[str, Case] = {
     "text_forward": Case("text forward", "text_forward"),
     "text_backward": Case("text forward + backward", "text_backward"),
@@ -71,11 +67,10 @@ CASES: dict[str, Case] = {
     "coop": Case("CoOp step"),
     "coop_cached": Case("CoOp step, cached views", "cached_step", reference_as="coop"),
     "pun": Case("PUN step", trainer="CoOpNemesis", beta=1.0),
-    "pan1": _pan(1),
-    "pan2": _pan(2),
-    "pan4": _pan(4),
-    "pan8": _pan(8),
-    "pan16": _pan(16),
+    **{
+        f"pan{n}": Case(f"PAN step, N = {n}", trainer="CoOpNemesis", beta=0.0, n=n)
+        for n in (1, 2, 4, 8, 16)
+    },
     "pun_pan": Case("PUN + PAN step, N = 1", trainer="CoOpNemesis", beta=0.5),
     "cocoop": Case("CoCoOp step, batch 4", trainer="CoCoOp", batch=4, sets=4),
     "plot": Case("PLOT step", trainer="PLOT", sets=PROMPT_SETS),
@@ -115,14 +110,12 @@ class ReferenceSide:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.clip_model: ReferenceCLIP = build_reference_clip(
-            setting.backbone.load(setting.device).model
-        )
+        self.clip_model = build_reference_clip(setting.backbone.load(setting.device).model)
 
     def workload(self, case: Case) -> Workload:
         """Return the callable to measure."""
         case = CASES[case.reference_as] if case.reference_as else case
-        sets = (case.sets,) if case.trainer.startswith("PLOT") else ()
+        sets = [case.sets] if case.trainer.startswith("PLOT") else []
         shape = (*sets, N_CTX, self.setting.backbone.config.transformer_width)
         ctx = 0.02 * torch.randn(shape, device=self.setting.device)
         method = self.methods.get(case.trainer, ReferenceCoOp)
@@ -172,10 +165,9 @@ class RepositorySide:
     def trainer(self, name: str) -> Any:
         """Return the trainer of this name."""
         if name not in self._trainers:
-            setting = self.setting
-            self._trainers[name] = synthetic_trainer(
-                name, setting.backbone, setting.classnames, setting.device
-            )
+            one = self.setting
+            trainer = synthetic_trainer(name, one.backbone, one.classnames, one.device)
+            self._trainers[name] = trainer
         return self._trainers[name]
 
     def workload(self, case: Case) -> Workload:
@@ -219,16 +211,11 @@ class RepositorySide:
         return run
 
     def _evaluation(self, trainer: Any, case: Case) -> Workload:
-        batches = self.setting.test_batches(case.test_images)
-
-        def run() -> Tensor:
-            return match_test_set(trainer.model, encode_test_set(trainer.model, batches))
-
-        return run
+        model, batches = trainer.model, self.setting.test_batches(case.test_images)
+        return lambda: match_test_set(model, encode_test_set(model, batches))
 
     def _evaluation_again(self, trainer: Any, case: Case) -> Workload:
-        batches = self.setting.test_batches(case.test_images)
-        features = encode_test_set(trainer.model, batches)
+        features = encode_test_set(trainer.model, self.setting.test_batches(case.test_images))
         return lambda: match_test_set(trainer.model, features)
 
     def _corruption(self, trainer: Any, case: Case) -> Workload:

@@ -4,17 +4,16 @@ The benchmark trains CoOp on a dataset in CoOp's layout (with noise as images), 
 test one corrupted prompt each (`reference_process`), and the study of nemesis low-norm.
 """
 
+import argparse
 import contextlib
 import io
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,54 +21,75 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tabulate import tabulate
 from tqdm import tqdm
 
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
 from clip.weights import RANDOM_PREFIX
 from dassl.config import load_config
 from dassl.engine import run_experiment
 from nemesis.low_norm.corruption import CorruptionGrid
 from nemesis.low_norm.study import StudiedRun, Study, study_file
-from safeio.files import write_atomic, write_json
+from safeio.errors import UserError
 
+from .cost import add_measuring_flags, check
+from .report import Report, environment, measured_with, table
 from .synthetic import N_CTX, Backbone, class_names
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 TEST_IMAGES = 200
-GRID = CorruptionGrid(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))  # 20 corruptions
+GRID = CorruptionGrid(replace=(), rescale=(0.1, 0.5), positions=tuple(range(10)))
+CORRUPTIONS = GRID.corruptions(N_CTX)
+COUNT = len(CORRUPTIONS)
 TARGET = 100.0
-NOTES = """\
+NOTES = f"""\
 Reference: a process per corruption starts Python, loads CLIP, decodes and encodes the test set,
 encodes the prompts over 77 tokens and counts; median over several processes. This repository: the
-study of {count} corruptions of the same finished run with cached image features, per corruption.
-The other rows are whole processes of nemesis low-norm, including start-up, divided by the {count}
+study of {COUNT} corruptions of the same finished run with cached image features, per corruption.
+The other rows are whole processes of nemesis low-norm, including start-up, divided by the {COUNT}
 corruptions; the full study of a prompt has 160."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds per corruption.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this benchmark."""
+    parser.add_argument("--classes", nargs=1, type=int, metavar="C", help="default 100")
+    add_measuring_flags(parser.add_argument)
+    parser.set_defaults(device="cpu")
 
-    Attributes:
-        plain: reference implementation, one process each.
-        ours: this repository, one study.
-        command: a whole process of nemesis low-norm.
-        first_command: a whole process of nemesis low-norm without cached image features.
-        difference: largest difference between the two sides' counts of correct images.
+
+def run(arguments: argparse.Namespace) -> Report:
+    """Measure both sides on the CPU.
+
+    Raises:
+        UserError: a number is too small, several backbones or another device are requested, or a
+            backbone is unknown.
     """
-
-    plain: float
-    ours: float
-    command: float
-    first_command: float
-    difference: int
-
-    @property
-    def ratio(self) -> float:
-        """Seconds of the reference implementation over seconds of this repository."""
-        return self.plain / self.ours
+    device, names = check(arguments), arguments.backbones or ["RN50"]
+    if len(names) > 1 or device.type != "cpu":
+        raise UserError("corruption measures one backbone, on the CPU; leave the others out")
+    backbone, classes = Backbone.find(names[0]), (arguments.classes or [100])[0]
+    repetitions, threads = arguments.repetitions or 3, arguments.threads
+    settings = {"backbone": backbone.name, "classes": classes, "test images": TEST_IMAGES}
+    settings |= environment(device, threads=threads, repetitions=repetitions)
+    torch.set_num_threads(threads)
+    cost = measure(backbone, classes, repetitions, threads)
+    titles = {
+        "plain": "one process per corruption, 77 tokens",
+        "ours": "this repository, one pass",
+        "command": f"whole nemesis low-norm / {COUNT}",
+        "first_command": f"whole nemesis low-norm / {COUNT}, no cached features",
+    }
+    rows = [[title, cost[key], cost["plain"] / cost[key]] for key, title in titles.items()]
+    ratio = cost["plain"] / cost["ours"]
+    parts = [
+        "# Cost of a corrupted prompt",
+        measured_with(settings),
+        table(["a corrupted prompt", "seconds", "speed-up over the reference"], rows),
+        f"Target: reference / this repository >= {TARGET:g}; measured {ratio:.3g}; met: "
+        f"{'yes' if ratio >= TARGET else 'no'}.",
+        NOTES,
+        f"The sides' counts of correct images differ by at most {cost['difference']:g}.",
+    ]
+    contents = {**cost, "ratio": ratio, "target": TARGET, "settings": settings}
+    return Report("corruption", parts, contents)
 
 
 def _write_dataset(root: Path, backbone: Backbone, classes: int, images: int) -> None:
@@ -144,98 +164,53 @@ def _call(threads: int, *arguments: str) -> tuple[float, str]:
     return time.perf_counter() - start, done.stdout
 
 
-def _time_study(run_dir: Path, grid: CorruptionGrid) -> tuple[float, Study]:
+def _time_study(run_dir: Path) -> tuple[float, Study]:
     """Return the seconds of a study whose uncorrupted prompt is already tested, and its results."""
     study_file(run_dir).unlink(missing_ok=True)
     run = StudiedRun(run_dir)
     run.study(CorruptionGrid((), ()))
     start = time.perf_counter()
-    study = run.study(grid)
+    study = run.study(GRID)
     return time.perf_counter() - start, study
 
 
-def _command(run_dir: Path, grid: CorruptionGrid, threads: int, cached: bool) -> float:
+def _time_command(run_dir: Path, threads: int) -> float:
     """Return the seconds of a whole process of nemesis low-norm."""
     study_file(run_dir).unlink()
-    if not cached:
-        for path in (run_dir.parent / "data" / "features").iterdir():
-            path.unlink()
-    flags = ["--replace", "--rescale", *map(str, grid.rescale)]
-    flags += ["--positions", *map(str, grid.positions or range(N_CTX))]
+    flags = ["--replace", "--rescale", *map(str, GRID.rescale)]
+    flags += ["--positions", *map(str, GRID.positions or ())]
     output = ("--output", str(run_dir.parent / "low_norm"))
-    return _call(threads, "nemesis low-norm", str(run_dir), *flags, *output)[0]
+    return _call(threads, "-m", "nemesis", "low-norm", str(run_dir), *flags, *output)[0]
 
 
-def measure(
-    backbone: Backbone,
-    classes: int,
-    repetitions: int,
-    threads: int,
-    images: int = TEST_IMAGES,
-    grid: CorruptionGrid = GRID,
-) -> Cost:
+def measure(backbone: Backbone, classes: int, repetitions: int, threads: int) -> dict[str, float]:
     """Measure both sides alternately on one finished run.
 
-    Args:
-        backbone: random weights of an architecture, or a file.
-        classes: C.
-        repetitions: repetitions per side.
-        threads: PyTorch's threads.
-        images: size of the test set.
-        grid: values of RESCALE and positions.
+    Returns:
+        Seconds per corruption of the reference (`plain`), one study of this repository (`ours`), a
+        whole process of nemesis low-norm (`command`), the same without cached image features
+        (`first_command`), and the largest `difference` between the counts of correct images.
     """
-    corruptions = grid.corruptions(N_CTX)
     reference, repository, differences = [], [], []
     with TemporaryDirectory() as name, tqdm(total=repetitions, disable=None) as bar:
-        run_dir = make_run(backbone, classes, images, Path(name))
+        run_dir = make_run(backbone, classes, TEST_IMAGES, Path(name))
         for number in range(repetitions):
-            seconds, study = _time_study(run_dir, grid)
-            repository.append(seconds / len(corruptions))
-            one = corruptions[number * len(corruptions) // repetitions]
-            process = ("benchmarks.cost.reference_process", str(run_dir))
-            seconds, output = _call(threads, "-m", *process, str(one.position), str(one.value))
+            seconds, study = _time_study(run_dir)
+            repository.append(seconds / COUNT)
+            one = CORRUPTIONS[number * COUNT // repetitions]
+            process = ("-m", "benchmarks.reference_process", str(run_dir))
+            seconds, output = _call(threads, *process, str(one.position), str(one.value))
             reference.append(seconds)
             differences.append(abs(int(output.split()[-1]) - study.entries[one]["correct"]))
             bar.update()
-        cached, first = (_command(run_dir, grid, threads, cached) for cached in (True, False))
-    return Cost(
-        plain=statistics.median(reference),
-        ours=statistics.median(repository),
-        command=cached / len(corruptions),
-        first_command=first / len(corruptions),
-        difference=max(differences),
-    )
-
-
-def report(cost: Cost, folder: Path, settings: Mapping[str, Any]) -> str:
-    """Write corruption.md and corruption.json to the folder and return the Markdown."""
-    count = len(GRID.corruptions(N_CTX))
-    rows = {
-        "one process per corruption, 77 tokens": cost.plain,
-        "this repository, one pass": cost.ours,
-        f"whole nemesis low-norm / {count}": cost.command,
-        f"whole nemesis low-norm / {count}, no cached features": cost.first_command,
+        cached = _time_command(run_dir, threads)
+        for path in (run_dir.parent / "data" / "features").iterdir():
+            path.unlink()
+        first = _time_command(run_dir, threads)
+    return {
+        "plain": median(reference),
+        "ours": median(repository),
+        "command": cached / COUNT,
+        "first_command": first / COUNT,
+        "difference": max(differences),
     }
-    table = tabulate(
-        [[title, f"{taken:.3g}", f"{cost.plain / taken:.3g}"] for title, taken in rows.items()],
-        ["a corrupted prompt", "seconds", "speed-up over the reference"],
-        tablefmt="github",
-        disable_numparse=True,
-    )
-    met = "yes" if cost.ratio >= TARGET else "no"
-    measured_with = ", ".join(f"{key} {value}" for key, value in settings.items())
-    text = "\n\n".join(
-        [
-            "# Cost of a corrupted prompt",
-            f"Measured with {measured_with}.",
-            table,
-            f"Target: reference / this repository >= {TARGET:g}; measured {cost.ratio:.3g}; "
-            f"met: {met}.",
-            NOTES.format(count=count),
-            f"The sides' counts of correct images differ by at most {cost.difference}.",
-        ]
-    )
-    write_atomic(folder / "corruption.md", lambda path: path.write_text(text + "\n", "utf-8"))
-    contents = {**asdict(cost), "ratio": cost.ratio, "target": TARGET, "settings": dict(settings)}
-    write_json(contents, folder / "corruption.json")
-    return text

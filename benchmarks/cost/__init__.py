@@ -1,1 +1,0 @@
-"""Benchmark of the cost of a step: this repository against a reference implementation."""

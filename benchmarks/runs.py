@@ -1,0 +1,338 @@
+"""Benchmark whole runs on the bundled benchmark, with one thread: sweep, vectorise and soak.
+
+sweep: a process of `train.py` per run against a worker of `nemesis sweep`, from the command line to
+the last results.json, and the start-up of a run in a worker (from its configuration to its first
+step, with CLIP and data loaded).
+vectorise: K runs trained as a group against one by one in the same process, round by round. The
+fastest round of each counts, since other programs can only slow a round down. The ratio of CPU time
+is more reliable on a busy machine. One by one, at most --alone of the K are run.
+soak: memory, open files and threads of a worker's process after each of many runs. The slope is
+that of a regression over the runs after the warm-up (a quarter of the runs, at least five).
+
+Images and features are made beforehand, in runs that are not measured.
+"""
+
+import argparse
+import contextlib
+import gc
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import linear_regression, median
+from typing import Any
+
+import torch
+import yaml
+
+from dassl.engine import run_experiment
+from dassl.utils import reuse_loaded
+from nemesis.sweeps.command import resolve_sweep
+from nemesis.sweeps.runs import Run
+from nemesis.sweeps.worker import DONE, CleanState, work
+from safeio.errors import UserError
+
+from .report import STATUS, Report, environment, measured_with, process_status, table
+
+ROOT = Path(__file__).parent.parent
+# Name -> beta; further penalties differ as the runs of a group may: PUN, PAN and both.
+BETAS = {"CoOp": None, "CoOp+PUN": 1.0, "CoOp+PAN": 0.0, "CoOp+PUN+PAN": 0.5}
+SETTINGS = tuple(
+    f"{config}/{method}" for config in ("mini_ctx16", "mini") for method in ("CoOp", "CoOpNemesis")
+)
+CPU = torch.device("cpu")
+
+
+def sweep_runs(
+    folder: Path, root: Path, methods: Sequence[str], count: int, config: str, **keys: Any
+) -> tuple[Path, list[Run]]:
+    """Write a sweep file to a folder and return it with its first runs.
+
+    Args:
+        folder: for the file and the runs.
+        root: data root.
+        methods: keys of `BETAS`.
+        count: number of runs; methods alternate, seeds increase.
+        config: stem of the methods' configuration.
+        **keys: settings of the runs, with __ for dots; SHOTS is the number of shots.
+    """
+    nemesis = {
+        name: {"trainer": "CoOpNemesis", "set": {"TRAINER.NEMESIS.BETA": beta}}
+        for name, beta in BETAS.items()
+        if beta is not None
+    }
+    content = {
+        "output": str(folder / "runs"),
+        "datasets": ["emoji_activities"],
+        "shots": [keys.pop("SHOTS", 1)],
+        "seeds": list(range(1, 1 + -(-count // len(methods)))),
+        "config": config,
+        "methods": {name: nemesis.get(name) for name in methods},
+        "set": {"DATASET.ROOT": str(root.absolute())}
+        | {key.replace("__", "."): value for key, value in keys.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path, resolve_sweep(path).runs[:count]
+
+
+def check(arguments: argparse.Namespace, *names: str, least: int = 1) -> None:
+    """Check numbers.
+
+    Raises:
+        UserError: one is too small.
+    """
+    for name in names:
+        value = getattr(arguments, name)
+        if min(value if isinstance(value, list) else [value]) < least:
+            raise UserError(f"--{name} is {value}, but must be at least {least}")
+
+
+def add_root(add: Callable[..., Any]) -> None:
+    """Add the flag of the data root."""
+    add("--root", type=Path, default=ROOT / "data", metavar="DIR", help="data root (default: data)")
+
+
+def do_runs(task: Sequence[Run], state: CleanState) -> None:
+    """Execute runs as a worker does: several as a group.
+
+    Raises:
+        UserError: a run failed.
+    """
+    for outcome in work(tuple(task), state):
+        if outcome.status != DONE:
+            raise UserError(f"{outcome.run.name}: {outcome.status} {outcome.reason}")
+
+
+def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the section `sweep`."""
+    parser.add_argument("--runs", type=int, default=12, help="number of runs (default 12)")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs per run (default 1)")
+    add_root(parser.add_argument)
+
+
+def run_sweep(arguments: argparse.Namespace) -> Report:
+    """Measure runs in processes of their own and in a worker.
+
+    Raises:
+        UserError: a number is too small, or a run fails.
+    """
+    check(arguments, "runs", "epochs")
+    methods = ("CoOp", "CoOp+PUN", "CoOp+PAN")
+    settings = {"OPTIM__MAX_EPOCH": arguments.epochs, "INPUT__TRAIN_VIEWS": 4}
+    load = environment(CPU, threads=1)
+    with tempfile.TemporaryDirectory() as name:
+        places = [Path(name) / part for part in ("one_by_one", "swept", "started")]
+        resolved = [
+            sweep_runs(place, arguments.root, methods, arguments.runs, "mini", **settings)
+            for place in places
+        ]
+        _one_by_one(resolved[0][1][:1], places[0] / "warm_up")
+        separate = _one_by_one(resolved[0][1], places[0])
+        swept = _launch(
+            "-m", "nemesis", "sweep", resolved[1][0], "--workers", 1, "--limit", arguments.runs
+        )
+        starts = _start_ups(resolved[2][1])
+    contents = {
+        "runs": arguments.runs,
+        "epochs": arguments.epochs,
+        "train_py_seconds": separate,
+        "sweep_py_seconds": swept,
+        "ratio": separate / swept,
+        "start_up_seconds": {"median": median(starts), "max": max(starts)},
+        "settings": load,
+    }
+    rows = [
+        ["train.py for each run, s", separate],
+        ["nemesis sweep --workers 1, s", swept],
+        ["ratio", separate / swept],
+        ["start-up in a worker, median, s", median(starts)],
+        ["start-up in a worker, max, s", max(starts)],
+    ]
+    title = f"# {arguments.runs} runs of {arguments.epochs} epochs"
+    return Report("sweep", [title, measured_with(load), table(["", "measured"], rows)], contents)
+
+
+def _launch(*command: object) -> float:
+    """Run a Python command in a process with one thread and return its seconds.
+
+    Raises:
+        UserError: the command fails.
+    """
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it printed no error"]
+        raise UserError(f"{' '.join(map(str, command))} failed: {last[0]}")
+    return time.perf_counter() - start
+
+
+def _one_by_one(runs: Sequence[Run], folder: Path) -> float:
+    """Return the seconds of one process of `train.py` per run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = []
+    for number, run in enumerate(runs):
+        file = folder / f"run{number}.yaml"
+        file.write_text(yaml.safe_dump(run.config))
+        commands.append(("--config-file", file, "--output-dir", folder / file.stem))
+    return sum(_launch("train.py", *command) for command in commands)
+
+
+def _start_ups(runs: Sequence[Run]) -> list[float]:
+    """Return each run's seconds from configuration to first step, after a warm-up run."""
+    seconds = []
+    state = CleanState(1)
+    with reuse_loaded(), contextlib.redirect_stdout(io.StringIO()):
+        for run in [runs[0], *runs]:
+            state.restore()
+            start = time.perf_counter()
+            run_experiment(run.cfg(), train=False)
+            seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def add_vectorise_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the section `vectorise`."""
+    add = parser.add_argument
+    add("--k", nargs="+", type=int, default=[1, 5, 35], help="runs per group")
+    add("--settings", nargs="+", default=list(SETTINGS), help=f"some of: {' '.join(SETTINGS)}")
+    add("--views", nargs="+", type=int, default=[4, 0], help="INPUT.TRAIN_VIEWS; 0: no cache")
+    add("--epochs", type=int, default=3, help="epochs per run (default 3)")
+    add("--shots", type=int, default=4, help="images per class (default 4)")
+    add("--rounds", type=int, default=2, help="measured rounds (default 2)")
+    add("--alone", type=int, default=5, help="maximum runs one by one in a round (default 5)")
+    add_root(add)
+
+
+def run_vectorise(arguments: argparse.Namespace) -> Report:
+    """Measure run groups.
+
+    Raises:
+        UserError: a setting is unknown, a number is too small, or a run fails.
+    """
+    check(arguments, "k", "epochs", "shots", "rounds", "alone")
+    unknown = [name for name in arguments.settings if name not in SETTINGS]
+    if unknown:
+        raise UserError(f"--settings: {unknown[0]!r} is unknown; choose from {', '.join(SETTINGS)}")
+    settings = environment(CPU, threads=torch.get_num_threads())
+    rows = []
+    for setting in arguments.settings:
+        for views in arguments.views:
+            for count in arguments.k:
+                rows.append(_group(arguments, setting, views, count))
+                print(_group_table(rows[-1:]), flush=True)
+    flags = {key: str(value) for key, value in vars(arguments).items()}
+    contents = {"rows": rows, "arguments": flags, "environment": settings}
+    parts = ["# Runs in groups", measured_with(settings), _group_table(rows)]
+    return Report("vectorise", parts, contents)
+
+
+def _group_table(rows: Sequence[dict[str, Any]]) -> str:
+    headers = ["setting", "views", "K", "runs/min together", "alone", "ratio", "CPU ratio"]
+    return table(headers, [list(row.values())[: len(headers)] for row in rows])
+
+
+def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) -> dict[str, Any]:
+    """Measure seconds per run (wall, processor) of both, alternating, after a warm-up round."""
+    config, trainer = setting.split("/")
+    methods = ["CoOp"] if trainer == "CoOp" else list(BETAS)[1:]
+    keys = {
+        "SHOTS": arguments.shots,
+        "OPTIM__MAX_EPOCH": arguments.epochs,
+        "INPUT__TRAIN_VIEWS": views,
+    }
+    state = CleanState(torch.get_num_threads())
+    together, alone = [], []
+    with tempfile.TemporaryDirectory() as name:
+
+        def measure(runs: int, as_group: bool) -> tuple[float, float]:
+            place = Path(name) / str(len(together) + len(alone)) / str(as_group)
+            _, made = sweep_runs(place, arguments.root, methods, runs, config, **keys)
+            start = time.perf_counter(), time.process_time()
+            for task in [made] if as_group else [[run] for run in made]:
+                do_runs(task, state)
+            wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+            return wall / runs, cpu / runs
+
+        measure(count, False)
+        for _ in range(arguments.rounds):
+            together.append(measure(count, True))
+            alone.append(measure(min(count, arguments.alone), False))
+    best = [[min(times) for times in zip(*rounds, strict=True)] for rounds in (together, alone)]
+    return {
+        "setting": setting,
+        "views": views,
+        "k": count,
+        "runs_per_minute_together": 60 / best[0][0],
+        "runs_per_minute_alone": 60 / best[1][0],
+        "ratio": best[1][0] / best[0][0],
+        "cpu_ratio": best[1][1] / best[0][1],
+        "wall_and_cpu_seconds_per_run": {"together": together, "alone": alone},
+    }
+
+
+def add_soak_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the section `soak`."""
+    parser.add_argument("--runs", type=int, default=200, help="number of runs (default 200)")
+    add_root(parser.add_argument)
+
+
+def run_soak(arguments: argparse.Namespace) -> Report:
+    """Measure what a process holds after each run.
+
+    Raises:
+        UserError: there are too few runs, a run failed, or the system is not Linux.
+    """
+    check(arguments, "runs", least=10)
+    if not STATUS.is_file():
+        raise UserError("soak needs Linux, which reports the memory and open files of a process")
+    with tempfile.TemporaryDirectory() as folder:
+        found = soak(arguments.runs, arguments.root, Path(folder))
+    first = found["warm_up"] - 1
+    names = ("memory", "handles", "threads")
+    rows = [[name, found[name][first], found[name][-1]] for name in names]
+    titles = ["", f"after run {first + 1}", f"after run {arguments.runs}"]
+    slope = f"Memory is in MiB; it grows by {1024 * found['slope_mib']:+.1f} KiB per run."
+    return Report("soak", ["# Many runs in one process", table(titles, rows), slope], found)
+
+
+def soak(runs: int, root: Path, folder: Path) -> dict[str, Any]:
+    """Execute runs one after the other and remove them.
+
+    Returns:
+        Lists `memory` (resident, MiB), `handles` (open files) and `threads` after each run, the
+        number of runs `warm_up` that are ignored, and `slope_mib` after them.
+
+    Raises:
+        UserError: a run failed.
+    """
+    settings = {"OPTIM__MAX_EPOCH": 1, "INPUT__TRAIN_VIEWS": 1}
+    methods = ("CoOp", "CoOp+PAN")
+    _, resolved = sweep_runs(folder, root, methods, runs, "mini_ctx16", **settings)
+    state = CleanState(torch.get_num_threads())
+    rows = []
+    with reuse_loaded():
+        for run in resolved:
+            do_runs([run], state)
+            shutil.rmtree(run.folder)
+            gc.collect()
+            handles = sum(1 for _ in Path("/proc/self/fd").iterdir())
+            rows.append((process_status("VmRSS") / 2**20, handles, threading.active_count()))
+    memory, handles, threads = map(list, zip(*rows, strict=True))
+    warm_up = max(5, runs // 4)
+    slope = linear_regression(range(runs - warm_up), memory[warm_up:]).slope
+    found = {"memory": memory, "handles": handles, "threads": threads}
+    return {**found, "warm_up": warm_up, "slope_mib": slope}
