@@ -14,7 +14,6 @@ import pytest
 from tests.helpers import killing
 from tests.helpers.killing import assert_same, end_of, outcome, start, wait_for
 from tests.helpers.runs import command, finish, results
-from tests.runs.test_dassl_resume import same_state
 
 PAN = (
     *("TRAINER.NEMESIS.BETA", "0.0", "TRAINER.NEMESIS.N", "4", "TRAINER.NEMESIS.TAU", "0.1"),

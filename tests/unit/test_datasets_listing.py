@@ -162,10 +162,3 @@ def test_the_digest_of_many_images_is_that_of_their_json(images: Path) -> None:
     pool = {"train": to_entries(items, images), "val": to_entries([], images)}
     expected = hashlib.sha256(json.dumps(pool).encode()).hexdigest()
     assert entries_digest({"train": items, "val": []}, images) == expected
-
-
-def test_the_benchmark_runs(capsys: Capture) -> None:
-    assert listing_benchmark.main(["--files", "2000"]) == 0
-    printed = capsys.readouterr().out
-    assert "2,000 files in 1000 folders" in printed
-    assert "1,281,167" in printed
