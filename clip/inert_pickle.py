@@ -65,7 +65,8 @@ def read_pickled(path: Path) -> Any:
         return _read_legacy(path)
     with zipfile.ZipFile(path) as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-        root = InertUnpickler(archive.open(name), _is_accepted).load()
+        with archive.open(name) as member:
+            root = InertUnpickler(member, _is_accepted).load()
         storages = f"{name.removesuffix('data.pkl')}data/"
         return TensorRebuilder(archive, storages).rebuild_nested(root)
 

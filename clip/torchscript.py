@@ -44,7 +44,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             prefix = next(
                 name for name in archive.namelist() if name.endswith("/constants.pkl")
             ).removesuffix("constants.pkl")
-            root = InertUnpickler(archive.open(f"{prefix}data.pkl"), _is_allowed).load()
+            with archive.open(f"{prefix}data.pkl") as member:
+                root = InertUnpickler(member, _is_allowed).load()
             tensors = _collect(root, TensorRebuilder(archive, f"{prefix}data/"), itertools.count(1))
         check_tensors(tensors)
         return tensors

@@ -59,3 +59,37 @@ def toys() -> Iterator[None]:
 
     with registered():
         yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of the toy dataset."""
+    from tests.helpers.dassl_toy import make_images
+
+    return make_images(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path, toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run and a killed one of the toy task."""
+    from tests.helpers.run_folders import make_runs
+
+    return make_runs(root, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def folder(runs: Path, tmp_path: Path) -> Path:
+    """Copies of both."""
+    return Path(shutil.copytree(runs, tmp_path / "runs"))
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The killed run of the toy task, uninterrupted."""
+    from tests.helpers.dassl_toy import toy_command
+    from tests.helpers.run_folders import EVERY_EPOCH
+    from tests.helpers.runs import finish
+
+    output = tmp_path_factory.mktemp("whole")
+    finish(toy_command(root, output, *EVERY_EPOCH))
+    return output

@@ -1,4 +1,4 @@
-"""A task of coloured squares and trainers in Dassl's manner, for the engine's tests."""
+"""A task of coloured squares and a trainer as for Dassl, for the tests of the engine."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def make_images(root: Path, per_class: int = 12, side: int = 20) -> Path:
 
 
 class Squares(SplitDataset):
-    """Every class has its first half for training, a quarter for validation and for the test."""
+    """Half of each class is for training, a quarter for validation and a quarter for the test."""
 
     dataset_dir = "squares"
     split_file = "split_squares.json"
@@ -53,27 +53,14 @@ class Squares(SplitDataset):
 def toy_settings(root: Path, output: Path) -> dict[str, Any]:
     """The settings of the toy task: 4 epochs of CoOp's recipe on 16 x 16 pixels."""
     return {
-        "OUTPUT_DIR": str(output),
-        "SEED": 1,
-        "USE_CUDA": False,
-        "DATASET.ROOT": str(root),
-        "DATASET.NAME": "Squares",
-        "DATASET.NUM_SHOTS": 4,
-        "INPUT.SIZE": (16, 16),
-        "INPUT.INTERPOLATION": "bicubic",
+        **{"OUTPUT_DIR": str(output), "SEED": 1, "USE_CUDA": False, "DATASET.ROOT": str(root)},
+        **{"DATASET.NAME": "Squares", "DATASET.NUM_SHOTS": 4, "TRAINER.NAME": "ToyTrainer"},
+        **{"INPUT.SIZE": (16, 16), "INPUT.INTERPOLATION": "bicubic", "TRAIN.PRINT_FREQ": 2},
         "INPUT.TRANSFORMS": ("random_resized_crop", "random_flip", "normalize"),
-        "DATALOADER.NUM_WORKERS": 0,
-        "DATALOADER.TRAIN_X.BATCH_SIZE": 4,
-        "DATALOADER.TEST.BATCH_SIZE": 5,
-        "OPTIM.NAME": "sgd",
-        "OPTIM.LR": 0.02,
-        "OPTIM.MAX_EPOCH": 4,
-        "OPTIM.LR_SCHEDULER": "cosine",
-        "OPTIM.WARMUP_EPOCH": 1,
-        "OPTIM.WARMUP_TYPE": "constant",
-        "OPTIM.WARMUP_CONS_LR": 1e-3,
-        "TRAIN.PRINT_FREQ": 2,
-        "TRAINER.NAME": "ToyTrainer",
+        **{"DATALOADER.NUM_WORKERS": 0, "DATALOADER.TRAIN_X.BATCH_SIZE": 4},
+        **{"DATALOADER.TEST.BATCH_SIZE": 5, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.02},
+        **{"OPTIM.MAX_EPOCH": 4, "OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": 1},
+        **{"OPTIM.WARMUP_TYPE": "constant", "OPTIM.WARMUP_CONS_LR": 1e-3},
     }
 
 
@@ -91,7 +78,7 @@ def toy_command(root: Path, output: Path, *opts: str, flags: Sequence[str] = ())
 
 
 class ToyNet(nn.Module):
-    """Mean colour, a linear layer, and dropout that draws from the global generator."""
+    """A linear layer on the mean colour, with dropout from the global generator."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -145,10 +132,7 @@ def make_split(root: Path) -> Path:
 
 @contextmanager
 def registered(*trainers: type[TrainerX]) -> Iterator[None]:
-    """Register the toy dataset, the toy trainer and others for a while.
-
-    Other tests look at everything that is registered, so nothing of ours may stay there.
-    """
+    """Register the toy dataset, the toy trainer and others during the block."""
     registries = (DATASET_REGISTRY, TRAINER_REGISTRY)
     before = [dict(registry.items()) for registry in registries]
     DATASET_REGISTRY.register(Squares)

@@ -1,4 +1,4 @@
-"""Trainers with a feature cache of their own, and what it holds."""
+"""Trainers with their own feature cache, and its content."""
 
 import os
 from pathlib import Path
@@ -40,12 +40,12 @@ def scores(trainer: Any) -> Tensor:
 
 
 def entries(output: Path) -> list[Path]:
-    """The files with the cache's features."""
+    """The feature files in the cache."""
     return sorted((output / "cache").glob("*.npy"))
 
 
 def spoil(paths: list[Path]) -> None:
-    """Overwrite files so that only their content tells: size and time of change stay."""
+    """Overwrite the content of files, with the same size and time of change."""
     for path in paths:
         stat = path.stat()
         path.write_bytes(b"\0" * stat.st_size)

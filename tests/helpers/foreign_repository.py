@@ -1,10 +1,10 @@
-"""Tries one file of somebody's repository on our `dassl` and `clip`, in a process of its own.
+"""Try one file of a third-party repository on our `dassl` and `clip`, in its own process.
 
     python -m tests.helpers.foreign_repository KIND FILE WORK_DIR
 
-KIND is trainer, dataset or train. The files of the repository are on the path, but for packages of
-its own named `dassl` or `clip`, whose place ours take. CLIP's weights are random, for every
-name that is asked for. What was tried is printed; an exception says what failed.
+KIND is trainer, dataset or train. The repository's files are on the path, except its packages named
+`dassl` or `clip`, which ours replace. CLIP's weights are random for every requested name. The
+attempts are printed; an exception states the failure.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ TINY = {
 
 
 def repository_of(file: Path) -> Path:
-    """The folder around a file of `trainers` or `datasets`, or that of a train.py."""
+    """The repository of a file of `trainers` or `datasets`, or of a train.py."""
     return file.parent if file.name == "train.py" else file.parent.parent
 
 
 def files_of(repository: Path) -> list[tuple[str, Path]]:
-    """(kind, file) of everything in a repository that can be tried, with its subfolders."""
+    """(kind, file) of every file in a repository that can be tried, with subfolders."""
     found = [("train", path) for path in sorted(repository.rglob("train.py"))]
     for kind in ("trainer", "dataset"):
         paths = sorted(repository.rglob(f"{kind}s/*.py"))
@@ -134,13 +134,13 @@ def train_module(folder: Path) -> Any:
 
 
 def registered_by(module: str, registry: Any) -> list[str]:
-    """Import a module; the names of its own classes in a registry."""
+    """Import a module and return the names of its classes in a registry."""
     file = importlib.import_module(module)
     return [name for name, item in registry.items() if item.__module__ == file.__name__]
 
 
 def try_trainer(folder: Path, file: Path) -> None:
-    """Import a trainer's file and give each of its trainers a tiny run."""
+    """Import a file of trainers and run each of them."""
     from dassl.engine import TRAINER_REGISTRY, build_trainer
 
     names = registered_by(f"trainers.{file.stem}", TRAINER_REGISTRY)
@@ -154,7 +154,7 @@ def try_trainer(folder: Path, file: Path) -> None:
 
 
 def try_dataset(folder: Path, file: Path) -> None:
-    """Import a dataset's file and build its datasets, as far as their images are there."""
+    """Import a file of datasets and build those whose images exist."""
     from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 
     names = registered_by(f"datasets.{file.stem}", DATASET_REGISTRY)
@@ -162,7 +162,7 @@ def try_dataset(folder: Path, file: Path) -> None:
         cfg = settings(folder, train_module(folder), "none")
         cfg.DATASET.NAME = name
         cfg.SEED = 1
-        for attempt in ("first", "second"):  # the second reads what the first has kept
+        for attempt in ("first", "second"):  # the second reads what the first has saved
             try:
                 dataset = build_dataset(cfg)
                 print(f"built {name}, {attempt}: {len(dataset.train_x or [])} training images")
@@ -206,7 +206,7 @@ def main(kind: str, path: str, work: str, *words: str) -> None:
     stage(repository_of(file), folder)
     prepare(folder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what their code does
+        warnings.simplefilter("ignore")  # of their code
         if words:
             places = {name: folder.parent / name for name in ("data", "out")}
             run_train([word.format(**places) for word in words])

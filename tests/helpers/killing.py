@@ -1,7 +1,9 @@
-"""Processes that die while they train: of themselves at a chosen file operation, or killed.
+"""Runs that die while they train, by an exception or by a signal, and comparisons of what is left.
 
-python tests/helpers/killing.py steps FOLDER ARGUMENTS...   dies before its 1st, 2nd, ... operation
-python tests/helpers/killing.py often ARGUMENTS...          train.py that saves after every batch
+python tests/helpers/killing.py steps FOLDER EVERY ARGUMENTS...
+    dies before its 1st, (1+EVERY)th, (1+2 EVERY)th ... file operation, and is resumed each time
+python tests/helpers/killing.py often ARGUMENTS...
+    train.py that saves after every batch
 """
 
 import json
@@ -9,29 +11,93 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import pytest
+import torch
 from safetensors.torch import load_file
 
 from dassl.engine import resume_checkpoint
+from dassl.engine.resuming import Resuming
 from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint, reuse_loaded
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 WHOLE = "whole"
+SECONDS = 120.0  # everything that a test waits for has happened by then
+
+
+def same_state(first: Any, second: Any) -> bool:
+    """Whether two nested structures of tensors and numbers are equal."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return set(first) == set(second) and all(same_state(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return all(same_state(a, b) for a, b in zip(first, second, strict=True))
+    return first == second
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything that a finished run has produced, without times and its own path."""
+    results = json.loads((folder / "results.json").read_text())
+    del results["train_seconds"], results["checksum"]
+    for key in ("OUTPUT_DIR", "RESUME"):
+        results["config"].pop(key)
+    (last,) = (folder / "prompt_learner").glob(f"model.pth.tar-{results['epochs']}")
+    return {
+        "prompt": load_file(folder / "prompt.safetensors"),
+        "history": [{k: v for k, v in e.items() if k != "seconds"} for e in read_history(folder)],
+        "results": results,
+        "checkpoint": load_checkpoint(last),
+        "files": {p.name for p in folder.iterdir() if not p.name.startswith("log.txt")},
+    }
+
+
+def assert_same(one: Path, other: Path, own_processes: bool = False) -> None:
+    """Assert equal prompts, checkpoints, histories, results and names of files."""
+    first, second = outcome(one), outcome(other)
+    if not own_processes:
+        # jaxtyping's checker, which is active within the tests, draws from Python's generator.
+        for end in (first, second):
+            del end["checkpoint"]["random_states"]["python"]
+    for part, content in first.items():
+        assert same_state(content, second[part]), part
+
+
+class Killed(BaseException):
+    """The simulated end of the process."""
+
+
+@contextmanager
+def killed_after(reached: int) -> Iterator[None]:
+    """Save at every place where a run may save, and raise Killed at the nth one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume_checkpoint, "SAVE_SECONDS", 0.0)
+        patch.setattr(resume_checkpoint, "SAVE_SHARE", 1e9)
+        left, save = [reached], Resuming.checkpoint_if_due
+
+        def save_and_die(self: Any, *arguments: Any) -> None:
+            save(self, *arguments)
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+        patch.setattr(Resuming, "checkpoint_if_due", save_and_die)
+        yield
 
 
 def start(*arguments: str, often: bool = True) -> "subprocess.Popen[str]":
-    """train.py in a process of its own, which saves after every batch or as it does by itself."""
-    code = (
-        (str(Path(__file__)), "often") if often else (str(Path(__file__).parents[2] / "train.py"),)
-    )
+    """Start train.py in its own process group, saving after every batch or as usual."""
+    script = str(Path(__file__).parents[2] / "train.py")
     return subprocess.Popen(
-        [sys.executable, *code, *arguments],
+        [sys.executable, *((__file__, "often") if often else (script,)), *arguments],
         env=ENVIRONMENT,
         text=True,
         stdout=subprocess.DEVNULL,
@@ -40,38 +106,39 @@ def start(*arguments: str, often: bool = True) -> "subprocess.Popen[str]":
     )
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """All that a finished run has come to, without times and without where it is."""
-    results = json.loads((folder / "results.json").read_text())
-    del results["train_seconds"], results["checksum"]
-    for key in ("OUTPUT_DIR", "RESUME"):
-        results["config"].pop(key)
-    history = read_history(folder)
-    for entry in history:
-        entry.pop("seconds", None)
-    (last,) = (folder / "prompt_learner").glob(f"model.pth.tar-{results['epochs']}")
-    return {
-        "prompt": load_file(folder / "prompt.safetensors"),
-        "history": history,
-        "results": results,
-        "checkpoint": load_checkpoint(last),
-        "files": {p.name for p in folder.iterdir() if not p.name.startswith("log.txt")},
-    }
+def wait_for(process: "subprocess.Popen[str]", file: Path) -> None:
+    """Wait until a process has written a file anew."""
+
+    def written() -> int:
+        try:
+            return file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    end, before = time.monotonic() + SECONDS, written()
+    while written() == before and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def end_of(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """The exit code and standard error of a process."""
+    error = process.communicate(timeout=SECONDS)[1]
+    return process.returncode, error
 
 
 def _die_at(step: int, folder: Path) -> None:
-    """Let this process kill itself before it opens or renames a file there for the nth time."""
+    """Let this process kill itself before its nth opening, renaming or removal of a file there."""
     left = step
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
-        if event == "open":
-            path, _, flags = arguments
-            if not isinstance(path, str | os.PathLike) or not flags & (os.O_WRONLY | os.O_RDWR):
-                return
-        elif event in ("os.rename", "os.remove"):
-            path = arguments[0]
-        else:
+        if event not in ("open", "os.rename", "os.remove"):
+            return
+        path = arguments[0]
+        if event == "open" and not (
+            isinstance(path, str | os.PathLike) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        ):
             return
         if str(path).startswith(str(folder)):
             left -= 1
@@ -82,7 +149,7 @@ def _die_at(step: int, folder: Path) -> None:
 
 
 def _in_child(arguments: Sequence[str], step: int, folder: Path) -> int:
-    """Train in a forked process; returns what `os.waitpid` says."""
+    """Train in a forked process; returns the status of `os.waitpid`."""
     pid = os.fork()
     if pid == 0:
         import train
@@ -98,10 +165,9 @@ def _in_child(arguments: Sequence[str], step: int, folder: Path) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _steps(base: Path, arguments: Sequence[str]) -> None:
+def _steps(base: Path, every: int, arguments: Sequence[str]) -> None:
     import train
 
-    resume_checkpoint.SAVE_SECONDS, resume_checkpoint.SAVE_SHARE = 0.0, 1e9
     with reuse_loaded():
         assert train.main(["--output-dir", str(base / WHOLE), *arguments]) == 0
         step = 1
@@ -113,18 +179,18 @@ def _steps(base: Path, arguments: Sequence[str]) -> None:
             assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
             again = ["--output-dir", str(folder), "--resume", str(folder), *arguments]
             assert _in_child(again, 0, folder) == 0
-            step += 1
+            step += every
 
 
 def _main() -> int:
     import train
 
     kind, *rest = sys.argv[1:]
-    if kind == "steps":
-        _steps(Path(rest[0]), rest[1:])
-        return 0
     resume_checkpoint.SAVE_SECONDS, resume_checkpoint.SAVE_SHARE = 0.0, 1e9
-    return train.main(rest)
+    if kind == "often":
+        return train.main(rest)
+    _steps(Path(rest[0]), int(rest[1]), rest[2:])
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every public dataset in its own format on disk, with a few tiny images a class.
 
-Nothing of ours takes part in making them: folders, lists, MATLAB structs and JSON files have the
-layout in which the publishers and CoOp give them out.
+They are made without the code under test: folders, lists, MATLAB structs and JSON files have the
+layout in which the publishers and CoOp distribute them.
 """
 
 import json
@@ -13,23 +13,27 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+import datasets  # noqa: F401  (registers)
+from dassl.config import load_config
+from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset, build_dataset
+
 PER_CLASS = 10
 
 
 @dataclass(frozen=True)
 class Miniature:
-    """How a dataset looks on disk, and what a loader has to make of it.
+    """A dataset on disk, and the parts and classes that its loader has to return.
 
     Attributes:
         folder: below the data root.
-        build: writes it.
+        write: writes it.
         classnames: the class names by label.
-        sizes: of train, val and test when no split file is there.
-        annotations: what is not needed with a split file.
+        sizes: of train, val and test without a split file.
+        annotations: files that a split file replaces.
     """
 
     folder: str
-    build: Callable[[Path], None]
+    write: Callable[[Path], None]
     classnames: Sequence[str]
     sizes: tuple[int, int, int]
     annotations: Sequence[str] = ()
@@ -57,21 +61,13 @@ def class_folders(
 
 
 def caltech101(folder: Path) -> None:
-    names = [
-        "BACKGROUND_Google",
-        "Faces",
-        "Faces_easy",
-        "Leopards",
-        "Motorbikes",
-        "accordion",
-        "airplanes",
-    ]
+    names = ["BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "Motorbikes"]
+    names += ["accordion", "airplanes"]
     class_folders(folder / "101_ObjectCategories", names, "image_{number:04d}.jpg")
 
 
 def describable_textures(folder: Path) -> None:
-    names = ("banded", "polka-dotted", "waffled")
-    class_folders(folder / "images", names, "{name}_{number:04d}.jpg")
+    class_folders(folder / "images", TEXTURES, "{name}_{number:04d}.jpg")
     text(folder / "images" / "waffled" / ".directory", "[Dolphin]")
     text(folder / "labels" / "train1.txt", "banded/banded_0001.jpg")
 
@@ -83,8 +79,8 @@ def eurosat(folder: Path) -> None:
 
 
 def food101(folder: Path) -> None:
-    class_folders(folder / "images", ("apple_pie", "baby_back_ribs", "waffles"), "10{number}.jpg")
-    text(folder / "meta" / "classes.txt", "apple_pie", "baby_back_ribs", "waffles")
+    class_folders(folder / "images", FOODS, "10{number}.jpg")
+    text(folder / "meta" / "classes.txt", *FOODS)
 
 
 def oxford_flowers(folder: Path) -> None:
@@ -164,11 +160,13 @@ def ucf101(folder: Path) -> None:
     text(lists / "testlist01.txt", *test, end="\r\n")
 
 
+VARIANTS = ("707-320", "Boeing 717", "Yak-42")
+
+
 def fgvc_aircraft(folder: Path) -> None:
-    variants = ("707-320", "Boeing 717", "Yak-42")
-    text(folder / "variants.txt", *variants)
+    text(folder / "variants.txt", *VARIANTS)
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for label, variant in enumerate(variants):
+    for label, variant in enumerate(VARIANTS):
         for number in range(9):
             name = f"{1000000 + 100 * label + number:07d}"
             image(folder / "images" / f"{name}.jpg", label)
@@ -211,97 +209,76 @@ def imagenet_r(folder: Path) -> None:
     text(images / "README.txt", "n01443537 goldfish")
 
 
+UCF_LISTS = tuple(f"ucfTrainTestlist/{n}.txt" for n in ("classInd", "trainlist01", "testlist01"))
+CAR_FILES = ("devkit/cars_train_annos.mat", "devkit/cars_meta.mat")
+CAR_NAMES = ("2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Ram C/V Cargo Van Minivan")
+TEXTURES, FOODS = ("banded", "polka-dotted", "waffled"), ("apple_pie", "baby_back_ribs", "waffles")
+FLOWERS = ("pink primrose", "hard-leaved pocket orchid", "canterbury bells")
+PETS = ("abyssinian", "american_bulldog", "egyptian_mau")
+OBJECTS = ("face", "leopard", "motorbike", "accordion", "airplane")
+LAND = (
+    *("Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road"),
+    *("Industrial Buildings", "Pasture Land", "Permanent Crop Land", "Residential Buildings"),
+    *("River", "Sea or Lake"),
+)
+FISH = tuple(SYNSETS.values())
+CUT, HALF, ONLY = (15, 6, 9), (12, 3, 15), (0, 0, 6)
 MINIATURES = {
-    "Caltech101": Miniature(
-        "caltech-101",
-        caltech101,
-        ("face", "leopard", "motorbike", "accordion", "airplane"),
-        (25, 10, 15),
-    ),
-    "DescribableTextures": Miniature(
-        "dtd", describable_textures, ("banded", "polka-dotted", "waffled"), (15, 6, 9)
-    ),
-    "EuroSAT": Miniature(
-        "eurosat",
-        eurosat,
-        (
-            "Annual Crop Land",
-            "Forest",
-            "Herbaceous Vegetation Land",
-            "Highway or Road",
-            "Industrial Buildings",
-            "Pasture Land",
-            "Permanent Crop Land",
-            "Residential Buildings",
-            "River",
-            "Sea or Lake",
-        ),
-        (50, 20, 30),
-    ),
-    "Food101": Miniature(
-        "food-101", food101, ("apple_pie", "baby_back_ribs", "waffles"), (15, 6, 9)
-    ),
+    "Caltech101": Miniature("caltech-101", caltech101, OBJECTS, (25, 10, 15)),
+    "DescribableTextures": Miniature("dtd", describable_textures, TEXTURES, CUT),
+    "EuroSAT": Miniature("eurosat", eurosat, LAND, (50, 20, 30)),
+    "Food101": Miniature("food-101", food101, FOODS, CUT),
     "OxfordFlowers": Miniature(
-        "oxford_flowers",
-        oxford_flowers,
-        ("pink primrose", "hard-leaved pocket orchid", "canterbury bells"),
-        (15, 6, 9),
-        ("imagelabels.mat", "cat_to_name.json"),
+        *("oxford_flowers", oxford_flowers, FLOWERS, CUT, ("imagelabels.mat", "cat_to_name.json"))
     ),
     "OxfordPets": Miniature(
-        "oxford_pets",
-        oxford_pets,
-        ("abyssinian", "american_bulldog", "egyptian_mau"),
-        (12, 3, 15),
+        *("oxford_pets", oxford_pets, PETS, HALF),
         ("annotations/trainval.txt", "annotations/test.txt"),
     ),
     "StanfordCars": Miniature(
-        "stanford_cars",
-        stanford_cars,
-        ("2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Ram C/V Cargo Van Minivan"),
-        (12, 3, 15),
-        (
-            "devkit/cars_train_annos.mat",
-            "devkit/cars_meta.mat",
-            "cars_test_annos_withlabels.mat",
-        ),
+        *("stanford_cars", stanford_cars, CAR_NAMES, HALF),
+        (*CAR_FILES, "cars_test_annos_withlabels.mat"),
     ),
     "SUN397": Miniature(
-        "sun397",
-        sun397,
-        ("abbey", "indoor church", "youth_hostel"),
-        (12, 3, 15),
+        *("sun397", sun397, ("abbey", "indoor church", "youth_hostel"), HALF),
         ("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
     ),
     "UCF101": Miniature(
-        "ucf101",
-        ucf101,
-        ("Apply_Eye_Makeup", "Handstand_Pushups", "Yo_Yo"),
-        (12, 3, 15),
-        (
-            "ucfTrainTestlist/classInd.txt",
-            "ucfTrainTestlist/trainlist01.txt",
-            "ucfTrainTestlist/testlist01.txt",
-        ),
+        *("ucf101", ucf101, ("Apply_Eye_Makeup", "Handstand_Pushups", "Yo_Yo"), HALF), UCF_LISTS
     ),
-    "FGVCAircraft": Miniature(
-        "fgvc_aircraft", fgvc_aircraft, ("707-320", "Boeing 717", "Yak-42"), (9, 9, 9)
-    ),
-    "ImageNet": Miniature("imagenet", imagenet, tuple(SYNSETS.values()), (15, 0, 6)),
-    "ImageNetV2": Miniature("imagenetv2", imagenetv2, tuple(SYNSETS.values()), (0, 0, 6)),
-    "ImageNetSketch": Miniature(
-        "imagenet-sketch", imagenet_sketch, tuple(SYNSETS.values()), (0, 0, 6)
-    ),
+    "FGVCAircraft": Miniature("fgvc_aircraft", fgvc_aircraft, VARIANTS, (9, 9, 9)),
+    "ImageNet": Miniature("imagenet", imagenet, FISH, (15, 0, 6)),
+    "ImageNetV2": Miniature("imagenetv2", imagenetv2, FISH, ONLY),
+    "ImageNetSketch": Miniature("imagenet-sketch", imagenet_sketch, FISH, ONLY),
     "ImageNetA": Miniature("imagenet-adversarial", imagenet_a, ("stingray", "acorn"), (0, 0, 4)),
     "ImageNetR": Miniature(
         "imagenet-rendition", imagenet_r, ("goldfish", "assault rifle"), (0, 0, 4)
     ),
 }
+CONFIGS = (
+    "caltech101 dtd eurosat food101 oxford_flowers oxford_pets stanford_cars sun397 ucf101 "
+    "fgvc_aircraft imagenet imagenetv2 imagenet_sketch imagenet_a imagenet_r"
+)
+CONFIG_OF = dict(zip(MINIATURES, CONFIGS.split(), strict=True))
+WITH_SPLIT_FILE = [n for n in MINIATURES if DATASET_REGISTRY.get(n).split_file]
+TRAINABLE = [name for name, mini in MINIATURES.items() if mini.sizes[0]]
+TEST_ONLY = [name for name in MINIATURES if name not in TRAINABLE]
 
 
 def build(name: str, root: Path) -> Path:
     """Write a dataset below a data root; returns its folder."""
     folder = root / MINIATURES[name].folder
     folder.mkdir(parents=True)
-    MINIATURES[name].build(folder)
+    MINIATURES[name].write(folder)
     return folder
+
+
+def load(name: str, root: Path, *opts: str) -> SplitDataset:
+    """The dataset of a run with seed 1."""
+    fixed = ("DATASET.NAME", name, "DATASET.ROOT", str(root), "SEED", "1")
+    return build_dataset(load_config(opts=[*fixed, *opts]))
+
+
+def parts_of(dataset: SplitDataset) -> list[list[Datum]]:
+    """Train, val and test."""
+    return [list(part or []) for part in (dataset.train_x, dataset.val, dataset.test)]

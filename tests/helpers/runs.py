@@ -10,8 +10,10 @@ import pytest
 import train
 from safeio.checksums import read_verified_json
 
+Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[2]
 SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")
+ONE_EPOCH = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1")
 
 
 def command(
@@ -21,25 +23,34 @@ def command(
     trainer: str = "CoOp",
     dataset: str = "activities",
     config: str = "",
+    configured_as: str = "",
 ) -> list[str]:
-    """The arguments of a run on one of the emoji datasets with the bundled CLIP, seed 1.
+    """The arguments of a run with the bundled CLIP and seed 1.
 
-    Unless a config is named, CoOp and its Nemesis variant learn 16 generic vectors.
+    Args:
+        output: the run's folder.
+        data_root: the data folder.
+        extra: further arguments.
+        trainer: CoOp and its Nemesis variant learn 16 generic vectors, unless a config is named.
+        dataset: one of the emoji datasets, or the stem of another dataset's configuration.
+        config: the stem of the trainer's configuration.
+        configured_as: the trainer whose configuration files are taken; by default `trainer`.
     """
-    config = config or ("mini_ctx16" if trainer in ("CoOp", "CoOpNemesis") else "mini")
+    method = configured_as or trainer
+    config = config or ("mini_ctx16" if method in ("CoOp", "CoOpNemesis") else "mini")
+    data = ROOT / f"configs/datasets/{dataset}.yaml"
+    if not data.is_file():
+        data = data.with_stem(f"emoji_{dataset}")
     return [
-        *("--root", str(data_root)),
-        *("--trainer", trainer),
-        *("--dataset-config-file", str(ROOT / f"configs/datasets/emoji_{dataset}.yaml")),
-        *("--config-file", str(ROOT / f"configs/trainers/{trainer}/{config}.yaml")),
-        *("--output-dir", str(output)),
-        *("--seed", "1"),
-        *extra,
+        *("--root", str(data_root), "--trainer", trainer),
+        *("--dataset-config-file", str(data)),
+        *("--config-file", str(ROOT / f"configs/trainers/{method}/{config}.yaml")),
+        *("--output-dir", str(output), "--seed", "1", *extra),
     ]
 
 
 def results(output: Path) -> dict[str, Any]:
-    """The run's results.json, which is what was written."""
+    """The content of a run's results.json."""
     return read_verified_json(output / "results.json")
 
 
@@ -52,18 +63,13 @@ def finish_in(checkout: Path, arguments: list[str]) -> None:
     """Run train.py of a copy of the checkout in a new process, and expect success."""
     # -c instead of the script: Python would look for the packages beside the link's target.
     start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", start, *arguments],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [sys.executable, "-c", start, *arguments]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run, expect the user's mistake, and return the one sentence that says it."""
+def refuse(arguments: list[str], capsys: Capture) -> str:
+    """Run, expect exit code 2, and return the one sentence that the user reads."""
     capsys.readouterr()
     code = train.main(arguments)
     printed = capsys.readouterr().err

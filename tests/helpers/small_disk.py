@@ -1,4 +1,4 @@
-"""Disks that are soon full, or that cannot be written to."""
+"""Small disks, and folders that cannot be written to."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ import pytest
 
 @contextmanager
 def _mounted(*arguments: str) -> Iterator[None]:
-    """Mount what stands last among the arguments; skips the test where that is not allowed."""
+    """Mount the last argument; skips the test if that is not allowed."""
     try:
         mounted = subprocess.run(["mount", *arguments], capture_output=True).returncode == 0
     except OSError:
         mounted = False
     if not mounted:
-        pytest.skip("nothing can be mounted here: that takes more rights")
+        pytest.skip("mounting needs more rights")
     try:
         yield
     finally:
@@ -34,9 +34,9 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
-    """Mount a folder over itself so that nobody can write to it; skips where not allowed."""
+    """Mount a folder read-only over itself; skips if that is not allowed."""
     with _mounted("--bind", str(folder), str(folder)):
         remount = ["mount", "-o", "remount,ro,bind", str(folder)]
         if subprocess.run(remount, capture_output=True).returncode:
-            pytest.skip("no folder can be mounted read-only here: that takes more rights")
+            pytest.skip("mounting read-only needs more rights")
         yield folder

@@ -1,4 +1,4 @@
-"""Small archives, honest and not."""
+"""Small archives, valid and malicious."""
 
 import io
 import tarfile
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
-    """A tar's member; attributes are those of `tarfile.TarInfo`."""
+    """A member of a tar; attributes are those of `tarfile.TarInfo`."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     for key, value in attributes.items():

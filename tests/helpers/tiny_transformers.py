@@ -8,28 +8,18 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is looked up on the network
+os.environ["HF_HUB_OFFLINE"] = "1"  # no look-ups on the network
 TOLERANCE = 2e-5
 MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.25]
-VOCABULARY = 100  # the last one ends a text
+VOCABULARY = 100  # its last token ends a text
 TEXT = {
-    "vocab_size": VOCABULARY,
-    "eos_token_id": VOCABULARY - 1,
-    "hidden_size": 64,
-    "intermediate_size": 256,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 77,
-    "projection_dim": 24,
+    **{"vocab_size": VOCABULARY, "eos_token_id": VOCABULARY - 1, "hidden_size": 64},
+    **{"intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2},
+    **{"max_position_embeddings": 77, "projection_dim": 24},
 }
 VISION = {
-    "hidden_size": 160,
-    "intermediate_size": 640,
-    "num_attention_heads": 2,  # 80 wide, as in ViT-H/14
-    "num_hidden_layers": 2,
-    "image_size": 32,
-    "patch_size": 8,
-    "projection_dim": 24,
+    **{"hidden_size": 160, "intermediate_size": 640, "num_hidden_layers": 2, "image_size": 32},
+    **{"num_attention_heads": 2, "patch_size": 8, "projection_dim": 24},  # 80 wide, as in ViT-H/14
 }
 
 
@@ -49,12 +39,12 @@ def their_clip(activation: str = "gelu") -> Any:
 
 
 def tensors_of(model: Any) -> dict[str, torch.Tensor]:
-    """Its state dict, with tensors of their own memory."""
+    """Its state dict, whose tensors share no memory."""
     return {key: value.contiguous().clone() for key, value in model.state_dict().items()}
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """What its config.json holds."""
+    """The content of its config.json."""
     return json.loads(model.config.to_json_string(use_diff=False))
 
 
@@ -72,6 +62,15 @@ def write_folder(folder: Path, model: Any, weights: str = "model.safetensors") -
     else:
         torch.save(tensors_of(model), folder / weights)
     return folder
+
+
+def write_cache(root: Path, model: Any, name: str = "somebody/tiny-clip") -> Path:
+    """A model in huggingface_hub's cache; returns its folder."""
+    entry = root / f"models--{name.replace('/', '--')}"
+    snapshot = write_folder(entry / "snapshots" / ("0" * 40), model)
+    (entry / "refs").mkdir()
+    (entry / "refs" / "main").write_text("0" * 40)
+    return snapshot
 
 
 def features(model: Any) -> tuple[torch.Tensor, torch.Tensor]:

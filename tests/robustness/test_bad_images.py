@@ -20,11 +20,14 @@ from safeio.checksums import read_verified_json
 from safeio.errors import UserError
 from tests.helpers.dassl_toy import CLASSES, make_images, toy_config
 from tests.helpers.feature_runs import OFF, scores
-from tests.helpers.runs import ROOT, command, finish, refuse, results
-from tests.runs.test_folder import write_csv
+from tests.helpers.own_images import write_csv
+from tests.helpers.runs import Capture, command, finish, refuse, results
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("toys"),
+]
 SKIP = ("DATALOADER.ON_BAD_IMAGE", "skip")
 
 
@@ -34,20 +37,21 @@ def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
 
 
-def _bomb(path: Path) -> None:
-    Image.new("1", (20_000, 10_000)).save(path, "png")
-
-
 BROKEN: dict[str, Callable[[Path], Any]] = {
     "truncated": _truncated,
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("no image"),
-    "bomb": _bomb,
+    "bomb": lambda path: Image.new("1", (20_000, 10_000)).save(path, "png"),
 }
 
 
-@pytest.mark.parametrize("kind", list(BROKEN))
-def test_every_kind_is_named(kind: str, tmp_path: Path) -> None:
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "data")
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_the_error_names_the_image(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     BROKEN[kind](path)
     with pytest.raises(UserError, match=r"photo\.jpg cannot be read: "):
@@ -55,71 +59,63 @@ def test_every_kind_is_named(kind: str, tmp_path: Path) -> None:
     assert list(find_broken([str(path)], tmp_path / "checks")) == [str(path)]
 
 
-@pytest.mark.usefixtures("toys")
-def test_the_error_says_how_to_leave_them_out(tmp_path: Path) -> None:
-    root = make_images(tmp_path)
-    manager = DataManager(toy_config(root, root))
-    path = manager.dataset.test[3].impath
-    _truncated(Path(path))
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_loaders_name_the_image_and_the_setting(workers: str, root: Path) -> None:
+    manager = DataManager(toy_config(root, root, "DATALOADER.NUM_WORKERS", workers))
+    path = Path(manager.dataset.test[3].impath)
+    _truncated(path)
     with pytest.raises(UserError, match="ON_BAD_IMAGE skip") as caught:
         list(manager.test_loader)
-    assert path in str(caught.value)
-    Path(path).unlink()
+    message = str(caught.value)
+    assert message.startswith("The image ") and str(path) in message
+    assert "Traceback" not in message
+    path.unlink()
     with pytest.raises(UserError, match=r"does not exist$"):
         list(manager.test_loader)
 
 
-@pytest.mark.usefixtures("toys")
-def test_the_lists_are_filtered_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = make_images(tmp_path)
+def test_broken_images_are_skipped_and_checked_once(root: Path, capsys: Capture) -> None:
     whole = DataManager(toy_config(root, root))
     bad = [whole.dataset.train_x[5].impath, whole.dataset.val[0].impath]
     for path in bad:
         _truncated(Path(path))
     capsys.readouterr()
     first = DataManager(toy_config(root, root, *SKIP))
-    said = capsys.readouterr().out
-    assert "1 of 16 training images" in said and "1 of 12 validation images" in said
-    assert all(path in said for path in bad) and "# train_x  15" in said
-    assert "Checking that 16 images" in said
+    printed = capsys.readouterr().out
+    assert "1 of 16 training images" in printed and "1 of 12 validation images" in printed
+    assert all(path in printed for path in bad) and "# train_x  15" in printed
+    assert "Checking that 16 images" in printed
     assert first.skipped_images == 2
     kept = [item for item in whole.dataset.train_x if item.impath not in bad]
     assert first.train_loader_x.dataset.data_source == kept
-    # The second run looks at the outcome of the first, and says again what is missing.
+    # The second run uses the outcome of the first, and names the images again.
     again = DataManager(toy_config(root, root, *SKIP))
-    said = capsys.readouterr().out
-    assert "Checking" not in said and all(path in said for path in bad)
+    printed = capsys.readouterr().out
+    assert "Checking" not in printed and all(path in printed for path in bad)
     assert again.items == first.items
-    # A file that was mended is checked anew.
+    # A repaired file is checked again.
     Image.new("RGB", (20, 20)).save(bad[0])
     assert DataManager(toy_config(root, root, *SKIP)).skipped_images == 1
 
 
-@pytest.mark.usefixtures("toys")
-def test_what_cannot_be_left_out(tmp_path: Path) -> None:
-    root = make_images(tmp_path)
-    manager = DataManager(toy_config(root, root))
-    for item in manager.dataset.test:
-        Path(item.impath).write_text("no image")
-    with pytest.raises(UserError, match="None of the 12 test images can be read"):
-        DataManager(toy_config(root, root, *SKIP))
-    for item in manager.dataset.test[1:]:  # the first of a part is looked for with the split
-        Path(item.impath).unlink()
-    with pytest.raises(UserError, match="cannot be opened: No such file"):
-        DataManager(toy_config(root, root, *SKIP))
-
-
-@pytest.mark.usefixtures("toys")
-def test_a_class_keeps_a_training_image(tmp_path: Path) -> None:
-    root = make_images(tmp_path)
-    for item in DataManager(toy_config(root, root)).dataset.train_x:
+def test_whole_parts_and_classes_are_not_skipped(
+    root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    dataset = DataManager(toy_config(root, root)).dataset
+    for item in dataset.train_x:
         if item.label == 2:
             Path(item.impath).write_text("no image")
     with pytest.raises(UserError, match=f'images of the class "{CLASSES[2]}"'):
         DataManager(toy_config(root, root, *SKIP))
+    for item in dataset.test:
+        Path(item.impath).write_text("no image")
+    with pytest.raises(UserError, match="None of the 12 test images can be read"):
+        DataManager(toy_config(root, root, "TEST.SPLIT", "test", *SKIP))
+    message = refuse(command(tmp_path, tmp_path, "DATALOADER.ON_BAD_IMAGE", "ignore"), capsys)
+    assert "DATALOADER.ON_BAD_IMAGE" in message and "skip" in message
 
 
-def test_the_systems_trouble_is_no_bad_image(
+def test_an_error_of_the_system_is_not_a_bad_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "photo.png"
@@ -134,7 +130,7 @@ def test_the_systems_trouble_is_no_bad_image(
     assert not (tmp_path / "checks").exists()
     monkeypatch.undo()
     assert find_broken([str(path)], tmp_path / "checks") == {}
-    # Without a place to keep it the outcome is the same; a damaged record is made again.
+    # Without a place for the record the outcome is the same; a damaged record is made again.
     (tmp_path / "file").write_text("x")
     assert find_broken([str(path)], tmp_path / "file") == {}
     (record,) = (tmp_path / "checks").iterdir()
@@ -143,30 +139,23 @@ def test_the_systems_trouble_is_no_bad_image(
     assert read_verified_json(record) == {"broken": {}}
 
 
-def test_an_unknown_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refuse(command(tmp_path / "run", tmp_path, "DATALOADER.ON_BAD_IMAGE", "ignore"), capsys)
-    assert "DATALOADER.ON_BAD_IMAGE" in said and "skip" in said
-
-
-# Whole runs: skipping gives what a list without the bad images gives.
+# Whole runs: skipping gives the results of a list without the bad images.
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """bad.csv lists images that cannot be decoded among the others of good.csv."""
     root = make_images(tmp_path_factory.mktemp("pictures")) / "squares" / "images"
-    rows = []
+    rows, bad = [], []
     for name in CLASSES:
         for number, path in enumerate(sorted((root / name).iterdir())):
             part = ("train", "train", "val", "test")[number % 4]
             rows.append([f"{name}/{path.name}", name, part])
-    bad = []
     for number, kind in enumerate(("truncated", "empty", "text")):
         for part in ("train", "val", "test"):
-            name = CLASSES[number]
-            relative = f"{name}/0{number}_{kind}_{part}.jpg"
+            relative = f"{CLASSES[number]}/0{number}_{kind}_{part}.jpg"
             BROKEN[kind](root / relative)
-            bad.append([relative, name, part])
+            bad.append([relative, CLASSES[number], part])
     header = ["path", "label", "split"]
     write_csv(root / "good.csv", [header, *rows])
     write_csv(root / "bad.csv", [header, *sorted(rows + bad)])
@@ -175,10 +164,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(output: Path, pictures: Path, name: str, *extra: str, trainer: str) -> list[str]:
     """A short run on one of the lists; each list has its own data root."""
-    given = command(output, output.parent / f"data_{name}", trainer=trainer)
-    given[given.index("--dataset-config-file") + 1] = str(ROOT / "configs/datasets/folder.yaml")
-    path = str(pictures / f"{name}.csv")
-    return [*given, "OPTIM.MAX_EPOCH", "2", "DATASET.FOLDER.PATH", path, *extra]
+    own = ("OPTIM.MAX_EPOCH", "2", "DATASET.FOLDER.PATH", str(pictures / f"{name}.csv"), *extra)
+    data_root = output.parent / f"data_{name}"
+    return command(output, data_root, *own, trainer=trainer, dataset="folder")
 
 
 @pytest.mark.parametrize(
@@ -191,10 +179,8 @@ def test_skipping_trains_on_the_others(
 ) -> None:
     for name, opts in (("good", ()), ("bad", SKIP)):
         finish(arguments(tmp_path / name, pictures, name, *opts, *extra, trainer="CoOp"))
-    good, bad = (
-        load_file(tmp_path / name / "prompt.safetensors")["ctx"] for name in ("good", "bad")
-    )
-    assert torch.equal(good, bad)
+    prompts = [load_file(tmp_path / name / "prompt.safetensors")["ctx"] for name in ("good", "bad")]
+    assert torch.equal(*prompts)
     first, second = results(tmp_path / "good"), results(tmp_path / "bad")
     assert (first["skipped_images"], second["skipped_images"]) == (0, 9)
     for key in ("accuracy", "macro_f1", "num_test"):
@@ -203,11 +189,12 @@ def test_skipping_trains_on_the_others(
 
 
 @pytest.mark.parametrize("cache", [(), (OFF,)], ids=["cache", "none"])
-def test_kept_features_stay_aligned(cache: tuple[str, ...], tmp_path: Path, pictures: Path) -> None:
-    found: dict[str, list[Tensor]] = {}
+def test_cached_features_stay_aligned(
+    cache: tuple[str, ...], tmp_path: Path, pictures: Path
+) -> None:
+    found: dict[str, list[Tensor]] = {"good": [], "bad": []}
     for name, opts in (("good", ()), ("bad", SKIP)):
         given = [*cache, *arguments(tmp_path / name, pictures, name, *opts, trainer="ZeroshotCLIP")]
-        found[name] = []
         for _ in range(2):
             trainer = build_trainer(train.make_config(train.build_parser().parse_args(given)))
             found[name].append(scores(trainer))
@@ -217,10 +204,8 @@ def test_kept_features_stay_aligned(cache: tuple[str, ...], tmp_path: Path, pict
         assert torch.equal(good, bad)
 
 
-def test_without_skipping_the_run_stops(
-    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_skipping_the_run_stops(tmp_path: Path, pictures: Path, capsys: Capture) -> None:
     for trainer in ("CoOp", "ZeroshotCLIP"):
-        said = refuse(arguments(tmp_path / trainer, pictures, "bad", trainer=trainer), capsys)
-        assert "_t" in said and ".jpg cannot be read" in said
+        message = refuse(arguments(tmp_path / trainer, pictures, "bad", trainer=trainer), capsys)
+        assert "_t" in message and ".jpg cannot be read" in message
     assert not (tmp_path / "CoOp" / "results.json").exists()

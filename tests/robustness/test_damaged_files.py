@@ -1,7 +1,7 @@
-"""One changed byte, or a lost end, in any file that a run leaves: never taken for what was written.
+"""A changed byte or a lost end of any file of a run is noticed, and runs resume without the file.
 
-Every test writes a file, damages it somewhere, and reads it: what comes out is an error that names
-the file, or exactly what went in (a byte of indentation has changed nothing).
+Every test writes a file, damages it somewhere and reads it: the result is an error that names the
+file, or exactly what was written (a byte of indentation changes nothing).
 """
 
 import json
@@ -17,12 +17,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dassl.data.datasets.listing import write_listing
+from dassl.data.datasets.listing import _read, write_listing
 from dassl.data.datasets.split_dataset import _read_sample
 from dassl.engine import finished_run
 from dassl.engine.run_record import RunRecord, read_history, results_fault
 from dassl.utils import CheckpointFolder, load_checkpoint, save_checkpoint
-from nemesis.commands import report
+from nemesis.commands import report, sweep
 from nemesis.low_norm.corruption import Corruption
 from nemesis.low_norm.study import Study
 from safeio.checksums import (
@@ -33,27 +33,27 @@ from safeio.checksums import (
     write_json_with_checksum,
 )
 from tests.helpers.report_runs import a_run
-from tests.helpers.runs import SHORT, command, finish, results
+from tests.helpers.runs import SHORT, Capture, command, finish, results
 from tests.helpers.sweeps_small import learned, runs_in
 from tests.helpers.sweeps_small import write as write_sweep
 from trainers.core.prompt_file import read_tensors, save_tensors
 
 DAMAGE = settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 PLACES = st.floats(0, 1, exclude_max=True)
 # A changed byte, or (None) the file cut off there.
 CHANGES = st.one_of(st.none(), st.integers(1, 255))
 
-STATE = {"state_dict": {"ctx": torch.arange(40.0).view(4, 10)}, "epoch": 3, "optimizer": None}
+STATE: dict[str, Any] = {"state_dict": {"ctx": torch.arange(40.0).view(4, 10)}, "epoch": 3}
+STATE["optimizer"] = None
 PROMPT = {"ctx": torch.arange(12.0).view(3, 4)}
 ROWS = {"kind": "rescale", "value": 0.5, "position": 1, "correct": 3, "accuracy": 37.5}
+SAMPLE = {"train": [["a", 0, "b"]], "val": [], "split_sha256": "0"}
 
 
 def damaged(content: bytes, place: float, change: int | None) -> bytes:
-    """The bytes with one of them changed, or without all from there on."""
+    """The bytes with one of them changed, or cut off from there."""
     at = int(place * len(content))
     if change is None:
         return content[:at]
@@ -69,61 +69,53 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write_checkpoint(path: Path) -> None:
-    save_checkpoint(STATE, path.parent, model_name=path.name)
-
-
 def write_study(path: Path) -> None:
     study = Study({"trainer": "CoOp"}, {"file": "x", "sha256": "0"}, 0, "test", 8, {"correct": 2})
     study.entries[Corruption("rescale", 0.5, 1)] = ROWS
     study.write(path)
 
 
-def read_study(path: Path) -> Any:
-    study = Study.read(path)
-    if study is None:
-        raise DamagedFile(f"{path}")
-    return vars(study)
+def read(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """A reader that returns None for a damaged file, as one that raises."""
 
+    def strict(path: Path) -> Any:
+        content = reader(path)
+        if content is None:
+            raise DamagedFile(f"{path}")
+        return vars(content) if isinstance(content, Study) else content
 
-def read_draw(path: Path) -> Any:
-    content = _read_sample(path)
-    if content is None:
-        raise DamagedFile(f"{path}")
-    return content
+    return strict
 
 
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
-    "checkpoint": (write_checkpoint, load_checkpoint),
+    "checkpoint": (
+        lambda path: save_checkpoint(STATE, path.parent, model_name=path.name),
+        load_checkpoint,
+    ),
     "results": (lambda path: write_json_with_checksum(a_run(71.5), path), read_verified_json),
     "prompt": (lambda path: save_tensors(path, PROMPT, {"classnames": ["a"]}), read_tensors),
-    "corruption": (write_study, read_study),
-    "few-shot draw": (
-        lambda path: write_json_with_checksum(
-            {"train": [["a", 0, "b"]], "val": [], "split_sha256": "0"}, path
-        ),
-        read_draw,
-    ),
+    "corruption": (write_study, read(Study.read)),
+    "few-shot sample": (lambda p: write_json_with_checksum(SAMPLE, p), read(_read_sample)),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damage_goes_unnoticed(kind: str, tmp_path: Path) -> None:
-    write, read = KINDS[kind]
+    write, load = KINDS[kind]
     path = tmp_path / "file"
     write(path)
-    whole, expected = path.read_bytes(), plain(read(path))
+    whole, expected = path.read_bytes(), plain(load(path))
 
     @DAMAGE
     @given(place=PLACES, change=CHANGES)
     def damage(place: float, change: int | None) -> None:
         path.write_bytes(damaged(whole, place, change))
         try:
-            found = plain(read(path))
+            found = plain(load(path))
         except DamagedFile as error:
             assert str(path) in str(error)
         else:
-            assert kind != "checkpoint"  # of which every byte is covered
+            assert kind != "checkpoint"  # whose every byte is covered
             assert found == expected
 
     damage()
@@ -148,7 +140,7 @@ def test_every_bit_of_a_results_file(tmp_path: Path) -> None:
 
 @DAMAGE
 @given(place=PLACES, change=CHANGES)
-def test_a_damaged_line_of_the_history_is_left_out(place: float, change: int | None) -> None:
+def test_a_damaged_line_of_the_history_is_ignored(place: float, change: int | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         record = RunRecord(folder)
         for epoch in range(4):
@@ -158,8 +150,7 @@ def test_a_damaged_line_of_the_history_is_left_out(place: float, change: int | N
         path.write_bytes(damaged(path.read_bytes(), place, change))
         found = read_history(folder)
         assert all(entry in whole for entry in found)
-        if change is not None:
-            assert len(found) >= 2  # a lost end of a line takes the next one with it
+        assert change is None or len(found) >= 2  # a lost end of a line takes the next one with it
 
 
 @given(
@@ -168,49 +159,45 @@ def test_a_damaged_line_of_the_history_is_left_out(place: float, change: int | N
         st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.lists(st.booleans())),
     )
 )
-def test_what_is_sealed_comes_back(content: dict[str, Any]) -> None:
-    text = json.dumps({key: value for key, value in content.items() if key != "checksum"})
-    plain_content = json.loads(text)
-    if any(str(value).startswith(("sha256:", "crc32:")) for value in plain_content.values()):
+def test_content_with_a_checksum_comes_back(content: dict[str, Any]) -> None:
+    stored = json.loads(json.dumps({k: v for k, v in content.items() if k != "checksum"}))
+    if any(str(value).startswith(("sha256:", "crc32:")) for value in stored.values()):
         return
-    assert (
-        without_checksum(json.loads(json.dumps(with_checksum(plain_content), indent=3)))
-        == plain_content
-    )
-    assert without_checksum(plain_content) == plain_content  # what older versions wrote
+    again = json.loads(json.dumps(with_checksum(stored), indent=3))
+    assert without_checksum(again) == stored
+    assert without_checksum(stored) == stored  # as older versions wrote it
 
 
-def test_a_sealed_checkpoint_is_an_ordinary_one(tmp_path: Path) -> None:
+def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
+    """PyTorch reads ours; of theirs, the archive's CRC-32 is checked, which PyTorch does not."""
     path = save_checkpoint(STATE, tmp_path)
     for mapped in (False, True):
         assert plain(torch.load(path, weights_only=True, mmap=mapped)) == plain(STATE)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert archive.comment.startswith(b"sha256:")
-
-
-def test_a_checkpoint_of_another_program_is_checked_as_far_as_it_can_be(tmp_path: Path) -> None:
-    """PyTorch's own reader takes a changed number; the archive's CRC-32 tells."""
-    path = tmp_path / "model.pth.tar-3"
     torch.save(STATE, path)
     assert plain(load_checkpoint(path)) == plain(STATE)
     whole = path.read_bytes()
-    number = STATE["state_dict"]["ctx"].numpy().tobytes()  # type: ignore[index]
-    at = whole.index(number) + 40
+    at = whole.index(STATE["state_dict"]["ctx"].numpy().tobytes()) + 40
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     assert plain(torch.load(path, weights_only=True)) != plain(STATE)
     with pytest.raises(DamagedFile, match="is damaged"):
         load_checkpoint(path)
 
 
-# What becomes of it.
+def test_a_damaged_listing_is_noticed(tmp_path: Path) -> None:
+    """By the CRC-32 of its compression."""
+    path = tmp_path / "listing.json.gz"
+    entries = {"cat": (12, ["1.png", "2.png"])}
+    write_listing(entries, path)
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(damaged(content, at / len(content), 4))
+        assert _read(path) in ({}, entries)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    output = tmp_path_factory.mktemp("damaged") / "run"
-    finish(command(output, data_root, *SHORT, "TRAIN.CHECKPOINT_FREQ", "1"))
-    return output
+# What commands do then
 
 
 def flip(path: Path, at: int = -200) -> None:
@@ -219,10 +206,12 @@ def flip(path: Path, at: int = -200) -> None:
     path.write_bytes(content)
 
 
-def test_a_run_goes_on_from_the_last_good_checkpoint(
-    whole: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_resumes_from_the_newest_valid_checkpoint(
+    tmp_path: Path, data_root: Path, capsys: Capture
 ) -> None:
-    run = shutil.copytree(whole, tmp_path / "run")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    finish(command(whole, data_root, *SHORT, "TRAIN.CHECKPOINT_FREQ", "1"))
+    shutil.copytree(whole, run)
     spoilt = run / "prompt_learner" / "model.pth.tar-3"
     flip(run / "results.json", 300)
     flip(spoilt)
@@ -238,7 +227,7 @@ def test_a_run_goes_on_from_the_last_good_checkpoint(
     assert results(whole)["accuracy"] == results(run)["accuracy"]
 
 
-def test_without_a_good_checkpoint_it_says_so(tmp_path: Path) -> None:
+def test_without_a_valid_checkpoint_resuming_fails(tmp_path: Path) -> None:
     save_checkpoint(STATE, tmp_path)
     flip(tmp_path / "model.pth.tar-3")
     with pytest.raises(DamagedFile, match="contains no other checkpoint"):
@@ -246,9 +235,7 @@ def test_without_a_good_checkpoint_it_says_so(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path).newest_valid() is None  # it was quarantined
 
 
-def test_a_sweep_goes_on_from_the_last_good_checkpoint(tmp_path: Path, data_root: Path) -> None:
-    from nemesis.commands import sweep
-
+def test_a_sweep_resumes_from_the_newest_valid_checkpoint(tmp_path: Path, data_root: Path) -> None:
     path = write_sweep(tmp_path, data_root, {"OPTIM.MAX_EPOCH": 3, "TRAIN.CHECKPOINT_FREQ": 1})
     assert sweep.main([path, "--workers", "0"]) == 0
     (run,) = runs_in(path)
@@ -257,35 +244,18 @@ def test_a_sweep_goes_on_from_the_last_good_checkpoint(tmp_path: Path, data_root
     flip(run.folder / "prompt_learner" / "model.pth.tar-3")
     assert sweep.main([path, "--workers", "0"]) == 0
     again = learned(run)
-    assert torch.equal(expected[0], again[0])
-    assert expected[1] == again[1]
+    assert torch.equal(expected[0], again[0]) and expected[1] == again[1]
     log = sorted(run.folder.glob("log.txt*"))[-1].read_text()
     assert "will resume training after epoch 2" in log
 
 
-def test_the_report_names_damaged_results(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_names_damaged_results(tmp_path: Path, capsys: Capture) -> None:
     for seed in (1, 2, 3):
-        write_json_with_checksum(
-            a_run(50.0 + seed, seed=seed), tmp_path / "runs" / str(seed) / "results.json"
-        )
+        path = tmp_path / "runs" / str(seed) / "results.json"
+        write_json_with_checksum(a_run(50.0 + seed, seed=seed), path)
     spoilt = tmp_path / "runs" / "2" / "results.json"
     spoilt.write_text(spoilt.read_text().replace("52.0", "92.0"))
     assert report.main([str(tmp_path / "runs"), "--output-dir", str(tmp_path / "report")]) == 1
     printed = capsys.readouterr()
     assert printed.err == f"error: {spoilt} is damaged: it does not match its checksum\n"
     assert "92.0" not in printed.out
-
-
-def test_a_damaged_listing_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its compression has a CRC-32 of its own."""
-    from dassl.data.datasets.listing import _read
-
-    path = tmp_path / "listing.json.gz"
-    entries = {"cat": (12, ["1.png", "2.png"])}
-    write_listing(entries, path)
-    content = path.read_bytes()
-    for at in range(len(content)):
-        path.write_bytes(damaged(content, at / len(content), 4))
-        assert _read(path) in ({}, entries)

@@ -1,4 +1,4 @@
-"""Public datasets with something missing or wrong: one sentence that says what."""
+"""Public datasets with missing or wrong files: one sentence names them."""
 
 import json
 import shutil
@@ -12,12 +12,23 @@ from dassl.data.datasets import Source
 from dassl.data.datasets.source import refuse_missing
 from dassl.data.images import read_image
 from safeio.errors import UserError
-from tests.helpers.miniatures import MINIATURES, build, image, text
-from tests.unit.test_datasets import WITH_SPLIT_FILE, load, parts_of
+from tests.helpers.miniatures import (
+    MINIATURES,
+    WITH_SPLIT_FILE,
+    build,
+    image,
+    load,
+    parts_of,
+    text,
+)
+from tests.helpers.runs import Capture
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_all_that_is_missing_is_said_at_once(name: str, tmp_path: Path) -> None:
+def test_all_missing_files_are_named_at_once(name: str, tmp_path: Path) -> None:
+    place = rf"contains {MINIATURES[name].folder}/, .*python -m nemesis download {name} --root"
+    with pytest.raises(UserError, match=place):
+        load(name, tmp_path / "nowhere")
     with pytest.raises(UserError) as caught:
         load(name, tmp_path)
     message = str(caught.value)
@@ -30,15 +41,6 @@ def test_all_that_is_missing_is_said_at_once(name: str, tmp_path: Path) -> None:
         assert str(tmp_path / MINIATURES[name].folder / path) in message
     if MINIATURES[name].annotations:
         assert f"or split_zhou_{name}.json instead" in message
-
-
-@pytest.mark.parametrize("name", MINIATURES)
-def test_no_data_root(name: str, tmp_path: Path) -> None:
-    folder = MINIATURES[name].folder
-    with pytest.raises(
-        UserError, match=rf"contains {folder}/, .*python -m nemesis download {name} --root"
-    ):
-        load(name, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_SPLIT_FILE if MINIATURES[n].annotations])
@@ -54,7 +56,7 @@ def test_a_missing_annotation_file(name: str, tmp_path: Path) -> None:
     assert load(name, tmp_path).num_classes == len(MINIATURES[name].classnames)
 
 
-def test_where_a_missing_part_can_be_had(tmp_path: Path) -> None:
+def test_the_error_says_where_a_missing_part_is_available(tmp_path: Path) -> None:
     sources = (
         Source("images", urls=("gdrive:abc123",)),
         Source("lists", urls=("https://host/lists.zip", "https://mirror/lists.zip")),
@@ -92,7 +94,7 @@ def test_a_wrong_line(name: str, file: str, line: str, message: str, tmp_path: P
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(UserError, match=message):
         load(name, tmp_path)
-    assert not list(tmp_path.rglob("split_*"))  # nothing wrong is kept
+    assert not list(tmp_path.rglob("split_*"))  # nothing wrong is saved
 
 
 def test_broken_matlab_files(tmp_path: Path) -> None:
@@ -113,34 +115,23 @@ def test_broken_matlab_files(tmp_path: Path) -> None:
         load("StanfordCars", tmp_path)
 
 
-def test_flowers_without_a_name(tmp_path: Path) -> None:
+def test_missing_names_and_class_folders(tmp_path: Path) -> None:
     names = build("OxfordFlowers", tmp_path) / "cat_to_name.json"
     names.write_text('{"1": "pink primrose"}')
-    with pytest.raises(UserError, match=r'contains "3", which is not in .*cat_to_name\.json'):
-        load("OxfordFlowers", tmp_path)
+    (build("Food101", tmp_path) / "images" / "tacos").mkdir()
+    image(build("ImageNetA", tmp_path) / "imagenet-a" / "n00000001" / "0.jpg")
+    shutil.rmtree(build("ImageNet", tmp_path) / "images" / "val" / "n01440764")
+    for name, message in (
+        ("OxfordFlowers", r'contains "3", which is not in .*cat_to_name\.json'),
+        ("Food101", "class folders without images: tacos;"),
+        ("ImageNetA", "n00000001 is not the folder of one of the 2 known"),
+        ("ImageNet", r"images/val/n01440764 is missing: .* 1 are missing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(name, tmp_path)
     names.write_text("[")
     with pytest.raises(UserError, match="is not a JSON file of class names"):
         load("OxfordFlowers", tmp_path)
-
-
-def test_an_empty_class_folder(tmp_path: Path) -> None:
-    (build("Food101", tmp_path) / "images" / "tacos").mkdir()
-    with pytest.raises(UserError, match="class folders without images: tacos;"):
-        load("Food101", tmp_path)
-
-
-def test_a_class_that_imagenet_does_not_have(tmp_path: Path) -> None:
-    folder = build("ImageNetA", tmp_path) / "imagenet-a"
-    image(folder / "n00000001" / "0.jpg")
-    with pytest.raises(UserError, match="n00000001 is not the folder of one of the 2 known"):
-        load("ImageNetA", tmp_path)
-
-
-def test_a_class_of_imagenet_without_a_folder(tmp_path: Path) -> None:
-    folder = build("ImageNet", tmp_path)
-    shutil.rmtree(folder / "images" / "val" / "n01440764")
-    with pytest.raises(UserError, match=r"images/val/n01440764 is missing: .* 1 are missing"):
-        load("ImageNet", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +139,9 @@ def test_a_class_of_imagenet_without_a_folder(tmp_path: Path) -> None:
     [("False", 2 + 3 + 3, "all of which are used"), ("True", 9, "some are used more than once")],
 )
 def test_fewer_images_than_shots(
-    repeat: str, images: int, done: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    repeat: str, images: int, done: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    """By default as in CoOp's code: none is drawn twice."""
+    """By default none is drawn twice, as in CoOp's code."""
     folder = build("FGVCAircraft", tmp_path)
     path = folder / "images_variant_train.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
@@ -163,7 +154,7 @@ def test_fewer_images_than_shots(
     assert capsys.readouterr().out.count(line) == 2
 
 
-def test_two_classes_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_classes_of_one_name(tmp_path: Path, capsys: Capture) -> None:
     folder = build("ImageNet", tmp_path)
     lines = ("n01440764 missile", "n01443537 goldfish", "n01484850 missile")
     text(folder / "classnames.txt", *lines)

@@ -1,4 +1,4 @@
-"""A full disk ends a command in one sentence, and what was written before is whole."""
+"""A full disk ends a command in one sentence; files written before are complete."""
 
 import shutil
 import subprocess
@@ -16,26 +16,25 @@ from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint
 from nemesis.commands import export, low_norm, predict, report, sweep, words
 from tests.helpers.report_runs import a_run, write
-from tests.helpers.runs import SHORT, command, finish
+from tests.helpers.runs import SHORT, Capture, command, finish
 from tests.helpers.small_disk import small_disk
 from tests.helpers.sweeps_small import write as write_sweep
 
 EVERY_EPOCH = ("TRAIN.CHECKPOINT_FREQ", "1")
 FULL = "No space left on device"
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    """A run on a disk with room enough."""
+    """A run on a large disk."""
     output = tmp_path_factory.mktemp("whole") / "run"
     finish(command(output, data_root, *SHORT, *EVERY_EPOCH))
     return output
 
 
-def sentence(
-    main: Callable[[Sequence[str]], int], capsys: pytest.CaptureFixture[str], *arguments: object
-) -> str:
-    """Run a command and return the one line in which it ends."""
+def sentence(main: Callable[[Sequence[str]], int], capsys: Capture, *arguments: object) -> str:
+    """Run a command and return its one line of error."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -44,16 +43,12 @@ def sentence(
     return line
 
 
-# It fills while config.yaml, TensorBoard, the first, second and third checkpoint, the prompt and
-# the results are written.
-@pytest.mark.parametrize("size", ["4k", "12k", "44k", "60k", "96k", "128k"])
-def test_training(
-    size: str,
-    whole: Path,
-    tmp_path: Path,
-    data_root: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+# The disk is full while config.yaml, TensorBoard, each checkpoint, the prompt or the results are
+# written.
+@pytest.mark.parametrize(
+    "size", ["60k", *(pytest.param(s, marks=SLOW) for s in ("4k", "12k", "44k", "96k", "128k"))]
+)
+def test_training(size: str, whole: Path, tmp_path: Path, data_root: Path, capsys: Capture) -> None:
     with small_disk(tmp_path / "disk", size) as disk:
         output = disk / "run"
         sentence(train.main, capsys, *command(output, data_root, *SHORT, *EVERY_EPOCH))
@@ -61,7 +56,7 @@ def test_training(
         for checkpoint in output.rglob("model.pth.tar-*"):
             load_checkpoint(checkpoint)
         assert finished_run(output) is None
-        if output.exists():  # a run that could not even begin has left nothing
+        if output.exists():  # a run that could not start has left nothing
             shutil.copytree(output, tmp_path / "roomy")
     resumed = tmp_path / "roomy"
     finish(command(resumed, data_root, *SHORT, *EVERY_EPOCH))
@@ -71,34 +66,33 @@ def test_training(
     assert epochs[0] == epochs[1]
 
 
-@pytest.mark.parametrize("size", ["4k", "64k", "200k"])
-def test_the_feature_cache_is_done_without(
-    size: str, whole: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("size", ["64k", *(pytest.param(s, marks=SLOW) for s in ("4k", "200k"))])
+def test_a_run_continues_without_the_feature_cache(
+    size: str, whole: Path, tmp_path: Path, data_root: Path, capsys: Capture
 ) -> None:
-    """Views and test features do not fit; the run says so once and comes to the same end."""
+    """Features do not fit; the run prints one line and has the same results."""
     views = (*SHORT, "INPUT.TRAIN_VIEWS", "2")
-    finish(command(tmp_path / "kept", data_root, *views))
+    finish(command(tmp_path / "cached", data_root, *views))
     with small_disk(tmp_path / "disk", size) as disk:
         capsys.readouterr()
         full = tmp_path / "full"
         finish(command(full, data_root, *views, "TEST.FEATURE_CACHE", str(disk / "features")))
         assert capsys.readouterr().out.count("Features cannot be cached in") == 1
         assert not list(disk.rglob("*.tmp"))
-    results = [finished_run(tmp_path / name) or {} for name in ("kept", "full")]
+    results = [finished_run(tmp_path / name) or {} for name in ("cached", "full")]
     assert results[0]["accuracy"] == results[1]["accuracy"]
 
 
 @pytest.mark.parametrize("size", ["4k", "40k", "120k"])
-def test_report(size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report(size: str, tmp_path: Path, capsys: Capture) -> None:
     runs = write(tmp_path / "runs", *(a_run(50.0 + seed, seed=seed) for seed in (1, 2, 3)))
     with small_disk(tmp_path / "disk", size) as disk:
         sentence(report.main, capsys, runs, "--output-dir", disk / "report")
         assert not list(disk.rglob("*.tmp"))
 
 
-def test_corrupt(
-    whole: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@SLOW
+def test_low_norm(whole: Path, tmp_path: Path, data_root: Path, capsys: Capture) -> None:
     few = ("--rescale", "0.5", "--replace", "0.1", "--root", data_root)
     with small_disk(tmp_path / "disk", "8k") as disk:
         sentence(low_norm.main, capsys, whole, *few, "--output", disk / "tables")
@@ -111,15 +105,13 @@ def test_corrupt(
 
 
 def _fill(disk: Path) -> None:
-    """Leave no room at all."""
+    """Use all remaining space."""
     with pytest.raises(OSError, match=FULL), (disk / "filler").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
 
 
-def test_export_and_interpret(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_and_words(whole: Path, tmp_path: Path, capsys: Capture) -> None:
     with small_disk(tmp_path / "disk", "8k") as disk:
         line = sentence(export.main, capsys, whole, "-o", disk / "classifier.safetensors")
         assert "classifier.safetensors" in line
@@ -127,8 +119,9 @@ def test_export_and_interpret(
         assert not list(disk.iterdir())
 
 
-def test_predict_into_a_full_file(whole: Path, tmp_path: Path, data_root: Path) -> None:
-    """Here it is standard output that the disk has no room for."""
+@SLOW
+def test_predict(whole: Path, tmp_path: Path, data_root: Path) -> None:
+    """Its standard output is on the full disk."""
     images = next((data_root / "emoji_activities").rglob("*.png")).parent
     arguments = [sys.executable, predict.__file__, str(whole), str(images), "--json"]
     with small_disk(tmp_path / "disk", "4k") as disk, (disk / "out.jsonl").open("wb") as out:
@@ -138,8 +131,9 @@ def test_predict_into_a_full_file(whole: Path, tmp_path: Path, data_root: Path) 
     assert line.startswith("error: ") and FULL in line
 
 
-def test_sweep(tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run that does not fit fails; those that do are done."""
+@SLOW
+def test_sweep(tmp_path: Path, data_root: Path, capsys: Capture) -> None:
+    """A run that does not fit fails, others are done."""
     with small_disk(tmp_path / "disk", "116k") as disk:
         output = str(disk / "runs")
         path = write_sweep(tmp_path, data_root, seeds=[1, 2], output=output, config="mini_ctx16")

@@ -1,5 +1,6 @@
-"""A run that was killed or stopped, at whatever moment, ends as if nothing had happened."""
+"""A run that is killed or stopped at any moment ends like an uninterrupted one after resuming."""
 
+import os
 import random
 import shutil
 import signal
@@ -11,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import killing
-from tests.helpers.killing import outcome, start
+from tests.helpers.killing import assert_same, end_of, outcome, start, wait_for
 from tests.helpers.runs import command, finish, results
-from tests.runs.test_dassl_resume import same_state
 
 PAN = (
     *("TRAINER.NEMESIS.BETA", "0.0", "TRAINER.NEMESIS.N", "4", "TRAINER.NEMESIS.TAU", "0.1"),
@@ -21,7 +21,6 @@ PAN = (
 )
 VIEWS = ("INPUT.TRAIN_VIEWS", "2", "DATASET.NUM_SHOTS", "4")
 FRESH = ("DATALOADER.NUM_WORKERS", "2", "DATASET.NUM_SHOTS", "2")
-SECONDS = 120.0  # in which whatever a test waits for has happened
 
 
 def arguments(output: Path, data_root: Path, *options: str, resume: bool = False) -> list[str]:
@@ -30,43 +29,17 @@ def arguments(output: Path, data_root: Path, *options: str, resume: bool = False
     return command(output, data_root, *again, *PAN, *options, trainer="CoOpNemesis")
 
 
-def wait_for(process: "subprocess.Popen[str]", file: Path) -> None:
-    """Until a process has written a file anew."""
-    end, before = time.monotonic() + SECONDS, _written(file)
-    while _written(file) == before and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.002)
+def folders(tmp_path: Path, data_root: Path, *options: str) -> tuple[Path, Path]:
+    """An uninterrupted run, and the folder of the one to be killed."""
+    finish(arguments(tmp_path / "whole", data_root, *options))
+    return tmp_path / "whole", tmp_path / "killed"
 
 
-def _written(file: Path) -> int:
-    try:
-        return file.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-def assert_same(one: Path, other: Path, own_processes: bool = False) -> None:
-    """The same prompts, checkpoint, history, results and names of files."""
-    first, second = outcome(one), outcome(other)
-    if not own_processes:
-        # The checker of types and shapes, which runs within the tests, draws what it looks at.
-        for end in (first, second):
-            del end["checkpoint"]["random_states"]["python"]
-    for part, content in first.items():
-        assert same_state(content, second[part]), part
-
-
-def end_of(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Its exit code and what it wrote to standard error."""
-    error = process.communicate(timeout=SECONDS)[1]
-    return process.returncode, error
-
-
+@pytest.mark.slow
 def test_killed_at_ten_random_moments(tmp_path: Path, data_root: Path) -> None:
-    """In the start, in the midst of epochs and of saves: each batch is saved here."""
+    """During start-up, epochs and saves: each batch is saved here."""
     options = (*VIEWS, "OPTIM.MAX_EPOCH", "40")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(arguments(whole, data_root, *options))
+    whole, killed = folders(tmp_path, data_root, *options)
     rng = random.Random(1)
     kills = 0
     for early in rng.sample([True] * 2 + [False] * 8, 10):
@@ -84,45 +57,54 @@ def test_killed_at_ten_random_moments(tmp_path: Path, data_root: Path) -> None:
     assert_same(whole, killed)
 
 
-def test_killed_before_every_single_operation_on_a_file(tmp_path: Path, data_root: Path) -> None:
-    """Before each file is opened to be written, renamed or removed, from first to last."""
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_before_every_single_operation_on_a_file(
+    every: int, tmp_path: Path, data_root: Path
+) -> None:
+    """Before a file is opened for writing, renamed or removed: all of them in the slow variant."""
     options = ("OPTIM.MAX_EPOCH", "2", "INPUT.TRAIN_VIEWS", "1", "DATASET.NUM_SHOTS", "1")
     few = ("DATASET.SUBSAMPLE_CLASSES", "base", "DATALOADER.TRAIN_X.BATCH_SIZE", "16")
-    base = tmp_path / "runs"
     given = command(Path("none"), data_root, *options, *few)
     place = given.index("--output-dir")
     del given[place : place + 2]
+    base = tmp_path / "runs"
     done = subprocess.run(
-        [sys.executable, killing.__file__, "steps", str(base), *given],
+        [sys.executable, killing.__file__, "steps", str(base), str(every), *given],
         env=killing.ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=5 * SECONDS,
+        timeout=5 * killing.SECONDS,
     )
     assert done.returncode == 0, done.stderr
     killed = [folder for folder in base.iterdir() if folder.name != killing.WHOLE]
-    assert len(killed) > 30
+    assert len(killed) >= 80 // every
     for folder in killed:
         assert_same(base / killing.WHOLE, folder, own_processes=True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("kind", [VIEWS, FRESH])
+@pytest.mark.parametrize(
+    ("kind", "number", "code"),
+    [
+        (VIEWS, signal.SIGTERM, 143),
+        pytest.param(VIEWS, signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(FRESH, signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(FRESH, signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_at_once(
-    number: int, code: int, kind: tuple[str, ...], tmp_path: Path, data_root: Path
+    kind: tuple[str, ...], number: int, code: int, tmp_path: Path, data_root: Path
 ) -> None:
-    """Also with a loader's processes, which get the signal as well, as from a terminal."""
+    """Loader processes get the signal as well, as from a terminal."""
     options = (*kind, "OPTIM.MAX_EPOCH", "12" if kind is VIEWS else "3")
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    finish(arguments(whole, data_root, *options))
+    whole, stopped = folders(tmp_path, data_root, *options)
     process = start(*arguments(stopped, data_root, *options), often=False)
     wait_for(process, stopped / "tensorboard")
     time.sleep(0.3)
-    killing.os.killpg(process.pid, number)
-    ended, said = end_of(process)
-    (sentence,) = [line for line in said.splitlines() if "arning" not in line]
-    assert ended == code, said
+    os.killpg(process.pid, number)
+    ended, error = end_of(process)
+    (sentence,) = [line for line in error.splitlines() if "arning" not in line]
+    assert ended == code, error
     assert sentence.startswith(f"stopped by {signal.Signals(number).name} after ")
     assert f"--resume {stopped}" in sentence
     assert (stopped / "resume.pth.tar").is_file()
@@ -132,16 +114,15 @@ def test_a_signal_saves_at_once(
 
 
 def test_a_folder_killed_before_its_first_checkpoint(tmp_path: Path, data_root: Path) -> None:
-    """The start is anew; a torn line of the history and half a file are no obstacle."""
+    """Training starts again, despite a torn line of the history and half a file."""
     options = (*VIEWS, "OPTIM.MAX_EPOCH", "2")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(arguments(whole, data_root, *options))
+    whole, killed = folders(tmp_path, data_root, *options)
     killed.mkdir()
     (killed / "history.jsonl").write_text('{"event": "train", "epoch": 0, "seco')
     (killed / ".results.json.x.tmp").write_text("{")
     finish(arguments(killed, data_root, *options, resume=True))
     assert_same(whole, killed)
-    # Once more: it is done, and nothing is done again.
+    # Resuming the finished run does nothing.
     before = (killed / "results.json").stat().st_mtime_ns
     finish([*arguments(killed, data_root, *options, resume=True)])
     assert (killed / "results.json").stat().st_mtime_ns == before
@@ -150,8 +131,7 @@ def test_a_folder_killed_before_its_first_checkpoint(tmp_path: Path, data_root: 
 def test_the_validation_chooses_the_same_epoch(tmp_path: Path, data_root: Path) -> None:
     """Killed between the validation of an epoch and its end."""
     options = (*VIEWS, "OPTIM.MAX_EPOCH", "4", "TEST.FINAL_MODEL", "best_val")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(arguments(whole, data_root, *options))
+    whole, killed = folders(tmp_path, data_root, *options)
     process = start(*arguments(killed, data_root, *options))
     wait_for(process, killed / "prompt_learner" / "model-best.pth.tar")
     process.kill()
@@ -160,7 +140,7 @@ def test_the_validation_chooses_the_same_epoch(tmp_path: Path, data_root: Path) 
     assert_same(whole, killed)
 
 
-def test_an_evaluation_that_was_killed(tmp_path: Path, data_root: Path) -> None:
+def test_a_killed_evaluation_is_repeated(tmp_path: Path, data_root: Path) -> None:
     model, tested = tmp_path / "model", tmp_path / "tested"
     finish(arguments(model, data_root, *VIEWS, "OPTIM.MAX_EPOCH", "1"))
     test = ["--eval-only", "--model-dir", str(model), *PAN[-2:]]

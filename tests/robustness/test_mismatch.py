@@ -1,4 +1,4 @@
-"""Prompts tested where they do not belong: other classes, another backbone, another place."""
+"""Prompts tested with other classes, another backbone or another class token position."""
 
 import shutil
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +17,7 @@ from dassl.utils import load_checkpoint, save_checkpoint
 from nemesis.commands import export, predict
 from nemesis.inference.load_run import load_run, trained_classnames
 from safeio.errors import UserError
-from tests.helpers.runs import command, finish, refuse, results
+from tests.helpers.runs import Capture, command, finish, refuse, results
 from trainers.core.prompt_metadata import METADATA
 
 MINI = Path(__file__).parents[2] / "clip" / "mini.safetensors"
@@ -38,7 +39,7 @@ def specific(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def generic(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    """One prompt for all classes, behind which the class name stands."""
+    """One prompt for all classes, before the class name."""
     output = tmp_path_factory.mktemp("generic") / "run"
     return train_once(output, data_root, config="mini_ctx16")
 
@@ -60,26 +61,22 @@ def checkpoint_of(run_dir: Path) -> Path:
 
 
 def rewrite(run_dir: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Change what a run's checkpoint holds."""
+    """Change the content of a run's checkpoint."""
     path = checkpoint_of(run_dir)
     save_checkpoint(change(load_checkpoint(path)), path.parent)
 
 
-def without_origin(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key != METADATA}
-
-
 @pytest.mark.parametrize("known_from", ["checkpoint", "prompt.safetensors", "config.yaml"])
-def test_prompts_of_the_base_classes_on_as_many_new_ones(
+def test_class_specific_prompts_are_refused_for_other_classes(
     specific: Path,
     known_from: str,
     tmp_path: Path,
     data_root: Path,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     run_dir = Path(shutil.copytree(specific, tmp_path / "run"))
     if known_from != "checkpoint":
-        rewrite(run_dir, without_origin)
+        rewrite(run_dir, lambda s: {key: s[key] for key in s if key != METADATA})
     if known_from == "config.yaml":
         (run_dir / "prompt.safetensors").unlink()
     new = ("DATASET.SUBSAMPLE_CLASSES", "new")
@@ -95,9 +92,7 @@ def test_prompts_of_the_base_classes_on_as_many_new_ones(
     assert results(tmp_path / "base")["accuracy"] == results(specific)["accuracy"]
 
 
-def test_a_user_may_insist(
-    generic: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_user_may_insist(generic: Path, tmp_path: Path, data_root: Path, capsys: Capture) -> None:
     front = ("TRAINER.COOP.CLASS_TOKEN_POSITION", "front")
     arguments = evaluation(generic, tmp_path / "out", data_root, *front, config="mini_ctx16")
     message = refuse(arguments, capsys)
@@ -125,13 +120,8 @@ def test_class_specific_prompts_follow_their_classes(specific: Path) -> None:
     assert torch.equal(insisting.model.prompt_learner.ctx.cpu(), state["ctx"])
 
 
-def test_generic_prompts_work_for_any_classes(generic: Path) -> None:
-    trainer = load_run(generic, with_data=False, classnames=["a teapot", "a kettle", "a cup"])
-    assert logits(trainer).shape == (4, 3)
-
-
 def save_mini(weights: dict[str, torch.Tensor], path: Path, **more: str) -> str:
-    """Write weights with the bundled ones' description."""
+    """Write weights with the metadata of the bundled ones."""
     with safe_open(MINI, "pt") as file:
         save_file(weights, path, {**file.metadata(), **more})
     return str(path)
@@ -139,7 +129,9 @@ def save_mini(weights: dict[str, torch.Tensor], path: Path, **more: str) -> str:
 
 def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> None:
     weights = load_file(MINI)
-    # Other bytes, but the same weights:
+    any_classes = load_run(generic, with_data=False, classnames=["a teapot", "a kettle", "a cup"])
+    assert logits(any_classes).shape == (4, 3)
+    # The same weights in other bytes:
     opts = ["MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "copy.safetensors", note="mine")]
     same = load_run(generic, opts, with_data=False)
     assert torch.equal(logits(same), logits(load_run(generic, with_data=False)))
@@ -155,24 +147,19 @@ def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> No
 
 
 def test_resuming_on_other_weights_in_the_same_file(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     weights = tmp_path / "weights.safetensors"
     shutil.copy(MINI, weights)
     same = ("MODEL.BACKBONE.NAME", str(weights))
     run = train_once(tmp_path / "run", data_root, *same)
-    with safe_open(MINI, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        tensors["logit_scale"] = tensors["logit_scale"] * 0.9
-        save_file(tensors, weights, file.metadata())
-    longer = command(
-        *(tmp_path / "longer", data_root, *EPOCH, *same, "--resume", str(run)),
-        *("OPTIM.MAX_EPOCH", "2"),
-        config="mini",
-    )
-    said = refuse(longer, capsys)
-    assert "cannot be resumed: the backbone was" in said
-    assert "with other weights in training" in said
+    tensors = load_file(MINI)
+    save_mini({**tensors, "logit_scale": tensors["logit_scale"] * 0.9}, weights)
+    more = (*EPOCH, *same, "--resume", str(run), "OPTIM.MAX_EPOCH", "2")
+    longer = command(tmp_path / "longer", data_root, *more, config="mini")
+    message = refuse(longer, capsys)
+    assert "cannot be resumed: the backbone was" in message
+    assert "with other weights in training" in message
     assert not (tmp_path / "longer").exists()
     shutil.copy(MINI, weights)
     finish(longer)
@@ -203,23 +190,21 @@ def setup_of(data_root: Path, config: str = "mini") -> list[str]:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> str:
-    from PIL import Image
-
     Image.new("RGB", (64, 64), "red").save(tmp_path / "picture.png")
     return str(tmp_path / "picture.png")
 
 
 @pytest.mark.parametrize("best", [False, True])
-def test_predict_and_export_of_a_checkpoint_of_coop_itself(
+def test_predict_and_export_read_coops_own_checkpoints(
     generic: Path,
     best: bool,
     tmp_path: Path,
     data_root: Path,
     picture: str,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     folder = str(published(generic, tmp_path / "coop", best))
-    # Of many published folders only the checkpoint itself was copied.
+    # Many published folders contain only the checkpoint itself.
     (tmp_path / "coop" / "prompt_learner" / "checkpoint").unlink(missing_ok=True)
     assert predict.main([folder, picture]) == 2
     error = capsys.readouterr().err
@@ -230,34 +215,30 @@ def test_predict_and_export_of_a_checkpoint_of_coop_itself(
     expected = capsys.readouterr().out
     assert predict.main([folder, picture, "--json", *setup]) == 0
     found = capsys.readouterr().out
-    assert [word for word in found.split() if word.startswith('"')] == [
-        word for word in expected.split() if word.startswith('"')
-    ]
-    names = ("--classes", "a cup", "a ball", *setup[:4], *setup[-2:])
-    assert predict.main([folder, picture, *names]) == 0
+    names, theirs = ([w for w in text.split() if w.startswith('"')] for text in (found, expected))
+    assert names == theirs
+    classes = ("--classes", "a cup", "a ball", *setup[:4], *setup[-2:])
+    assert predict.main([folder, picture, *classes]) == 0
     assert "a cup" in capsys.readouterr().out
     assert export.main([folder, *setup, "-o", str(tmp_path / "c.safetensors")]) == 0
-    own = export.main([str(generic), "-o", str(tmp_path / "own.safetensors")])
-    assert own == 0
+    assert export.main([str(generic), "-o", str(tmp_path / "own.safetensors")]) == 0
     rows = [load_file(tmp_path / f"{name}.safetensors")["text_features"] for name in ("c", "own")]
     torch.testing.assert_close(*rows, atol=2e-3, rtol=0)
 
 
-def test_a_checkpoint_of_coop_with_other_settings(
+def test_coops_own_checkpoints_with_other_settings_are_refused(
     generic: Path,
     tmp_path: Path,
     data_root: Path,
     picture: str,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     folder, setup = str(published(generic, tmp_path / "coop")), setup_of(data_root, "mini_ctx16")
     assert predict.main([folder, picture, *setup, "--opts", "TRAINER.COOP.N_CTX", "4"]) == 2
     error = capsys.readouterr().err
     assert "holds 16 context vectors, but TRAINER.COOP.N_CTX is 4" in error
     weights = load_file(MINI)
-    key = "token_embedding.weight"
-    key = key if key in weights else f"{key}.rows"
-    weights[key] = weights[key] + 0.1
+    weights["token_embedding.weight.rows"] += 0.1
     other = ("--opts", "MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "other.safetensors"))
     assert predict.main([folder, picture, *setup, *other]) == 2
     assert "the backbone was another one in training" in capsys.readouterr().err
@@ -268,14 +249,14 @@ def test_a_checkpoint_of_coop_with_other_settings(
     assert f'give the folder above, "{folder}"' in capsys.readouterr().err
 
 
-def test_class_specific_prompts_of_coop_itself_follow_their_classes(
+def test_class_specific_prompts_of_coops_own_code_follow_their_classes(
     specific: Path,
     tmp_path: Path,
     data_root: Path,
     picture: str,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
-    """CoOp saves the embeddings of the class names beside the prompts."""
+    """CoOp saves the embeddings of the class names next to the prompts."""
     folder = published(specific, tmp_path / "coop")
     capsys.readouterr()
     names = trained_classnames(specific)

@@ -1,4 +1,4 @@
-"""What --overwrite removes, and when; what is never removed."""
+"""--overwrite removes the old run only when the new one works; a test never replaces a run."""
 
 import os
 from collections.abc import Iterator
@@ -9,13 +9,14 @@ import pytest
 
 import train
 from dassl.engine.run_files import run_files
+from nemesis.inference.export import CLASSIFIER_FILE
+from nemesis.low_norm.study import study_file
 from safeio.errors import UserError
 from tests.helpers.dassl_toy import ToyTrainer, registered, toy_command
-from tests.helpers.run_folders import Capture, content
-from tests.helpers.runs import finish, refuse
-from tests.robustness.test_resume_hooks import Killed, killed_after
-
-pytest_plugins = ("tests.helpers.run_folder_fixtures",)
+from tests.helpers.killing import Killed, killed_after
+from tests.helpers.run_folders import content
+from tests.helpers.runs import Capture, finish, refuse
+from trainers.core.prompt_file import PROMPT_FILE
 
 
 class Broken(ToyTrainer):
@@ -35,7 +36,7 @@ class Diverges(ToyTrainer):
 
 
 class Wider(ToyTrainer):
-    """Its checkpoints fit no other."""
+    """Its checkpoints fit no other trainer."""
 
     def build_model(self) -> None:
         self.num_classes += 1
@@ -48,26 +49,20 @@ def toys() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("spelling", ["as it is", "slash", "dots", "link"])
 @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
 def test_a_run_is_not_tested_into_its_own_folder(
-    spelling: str, overwrite: tuple[str, ...], folder: Path, root: Path, capsys: Capture
+    overwrite: tuple[str, ...], folder: Path, root: Path, capsys: Capture
 ) -> None:
     finished = folder / "finished"
     (folder / "link").symlink_to(finished)
-    named = {
-        "as it is": str(finished),
-        "slash": f"{finished}/",
-        "dots": os.path.relpath(finished),
-        "link": str(folder / "link"),
-    }[spelling]
     before = content(finished)
-    flags = ("--eval-only", "--model-dir", named, *overwrite)
-    said = refuse(toy_command(root, finished, flags=flags), capsys)
-    assert said == (
-        f"error: {finished} is the folder of the run to be evaluated, and an evaluation needs its "
-        "own; choose another --output-dir"
-    )
+    spellings = (str(finished), f"{finished}/", os.path.relpath(finished), str(folder / "link"))
+    for spelling in spellings:
+        flags = ("--eval-only", "--model-dir", spelling, *overwrite)
+        assert refuse(toy_command(root, finished, flags=flags), capsys) == (
+            f"error: {finished} is the folder of the run to be evaluated, and an evaluation needs "
+            "its own; choose another --output-dir"
+        )
     assert content(finished) == before
 
 
@@ -81,56 +76,42 @@ FAILURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no dataset": ((), ("DATASET.NAME", "Nothing")),
     "no weights": ((), ("DATASET.ROOT", "{folder}/none")),
     "a broken image": ((), ("TRAINER.NAME", "Broken")),
+    "not trained": (("--no-train",), ()),
+    "diverging": ((), ("TRAINER.NAME", "Diverges")),
 }
 
 
-@pytest.mark.parametrize("failure", [*FAILURES, "diverging", "not trained"])
+@pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_command_with_overwrite_removes_nothing(
-    failure: str, folder: Path, root: Path, capsys: Capture
+    failure: str, folder: Path, root: Path
 ) -> None:
-    finished = folder / "finished"
     before = content(folder)
-    if failure == "not trained":
-        refuse(toy_command(root, finished, flags=("--overwrite", "--no-train")), capsys)
-    elif failure == "diverging":
-        given = toy_command(root, finished, "TRAINER.NAME", "Diverges", flags=("--overwrite",))
-        assert train.main(given) == 1
-    else:
-        flags, opts = (
-            [word.format(folder=folder) for word in words] for words in FAILURES[failure]
-        )
-        refuse(toy_command(root, finished, *opts, flags=("--overwrite", *flags)), capsys)
+    flags, opts = ([word.format(folder=folder) for word in words] for words in FAILURES[failure])
+    given = toy_command(root, folder / "finished", *opts, flags=("--overwrite", *flags))
+    assert train.main(given) == (1 if failure == "diverging" else 2)
     assert content(folder) == before
 
 
 @pytest.mark.parametrize("name", ["finished", "killed"])
-def test_what_overwrite_leaves(name: str, folder: Path, root: Path) -> None:
-    """After a kill of the new run nothing of the old one stands beside what the new one has."""
+def test_overwrite_removes_every_file_of_the_old_run(name: str, folder: Path, root: Path) -> None:
+    """The new run is killed; files of the user stay."""
     output = folder / name
     (output / "notes.txt").write_text("mine")
     with pytest.raises(Killed), killed_after(2):
         train.main(toy_command(root, output, "SEED", "2", flags=("--overwrite",)))
-    # This trainer is saved between epochs, so that it has saved nothing yet.
+    # This trainer is saved between epochs, so it has saved nothing yet.
     assert set(content(output)) == {"config.yaml", "history.jsonl", "notes.txt"}
     assert "SEED: 2" in (output / "config.yaml").read_text()
     assert len(list((output / "tensorboard").iterdir())) == 1
     finish(toy_command(root, output, "SEED", "2"))
 
 
-def test_every_writer_is_listed(tmp_path: Path) -> None:
-    from nemesis.inference.export import CLASSIFIER_FILE
-    from nemesis.low_norm.study import study_file
-    from trainers.core.prompt_file import PROMPT_FILE
-
-    files = [
-        tmp_path / PROMPT_FILE,
-        tmp_path / CLASSIFIER_FILE,
-        study_file(tmp_path),
-        study_file(tmp_path, 3),
-    ]
+def test_overwrite_knows_the_files_of_every_command(tmp_path: Path) -> None:
+    files = {tmp_path / PROMPT_FILE, tmp_path / CLASSIFIER_FILE}
+    files |= {study_file(tmp_path), study_file(tmp_path, 3)}
     for path in files:
         path.touch()
-    assert set(run_files(tmp_path)) == set(files)
+    assert set(run_files(tmp_path)) == files
 
 
 def test_a_test_does_not_replace_an_unfinished_training(

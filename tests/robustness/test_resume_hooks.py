@@ -1,30 +1,27 @@
-"""A method with hooks and state of its own resumes as if it had not been killed, whatever it does.
+"""A third-party method with its own hooks and state resumes like an uninterrupted run.
 
-A killed run here is one that raises after a batch or an epoch, when everything due is on the disk.
+A killed run raises after a batch or an epoch, when everything due is on the disk.
 """
 
 import json
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dassl.engine import TRAINER_REGISTRY, finished_run, resume_checkpoint
+from dassl.engine import TRAINER_REGISTRY, finished_run
 from dassl.engine.own_state import changed_attributes
-from dassl.engine.resuming import Resuming
 from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint, reuse_loaded
 from tests.golden.harness import golden_trainer
-from tests.helpers.dassl_toy import ToyTrainer, make_images, registered, toy_config
-from tests.runs.test_dassl_resume import same_state
+from tests.helpers.dassl_toy import ToyTrainer, registered, toy_config
+from tests.helpers.killing import Killed, killed_after, same_state
 from trainers.coop import CoOp
 from trainers.nemesis_trainer import NemesisMixin
 
-# Every method of a trainer that a training calls and a third party may override.
+# Every method of a trainer that training calls and a third party may override.
 HOOKS = (
     *("before_train", "before_epoch", "run_epoch", "forward_backward", "parse_batch_train"),
     *("model_zero_grad", "model_backward", "model_update", "update_lr", "after_epoch"),
@@ -32,10 +29,7 @@ HOOKS = (
 )
 PROMPT_HOOKS = (*(h for h in HOOKS if h not in ("model_backward", "model_update")), "loss")
 PROMPT_HOOKS += ("penalty", "features_and_labels", "position_norms")
-
-
-class Killed(BaseException):
-    """The end of the process."""
+QUICK = ("before_epoch", "forward_backward", "after_epoch")
 
 
 def parameter_of(trainer: Any) -> torch.Tensor:
@@ -44,7 +38,7 @@ def parameter_of(trainer: Any) -> torch.Tensor:
 
 
 def with_hook(base: type, hook: str, *mixins: type) -> type:
-    """A class that counts, draws and changes what is learned in one hook, behind its own."""
+    """A class that counts, draws and changes the learned parameter after its base's hook."""
 
     def own(self: Any, *arguments: Any, **named: Any) -> Any:
         found = getattr(super(made, self), hook)(*arguments, **named)
@@ -57,60 +51,40 @@ def with_hook(base: type, hook: str, *mixins: type) -> type:
     return type("Own", (*mixins, made), {}) if mixins else made
 
 
-@contextmanager
-def killed_after(reached: int) -> Iterator[None]:
-    """Let a run die at the nth place where it may save, and save wherever it may."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume_checkpoint, "SAVE_SECONDS", 0.0)
-        patch.setattr(resume_checkpoint, "SAVE_SHARE", 1e9)
-        left, save = [reached], Resuming.checkpoint_if_due
-
-        def save_and_die(self: Any, *arguments: Any) -> None:
-            save(self, *arguments)
-            left[0] -= 1
-            if not left[0]:
-                raise Killed
-
-        patch.setattr(Resuming, "checkpoint_if_due", save_and_die)
-        yield
-
-
 def outcome(trainer: Any, name: str) -> dict[str, Any]:
-    """All that a run has come to, without times."""
+    """Everything that a run has produced, without times."""
     folder = Path(trainer.output_dir)
-    history = [{k: v for k, v in e.items() if k != "seconds"} for e in read_history(folder)]
-    results = finished_run(folder) or {}
     state = load_checkpoint(folder / name / f"model.pth.tar-{trainer.max_epoch}")
-    del state["random_states"]["python"]  # the checker of types draws what it looks at
+    del state["random_states"]["python"]  # the checker of types draws from it
     return {
-        "history": history,
-        "accuracy": results["accuracy"],
+        "history": [{k: v for k, v in e.items() if k != "seconds"} for e in read_history(folder)],
+        "accuracy": (finished_run(folder) or {})["accuracy"],
         "state": state,
         "own": [getattr(trainer, "count", None), getattr(trainer, "seen", None)],
     }
 
 
-def resumed_equals_whole(make: Any, name: str, folder: Path, kills: tuple[int, ...]) -> None:
-    """Train in one go, and with a kill at each of several places; all must end alike."""
+def assert_resumes(make: Any, name: str, folder: Path, kills: tuple[int, ...]) -> None:
+    """Train uninterrupted, and with a kill at each of several places; all must end alike."""
     whole = make(folder / "whole")
     whole.train()
+    first = outcome(whole, name)
     for reached in kills:
         with pytest.raises(Killed), killed_after(reached):
             make(folder / str(reached)).train()
         resumed = make(folder / str(reached))
         resumed.train()
-        first, second = outcome(whole, name), outcome(resumed, name)
+        second = outcome(resumed, name)
         for part, content in first.items():
             assert same_state(content, second[part]), (part, reached)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("data"))
+def slow_unless(quick: bool, *values: str) -> Any:
+    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_a_trainer_of_dassl_with_state_of_its_own(hook: str, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hook", [slow_unless(hook in QUICK, hook) for hook in HOOKS])
+def test_a_dassl_trainer_with_its_own_state_resumes(hook: str, root: Path, tmp_path: Path) -> None:
     """Killed in the first epoch, within and between later ones, with checkpoints and validation."""
     trainer_class = with_hook(ToyTrainer, hook)
     opts = ("TRAIN.CHECKPOINT_FREQ", "2", "TEST.FINAL_MODEL", "best_val", "VERBOSE", "False")
@@ -120,11 +94,11 @@ def test_a_trainer_of_dassl_with_state_of_its_own(hook: str, root: Path, tmp_pat
         return trainer_class(toy_config(root, output, *opts))
 
     with registered():
-        resumed_equals_whole(make, "toy", tmp_path, (2, 5, 8, 10, 19))
+        assert_resumes(make, "toy", tmp_path, (2, 5, 8, 10, 19))
 
 
 class Queued(ToyTrainer):
-    """Has state in an object of its own, and says how to save it."""
+    """Has state in its own object, and saves it by PyTorch's pair of methods."""
 
     resumes_within_epoch = True
 
@@ -145,13 +119,13 @@ class Queued(ToyTrainer):
         self.queue.extend(state["queue"])
 
 
-def test_state_in_objects_by_pytorchs_pair(root: Path, tmp_path: Path) -> None:
+def test_state_dict_saves_state_in_objects(root: Path, tmp_path: Path) -> None:
     def make(output: Path) -> Any:
         torch.manual_seed(3)
         return Queued(toy_config(root, output, "VERBOSE", "False"))
 
     with registered():
-        resumed_equals_whole(make, "toy", tmp_path, (2, 5, 8))
+        assert_resumes(make, "toy", tmp_path, (2, 5, 8))
 
 
 def tiny(trainer_class: type, folder: Path, output: Path, epochs: int) -> Any:
@@ -173,7 +147,7 @@ def tiny(trainer_class: type, folder: Path, output: Path, epochs: int) -> Any:
 
 
 class Shrink(CoOp):
-    """README's own method."""
+    """The method of the documentation."""
 
     def before_epoch(self) -> None:
         super().before_epoch()
@@ -181,11 +155,11 @@ class Shrink(CoOp):
 
 
 class ShrinkNemesis(NemesisMixin, Shrink):
-    """And its Nemesis variant."""
+    """Its Nemesis variant."""
 
 
 class ShrinkDeclared(Shrink):
-    """Says that it gathers nothing within an epoch, which is true."""
+    """Declares, correctly, that it accumulates nothing within an epoch."""
 
     resumes_within_epoch = True
 
@@ -197,12 +171,12 @@ class ShrinkDeclaredNemesis(NemesisMixin, ShrinkDeclared):
 @pytest.mark.parametrize(
     "trainer_class", [Shrink, ShrinkNemesis, ShrinkDeclared, ShrinkDeclaredNemesis]
 )
-def test_readmes_method_killed_inside_an_epoch(trainer_class: type, tmp_path: Path) -> None:
+def test_the_documented_method_killed_inside_an_epoch(trainer_class: type, tmp_path: Path) -> None:
     def make(output: Path) -> Any:
         return tiny(trainer_class, tmp_path, output, 3)
 
     with reuse_loaded():
-        resumed_equals_whole(make, "prompt_learner", tmp_path, (1, 4, 6, 8))
+        assert_resumes(make, "prompt_learner", tmp_path, (1, 4, 6, 8))
 
 
 ORDERS = ("alone", "mixin in the method", "twice")
@@ -210,10 +184,10 @@ ORDERS = ("alone", "mixin in the method", "twice")
 
 @pytest.mark.parametrize(
     ("hook", "order"),
-    [(h, "mixin first") for h in PROMPT_HOOKS]
-    + [(h, order) for h in ("before_epoch", "loss") for order in ORDERS],
+    [slow_unless(hook in (*QUICK, "loss"), hook, "mixin first") for hook in PROMPT_HOOKS]
+    + [slow_unless(hook == "loss", hook, o) for hook in ("before_epoch", "loss") for o in ORDERS],
 )
-def test_a_prompt_method_with_state_of_its_own(hook: str, order: str, tmp_path: Path) -> None:
+def test_a_prompt_method_with_its_own_state_resumes(hook: str, order: str, tmp_path: Path) -> None:
     if order == "mixin in the method":
         trainer_class = with_hook(type("Base", (NemesisMixin, CoOp), {}), hook)
     elif order == "twice":
@@ -225,21 +199,21 @@ def test_a_prompt_method_with_state_of_its_own(hook: str, order: str, tmp_path: 
         return tiny(trainer_class, tmp_path, output, 2)
 
     with reuse_loaded():
-        resumed_equals_whole(make, "prompt_learner", tmp_path, (2, 4))
+        assert_resumes(make, "prompt_learner", tmp_path, (2, 4))
 
 
-def test_what_resumes_within_epochs() -> None:
-    """A body with a hook decides, for its subclasses, too, whatever stands beside it."""
+def test_a_class_body_with_a_hook_resumes_between_epochs_only() -> None:
+    """This also holds for its subclasses and in any order of bases."""
 
     class Plain:
         def before_epoch(self) -> None:
-            """No trainer, but mixed into one."""
+            """Not a trainer, but mixed into one."""
 
     class Logs(CoOp):
         def after_epoch(self) -> None:
             """Between epochs."""
 
-    class Says(Shrink):
+    class Overrides(Shrink):
         def state_dict(self) -> dict[str, Any]:
             return super().state_dict()
 
@@ -249,18 +223,16 @@ def test_what_resumes_within_epochs() -> None:
     def made(*bases: type) -> bool:
         return bool(getattr(type("Made", bases, {}), "resumes_within_epoch"))  # noqa: B009
 
-    assert made(CoOp) and made(NemesisMixin, CoOp) and made(NemesisMixin, Logs)
-    assert made(ShrinkDeclared) and made(NemesisMixin, ShrinkDeclared)
-    assert not made(Shrink) and not made(ShrinkNemesis) and not made(ToyTrainer)
-    assert not made(Shrink, NemesisMixin)
-    assert not made(Plain, CoOp)
-    assert not made(NemesisMixin, Plain, CoOp)
-    assert not made(Says)  # what it says of itself is not true of its base
+    within = ((CoOp,), (NemesisMixin, CoOp), (NemesisMixin, Logs), (ShrinkDeclared,))
+    for bases in (*within, (NemesisMixin, ShrinkDeclared)):
+        assert made(*bases)
+    between = ((Shrink,), (ShrinkNemesis,), (ToyTrainer,), (Shrink, NemesisMixin), (Plain, CoOp))
+    for bases in (*between, (NemesisMixin, Plain, CoOp), (Overrides,)):
+        assert not made(*bases)
 
 
 @pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "PLOT", "CoOpNemesis", "PLOTNemesis"])
-def test_our_methods_keep_no_state_in_attributes(name: str) -> None:
-    """They resume within epochs, so the engine must not take anything else for their state."""
+def test_our_methods_resume_within_epochs(name: str) -> None:
     assert TRAINER_REGISTRY.get(name).resumes_within_epoch
 
 
@@ -268,11 +240,7 @@ def test_only_state_is_saved(tmp_path: Path) -> None:
     with reuse_loaded():
         trainer = tiny(type("N", (NemesisMixin, CoOp), {}), tmp_path, tmp_path / "run", 1)
         trainer.train()
-    assert set(changed_attributes(trainer, trainer.resuming.attributes)["values"]) == {
-        "_selections"
-    }
-    settings = json.loads(
-        load_checkpoint(tmp_path / "run/prompt_learner/model.pth.tar-1")["settings"]
-    )
-    assert settings["SEED"] == 1
-    assert "OUTPUT_DIR" not in settings
+    changed = changed_attributes(trainer, trainer.resuming.attributes)["values"]
+    assert set(changed) == {"_selections"}
+    saved = load_checkpoint(tmp_path / "run/prompt_learner/model.pth.tar-1")["settings"]
+    assert json.loads(saved)["SEED"] == 1 and "OUTPUT_DIR" not in json.loads(saved)

@@ -12,41 +12,40 @@ import pytest
 
 from dassl.engine.run_lock import run_folder
 from safeio.errors import UserError
-from tests.helpers.killing import start
-from tests.helpers.runs import command, finish, refuse
-from tests.robustness.test_killed_runs import VIEWS, end_of, wait_for
+from tests.helpers.killing import end_of, start, wait_for
+from tests.helpers.runs import Capture, command, refuse
+
+VIEWS = ("INPUT.TRAIN_VIEWS", "2", "DATASET.NUM_SHOTS", "4")
 
 
-def test_the_second_run_is_refused_and_told_who_is_first(
-    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+def test_a_second_process_is_refused_and_told_who_is_first(
+    tmp_path: Path, data_root: Path, capsys: Capture
 ) -> None:
     folder = tmp_path / "run"
     first = start(*command(folder, data_root, *VIEWS, "OPTIM.MAX_EPOCH", "1000"))
     wait_for(first, folder / "resume.pth.tar")
     assert first.poll() is None
+    os.kill(first.pid, signal.SIGSTOP)  # it holds the lock without using the processor
     (tmp_path / "tested").mkdir()
     before = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    evaluation = ["--eval-only", "--model-dir", str(tmp_path / "tested")]
     try:
-        for extra in (
-            ["--eval-only", "--model-dir", str(tmp_path / "tested")],
-            ["--overwrite"],
-            ["--resume", str(folder)],
-        ):
-            said = refuse(command(folder, data_root, *extra, *VIEWS), capsys)
-            assert f"in use by process {first.pid} on {socket.gethostname()}, since 2" in said
+        for extra in (evaluation, ["--overwrite"], ["--resume", str(folder)]):
+            message = refuse(command(folder, data_root, *extra, *VIEWS), capsys)
+            assert f"in use by process {first.pid} on {socket.gethostname()}, since 2" in message
         assert before == {p.name for p in folder.iterdir() if not p.name.startswith(".")}
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         end_of(first)
-    # The dead let go, whatever the file about them says.
+    # A dead process holds no lock, although the file about it remains.
     assert (folder / ".run.json").is_file()
-    with run_folder(folder):
+    with run_folder(folder), pytest.raises(UserError, match="in use"), run_folder(folder):
         pass
     assert not (folder / ".run.json").exists()
 
 
-def test_a_killed_run_is_waited_for_while_its_loaders_still_hold_it(tmp_path: Path) -> None:
-    """A copy of the lock in another process dies a moment later."""
+def test_a_lock_that_a_dead_runs_loaders_hold_is_waited_for(tmp_path: Path) -> None:
+    """A copy of the lock in another process is closed a moment later."""
     dead = os.fork() or os._exit(0)
     os.waitpid(dead, 0)
     lock = os.open(tmp_path / ".run.lock", os.O_RDWR | os.O_CREAT)
@@ -61,7 +60,7 @@ def test_a_killed_run_is_waited_for_while_its_loaders_still_hold_it(tmp_path: Pa
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def test_what_the_dead_were_writing_is_removed_and_nothing_of_others(tmp_path: Path) -> None:
+def test_temporary_files_of_a_dead_run_are_removed_and_no_others(tmp_path: Path) -> None:
     left = [".results.json.a.tmp", "model/.model.pth.tar-3.a.tmp", "model/.checkpoint.a.tmp"]
     others = ["other/.results.json.a.tmp", "other/model/.model.pth.tar-3.a.tmp", "notes.tmp"]
     for name in left + others:
@@ -72,20 +71,14 @@ def test_what_the_dead_were_writing_is_removed_and_nothing_of_others(tmp_path: P
         assert all((tmp_path / name).exists() for name in others)
 
 
-def test_a_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_file_system_without_locks_gives_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def refuses(*_: object) -> None:
+    def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", refuses)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with run_folder(tmp_path):
         pass
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("Warning: ") and "No locks available" in warning
-
-
-def test_two_runs_after_each_other(tmp_path: Path, data_root: Path) -> None:
-    with run_folder(tmp_path), pytest.raises(UserError, match="in use"), run_folder(tmp_path):
-        pass
-    finish(command(tmp_path, data_root, *VIEWS, "OPTIM.MAX_EPOCH", "1"))

@@ -1,4 +1,4 @@
-"""Split files that share images between parts, name images that are missing, or are no splits."""
+"""Split files: shared, missing and misspelt images, bad entries, empty parts, and domains."""
 
 import json
 import os
@@ -11,16 +11,19 @@ import pytest
 from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
 from dassl.engine import build_trainer
-from safeio.checksums import read_verified_json
 from safeio.errors import UserError
-from tests.helpers.dassl_toy import Squares, make_split, run, toy_config
-from tests.helpers.runs import command, finish, refuse
-from tests.runs.test_folder import CONFIG, fill, load, message, write_csv
+from tests.helpers.dassl_toy import Squares, make_split, run, toy_command, toy_config
+from tests.helpers.own_images import fill
+from tests.helpers.run_folders import content
+from tests.helpers.runs import Capture, command, finish, refuse, results
 
 pytestmark = pytest.mark.usefixtures("toys")
 
 BEST_VAL = ("TEST.FINAL_MODEL", "best_val")
+EPOCH = ("OPTIM.MAX_EPOCH", "1")
+ALL = ("DATASET.NUM_SHOTS", "-1")
 Split = dict[str, list[list[Any]]]
+Change = Callable[[Split], object]
 
 
 @pytest.fixture
@@ -33,77 +36,60 @@ def split_path(root: Path) -> Path:
     return root / "squares" / "split_squares.json"
 
 
-def edit(root: Path, change: Callable[[Split], object]) -> None:
-    content = json.loads(split_path(root).read_text())
-    change(content)
-    split_path(root).write_text(json.dumps(content))
+def edit(root: Path, change: Change) -> None:
+    split = json.loads(split_path(root).read_text())
+    change(split)
+    split_path(root).write_text(json.dumps(split))
 
 
-def said(root: Path, *opts: str) -> str:
+def error_of(root: Path, *opts: str) -> str:
     with pytest.raises(UserError) as caught:
         DataManager(toy_config(root, root, *opts))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-# Leaks and doubles
+# Shared and repeated images
 
 
-@pytest.mark.parametrize(
-    ("change", "words", "counts"),
-    [
-        (
-            lambda s: s["test"].extend(s["train"][:3]),
-            "3 in train and test",
-            {"train_and_test": 3},
-        ),
-        (lambda s: s["val"].append(s["train"][0]), "1 in train and val", {"train_and_val": 1}),
-        (lambda s: s["test"].extend(s["test"][:2]), "2 twice in test", {"twice_in_test": 2}),
-        (
-            lambda s: s["test"].append(["./" + s["train"][0][0], *s["train"][0][1:]]),
-            "1 in train and test",
-            {"train_and_test": 1},
-        ),
-        (
-            lambda s: s["test"].append(["red//./00.png", 1, "green"]),
-            "1 in train and test",
-            {"train_and_test": 1},
-        ),
-        (
-            lambda s: s["test"].append(["link/00.png", 0, "red"]),
-            "1 in train and test",
-            {"train_and_test": 1},
-        ),
-        (
-            lambda s: (s["val"].extend(s["test"][:1]), s["train"].append(s["train"][0])),
-            "1 twice in train, 1 in val and test",
-            {"twice_in_train": 1, "val_and_test": 1},
-        ),
-    ],
-)
+def add(part: str, *entries: list[Any]) -> Change:
+    return lambda split: split[part].extend(entries)
+
+
+SHARED: list[tuple[Change, str, dict[str, int]]] = [
+    (lambda s: s["test"].extend(s["train"][:3]), "3 in train and test", {"train_and_test": 3}),
+    (lambda s: s["val"].append(s["train"][0]), "1 in train and val", {"train_and_val": 1}),
+    (lambda s: s["test"].extend(s["test"][:2]), "2 twice in test", {"twice_in_test": 2}),
+    (add("test", ["./red/00.png", 0, "red"]), "1 in train and test", {"train_and_test": 1}),
+    (add("test", ["red//./00.png", 1, "green"]), "1 in train and test", {"train_and_test": 1}),
+    (add("test", ["link/00.png", 0, "red"]), "1 in train and test", {"train_and_test": 1}),
+    (
+        lambda s: (s["val"].extend(s["test"][:1]), s["train"].append(s["train"][0])),
+        "1 twice in train, 1 in val and test",
+        {"twice_in_train": 1, "val_and_test": 1},
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "words", "counts"), SHARED)
 def test_shared_images_are_warned_of_and_recorded(
-    change: Callable[[Split], object],
-    words: str,
-    counts: dict[str, int],
-    root: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    change: Change, words: str, counts: dict[str, int], root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     (root / "squares" / "images" / "link").symlink_to(root / "squares" / "images" / "red")
     edit(root, change)
-    run(root, tmp_path / "run", "DATASET.NUM_SHOTS", "-1", "OPTIM.MAX_EPOCH", "1")
+    run(root, tmp_path / "run", *ALL, *EPOCH)
     printed = capsys.readouterr().out
     assert printed.count("Warning: ") == 1
     assert f"{split_path(root)}: the same image is listed more than once: {words}\n" in printed
-    assert read_verified_json(tmp_path / "run" / "results.json")["split_check"] == counts
+    assert results(tmp_path / "run")["split_check"] == counts
 
 
-def test_links_to_a_training_image(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_links_to_a_training_image_are_shared_images(root: Path, capsys: Capture) -> None:
     images = root / "squares" / "images"
     (images / "red" / "soft.png").symlink_to(images / "red" / "00.png")
     os.link(images / "red" / "01.png", images / "red" / "hard.png")
-    edit(root, lambda s: s["test"].extend([f"red/{n}.png", 0, "red"] for n in ("soft", "hard")))
-    trainer = build_trainer(toy_config(root, root, "DATASET.NUM_SHOTS", "-1"))
+    edit(root, add("test", *([f"red/{n}.png", 0, "red"] for n in ("soft", "hard"))))
+    trainer = build_trainer(toy_config(root, root, *ALL))
     assert trainer.dm.split_check == {}
     capsys.readouterr()
     trainer.check_train()
@@ -113,21 +99,19 @@ def test_links_to_a_training_image(root: Path, capsys: pytest.CaptureFixture[str
     assert not capsys.readouterr().out
 
 
-def test_names_that_differ_in_case_are_files_of_their_own(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_that_differ_in_case_are_different_files(root: Path) -> None:
     images = root / "squares" / "images" / "red"
     if (images / "00.PNG").exists():
-        pytest.skip("this file system does not tell them apart")
+        pytest.skip("this file system ignores case")
     (images / "00.PNG").write_bytes((images / "01.png").read_bytes())
-    edit(root, lambda s: s["test"].append(["red/00.PNG", 0, "red"]))
+    edit(root, add("test", ["red/00.PNG", 0, "red"]))
     assert build_dataset(toy_config(root, root)).split_check == {}
     (images / "00.PNG").unlink()
     (images / "00.PNG").symlink_to(images / "00.png")
     assert build_dataset(toy_config(root, root)).split_check == {"train_and_test": 1}
 
 
-def test_images_drawn_again_are_no_doubles(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_shots_are_not_shared_images(root: Path, capsys: Capture) -> None:
     repeat = ("DATASET.NUM_SHOTS", "9", "DATASET.REPEAT_SHOTS", "True")
     trainer = build_trainer(toy_config(root, root, *repeat))
     trainer.check_train()
@@ -135,124 +119,72 @@ def test_images_drawn_again_are_no_doubles(root: Path, capsys: pytest.CaptureFix
     assert "Warning" not in capsys.readouterr().out
 
 
-# What is no split
+# Bad content
+
+NOT_A_SPLIT = "is not a split file with the lists train, val and test"
+BAD: list[tuple[Change, str]] = [
+    *(
+        (lambda s, v=v: s["train"].insert(1, ["red/03.png", v, "red"]), "entry 2 is not [relative")
+        for v in (0.5, True, False, None, -1, "0.5", "zero", float("nan"), [0], {})
+    ),
+    (lambda s: s["test"].insert(1, ["red/03.png", 0.5, "red"]), "entry 2 is not [relative path"),
+    *((lambda s, v=v: s.update(val=v), NOT_A_SPLIT) for v in (None, {}, "red/03.png", 0)),
+    (
+        lambda s: s["test"].insert(1, ["red/../red/03.png", 0, "red"]),
+        ', entry 2: The path "red/../red/03.png" contains ".." and is refused',
+    ),
+    *(
+        (lambda s, p=p: s["test"].insert(1, [p, 0, "red"]), f'entry 2: The path "{p}" leads out of')
+        for p in ("red/../../x.png", "/etc/passwd", "C:\\x", "..\\x")
+    ),
+    (lambda s: s["test"].insert(1, ["", 0, "red"]), 'The path "" is not a valid file path'),
+    (lambda s: s.update(train=[], val=[], test=[]), " has no images; a task needs images of two"),
+    (
+        lambda s: s.update({p: [[e[0], e[1], e[2] * (e[1] > 0)] for e in s[p]] for p in s}),
+        "a class name is empty",
+    ),
+    (lambda s: s.update({p: [e for e in s[p] if e[1] == 0] for p in s}), 'single class, "red"'),
+]
 
 
-@pytest.mark.parametrize(
-    "label", [0.5, True, False, None, -1, "0.5", "zero", float("nan"), [0], {}]
-)
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_labels_are_whole_numbers(label: object, part: str, root: Path) -> None:
-    edit(root, lambda s: s[part].insert(1, ["red/03.png", label, "red"]))
-    found = said(root)
-    assert f"{split_path(root)}: entry 2 is not [relative path" in found and "red/03.png" in found
+@pytest.mark.parametrize(("change", "part"), BAD)
+def test_bad_content_is_refused(change: Change, part: str, root: Path) -> None:
+    edit(root, change)
+    error = error_of(root)
+    assert str(split_path(root)) in error and part in error
 
 
-def test_whole_numbers_in_other_words(root: Path) -> None:
-    before = Squares(toy_config(root, root)).train_x
-    edit(root, lambda s: s.update(train=[[p, float(n), c] for p, n, c in s["train"]]))
-    assert Squares(toy_config(root, root)).train_x == before
-    edit(root, lambda s: s.update(train=[[p, str(int(n)), c] for p, n, c in s["train"]]))
-    assert Squares(toy_config(root, root)).train_x == before
+@pytest.mark.parametrize("text", ["[]", "{", '{"train": []}', "null"])
+def test_files_that_are_not_splits_are_refused(text: str, root: Path) -> None:
+    split_path(root).write_text(text)
+    assert str(split_path(root)) in error_of(root)
 
 
-@pytest.mark.parametrize("value", [None, {}, "red/03.png", 0])
-def test_parts_are_lists(value: Any, root: Path) -> None:
-    edit(root, lambda s: s.update(val=value))
-    assert "is not a split file with the lists train, val and test" in said(root)
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("red/../red/03.png", 'contains ".." and is refused'),
-        ("red/../../x.png", "leads out of"),
-        ("", "is not a valid file path"),
-    ],
-)
-def test_what_is_said_of_a_path_is_true(path: str, words: str, root: Path) -> None:
-    edit(root, lambda s: s["test"].insert(1, [path, 0, "red"]))
-    assert f'{split_path(root)}, entry 2: The path "{path}" {words}' in said(root)
-
-
-def test_empty_lists(root: Path) -> None:
-    edit(root, lambda s: s.update(train=[], val=[], test=[]))
-    assert f"{split_path(root)} has no images; a task needs images of two classes" in said(root)
-
-
-def test_nothing_to_train_on(root: Path) -> None:
-    edit(root, lambda s: s.update(train=[]))
-    trainer = build_trainer(toy_config(root, root))
-    with pytest.raises(UserError, match="Squares has no training images"):
-        trainer.train()
-
-
-def test_an_empty_class_name(root: Path) -> None:
-    edit(root, lambda s: s.update({p: [[e[0], e[1], e[2] * (e[1] > 0)] for e in s[p]] for p in s}))
-    assert "a class name is empty" in said(root)
-
-
-def test_one_class(root: Path) -> None:
-    edit(root, lambda s: s.update({p: [e for e in s[p] if e[1] == 0] for p in s}))
-    assert f'{split_path(root)} has a single class, "red"' in said(root)
-
-
-@pytest.mark.parametrize("end", [b"", b"\n\n\r\n \n"])
-def test_byte_order_mark_and_line_ends(root: Path, end: bytes) -> None:
-    before = Squares(toy_config(root, root)).train_x
-    text = json.dumps(json.loads(split_path(root).read_text()), indent=1).replace("\n", "\r\n")
-    split_path(root).write_bytes(b"\xef\xbb\xbf" + text.encode() + end)
-    assert Squares(toy_config(root, root)).train_x == before
-
-
-# Paths
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-@pytest.mark.parametrize("name", ["a\\b", "C:", "a:b", "c:\\d", "x\\..\\y", "\\", "a: b", "x\\.."])
-def test_any_name_of_a_class_folder(name: str, tmp_path: Path) -> None:
-    folder = fill(tmp_path / "pets", ("cat", name))
-    (folder / "cat" / "00.png").rename(folder / "cat" / "12:30\\a.png")
-    first = load(folder)
-    assert {i.classname for i in first["test"]} == {"cat", name}
-    assert all(Path(i.impath).is_file() for items in first.values() for i in items)
-    assert load(folder) == first
-    assert load(folder, "DATASET.NUM_SHOTS", 2) == load(folder, "DATASET.NUM_SHOTS", 2)
-
-
-def test_separators_of_windows(root: Path) -> None:
-    before = Squares(toy_config(root, root)).train_x
-    edit(root, lambda s: s.update(train=[[p.replace("/", "\\"), n, c] for p, n, c in s["train"]]))
-    assert Squares(toy_config(root, root)).train_x == before
-
-
-def test_absolute_paths_inside_of_the_folder(root: Path, tmp_path: Path) -> None:
+def test_equivalent_spellings_are_accepted(root: Path, tmp_path: Path) -> None:
+    """Labels as floats or text, other separators, absolute paths, a byte order mark, line ends."""
     images = root / "squares" / "images"
     before = Squares(toy_config(root, root)).train_x
-    edit(root, lambda s: s.update(train=[[f"{images}/{p}", n, c] for p, n, c in s["train"]]))
-    assert Squares(toy_config(root, root)).train_x == before
+    original = json.loads(split_path(root).read_text())
+    changes: list[Callable[[str, int], list[Any]]] = [
+        lambda path, label: [path, float(label)],
+        lambda path, label: [path, str(label)],
+        lambda path, label: [path.replace("/", "\\"), label],
+        lambda path, label: [f"{images}/{path}", label],
+    ]
+    for change in changes:
+        train = [[*change(path, label), name] for path, label, name in original["train"]]
+        split_path(root).write_text(json.dumps({**original, "train": train}))
+        assert Squares(toy_config(root, root)).train_x == before
     (tmp_path / "link").symlink_to(root)
     through_link = Squares(toy_config(tmp_path / "link", root)).train_x or []
     assert all(item.impath.startswith(str(tmp_path / "link")) for item in through_link)
-    edit(root, lambda s: s["val"].insert(2, [f"{root}/other.png", 0, "red"]))
-    found = said(root)
-    assert f"{split_path(root)}, entry 3: " in found and "leads out of" in found
+    text = json.dumps(original, indent=1).replace("\n", "\r\n")
+    for end in (b"", b"\n\n\r\n \n"):
+        split_path(root).write_bytes(b"\xef\xbb\xbf" + text.encode() + end)
+        assert Squares(toy_config(root, root)).train_x == before
 
 
-def test_absolute_paths_of_a_csv(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "pets", count=4)
-    rows = [["path", "label"]]
-    rows += [[str(path), path.parent.name] for path in sorted(folder.rglob("*.png"))]
-    table = write_csv(folder / "pets.csv", rows)
-    assert load(table) == load(
-        write_csv(table, [[r[0].removeprefix(f"{folder}/"), r[1]] for r in rows])
-    )
-    for path in (f"{tmp_path}/x.png", f"{folder}/../x.png", "C:\\x.png", f"{folder}x/a.png"):
-        write_csv(table, [*rows[:3], [path, "cat"]])
-        assert "line 4: The path" in message(table) and "refused" in message(table)
-
-
-def test_nothing_bad_is_left_behind(root: Path) -> None:
+def test_a_bad_split_is_not_saved(root: Path) -> None:
     class Outside(Squares):
         split_file = "split_outside.json"
 
@@ -270,7 +202,7 @@ def test_nothing_bad_is_left_behind(root: Path) -> None:
 
 
 def remove(root: Path, part: str, count: int) -> list[str]:
-    dataset = Squares(toy_config(root, root, "DATASET.NUM_SHOTS", "-1"))
+    dataset = Squares(toy_config(root, root, *ALL))
     paths = [item.impath for item in getattr(dataset, part)[-count:]]
     for path in paths:
         Path(path).unlink()
@@ -286,19 +218,17 @@ def test_missing_images_are_found_before_the_first_epoch(
     paths = remove(root, part, 5)
     remove(root, "test", 1)
     with pytest.raises(UserError) as caught:
-        run(root, tmp_path / "run", "DATASET.NUM_SHOTS", "-1")
-    found = str(caught.value)
-    assert f"{words} images" in found and "1 of the 12 test images" in found and "\n" not in found
-    assert paths[0] in found and "and 3 more" in found
+        run(root, tmp_path / "run", *ALL)
+    error = str(caught.value)
+    assert f"{words} images" in error and "1 of the 12 test images" in error and "\n" not in error
+    assert paths[0] in error and "and 3 more" in error
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_only_what_is_opened_has_to_be_there(root: Path, tmp_path: Path) -> None:
-    done = run(root, tmp_path / "trained", "OPTIM.MAX_EPOCH", "1")
-    # Without a test, its images need not exist.
+def test_only_opened_images_have_to_exist(root: Path, tmp_path: Path) -> None:
+    done = run(root, tmp_path / "trained", *EPOCH)
     remove(root, "test", 12)
-    run(root, tmp_path / "untested", "OPTIM.MAX_EPOCH", "1", "TEST.NO_TEST", "True")
-    # Without training, the others need not; neither those that were not drawn.
+    run(root, tmp_path / "untested", *EPOCH, "TEST.NO_TEST", "True")
     with pytest.raises(UserError, match="12 of the 12 test images cannot be opened: No such file"):
         done.__class__(toy_config(root, tmp_path / "a")).evaluate()
     assert build_trainer(toy_config(root, root, "TEST.SPLIT", "val")).evaluate() >= 0
@@ -307,53 +237,34 @@ def test_only_what_is_opened_has_to_be_there(root: Path, tmp_path: Path) -> None
         build_trainer(toy_config(root, root, "TEST.SPLIT", "val")).evaluate()
 
 
-def test_a_link_to_nowhere_and_a_folder_are_no_images(root: Path, tmp_path: Path) -> None:
+def test_broken_links_and_folders_are_missing_images(root: Path, tmp_path: Path) -> None:
     first, second, third = map(Path, remove(root, "test", 3))
     first.symlink_to(tmp_path / "nowhere")
     second.mkdir()
     third.symlink_to(root / "squares" / "images" / "red" / "03.png")
     with pytest.raises(UserError, match="2 of the 12 test images"):
         build_trainer(toy_config(root, root)).check_evaluation()
+    skip = error_of(root, "DATALOADER.ON_BAD_IMAGE", "skip")  # which is for broken images alone
+    assert "2 of the 12 test images cannot be opened" in skip
 
 
-def test_missing_images_are_not_left_out(root: Path) -> None:
-    remove(root, "test", 2)
-    assert "2 of the 12 test images cannot be opened" in said(
-        root, "DATALOADER.ON_BAD_IMAGE", "skip"
-    )
-
-
-def test_a_missing_test_image_costs_no_run(
-    own_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_test_image_costs_no_run(root: Path, tmp_path: Path, capsys: Capture) -> None:
     output = tmp_path / "run"
-    few = ("DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1")
-    finish(command(output, own_root, *few))
-    before = (output / "results.json").read_bytes()
-    split = json.loads((own_root / "emoji_activities" / "split_EmojiActivities.json").read_text())
-    path = own_root / "emoji_activities" / "images" / split["test"][7][0]
-    path.rename(path.with_suffix(".away"))
-    commands = {
-        "training": command(output, own_root, "--overwrite", *few),
-        "zero-shot": command(output, own_root, "--overwrite", *few, trainer="ZeroshotCLIP"),
-        "tests alone": command(
-            *(tmp_path / "tested", own_root, "--eval-only", "--model-dir", str(output), *few)
-        ),
-        "nothing": command(tmp_path / "built", own_root, "--no-train", *few),
-    }
-    for what, arguments in commands.items():
-        found = refuse(arguments, capsys)
-        assert "1 of the" in found and "test images cannot be opened" in found, what
-        assert str(path) in found
-        assert (output / "results.json").read_bytes() == before
-    # Where it is not tested on, it may be missing.
-    style = ("--target-domains", "fxemoji", "--overwrite")
-    finish([*style, *command(output, own_root, *few)])
-    finish(command(output, own_root, "--overwrite", *few, "TEST.NO_TEST", "True"))
-    path.with_suffix(".away").rename(path)
+    finish(toy_command(root, output, *EPOCH))
+    before = content(output)
+    (path,) = remove(root, "test", 1)
+    for folder, flags in (
+        (output, ("--overwrite",)),
+        (tmp_path / "tested", ("--eval-only", "--model-dir", str(output))),
+        (tmp_path / "built", ("--no-train",)),
+    ):
+        error = refuse(toy_command(root, folder, *EPOCH, flags=flags), capsys)
+        assert "1 of the 12 test images cannot be opened" in error and path in error
+        assert content(output) == before
+    finish(toy_command(root, output, *EPOCH, "TEST.NO_TEST", "True", flags=("--overwrite",)))
 
 
-# Validation and test images
+# Empty parts
 
 
 @pytest.mark.parametrize("shots", ["2", "-1"])
@@ -362,53 +273,71 @@ def test_test_images_do_not_choose_the_model(shots: str, root: Path, tmp_path: P
     with pytest.raises(UserError, match=r"TEST\.FINAL_MODEL best_val needs validation images"):
         run(root, tmp_path / "run", *BEST_VAL, "DATASET.NUM_SHOTS", shots)
     assert not (tmp_path / "run" / "config.yaml").exists()
-    few = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", shots)
+    few = (*EPOCH, "DATASET.NUM_SHOTS", shots)
     run(root, tmp_path / "last", *few)
     run(root, tmp_path / "untested", *BEST_VAL, "TEST.NO_TEST", "True", *few)
     build_trainer(toy_config(root, tmp_path / "eval", *BEST_VAL)).evaluate()
 
 
-def test_results_say_which_images_were_tested_on(root: Path, tmp_path: Path) -> None:
-    on_val = ("TEST.SPLIT", "val", "OPTIM.MAX_EPOCH", "1")
+def test_results_state_which_images_were_tested_on(root: Path, tmp_path: Path) -> None:
+    on_val = ("TEST.SPLIT", "val", *EPOCH)
     run(root, tmp_path / "val", *on_val)
-    assert read_verified_json(tmp_path / "val" / "results.json")["split"] == "val"
+    assert results(tmp_path / "val")["split"] == "val"
     edit(root, lambda s: s.update(val=[]))
     run(root, tmp_path / "test", *on_val)
-    assert read_verified_json(tmp_path / "test" / "results.json")["split"] == "test"
+    assert results(tmp_path / "test")["split"] == "test"
 
 
-def test_no_test_images_are_said_before_training(root: Path, tmp_path: Path) -> None:
-    edit(root, lambda s: s.update(test=[]))
-    with pytest.raises(UserError, match="Squares has no test images"):
+@pytest.mark.parametrize(("part", "word"), [("test", "test"), ("train", "training")])
+def test_an_empty_part_is_found_before_training(
+    part: str, word: str, root: Path, tmp_path: Path
+) -> None:
+    edit(root, lambda s: s.update({part: []}))
+    with pytest.raises(UserError, match=f"Squares has no {word} images"):
         run(root, tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
-    run(root, tmp_path / "none", "TEST.NO_TEST", "True", "OPTIM.MAX_EPOCH", "1")
-    run(root, tmp_path / "val", "TEST.SPLIT", "val", "OPTIM.MAX_EPOCH", "1")
+    if part == "test":
+        run(root, tmp_path / "none", "TEST.NO_TEST", "True", *EPOCH)
+        run(root, tmp_path / "val", "TEST.SPLIT", "val", *EPOCH)
+
+
+def test_datasets_of_one_class_or_none(root: Path) -> None:
+    class Lists(DatasetBase):
+        images: ClassVar[list[Datum]] = []
+
+        def __init__(self, cfg: Any) -> None:
+            super().__init__(train_x=self.images, test=self.images)
+
+    DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), "Lists": Lists}
+    assert "Lists has no images" in error_of(root, "DATASET.NAME", "Lists")
+    Lists.images = [Datum("a.png", 0, classname="red")]
+    assert 'Lists has a single class, "red"' in error_of(root, "DATASET.NAME", "Lists")
+    # Class names without images have no accuracy that would be 100%.
+    opts = ("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", "['cat']")
+    assert DataManager(toy_config(root, root, *opts)).num_classes == 1
 
 
 # Domains
 
 
 @pytest.mark.parametrize("flag", ["--source-domains", "--target-domains"])
-def test_unknown_domains(
-    flag: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+def test_unknown_domains_are_refused(
+    flag: str, tmp_path: Path, data_root: Path, capsys: Capture
 ) -> None:
-    found = refuse([flag, "notto", *command(tmp_path / "run", data_root)], capsys)
-    assert '"notto" is not available; did you mean "noto"?' in found
-    assert "Available: noto, openmoji, openmoji-black, emojione-v1, fxemoji" in found
+    error = refuse([flag, "notto", *command(tmp_path / "run", data_root)], capsys)
+    assert '"notto" is not available; did you mean "noto"?' in error
+    assert "Available: noto, openmoji, openmoji-black, emojione-v1, fxemoji" in error
     fill(tmp_path / "pets")
-    arguments = command(tmp_path / "run", tmp_path, "DATASET.FOLDER.PATH", "pets")
-    arguments[arguments.index("--dataset-config-file") + 1] = CONFIG
-    found = refuse([flag, "noto", *arguments], capsys)
-    assert "Folder has no" in found and "noto" in found and flag in found
+    pets = ("DATASET.FOLDER.PATH", "pets")
+    error = refuse([flag, "noto", *command(tmp_path, tmp_path, *pets, dataset="folder")], capsys)
+    assert "Folder has no" in error and "noto" in error and flag in error
 
 
 def test_source_domains_of_the_benchmark(tmp_path: Path, data_root: Path) -> None:
     def styles(*domains: str) -> set[str]:
-        cfg = toy_config(
-            *(data_root, tmp_path, "DATASET.NAME", "EmojiActivities", "DATASET.NUM_SHOTS", "1"),
-            *("DATASET.SOURCE_DOMAINS", str(list(domains))),
-        )
+        emoji = ("DATASET.NAME", "EmojiActivities", "DATASET.NUM_SHOTS", "1")
+        chosen = ("DATASET.SOURCE_DOMAINS", str(list(domains)))
+        cfg = toy_config(data_root, tmp_path, *emoji, *chosen)
         dataset = build_dataset(cfg)
         assert build_dataset(cfg).train_x == dataset.train_x
         assert len({item.label for item in dataset.train_x}) == dataset.num_classes
@@ -421,8 +350,8 @@ def test_source_domains_of_the_benchmark(tmp_path: Path, data_root: Path) -> Non
         styles("fxemoji")
 
 
-def test_datasets_of_other_people_with_domains(root: Path) -> None:
-    """They may not look at the domains themselves, or know them without listing them."""
+def test_domains_of_third_party_datasets(root: Path) -> None:
+    """They may ignore the domains, or know them without listing them."""
     images = [Datum(f"{n}.png", n % 2, n // 2, str(n % 2)) for n in range(4)]
 
     class Foreign(DatasetBase):
@@ -436,40 +365,17 @@ def test_datasets_of_other_people_with_domains(root: Path) -> None:
         def __init__(self, cfg: Any) -> None:
             DatasetBase.__init__(self, train_x=images[:2], test=images[:2])
 
-    kinds: list[tuple[type[DatasetBase], tuple[str, ...], str]] = [
-        (Foreign, (), ""),
-        (Listed, (), ""),
-        (Listed, ("DATASET.TARGET_DOMAINS", "['nigth']"), 'did you mean "night"'),
-        (Blind, (), "Blind has no domains"),
-    ]
-    given = ("DATASET.SOURCE_DOMAINS", "['day']")
-    for number, (kind, opts, wrong) in enumerate(kinds):
-        name = f"Foreign{number}"
-        DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), name: kind}
-        cfg = toy_config(root, root, *given, "DATASET.NAME", name, *opts)
-        if wrong:
-            with pytest.raises(UserError, match=wrong):
-                build_dataset(cfg)
-        else:
-            assert build_dataset(cfg).train_x == images
-    Listed(cfg).is_input_domain_valid(["day"])
-    Listed(cfg).check_input_domains(["day"], ["night"])
+    day = ("DATASET.SOURCE_DOMAINS", "['day']", "DATASET.NAME", "Foreign")
 
+    def build(kind: type[DatasetBase], *opts: str) -> Any:
+        DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), "Foreign": kind}
+        return build_dataset(toy_config(root, root, *day, *opts))
 
-def test_names_alone_may_be_of_one_class(root: Path) -> None:
-    """For pictures from elsewhere there is no accuracy that would be 100%."""
-    opts = ("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", "['cat']")
-    assert DataManager(toy_config(root, root, *opts)).num_classes == 1
-
-
-def test_other_peoples_datasets_of_one_class_or_none(root: Path) -> None:
-    class Lists(DatasetBase):
-        images: ClassVar[list[Datum]] = []
-
-        def __init__(self, cfg: Any) -> None:
-            super().__init__(train_x=self.images, test=self.images)
-
-    DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), "Lists": Lists}
-    assert "Lists has no images" in said(root, "DATASET.NAME", "Lists")
-    Lists.images = [Datum("a.png", 0, classname="red")]
-    assert 'Lists has a single class, "red"' in said(root, "DATASET.NAME", "Lists")
+    assert build(Foreign).train_x == build(Listed).train_x == images
+    with pytest.raises(UserError, match='did you mean "night"'):
+        build(Listed, "DATASET.TARGET_DOMAINS", "['nigth']")
+    with pytest.raises(UserError, match="Blind has no domains"):
+        build(Blind)
+    listed = build(Listed)
+    listed.is_input_domain_valid(["day"])
+    listed.check_input_domains(["day"], ["night"])

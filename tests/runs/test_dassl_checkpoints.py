@@ -7,13 +7,11 @@ import torch
 
 from dassl.engine import finished_run
 from tests.helpers.dassl_toy import ToyNet, toy_command
-from tests.helpers.run_folders import Capture, content, model, rates
-from tests.helpers.runs import finish, refuse
-from tests.runs.test_dassl_resume import same_state
+from tests.helpers.killing import same_state
+from tests.helpers.run_folders import content, model, rates
+from tests.helpers.runs import Capture, finish, refuse
 
 pytestmark = pytest.mark.usefixtures("toys")
-
-pytest_plugins = ("tests.helpers.run_folder_fixtures",)
 
 
 def dassl_checkpoint(folder: Path, epochs: int, rate: float = 0.02, warmup: bool = True) -> None:

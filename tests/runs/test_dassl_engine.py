@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
 from torch import nn
 
 from dassl.config import load_config
@@ -23,7 +26,8 @@ from dassl.engine import (
 from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint
 from safeio.errors import UserError
-from tests.helpers.dassl_toy import ToyTrainer, make_images, registered, run, toy_config
+from tests.helpers.dassl_toy import ToyTrainer, registered, run, toy_config
+from tests.helpers.runs import Capture
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -31,13 +35,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @pytest.fixture(scope="module", autouse=True)
 def toys() -> Iterator[None]:
-    with registered(Diverging, Careless, Reckless):
+    with registered(Diverging, Careless, Reckless, TwoModels):
         yield
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -48,32 +47,23 @@ def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_learns_and_leaves_its_files(finished: Path) -> None:
-    results = finished_run(finished)
-    assert results is not None
+    results = finished_run(finished) or {}
     assert results["accuracy"] > 70
     assert results["accuracy"] + results["error_rate"] == pytest.approx(100)
-    expected = {
-        "trainer": "ToyTrainer",
-        "dataset": "Squares",
-        "shots": 4,
-        "seed": 1,
-        "backbone": "",
-        "num_test": 12,
-        "epochs": 8,
-        "status": "finished",
-        "device": "cpu",
-        "subsample_classes": "all",
-        "target_domains": [],
-    }
+    expected = {"trainer": "ToyTrainer", "dataset": "Squares", "shots": 4, "seed": 1}
+    expected |= {"backbone": "", "num_test": 12, "epochs": 8, "status": "finished"}
+    expected |= {"device": "cpu", "subsample_classes": "all", "target_domains": []}
     assert {key: results[key] for key in expected} == expected
     assert results["config"]["OPTIM"]["MAX_EPOCH"] == 8
     assert results["versions"]["torch"]
     assert results["train_seconds"] > 0
-    cfg = load_config(config_file=str(finished / "config.yaml"))
-    assert cfg.OPTIM.MAX_EPOCH == 8
+    assert load_config(config_file=str(finished / "config.yaml")).OPTIM.MAX_EPOCH == 8
     names = {path.name for path in (finished / "toy").iterdir()}
     assert names == {f"model.pth.tar-{epoch}" for epoch in (3, 6, 8)} | {"checkpoint"}
     assert len(list((finished / "tensorboard").iterdir())) == 1
+    state = torch.load(finished / "toy" / "model.pth.tar-6", weights_only=True)
+    assert state["epoch"] == 6
+    assert {"state_dict", "optimizer", "scheduler", "val_result", "random_states"} <= set(state)
 
 
 def test_log_has_the_familiar_lines(finished: Path) -> None:
@@ -89,7 +79,9 @@ def test_log_has_the_familiar_lines(finished: Path) -> None:
     assert "it/s" not in log
 
 
-def test_history(finished: Path) -> None:
+def test_history_has_an_entry_per_epoch_and_test(finished: Path) -> None:
+    for line in (finished / "history.jsonl").read_text().splitlines():
+        assert isinstance(json.loads(line), dict)
     history = read_history(finished)
     train = [entry for entry in history if entry["event"] == "train"]
     assert [entry["epoch"] for entry in train] == list(range(8))
@@ -98,12 +90,6 @@ def test_history(finished: Path) -> None:
     assert set(train[0]) == {"event", "epoch", "seconds", "lr", "loss", "acc"}
     (test,) = [entry for entry in history if entry["event"] == "test"]
     assert (test["split"], test["total"]) == ("test", 12)
-
-
-def test_checkpoints_hold_plain_values(finished: Path) -> None:
-    state = torch.load(finished / "toy" / "model.pth.tar-6", weights_only=True)
-    assert state["epoch"] == 6
-    assert {"state_dict", "optimizer", "scheduler", "val_result", "random_states"} <= set(state)
 
 
 def test_best_on_validation(root: Path, tmp_path: Path) -> None:
@@ -121,9 +107,7 @@ def test_evaluation_alone(root: Path, finished: Path, tmp_path: Path) -> None:
     trainer = build_trainer(toy_config(root, tmp_path))
     trainer.load_model(str(finished), epoch=8)
     accuracy = trainer.evaluate()
-    results, before = finished_run(tmp_path), finished_run(finished)
-    assert results is not None
-    assert before is not None
+    results, before = finished_run(tmp_path) or {}, finished_run(finished) or {}
     assert results["accuracy"] == before["accuracy"] == accuracy
     assert results["epochs"] == 0
     trainer.load_model(finished)  # without a number: the newest
@@ -132,19 +116,14 @@ def test_evaluation_alone(root: Path, finished: Path, tmp_path: Path) -> None:
         trainer.load_model(finished, epoch=5)
     with pytest.raises(UserError, match="No checkpoint in"):
         trainer.load_model(tmp_path)
-
-
-def test_a_checkpoint_of_another_model(root: Path, finished: Path, tmp_path: Path) -> None:
-    trainer = build_trainer(toy_config(root, tmp_path, "DATASET.SUBSAMPLE_CLASSES", "base"))
+    half = build_trainer(toy_config(root, tmp_path, "DATASET.SUBSAMPLE_CLASSES", "base"))
     with pytest.raises(UserError, match="does not fit this run"):
-        trainer.load_model(finished, epoch=8)
+        half.load_model(finished, epoch=8)
 
 
 def test_no_test(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path, "TEST.NO_TEST", "True", "OPTIM.MAX_EPOCH", "1")
-    results = finished_run(tmp_path)
-    assert results is not None
-    assert results["accuracy"] is None
+    assert (finished_run(tmp_path) or {})["accuracy"] is None
 
 
 def test_clearing_keeps_foreign_files(finished: Path, tmp_path: Path) -> None:
@@ -158,14 +137,11 @@ def test_clearing_keeps_foreign_files(finished: Path, tmp_path: Path) -> None:
     assert finished_run(copy) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "running"}'])
-def test_unfinished_runs(tmp_path: Path, content: str) -> None:
-    assert finished_run(tmp_path) is None
-    (tmp_path / "results.json").write_text(content)
-    assert finished_run(tmp_path) is None
-
-
-def test_history_cut_off_by_a_crash(tmp_path: Path) -> None:
+def test_damaged_records_are_left_out(tmp_path: Path) -> None:
+    for content in (None, "", "{", "[]", '{"status": "running"}'):
+        if content is not None:
+            (tmp_path / "results.json").write_text(content)
+        assert finished_run(tmp_path) is None
     (tmp_path / "history.jsonl").write_text('{"event": "train", "epoch": 0}\n{"event": "tr')
     assert [entry["epoch"] for entry in read_history(tmp_path)] == [0]
 
@@ -182,7 +158,7 @@ class Diverging(ToyTrainer):
 
 
 class Careless(Diverging):
-    """As above, and it does not check its loss: its gradients tell."""
+    """Does not check its loss; its gradients show it."""
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         if loss.requires_grad:
@@ -191,7 +167,7 @@ class Careless(Diverging):
 
 
 class Reckless(Careless):
-    """Checks nothing on the way and shows nothing; still no such checkpoint is written."""
+    """Checks nothing and reports nothing; still no such checkpoint is written."""
 
     def detect_bad_gradients(self, names: Any = None) -> None:
         pass
@@ -202,7 +178,7 @@ class Reckless(Careless):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("Diverging", r"The loss is nan in epoch 2, batch 3 on .*\.png, .*\.png and others: "),
         ("Careless", r"The norm of the gradients is nan in epoch 2, batch 3 on .*\.png"),
@@ -210,17 +186,56 @@ class Reckless(Careless):
     ],
 )
 def test_a_training_that_diverges(
-    root: Path, tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, name: str, message: str, capsys: Capture
 ) -> None:
-    opts = ("TRAINER.NAME", name, "TRAIN.CHECKPOINT_FREQ", "1")
-    with pytest.raises(FloatingPointError, match=said) as raised:
-        run(root, tmp_path, *opts)
+    with pytest.raises(FloatingPointError, match=message) as raised:
+        run(root, tmp_path, "TRAINER.NAME", name, "TRAIN.CHECKPOINT_FREQ", "1")
     good = tmp_path / "toy" / "model.pth.tar-1"
     assert str(raised.value).endswith(f"the last good checkpoint is {good}")
     assert list((tmp_path / "toy").glob("model*")) == [good]
     assert capsys.readouterr().out.count("In the batch: ") == (0 if name == "Reckless" else 4)
     assert (tmp_path / "toy" / "checkpoint").read_text() == "model.pth.tar-1\n"
     assert finished_run(tmp_path) is None
+
+
+class TwoModels(ToyTrainer):
+    """Has a second model that does not learn, and its own entries for results.json."""
+
+    def build_model(self) -> None:
+        super().build_model()
+        self.frozen = nn.Linear(1, 1)
+        self.register_model("frozen", self.frozen)
+
+    def result_entries(self) -> dict[str, Any]:
+        return {"extra": torch.tensor(2.5), "broken": float("nan")}
+
+    def export_artifacts(self, directory: str) -> None:
+        (Path(directory) / "artifact").write_text("x")
+
+
+def test_several_models_resume_from_the_oldest_of_their_checkpoints(
+    root: Path, tmp_path: Path
+) -> None:
+    opts = ("TRAINER.NAME", "TwoModels", "TRAIN.CHECKPOINT_FREQ", "1")
+    run(root, tmp_path, *opts)
+    results = finished_run(tmp_path) or {}
+    assert (results["extra"], results["broken"]) == (2.5, None)
+    assert (tmp_path / "artifact").read_text() == "x"
+    (tmp_path / "results.json").unlink()
+    # A crash between the two files leaves the second an epoch behind.
+    (tmp_path / "frozen" / "checkpoint").write_text("model.pth.tar-3\n")
+    assert run(root, tmp_path, *opts).start_epoch == 3
+
+
+def test_tensorboard_has_each_step_once_after_resuming(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path, "TRAIN.CHECKPOINT_FREQ", "1")
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "toy" / "checkpoint").write_text("model.pth.tar-2\n")
+    run(root, tmp_path)
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
+    steps = [event.step for event in accumulator.Scalars("train/loss")]
+    assert steps == list(range(1, 16, 2))
 
 
 def test_registering_models() -> None:
@@ -262,8 +277,3 @@ def test_refusals(root: Path, tmp_path: Path) -> None:
     with pytest.raises(NotImplementedError, match="build_model"):
         TrainerX(toy_config(root, tmp_path))
     assert issubclass(TrainerX, SimpleTrainer)
-
-
-def test_json_lines_are_json(finished: Path) -> None:
-    for line in (finished / "history.jsonl").read_text().splitlines():
-        assert isinstance(json.loads(line), dict)

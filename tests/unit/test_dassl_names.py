@@ -1,6 +1,5 @@
-"""Dassl's names that third-party files import: each exists, and does what Dassl's does."""
+"""What Dassl's further names do, which third-party files import."""
 
-import importlib
 import shutil
 import sys
 import types
@@ -12,84 +11,24 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from yacs.config import CfgNode as YacsNode
 
 from dassl.config import get_cfg_default
-from dassl.data import DataManager, DatasetWrapper
+from dassl.data import DatasetWrapper
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import SimpleNet, TrainerXU, build_trainer, finished_run
+from dassl.engine import SimpleNet, TrainerXU, build_trainer
 from dassl.engine.trainer_xu import PairedBatches
 from dassl.metrics.distance import compute_distance_matrix
 from dassl.modeling import BACKBONE_REGISTRY, Backbone, build_backbone, build_head
-from dassl.utils import set_bn_to_eval
+from dassl.optim.lr_scheduler import (
+    ConstantWarmupScheduler,
+    LinearWarmupScheduler,
+    build_lr_scheduler,
+)
+from dassl.utils import adjust_learning_rate, set_bn_to_eval
 from dassl.utils.tools import download_url, read_image
 from safeio.errors import UserError
 from tests.helpers.dassl_toy import Squares, ToyTrainer, make_images, registered, toy_config
-from tests.helpers.server import Server, serve
-
-pytestmark = pytest.mark.usefixtures("toys")
-
-NAMES = {
-    "dassl.config": "get_cfg_default clean_cfg",
-    "dassl.engine": (
-        "TRAINER_REGISTRY build_trainer TrainerBase SimpleTrainer TrainerX TrainerXU SimpleNet"
-    ),
-    "dassl.engine.trainer": (
-        "TrainerBase SimpleTrainer TrainerX TrainerXU SimpleNet SummaryWriter"
-    ),
-    "dassl.data": "DataManager",
-    "dassl.data.data_manager": "DataManager build_data_loader DatasetWrapper",
-    "dassl.data.datasets": "DATASET_REGISTRY build_dataset Datum DatasetBase",
-    "dassl.data.datasets.base_dataset": "Datum DatasetBase",
-    "dassl.data.transforms": "build_transform INTERPOLATION_MODES",
-    "dassl.data.transforms.transforms": "build_transform INTERPOLATION_MODES",
-    "dassl.data.samplers": "build_sampler RandomDomainSampler SeqDomainSampler RandomClassSampler",
-    "dassl.evaluation": "EVALUATOR_REGISTRY build_evaluator EvaluatorBase Classification",
-    "dassl.metrics": "compute_accuracy compute_distance_matrix",
-    "dassl.metrics.distance": "compute_distance_matrix euclidean_squared_distance cosine_distance",
-    "dassl.modeling": (
-        "build_backbone build_head build_network Backbone BACKBONE_REGISTRY HEAD_REGISTRY "
-        "NETWORK_REGISTRY"
-    ),
-    "dassl.optim": "build_optimizer build_lr_scheduler",
-    "dassl.optim.lr_scheduler": (
-        "build_lr_scheduler ConstantWarmupScheduler LinearWarmupScheduler AVAI_SCHEDS"
-    ),
-    "dassl.optim.optimizer": "build_optimizer AVAI_OPTIMS",
-    "dassl.optim.radam": "RAdam PlainRAdam AdamW",
-    "dassl.utils": (
-        "Registry setup_logger set_random_seed collect_env_info mkdir_if_missing read_json "
-        "write_json check_isfile listdir_nohidden get_most_similar_str_to_a_from_b "
-        "check_availability tolist_if_not AverageMeter MetricMeter save_checkpoint "
-        "load_checkpoint resume_from_checkpoint load_pretrained_weights open_all_layers "
-        "open_specified_layers count_num_param init_network_weights read_image download_url"
-    ),
-    "dassl.utils.tools": (
-        "mkdir_if_missing check_isfile read_json write_json set_random_seed download_url "
-        "read_image collect_env_info listdir_nohidden check_availability tolist_if_not "
-        "get_most_similar_str_to_a_from_b"
-    ),
-    "dassl.utils.torchtools": "adjust_learning_rate set_bn_to_eval load_pretrained_weights",
-}
-
-
-@pytest.mark.parametrize("module", NAMES)
-def test_names_exist(module: str) -> None:
-    found = importlib.import_module(module)
-    for name in NAMES[module].split():
-        assert hasattr(found, name), f"{module}.{name}"
-
-
-def test_a_configuration_without_our_further_keys(tmp_path: Path) -> None:
-    theirs = YacsNode(toy_config(make_images(tmp_path / "data"), tmp_path / "out"))
-    for group, key in (("DATALOADER", "ON_BAD_IMAGE"), ("INPUT", "TRAIN_VIEWS"), ("TEST", "SPLIT")):
-        del theirs[group][key]
-    before = str(theirs)
-    build_trainer(theirs).train()
-    assert str(theirs) == before
-    results = finished_run(tmp_path / "out")
-    assert results is not None and results["config"]["DATALOADER"]["ON_BAD_IMAGE"] == "error"
-    assert len(DataManager(theirs).dataset.train_x) == 16
+from tests.helpers.server import serve
 
 
 def test_distances() -> None:
@@ -104,13 +43,48 @@ def test_distances() -> None:
         compute_distance_matrix(left, right[:, :2])
 
 
-def test_set_bn_to_eval() -> None:
+@pytest.mark.parametrize("kind", ["constant", "linear"])
+def test_warm_up_before_a_scheduler_of_pytorch(kind: str) -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+
+    def sgd() -> torch.optim.Optimizer:
+        return torch.optim.SGD([parameter], lr=0.2)
+
+    def theirs() -> ConstantWarmupScheduler | LinearWarmupScheduler:
+        optimizer = sgd()
+        successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+        if kind == "constant":
+            return ConstantWarmupScheduler(optimizer, successor, 3, 1e-5)
+        return LinearWarmupScheduler(optimizer, successor, 3, 1e-5)
+
+    cfg = get_cfg_default()
+    settings = {"LR": 0.2, "LR_SCHEDULER": "cosine", "MAX_EPOCH": 10, "WARMUP_EPOCH": 3}
+    cfg.OPTIM.update({**settings, "WARMUP_TYPE": kind, "WARMUP_RECOUNT": True})
+    ours, wrapped = build_lr_scheduler(sgd(), cfg.OPTIM), theirs()
+    for epoch in range(10):
+        assert wrapped.get_last_lr() == pytest.approx(ours.get_last_lr()), epoch
+        if epoch == 5:  # it can be restored from its state
+            rates, state = wrapped.optimizer.state_dict(), wrapped.state_dict()
+            wrapped = theirs()
+            wrapped.optimizer.load_state_dict(rates)
+            wrapped.load_state_dict(state)
+        for scheduler in (ours, wrapped):
+            scheduler.optimizer.step()
+            scheduler.step()
+
+
+def test_learning_rates_and_batch_normalisation() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    adjust_learning_rate(optimizer, 0.5, 45, stepsize=20, gamma=0.1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+    adjust_learning_rate(optimizer, 0.5, 25, linear_decay=True, final_lr=0.1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.4)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)).train()
     model.apply(set_bn_to_eval)
     assert [module.training for module in model] == [True, False, True]
 
 
-def test_backbone_head_and_network(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backbone_a_head_and_a_net(capsys: pytest.CaptureFixture[str]) -> None:
     images = torch.zeros(2, 3, 32, 32)
     backbone = build_backbone("resnet18", pretrained=False)
     assert backbone(images).shape == (2, backbone.out_features) == (2, 512)
@@ -129,7 +103,7 @@ def test_backbone_head_and_network(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class HalfLabelled(Squares):
-    """Half of the training images are unlabelled."""
+    """Every other training image has no label."""
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
@@ -137,7 +111,7 @@ class HalfLabelled(Squares):
 
 
 class Pairs(TrainerXU, ToyTrainer):
-    """Trains on both kinds of images."""
+    """Learns from labelled and unlabelled images."""
 
     seen: list[tuple[int, int]]
 
@@ -169,21 +143,14 @@ def test_training_with_unlabelled_images(count: str, batches: int, tmp_path: Pat
             build_trainer(cfg).train()
 
 
-def test_the_shorter_loader_starts_again() -> None:
+def test_paired_batches_and_transformed_images() -> None:
     assert list(PairedBatches([1, 2, 3], "ab", 3)) == [(1, "a"), (2, "b"), (3, "a")]
-
-
-def test_a_dataset_wrapper_transforms_an_image() -> None:
     cfg = get_cfg_default()
     cfg.DATALOADER.K_TRANSFORMS = 2
-    image = Image.new("RGB", (4, 4))
-    assert DatasetWrapper(cfg, [], transform=lambda x: x)._transform_image(len_of, image) == 4
-    twice = DatasetWrapper(cfg, [], transform=lambda x: x, is_train=True)
-    assert twice._transform_image(len_of, image) == [4, 4]
-
-
-def len_of(image: Image.Image) -> int:
-    return image.width
+    width: Any = lambda image: image.width  # noqa: E731
+    for is_train, expected in ((False, 4), (True, [4, 4])):
+        wrapper = DatasetWrapper(cfg, [], transform=lambda x: x, is_train=is_train)
+        assert wrapper._transform_image(width, Image.new("RGB", (4, 4))) == expected
 
 
 def test_own_backbones_are_registered() -> None:
@@ -198,23 +165,18 @@ def test_own_backbones_are_registered() -> None:
 
 
 def test_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve() as server:
-        _check_downloads(tmp_path, server, monkeypatch)
-
-
-def _check_downloads(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (3, 2), "red").save(tmp_path / "red.png")
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.write(tmp_path / "red.png", "images/red.png")
-    server.files["/archive.zip"] = (tmp_path / "archive.zip").read_bytes()
-    dataset = DatasetBase()
-    url, target = f"{server.url}/archive.zip", tmp_path / "data" / "archive.zip"
-    dataset.download_data(url, str(target), from_gdrive=False)
+    dataset, target = DatasetBase(), tmp_path / "data" / "archive.zip"
+    with serve() as server:
+        server.files["/archive.zip"] = (tmp_path / "archive.zip").read_bytes()
+        dataset.download_data(f"{server.url}/archive.zip", str(target), from_gdrive=False)
+        with pytest.raises(UserError, match="cannot be downloaded"):
+            download_url(f"{server.url}/nothing.zip", str(tmp_path / "nothing.zip"))
     assert read_image(str(tmp_path / "data" / "images" / "red.png")).getpixel((0, 0)) == (255, 0, 0)
     with pytest.raises(UserError, match="http or https"):
         download_url(f"file://{target}", str(tmp_path / "copy.zip"))
-    with pytest.raises(UserError, match="cannot be downloaded"):
-        download_url(f"{server.url}/nothing.zip", str(tmp_path / "nothing.zip"))
     assert not (tmp_path / "nothing.zip").exists()
 
     monkeypatch.setitem(sys.modules, "gdown", None)

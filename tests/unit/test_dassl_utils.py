@@ -5,7 +5,6 @@ import random
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from dassl import utils
 from dassl.config import get_cfg_default
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir, publish_json, write_atomic
+from tests.helpers.weights_files import Call
 
 
 def test_checkpoint_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,7 @@ def test_checkpoint_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "Checkpoint saved to" in capsys.readouterr().out
 
 
-def test_random_states_are_restored(tmp_path: Path) -> None:
+def test_random_states_come_back(tmp_path: Path) -> None:
     utils.set_random_seed(4)
     torch.save(utils.random_states(), tmp_path / "r")
 
@@ -58,16 +58,11 @@ def test_random_states_are_restored(tmp_path: Path) -> None:
     assert draw() == first
 
 
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (print, ("this must not run",))
-
-
 def test_unreadable_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="No checkpoint at"):
         utils.load_checkpoint(tmp_path / "none")
     path = tmp_path / "c"
-    torch.save({"state_dict": {}, "evil": Evil()}, path)
+    torch.save({"state_dict": {}, "evil": Call(print, "this must not run")}, path)
     with pytest.raises(UserError, match="could run code"):
         utils.load_checkpoint(path)
     torch.save({"state_dict": {"w": torch.zeros(1000)}}, path)
@@ -81,7 +76,7 @@ def test_unreadable_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_dassls_own_checkpoints_load(tmp_path: Path) -> None:
-    """They contain scheduler objects and NumPy scalars next to the weights."""
+    """They contain whole scheduler objects and NumPy scalars next to the weights."""
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(1, 2)).sum().backward()
@@ -103,9 +98,9 @@ def test_dassls_own_checkpoints_load(tmp_path: Path) -> None:
         assert not isinstance(loaded["scheduler"]["successor"], type(cosine))
 
 
-def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
+def test_writes_are_atomic_and_the_first_publication_stays(tmp_path: Path) -> None:
     path = tmp_path / "f.json"
-    utils.write_json([1], path)
+    assert publish_json([1], path) == publish_json([2], path) == [1]
 
     def fail(temporary: Path) -> None:
         temporary.write_text("half")
@@ -115,12 +110,6 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
         write_atomic(path, fail)
     assert utils.read_json(path) == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
-
-
-def test_the_first_publication_wins(tmp_path: Path) -> None:
-    assert publish_json([1], tmp_path / "f") == [1]
-    assert publish_json([2], tmp_path / "f") == [1]
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
 def test_pretrained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +173,7 @@ def test_average_meter(values: list[tuple[float, int]]) -> None:
     assert plain.count == count
 
 
-def test_metric_meter() -> None:
+def test_metric_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = utils.MetricMeter()
     meter.update({"loss": torch.tensor(1.0), "acc": 50})
     meter.update({"loss": torch.tensor([3.0]), "acc": 100.0})
@@ -196,16 +185,10 @@ def test_metric_meter() -> None:
     smooth = utils.AverageMeter(ema=True)
     smooth.update(10)
     assert smooth.avg == pytest.approx(1.0)
-
-
-def test_meters_read_tensors_only_for_averages(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = []
-    monkeypatch.setattr(torch.Tensor, "item", lambda self: reads.append(1))
-    meter = utils.AverageMeter()
+    meter = utils.MetricMeter()
+    monkeypatch.setattr(torch.Tensor, "item", None)  # reading would synchronise a GPU
     for value in range(5):
-        meter.update(torch.tensor(float(value)))
-    assert meter.avg == 2.0
-    assert not reads
+        meter.update({"loss": torch.tensor(float(value))})
 
 
 def test_devices() -> None:
@@ -268,16 +251,12 @@ def test_layers() -> None:
 
 
 def test_small_helpers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / ".hidden").touch()
-    (tmp_path / "b").touch()
-    (tmp_path / "a").touch()
+    for name in (".hidden", "b", "a"):
+        (tmp_path / name).touch()
     assert utils.listdir_nohidden(tmp_path, sort=True) == ["a", "b"]
-    assert utils.check_isfile(tmp_path / "a")
-    assert not utils.check_isfile(tmp_path / "c")
+    assert utils.check_isfile(tmp_path / "a") and not utils.check_isfile(tmp_path / "c")
     assert "No file found" in capsys.readouterr().out
-    assert utils.tolist_if_not(1) == [1]
-    assert utils.tolist_if_not([1]) == [1]
+    assert utils.tolist_if_not(1) == utils.tolist_if_not([1]) == [1]
     assert f"torch: {torch.__version__.split('+')[0]}" in utils.collect_env_info()
     utils.write_json({"ä": 1}, tmp_path / "deep" / "x.json")
-    text = (tmp_path / "deep" / "x.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"ä": 1}
+    assert json.loads((tmp_path / "deep" / "x.json").read_text(encoding="utf-8")) == {"ä": 1}

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: whole, resumed, cut, wrong, refused."""
+"""Downloads from a real server on this machine: whole, resumed, cut, wrong, refused."""
 
 import hashlib
 import re
@@ -35,23 +35,23 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def test_the_nine_models() -> None:
-    assert len(clip._MODELS) == 9
-    assert clip._MODELS == MODELS
+def test_the_nine_models_have_a_hash() -> None:
+    assert len(clip._MODELS) == 9 and clip._MODELS == MODELS
     for url in MODELS.values():
         digest, name = url.split("/")[-2:]
-        assert re.fullmatch(r"[0-9a-f]{64}", digest)
+        assert url.startswith("https://") and re.fullmatch(r"[0-9a-f]{64}", digest)
         assert name.endswith(".pt")
 
 
-def test_a_whole_download_happens_once(
+def test_four_runs_at_once_download_once(
     server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = Path(clip._download(server.url, str(tmp_path / "new" / "folder")))
-    assert path == tmp_path / "new" / "folder" / "RN50.pt"
-    assert path.read_bytes() == CONTENT
-    assert _names(path.parent) == {"RN50.pt"}
-    assert clip._download(server.url, str(path.parent)) == str(path)
+    folder = tmp_path / "new" / "folder"
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: clip._download(server.url, str(folder)), range(4)))
+    assert set(paths) == {str(folder / "RN50.pt")}
+    assert (folder / "RN50.pt").read_bytes() == CONTENT
+    assert _names(folder) == {"RN50.pt"}
     assert server.requests == [None]
     assert capfd.readouterr().err == ""  # no progress bar without a terminal
 
@@ -67,19 +67,18 @@ def test_a_cut_download_resumes(server: Server, tmp_path: Path) -> None:
     assert _names(tmp_path) == {"RN50.pt"}
 
 
-@pytest.mark.parametrize(("size", "ranges"), [(5000, False), (len(CONTENT), True)])
-def test_a_server_without_ranges_and_a_part_that_is_whole(
-    size: int, ranges: bool, server: Server, tmp_path: Path
-) -> None:
-    (tmp_path / "RN50.pt.part").write_bytes(CONTENT[:size])
+@pytest.mark.parametrize(
+    ("part", "ranges"), [(CONTENT[:5000], False), (CONTENT, True), (CONTENT, False)]
+)
+def test_parts_on_disk(part: bytes, ranges: bool, server: Server, tmp_path: Path) -> None:
+    """A server without ranges sends everything again; a whole part needs nothing more."""
+    (tmp_path / "RN50.pt.part").write_bytes(part)
     server.ranges = ranges
     assert fetch(server.url, tmp_path).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("part", [b"of something else", CONTENT + b"more"])
-def test_a_part_of_another_file_is_refused_and_removed(
-    part: bytes, server: Server, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("part", [b"of another file", CONTENT + b"more"])
+def test_a_part_of_another_file_is_dropped(part: bytes, server: Server, tmp_path: Path) -> None:
     (tmp_path / "RN50.pt.part").write_bytes(part)
     with pytest.raises(WeightsError, match="SHA-256"):
         fetch(server.url, tmp_path)
@@ -87,14 +86,12 @@ def test_a_part_of_another_file_is_refused_and_removed(
     assert fetch(server.url, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_wrong_file_is_refused(server: Server, tmp_path: Path) -> None:
+def test_wrong_files_are_refused(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + b"!"
     with pytest.raises(WeightsError, match=rf"refused because its SHA-256 is .*not {DIGEST}"):
         fetch(server.url, tmp_path)
     assert _names(tmp_path) == set()
-
-
-def test_an_existing_wrong_file_is_refused_and_kept(server: Server, tmp_path: Path) -> None:
+    server.requests.clear()
     (tmp_path / "RN50.pt").write_bytes(b"mine")
     with pytest.raises(WeightsError, match="is not the published file"):
         fetch(server.url, tmp_path)
@@ -102,16 +99,13 @@ def test_an_existing_wrong_file_is_refused_and_kept(server: Server, tmp_path: Pa
     assert server.requests == []
 
 
-@pytest.mark.parametrize("status", [404, 503])
-def test_errors_of_the_server(status: int, server: Server, tmp_path: Path) -> None:
-    server.status = status
-    with pytest.raises(WeightsError, match=r"RN50\.pt could not be downloaded") as raised:
-        fetch(server.url, tmp_path)
-    assert "\n" not in str(raised.value)
+def test_failed_downloads_are_one_sentence(server: Server, tmp_path: Path) -> None:
+    for status in (404, 503):
+        server.status = status
+        with pytest.raises(WeightsError, match=r"RN50\.pt could not be downloaded") as raised:
+            fetch(server.url, tmp_path)
+        assert "\n" not in str(raised.value)
     assert _names(tmp_path) == set()
-
-
-def test_no_server_or_no_folder(server: Server, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="by hand"):
         fetch(f"http://127.0.0.1:1/{DIGEST}/RN50.pt", tmp_path)
     (tmp_path / "file").write_text("in the way")
@@ -119,42 +113,38 @@ def test_no_server_or_no_folder(server: Server, tmp_path: Path) -> None:
         fetch(server.url, tmp_path / "file")
 
 
-def test_two_runs_at_once_download_once(server: Server, tmp_path: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda _: fetch(server.url, tmp_path), range(4)))
-    assert len(set(paths)) == 1
-    assert paths[0].read_bytes() == CONTENT
-    assert server.requests == [None]
+def _publish(path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Serve a file as RN50; returns its hash."""
+    server.content = path.read_bytes()
+    digest = hashlib.sha256(server.content).hexdigest()
+    monkeypatch.setitem(MODELS, "RN50", server.url.replace(DIGEST, digest))
+    return digest
 
 
 def test_a_model_by_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(tiny_clip("rn").state_dict(), tmp_path / "tiny.pt")
-    server.content = (tmp_path / "tiny.pt").read_bytes()
-    digest = hashlib.sha256(server.content).hexdigest()
-    monkeypatch.setitem(MODELS, "RN50", server.url.replace(DIGEST, digest))
+    digest = _publish(tmp_path / "tiny.pt", server, monkeypatch)
     loaded = load_clip("RN50", transformer_heads=2, download_root=tmp_path / "weights")
     assert loaded.sha256 == digest
     assert loaded.source == str(tmp_path / "weights" / "RN50.pt")
 
 
 @pytest.mark.parametrize("archive", [False, True])
-def test_loading_as_coops_trainers_do(
+def test_the_lines_of_coops_trainers_load_a_model(
     archive: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first lines of CoOp's trainers and their forks, on both kinds of .pt."""
+    """Both kinds of .pt."""
     torch.manual_seed(0)
     small = CLIP(CLIPConfig(32, 32, (1, 1, 1, 1), 8, None, transformer_width=64)).eval()
     example = (torch.zeros(1, 3, 32, 32), clip.tokenize("a dog"))
+    monkeypatch.setenv("HOME", str(tmp_path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, and these lines use it
         if archive:
             torch.jit.trace(small, example, check_trace=False).save(str(tmp_path / "small.pt"))
         else:
             torch.save(small.state_dict(), tmp_path / "small.pt")
-        server.content = (tmp_path / "small.pt").read_bytes()
-        digest = hashlib.sha256(server.content).hexdigest()
-        monkeypatch.setitem(clip._MODELS, "RN50", server.url.replace(DIGEST, digest))
-        monkeypatch.setenv("HOME", str(tmp_path))
+        _publish(tmp_path / "small.pt", server, monkeypatch)
 
         url = clip._MODELS["RN50"]
         model_path = clip._download(url)
