@@ -26,13 +26,12 @@ from datasets.own_images import read_table
 from nemesis.inference.load_run import trained_classnames
 from nemesis.report.accuracy import make_tables
 from nemesis.report.checks import notes_on, refuse_mixed
-from nemesis.report.listing import to_csv, to_latex, to_markdown
 from nemesis.report.provenance import (
     common_settings,
     example_commands,
-    runs_listing,
-    settings_listing,
-    versions_listing,
+    runs_table,
+    settings_table,
+    versions_table,
 )
 from nemesis.report.reading import read_runs
 from nemesis.report.settings import name_rows
@@ -164,9 +163,9 @@ def _results(path: Path) -> None:
     common_settings(runs)
     example_commands(runs)
     refuse_mixed(runs)
-    origin = (settings_listing(runs), runs_listing(runs, path.parent), versions_listing(runs))
-    for listing in (*make_tables(runs, 0).listings, *origin):
-        to_csv(listing), to_latex(listing), to_markdown(listing)
+    origin = (settings_table(runs), runs_table(runs, path.parent), versions_table(runs))
+    for table in (*make_tables(runs, 0).tables, *origin):
+        table.csv(), table.latex(), table.markdown(), table.html()
 
 
 def _history(path: Path) -> None:
