@@ -99,6 +99,7 @@ class EmojiDataset(SplitDataset):
 
     group = ""
     domains = STYLES
+    generated = True
 
     def __init_subclass__(cls, group: str = "") -> None:
         if group:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dassl.startup import importing
+from safeio.errors import UserError
 
 # Verb -> its module and what `python -m nemesis` prints about it.
 VERBS = {
@@ -17,6 +18,8 @@ VERBS = {
     "export": ("nemesis.commands.export", "write a run's text features for other programs"),
     "low-norm": ("nemesis.commands.low_norm", "corrupt each position of learned prompts"),
     "words": ("nemesis.commands.words", "list the words nearest to learned context vectors"),
+    "methods": ("nemesis.commands.methods", "list the methods, their papers and what Nemesis does"),
+    "datasets": ("nemesis.commands.datasets", "list the datasets and what is on the disk"),
     "download": ("nemesis.commands.download", "download and unpack datasets"),
     "bench": ("benchmarks.bench", "measure a step against a reference implementation"),
 }
@@ -30,17 +33,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb in ("-h", "--help"):
         width = max(map(len, VERBS))
         print(
-            "\n".join([USAGE, "", *(f"  {name:{width}}  {text}" for name, text in VERBS.items())])
+            "\n".join([USAGE, "", *(f"  {name:{width}}  {one[1]}" for name, one in VERBS.items())])
         )
         return 0
-    if verb not in VERBS:
-        names = ", ".join(VERBS)
-        print(f"error: {verb!a} is not a verb of nemesis; available: {names}", file=sys.stderr)
-        return 2
     with importing(__name__):
+        if verb not in VERBS:
+            return _refuse(verb)
         command = import_module(VERBS[verb][0])
     code: int = command.main(arguments[1:])
     return code
+
+
+def _refuse(verb: str) -> int:
+    from dassl.utils.names import check_availability
+
+    try:
+        check_availability(verb, list(VERBS))
+    except UserError as error:
+        print(f"error: {error}; python -m nemesis --help describes the verbs", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -74,6 +74,9 @@ class ConditionalCLIP(PromptedCLIP):
 class CoCoOp(PromptTrainer):
     """Conditional context optimization."""
 
+    paper = "Zhou et al., CVPR 2022"
+    prompts = "context vectors, shifted for each image by a meta-net"
+    normalizes = "the context vectors before the meta-net shifts them"
     node = "COCOOP"
     no_matrix = "computes different text features for every image"
 

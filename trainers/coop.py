@@ -27,6 +27,8 @@ declare_config(
 class CoOp(PromptTrainer):
     """Context optimization."""
 
+    paper = "Zhou et al., IJCV 2022"
+    prompts = "context vectors, shared by all classes or one set for each (CSC)"
     node = "COOP"
 
 

@@ -94,6 +94,9 @@ class TransportCLIP(PromptedCLIP):
 class PLOT(PromptTrainer):
     """Prompt learning with optimal transport."""
 
+    paper = "Chen et al., ICLR 2023"
+    prompts = "several sets of context vectors, matched with local image features"
+    normalizes = "the vectors of all sets"
     node = "PLOT"
     features = "local"
     no_matrix = "matches several prompts per class with local features by optimal transport"

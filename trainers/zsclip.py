@@ -57,6 +57,9 @@ class ZeroshotCLIP(TrainerX):
         standard_classify: logits are exp(logit_scale) * f @ text_features^T.
     """
 
+    paper = "Radford et al., ICML 2021"
+    prompts = "a hand-written template"
+    towers = "text"
     learns = False
     features: str | None = "pooled"
     standard_classify = True
@@ -174,6 +177,8 @@ class ZeroshotCLIP(TrainerX):
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Averages the text features of several templates, including the dataset's."""
+
+    prompts = "several hand-written templates"
 
     def select_templates(self, templates: Sequence[str]) -> Sequence[str]:
         """Return the 7 templates that CLIP's authors selected on ImageNet and the dataset's own."""

@@ -3,7 +3,7 @@
 import datetime
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class SimpleTrainer(TrainerBase):
     epoch_means: dict[str, float]  # mean of each metric over the current epoch
     overwrite = False  # replace the run in the folder after the first successful batch
     time_start = 0.0
+    on_epoch_end: Callable[[int], None] | None = None  # called with the epoch, to show progress
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
@@ -205,6 +206,8 @@ class SimpleTrainer(TrainerBase):
 
     def _end_epoch(self) -> None:
         self.resuming.checkpoint_if_due(self.epoch + 1)
+        if self.on_epoch_end is not None:
+            self.on_epoch_end(self.epoch)
 
     def before_train(self) -> None:
         """Open the TensorBoard writer; a checkpoint is restored after this hook."""

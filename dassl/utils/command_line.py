@@ -1,16 +1,17 @@
 """Argument parser, error messages and exit codes of all commands."""
 
 import argparse
+import difflib
 import errno
 import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from safeio.errors import UserError
-from safeio.untrusted import printable
+from safeio.untrusted import one_line, printable
 
 from .. import startup
 
@@ -31,7 +32,22 @@ class Parser(argparse.ArgumentParser):
             f"python -m nemesis {verb}" if verb else None,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse a command line; see `argparse`.
+
+        Raises:
+            UserError: a flag is wrong; the message suggests a similar one.
+        """
+        arguments, rest = self.parse_known_args(args, namespace)
+        if rest:
+            known = list(self._option_string_actions)
+            near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1, cutoff=0.7)
+            hint = f"did you mean {near[0]}?" if near else "--help lists the flags"
+            raise UserError(f"{one_line(rest[0])} is not a flag of this command; {hint}")
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError with the message of argparse."""

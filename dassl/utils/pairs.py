@@ -1,7 +1,6 @@
 """Parser for command lines with flags and KEY VALUE pairs in any order."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -43,15 +42,10 @@ class PairsParser(Parser):
         """Parse a command line; see `argparse`.
 
         Raises:
-            UserError: a flag is wrong, or a KEY has no VALUE.
+            UserError: a KEY has no VALUE.
         """
         flags, pairs = self._split(sys.argv[1:] if args is None else args)
         arguments, rest = super().parse_known_args(flags, namespace)
-        if rest:
-            known = list(self._option_string_actions)
-            near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1, cutoff=0.7)
-            hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
-            raise UserError(f"{one_line(rest[0])} is not a flag of this command{hint}")
         arguments.opts = _checked(pairs)
         return arguments, rest
 
@@ -77,11 +71,9 @@ class PairsParser(Parser):
         return flags, pairs
 
     def _values_of(self, flag: str) -> Any:
-        """Return argparse's `nargs` of a flag, which may be abbreviated."""
-        options = self._option_string_actions
-        found = [option for option in options if option.startswith(flag)]
-        name = flag if flag in options else found[0] if len(found) == 1 else None
-        return options[name].nargs if name else 0
+        """Return argparse's `nargs` of a flag."""
+        action = self._option_string_actions.get(flag)
+        return action.nargs if action else 0
 
     def _is_key(self, word: str) -> bool:
         first, *others = word.partition("=")[0].split(".")

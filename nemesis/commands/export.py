@@ -15,26 +15,41 @@ Exit codes: 0 success, 2 an error in the command, or a method without such a mat
 features depend on the image, PLOT matches several prompts by optimal transport).
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
 from dassl.utils import Parser, exit_code
-from nemesis.inference.export import CLASSIFIER_FILE, export_command
-from nemesis.inference.run_flags import add_run_flags
+from nemesis.inference.export import CLASSIFIER_FILE
+
+from .run_flags import add_class_flags, add_load_flags, add_third_party_flags, load_classifier
 
 
 def build_parser() -> Parser:
     """Return the command's parser."""
     parser = Parser(__doc__, "export")
-    add_run_flags(parser)
     add = parser.add_argument
+    add("run_dir", type=Path, metavar="RUN_DIR", help="folder of a finished run")
     add("-o", "--output", type=Path, metavar="FILE", help=f"default RUN_DIR/{CLASSIFIER_FILE}")
     add("--overwrite", action="store_true", help="replace an existing file")
+    add_class_flags(parser)
+    add_load_flags(parser)
+    add_third_party_flags(parser)
     return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export the run's classifier.
+
+    Raises:
+        UserError: see `load_classifier` and `Classifier.export`.
+    """
+    classifier = load_classifier(arguments)
+    path = arguments.output or arguments.run_dir / CLASSIFIER_FILE
+    classifier.export(path, arguments.overwrite)
+    print(f"The classifier of {len(classifier.classnames)} classes is in {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from a command line; returns the exit code."""
-    return exit_code(export_command, build_parser(), argv)
+    return exit_code(run, build_parser(), argv)

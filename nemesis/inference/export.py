@@ -1,56 +1,40 @@
 """Export the classifier of a trained run: one text feature per class, as a safetensors file."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from torch.nn import functional
+from jaxtyping import Float
+from torch import Tensor
 
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from trainers.core.features.evaluation import FrozenCLIPTrainer
 from trainers.core.prompt_file import save_tensors
 
-from .run_flags import load_classifier
-
 CLASSIFIER_FILE = "classifier.safetensors"
 
 
-def export_command(arguments: argparse.Namespace) -> None:
-    """Export the run of `nemesis export`'s arguments.
+def save_classifier(
+    trainer: FrozenCLIPTrainer,
+    text_features: Float[Tensor, "classes embed"],
+    path: Path,
+    overwrite: bool = False,
+) -> Path:
+    """Write a classifier; see `Classifier.export`.
 
     Raises:
-        UserError: the file exists or is a folder; see `load_classifier`, `save_classifier`.
+        UserError: the file exists or is a folder, its folder cannot be written to, or the
+            preprocessing is not a standard one.
     """
-    path = arguments.output or arguments.run_dir / CLASSIFIER_FILE
     if path.is_dir():
         raise UserError(f"{path} is a folder; -o takes the name of a file")
-    if path.exists() and not arguments.overwrite:
+    if path.exists() and not overwrite:
         raise UserError(f"{path} exists already; choose another file with -o, or --overwrite it")
-    trainer = load_classifier(arguments)
-    save_classifier(trainer, path)
-    print(f"The classifier of {len(trainer.dm.dataset.classnames)} classes is in {path}")
-
-
-def save_classifier(trainer: FrozenCLIPTrainer, path: Path) -> None:
-    """Write text features (C, E), logit scale, class names and image preprocessing.
-
-    docs/export.md describes the file.
-
-    Args:
-        trainer: of a finished run.
-        path: of the safetensors file, which is written atomically.
-
-    Raises:
-        UserError: the method has no `class_weights`, the preprocessing is not a standard one, or
-            the folder is not writable.
-    """
-    with trainer.cached_text_features():
-        weights = functional.normalize(trainer.class_weights().float(), dim=-1)
-        scale = trainer.loaded_clip.model.logit_scale.float().exp()
+    scale = trainer.loaded_clip.model.logit_scale.detach().float().exp()
     metadata = _metadata(trainer)
     prepare_output_dir(path.parent)
-    save_tensors(path, {"text_features": weights, "scale": scale}, metadata)
+    save_tensors(path, {"text_features": text_features, "scale": scale}, metadata)
+    return path
 
 
 def _metadata(trainer: FrozenCLIPTrainer) -> dict[str, Any]:

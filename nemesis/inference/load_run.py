@@ -1,16 +1,19 @@
-"""Load the trained model of a run from its folder. Commands call it through `run_flags`."""
+"""Build the trainer of a finished run from its folder; `Classifier` and the commands use it."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dassl.config import load_config
+from dassl.config import CfgNode, load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import CONFIG, build_trainer
 from dassl.utils import CheckpointFolder, load_checkpoint
 from dassl.utils.checkpoint_folder import number_of
+from nemesis.config_files import Name, build_config, dataset_settings, pairs
+from nemesis.image_list import ImageList
+from safeio.checksums import file_digest
 from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
@@ -22,54 +25,74 @@ LEARNER = "prompt_learner"  # folder of the checkpoints in a run's folder
 
 
 @dataclass(frozen=True)
-class Setup:
-    """How a run without config.yaml, such as one of CoOp's own code, was trained.
+class LoadOptions:
+    """How `load_trainer` loads a run.
 
     Attributes:
-        trainer: the method's name.
-        config_file: YAML of the method.
-        dataset_config_file: YAML of the dataset.
+        epoch: number of the checkpoint; None takes the best, else the newest.
+        settings: override those of the run.
+        ignore_mismatch: load prompts although they were trained with other settings or classes.
+        method, config, dataset: of the training, for a run without config.yaml, such as one of
+            CoOp's own code; see `nemesis.train`.
     """
 
-    trainer: str | None = None
-    config_file: str | None = None
-    dataset_config_file: str | None = None
+    epoch: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ignore_mismatch: bool = False
+    method: str | None = None
+    config: Name | None = None
+    dataset: Name | None = None
 
 
-def load_run(
+def load_trainer(
     run_dir: PathLike,
-    opts: Sequence[Any] = (),
-    epoch: int | None = None,
-    with_data: bool = True,
+    options: LoadOptions = LoadOptions(),
     classnames: Sequence[str] | None = None,
-    setup: Setup = Setup(),
-    ignore_mismatch: bool = False,
+    with_data: bool = False,
+    dataset: Name | ImageList | None = None,
 ) -> FrozenCLIPTrainer:
     """Build the trainer of a run from its config.yaml and load a checkpoint.
 
     Args:
         run_dir: the run's folder.
-        opts: KEY VALUE pairs that override the run's settings, such as another DATASET.ROOT.
-        epoch: number of the checkpoint; None takes the best, else the newest.
-        with_data: read the run's dataset; otherwise the trainer has class names but no images.
-        classnames: without data, the classes to use instead of those of the training.
-        setup: replaces a missing config.yaml.
-        ignore_mismatch: load prompts although they were trained with other settings or classes.
+        options: see `LoadOptions`.
+        classnames: classes to use instead of those of the training.
+        with_data: read the run's dataset. Otherwise the trainer has class names but no images,
+            unless no file of the run names the classes, as in zero-shot and third-party runs.
+        dataset: read this dataset instead of the run's.
 
     Raises:
         UserError: the folder contains no run, no checkpoint, or one that does not fit; or
             class-specific prompts were not trained for these classes.
-        UserError: the backbone's weights are not available.
+        UserError: the backbone's weights or the dataset are not available.
     """
-    path = Path(run_dir)
-    cfg = run_config(path, opts, setup)
-    if not with_data:
-        names = trained_classnames(path, epoch) if classnames is None else list(classnames)
-        twice = [name for name in names if names.count(name) > 1]
-        # Some datasets, such as ImageNet, have two classes of one name.
-        if twice and known_classnames(path, epoch) != names:
-            raise UserError(f'The class name "{twice[0]}" is given twice; list each class once')
-        cfg = run_config(path, [*opts, *_without_data(cfg, names)], setup)
+    path, epoch = Path(run_dir), options.epoch
+    if epoch is not None and not (isinstance(epoch, int) and epoch > 0):
+        raise UserError(
+            f"The epoch is {epoch}, but epochs are counted from 1, as in model.pth.tar-1"
+        )
+    cfg = run_config(path, options, dataset)  # errors in it shall not mention the class names
+    names = list(classnames) if classnames is not None else None
+    if not (with_data or dataset or names):
+        names = known_classnames(path, epoch)
+    if names is None:
+        try:
+            return _build(path, cfg, options)
+        except UserError as error:
+            if with_data or dataset:
+                raise
+            raise UserError(
+                f"{error} (this run does not record its class names, so its dataset is read; "
+                "pass the class names to avoid that)"
+            ) from error
+    twice = [name for name in names if names.count(name) > 1]
+    # Some datasets, such as ImageNet, have two classes of one name.
+    if twice and known_classnames(path, epoch) != names:
+        raise UserError(f'The class name "{twice[0]}" is given twice; list each class once')
+    return _build(path, run_config(path, options, None, _without_data(cfg, names)), options)
+
+
+def _build(path: Path, cfg: CfgNode, options: LoadOptions) -> FrozenCLIPTrainer:
     trainer = build_trainer(cfg)
     loaded: FrozenCLIPTrainer = trainer
     if not isinstance(loaded, FrozenCLIPTrainer):
@@ -77,84 +100,89 @@ def load_run(
             f"{path}: {cfg.TRAINER.NAME} is not a method with a frozen CLIP; choose a run of one"
         )
     if trainer.get_model_names():
-        trainer.ignore_mismatch = ignore_mismatch
-        trainer.load_model(path, epoch=epoch)
+        trainer.ignore_mismatch = options.ignore_mismatch
+        trainer.load_model(path, epoch=options.epoch)
     trainer.set_model_mode("eval")
     return loaded
 
 
-def run_config(run_dir: PathLike, opts: Sequence[Any] = (), setup: Setup = Setup()) -> Any:
-    """Return the configuration with which `load_run` loads a run.
+def run_config(
+    run_dir: Path,
+    options: LoadOptions = LoadOptions(),
+    dataset: Name | ImageList | None = None,
+    without_data: Mapping[str, Any] | None = None,
+) -> CfgNode:
+    """Return the configuration with which a run is loaded.
 
     Raises:
-        UserError: the folder contains no run, or a pair is invalid.
+        UserError: the folder contains no run, or a setting is invalid.
     """
-    path = Path(run_dir)
-    overrides: list[Any] = ["OUTPUT_DIR", str(path), "RESUME", "", "MODEL.INIT_WEIGHTS", "", *opts]
-    if (path / CONFIG).is_file():
-        if setup != Setup():
+    own: dict[str, Any] = {"OUTPUT_DIR": str(run_dir), "RESUME": "", "MODEL.INIT_WEIGHTS": ""}
+    described = (options.method, options.config, options.dataset) != (None, None, None)
+    if (run_dir / CONFIG).is_file():
+        if described:
             raise UserError(
-                f'"{path}" has a {CONFIG} of its own, so leave out --trainer, --config-file and '
-                "--dataset-config-file, and change single settings with KEY VALUE pairs"
+                f'"{run_dir}" has a {CONFIG} of its own, so leave out --trainer, --config-file and '
+                "--dataset-config-file, and change single settings with --set KEY VALUE"
             )
-        return load_config(config_file=str(path / CONFIG), opts=overrides)
-    is_model_folder = any(path.glob("model*.pth.tar*"))
-    if setup.trainer and path.is_dir() and not is_model_folder:
-        flags = {"TRAINER.NAME": setup.trainer}
-        return load_config(setup.dataset_config_file, setup.config_file, flags, overrides)
-    why = f"{CONFIG} is missing"
+        root = str(options.settings.get("DATASET.ROOT", "data"))
+        file, data = dataset_settings(dataset, root)
+        overrides = {**own, **data, **options.settings, **(without_data or {})}
+        return load_config(str(run_dir / CONFIG), file, opts=pairs(overrides))
+    if options.method and run_dir.is_dir() and not _is_model_folder(run_dir):
+        overrides = {**own, **options.settings, **(without_data or {})}
+        source = dataset or options.dataset
+        return build_config(source, options.method, options.config, overrides=overrides)
+    raise UserError(f'"{run_dir}" holds no run: {_no_run(run_dir)}')
+
+
+def _is_model_folder(path: Path) -> bool:
+    return any(path.glob("model*.pth.tar*"))
+
+
+def _no_run(path: Path) -> str:
+    """Return why a folder is not that of a run."""
     if not path.is_dir():
-        why = "there is no such folder"
-    elif is_model_folder:
-        why = f'it contains the checkpoints of one; give the folder above, "{path.parent}"'
-    elif (path / LEARNER).is_dir():
-        why = (
+        return "there is no such folder"
+    if _is_model_folder(path):
+        return f'it contains the checkpoints of one; give the folder above, "{path.parent}"'
+    if (path / LEARNER).is_dir():
+        return (
             f"it has checkpoints but no {CONFIG}, as CoOp's own code leaves it; say how it was "
             "trained with --trainer, --config-file and --dataset-config-file, as for train.py"
         )
-    raise UserError(f'"{path}" holds no run: {why}')
+    return f"{CONFIG} is missing"
 
 
-def _without_data(cfg: Any, names: list[str]) -> list[Any]:
+def _without_data(cfg: CfgNode, names: list[str]) -> dict[str, Any]:
     """Return overrides that replace the run's dataset by class names."""
     templates = cfg.DATASET.TEMPLATES
     if not templates and cfg.DATASET.NAME:
         templates = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "templates", ())
-    return [
-        *("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", names),
-        *("DATASET.TEMPLATES", list(templates), "DATASET.SUBSAMPLE_CLASSES", "all"),
-        *("INPUT.TRAIN_VIEWS", 0),
-    ]
+    return {
+        **{"DATASET.NAME": "ClassNames", "DATASET.CLASSNAMES": names},
+        **{"DATASET.TEMPLATES": list(templates), "DATASET.SUBSAMPLE_CLASSES": "all"},
+        "INPUT.TRAIN_VIEWS": 0,
+    }
 
 
-def trained_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str]:
+def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] | None:
     """Return the classes that a run's prompts were learned on, by label.
 
     Args:
         run_dir: the run's folder.
         epoch: number of the checkpoint; None takes the best, else the newest.
 
-    Raises:
-        UserError: no file records them: the method learns no prompts, or the run is third-party.
-    """
-    names = known_classnames(run_dir, epoch)
-    if names is None:
-        raise UserError(
-            f"Neither a checkpoint nor {PROMPT_FILE} in {run_dir} names the classes that its "
-            "prompts were learned on; name the classes yourself"
-        )
-    return names
-
-
-def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] | None:
-    """Return the same as `trained_classnames`, but None if no file records the classes.
+    Returns:
+        The names; None if no file records them: the method learns no prompts, or the run is
+        third-party.
 
     Raises:
         UserError: the checkpoint or prompt.safetensors is damaged.
     """
     path, names = Path(run_dir), None
     with contextlib.suppress(_NoCheckpoint):
-        metadata = load_checkpoint(prompt_checkpoint(path, epoch)).get(METADATA)
+        metadata = load_checkpoint(_checkpoint(path, epoch)).get(METADATA)
         names = metadata.get("classnames") if isinstance(metadata, dict) else None
     if names is None and (path / PROMPT_FILE).is_file():  # an older run
         names = read_tensors(path / PROMPT_FILE)[1].get("classnames")
@@ -166,12 +194,8 @@ class _NoCheckpoint(UserError):
     """The requested checkpoint does not exist."""
 
 
-def prompt_checkpoint(run_dir: Path, epoch: int | None = None) -> Path:
+def _checkpoint(run_dir: Path, epoch: int | None) -> Path:
     """Return the checkpoint of a run's prompts.
-
-    Args:
-        run_dir: the run's folder.
-        epoch: its number; None takes the best, else the newest.
 
     Raises:
         UserError: it does not exist.
@@ -183,6 +207,16 @@ def prompt_checkpoint(run_dir: Path, epoch: int | None = None) -> Path:
     if not path.is_file():
         raise _NoCheckpoint(f'No checkpoint at "{path}"')
     return path
+
+
+def checkpoint_identity(run_dir: Path, epoch: int | None = None) -> dict[str, str]:
+    """Return the path in the run's folder and the SHA-256 of the checkpoint of its prompts.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    path = _checkpoint(run_dir, epoch)
+    return {"file": path.relative_to(run_dir).as_posix(), "sha256": file_digest(path)}
 
 
 def checkpoint_epochs(run_dir: Path) -> list[int]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from clip.simple_tokenizer import tokenizer
 from dassl.utils import check_availability
-from trainers.core.prompt_trainer import PromptTrainer
+
+from .classifier import Classifier
 
 CHUNK = 64  # vectors per distance computation, to bound memory
 Vector = dict[str, Any]
@@ -40,48 +41,41 @@ def nearest_words(
 
 
 @torch.no_grad()
-def interpret(
-    trainer: PromptTrainer, top_k: int, classes: Sequence[str] | None = None
+def words_of_prompts(
+    classifier: Classifier, top_k: int = 3, classes: Sequence[str] = ()
 ) -> list[Vector]:
     """Return every learned vector with its nearest words.
 
     Args:
-        trainer: a trainer with loaded prompts.
+        classifier: of a method that learns context vectors.
         top_k: words per vector.
-        classes: classes to include if prompts are class-specific; None for all.
+        classes: classes to include if prompts are class-specific; default all.
 
     Returns:
         One {"class", "set", "position", "norm", "words": [{"word", "distance"}, ...]} per vector;
         class is None if all classes share the prompt, set is None if there is one set.
 
     Raises:
-        UserError: the prompts were not learned for a class in `classes`.
+        UserError: the method learns no context vectors, or none for a class in `classes`.
     """
-    ctx = trainer.model.prompt_learner.ctx
-    names = list(trainer.dm.dataset.classnames)
-    for name in classes or ():
+    trainer, names = classifier.prompt_trainer(), classifier.classnames
+    for name in classes:
         check_availability(name, names)
+    ctx = classifier.context
     specific = bool(trainer.method_cfg.get("CSC", False))
     prompts = ctx if specific else ctx.unsqueeze(0)  # (C or 1, [P,] L, D)
     several = prompts.dim() == 4
-    places: list[Vector] = []
-    chosen = []
-    for label, prompt in enumerate(prompts):
-        own = names[label] if specific else None
-        if own is not None and classes and own not in classes:
-            continue
-        for number, vectors in enumerate(prompt if several else prompt.unsqueeze(0)):
-            place = {"class": own, "set": number if several else None}
-            places += [{**place, "position": j} for j in range(len(vectors))]
-            chosen.append(vectors)
-    vectors = torch.cat(chosen)
-    nearest = nearest_words(vectors, trainer.loaded_clip.model.token_embedding.weight, top_k)
-    return [
-        {**place, "norm": norm, "words": _words(tokens, distances)}
-        for place, norm, tokens, distances in zip(
-            places, vectors.norm(dim=1).tolist(), *(n.tolist() for n in nearest), strict=True
-        )
-    ]
+    owners = [(k, name) for k, name in enumerate(names) if not classes or name in classes]
+    places, vectors = [], []
+    for row, owner in owners if specific else [(0, None)]:
+        for number, part in enumerate(prompts[row] if several else prompts[row : row + 1]):
+            one = {"class": owner, "set": number if several else None}
+            places += [{**one, "position": j} for j in range(len(part))]
+            vectors.append(part)
+    chosen = torch.cat(vectors)
+    nearest = nearest_words(chosen, trainer.loaded_clip.model.token_embedding.weight, top_k)
+    rows = zip(places, chosen.norm(dim=1).tolist(), *(n.tolist() for n in nearest), strict=True)
+    return [{**place, "norm": norm, "words": _words(*found)} for place, norm, *found in rows]
 
 
 def _words(tokens: Sequence[int], distances: Sequence[float]) -> list[dict[str, Any]]:

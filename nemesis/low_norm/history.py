@@ -1,9 +1,9 @@
-"""Read a run's training epoch by epoch, from history.jsonl and its checkpoints."""
+"""Read a run's training epoch by epoch: its history, and a study of each tested checkpoint."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from dassl.engine.run_record import read_history
+from nemesis.api import Run
 from nemesis.inference.load_run import checkpoint_epochs
 from safeio.errors import UserError
 
@@ -20,7 +20,7 @@ class Epoch:
         loss: mean over the epoch.
         norms: of each position at the end of the epoch.
         selections: how often PAN selected each position; None without PAN.
-        study: study of its checkpoint; None if it was not tested.
+        study: of its checkpoint; None if it was not tested.
     """
 
     number: int
@@ -58,25 +58,24 @@ class Training:
         return [(epoch.number, epoch.study) for epoch in self.epochs if epoch.study]
 
 
-def read_training(run_dir: Path, grid: CorruptionGrid, every: int = 1, root: str = "") -> Training:
+def read_training(run: StudiedRun, grid: CorruptionGrid, every: int = 1) -> Training:
     """Read a run's history and test its checkpoints, unless an earlier call has tested them.
 
     Args:
-        run_dir: of a finished run.
+        run: a finished run.
         grid: the corruptions to test of each checkpoint.
         every: test every n-th epoch; the last one is always tested.
-        root: folder of the datasets; "" for the run's own.
 
     Raises:
-        UserError: the run does not exist, or has fewer than two checkpoints or no history.
+        UserError: the run has fewer than two checkpoints or no history.
     """
-    run, numbers = StudiedRun(run_dir, root), checkpoint_epochs(run_dir)
+    numbers = checkpoint_epochs(run.path)
     if len(numbers) < 2:
         raise UserError(
             f"the run has {len(numbers)} checkpoint(s), but a figure over epochs needs at least 2; "
             "train with TRAIN.CHECKPOINT_FREQ 1"
         )
-    lines = [line for line in read_history(run_dir) if line.get("event") == "train"]
+    lines = [line for line in Run(run.path).history if line.get("event") == "train"]
     if not lines or any("position_norms" not in line for line in lines):
         raise UserError(
             "history.jsonl is missing or does not record the norm at each position; train the run "
@@ -87,14 +86,10 @@ def read_training(run_dir: Path, grid: CorruptionGrid, every: int = 1, root: str
     corruptions = set(grid.corruptions(run.length))
     for study in studies.values():  # it may contain other corruptions from earlier calls
         study.entries = {c: row for c, row in study.entries.items() if c in corruptions}
-    epochs = [
-        Epoch(
-            line["epoch"] + 1,
-            line["loss"],
-            line["position_norms"],
-            line.get("selections"),
-            studies.get(line["epoch"] + 1),
-        )
-        for line in lines
-    ]
-    return Training(run, epochs)
+    return Training(run, [_epoch(line, studies) for line in lines])
+
+
+def _epoch(line: dict[str, Any], studies: dict[int, Study]) -> Epoch:
+    number = line["epoch"] + 1
+    norms, selections = line["position_norms"], line.get("selections")
+    return Epoch(number, line["loss"], norms, selections, studies.get(number))

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trainers.core.features.cache import STORED_AS
-from trainers.core.features.store import StoredRows
 from trainers.core.frozen_encoder import autocast
 from trainers.core.prompt_trainer import PromptTrainer
 from trainers.nemesis import count_correct
@@ -21,35 +19,33 @@ COPIES = 8
 class PromptEvaluator:
     """Counts the test images that each of many prompts classifies correctly.
 
-    It uses the image features and batches of `CachedFeatures`, so that the learned prompts get the
-    same accuracy as in `trainer.test()`. If a method's inference is not a function of these
-    features, prompts are tested one by one with its own inference.
+    It uses the image features and batches of the trainer's own test, so that the learned prompts
+    get the same accuracy. If a method's inference is not a function of image features, prompts are
+    tested one by one with its own inference.
 
     Args:
         trainer: with data and loaded prompts.
+
+    Attributes:
+        split: the tested split.
+        total: number of test images.
+        at_once: number of groups for one call of `count`; more exceed the memory limit.
     """
 
     def __init__(self, trainer: PromptTrainer) -> None:
         self.trainer = trainer
         self.split, self.loader = trainer.evaluation_set()
-        self.rows = None if not _infers_from_features(trainer) else self._features()
+        standard = trainer.standard_classify and trainer.model.standard_classify
+        from_features = standard and trainer.feature_kind() is not None
+        self.rows = trainer.cached_features.rows(self.loader) if from_features else None
         self.labels = torch.tensor([item.label for item in self.loader.dataset.data_source])
+        self.total = len(self.labels)
         self.at_once = 1 if self.rows is None else self._groups_at_once()
-
-    @property
-    def total(self) -> int:
-        """Number of test images."""
-        return len(self.labels)
 
     @torch.no_grad()
     def count(self, ctx: Float[Tensor, "groups *sets length width"]) -> Int[Tensor, " groups"]:
-        """Count the correctly classified images under each group's prompts.
-
-        Args:
-            ctx: more than `at_once` groups exceed the memory limit.
-        """
-        trainer = self.trainer
-        with autocast(trainer.clip_precision, trainer.device):
+        """Count the correctly classified images under each group's prompts."""
+        with autocast(self.trainer.clip_precision, self.trainer.device):
             if self.rows is None:
                 return torch.stack([self._count_one(prompt) for prompt in ctx])
             return self._count_together(ctx)
@@ -71,10 +67,8 @@ class PromptEvaluator:
         try:
             parameter.copy_(prompt)
             with trainer.model.cached_text_features():
-                scored = trainer.predictions(self.loader)
-                return torch.stack(
-                    [count_correct(scores, labels) for scores, labels in scored]
-                ).sum()
+                counts = [count_correct(*scored) for scored in trainer.predictions(self.loader)]
+                return torch.stack(counts).sum()
         finally:
             parameter.copy_(learned)
 
@@ -82,15 +76,6 @@ class PromptEvaluator:
         assert self.rows is not None
         stop, device = start + self.loader.batch_size, self.trainer.device
         return self.rows.read(start, stop).to(device), self.labels[start:stop].to(device)
-
-    def _features(self) -> StoredRows:
-        features = self.trainer.cached_features
-        rows = features.of(self.loader)
-        if rows is not None:
-            return rows
-        kind = self.trainer.feature_kind()
-        assert kind is not None
-        return StoredRows.in_memory(features.compute(self.loader), STORED_AS[kind])
 
     @torch.no_grad()
     def _groups_at_once(self) -> int:
@@ -104,9 +89,3 @@ class PromptEvaluator:
         texts = text.numel() * (batch if model.conditional else 1)
         floats = similarities + texts + model.prompt_learner.ctx.numel()
         return max(1, min(MOST_AT_ONCE, MEMORY // (4 * floats)))
-
-
-def _infers_from_features(trainer: PromptTrainer) -> bool:
-    """Return whether test logits are model.logits(image_features(images), ctx)."""
-    standard = trainer.standard_classify and trainer.model.standard_classify
-    return standard and trainer.feature_kind() is not None

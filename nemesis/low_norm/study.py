@@ -11,10 +11,7 @@ Positions count from 0; accuracies are in %; a norm is L2, averaged over classes
 `value` is REPLACE's standard deviation or RESCALE's factor.
 """
 
-import contextlib
 import errno
-import io
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -26,12 +23,13 @@ from tqdm import tqdm
 
 from dassl.engine import finished_run
 from dassl.utils import package_versions
-from nemesis.inference.load_run import load_run, prompt_checkpoint
+from nemesis.inference.classifier import Classifier, load
+from nemesis.inference.load_run import checkpoint_identity
+from nemesis.logs import LOGGER, hides_progress
 from nemesis.report.results import method_of
-from safeio.checksums import DamagedFile, file_digest, read_verified_json, write_json_with_checksum
+from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
 from safeio.files import PathLike
-from trainers.core.prompt_trainer import PromptTrainer
 from trainers.nemesis import vector_norms
 
 from .corruption import Corruption, CorruptionGrid, corrupt, unit_noise
@@ -67,7 +65,7 @@ class Study:
                 study.entries[Corruption(row["kind"], row["value"], row["position"])] = row
         except (OSError, DamagedFile, KeyError, TypeError, AttributeError) as error:
             why = error if isinstance(error, DamagedFile) else f"{path} cannot be read"
-            print(f"Warning: {why}; the prompts are tested again", file=sys.stderr)
+            LOGGER.warning("%s; the prompts are tested again", why)
             return None
         return study
 
@@ -111,8 +109,7 @@ class StudiedRun:
 
     Args:
         run_dir: the run's folder.
-        root: folder of the datasets; "" for the run's own.
-        ignore_mismatch: see `load_run`.
+        options: further arguments of `nemesis.load`.
 
     Attributes:
         path: the run's folder.
@@ -123,8 +120,8 @@ class StudiedRun:
         UserError: the folder contains no finished run of a method that learns prompts.
     """
 
-    def __init__(self, run_dir: PathLike, root: str = "", ignore_mismatch: bool = False) -> None:
-        self.path, self.root, self.ignore_mismatch = Path(run_dir), root, ignore_mismatch
+    def __init__(self, run_dir: PathLike, **options: Any) -> None:
+        self.path, self.options = Path(run_dir), options
         results = finished_run(self.path)
         if results is None:
             raise UserError("not a finished run: results.json is missing or damaged")
@@ -136,6 +133,7 @@ class StudiedRun:
             "method": method_of(results),
             **{key: results[key] for key in ("dataset", "shots", "seed", "backbone")},
         }
+        self._classifier: Classifier | None = None
         self._evaluator: PromptEvaluator | None = None
         self._is_read_only = False
 
@@ -147,35 +145,26 @@ class StudiedRun:
             epoch: number of the checkpoint; None takes the best, else the newest.
 
         Raises:
-            UserError: the checkpoint or a position does not exist, or see `load_run`.
+            UserError: the checkpoint or a position does not exist, or see `nemesis.load`.
         """
         wanted = grid.corruptions(self.length)
-        checkpoint = prompt_checkpoint(self.path, epoch)
-        identity = {
-            "file": checkpoint.relative_to(self.path).as_posix(),
-            "sha256": file_digest(checkpoint),
-        }
+        identity = checkpoint_identity(self.path, epoch)
         study, path = Study(self.facts, identity, grid.noise_seed), study_file(self.path, epoch)
         stored = Study.read(path)
         if stored is not None and stored.belongs_to(study):
             study = stored
         missing = [corruption for corruption in wanted if corruption not in study.entries]
         if missing or not study.original:
-            with contextlib.redirect_stdout(io.StringIO()):  # hide the log of loading a run
-                evaluator = self._load(epoch)
-            self._test(evaluator, missing, study, path)
+            self._test(self._load(epoch), missing, study, path)
         return study
 
     def _load(self, epoch: int | None) -> PromptEvaluator:
         """Load the run at first; for further checkpoints, load only the prompts."""
-        if self._evaluator is None:
-            opts = ("DATASET.ROOT", self.root) if self.root else ()
-            trainer = load_run(self.path, opts, epoch, ignore_mismatch=self.ignore_mismatch)
-            if not isinstance(trainer, PromptTrainer):
-                raise UserError(f"{trainer.cfg.TRAINER.NAME} learns no prompts")
-            self._evaluator = PromptEvaluator(trainer)
+        if self._classifier is None or self._evaluator is None:
+            self._classifier = load(self.path, epoch=epoch, with_data=True, **self.options)
+            self._evaluator = PromptEvaluator(self._classifier.prompt_trainer())
         else:
-            self._evaluator.trainer.load_model(self.path, epoch=epoch)
+            self._classifier.use_epoch(epoch)
         return self._evaluator
 
     def _test(
@@ -191,9 +180,10 @@ class StudiedRun:
             study.original = {"correct": correct, "accuracy": accuracy, "norms": norms}
             self._write(study, path)
         noise = unit_noise(study.noise_seed, *ctx.shape[-2:])
-        with tqdm(
-            total=len(missing), unit="prompt", disable=None, leave=False, desc=str(self.path)
-        ) as bar:
+        bar = tqdm(
+            missing, unit="prompt", disable=hides_progress(), leave=False, desc=f"{path.parent}"
+        )
+        with bar:
             for start in range(0, len(missing), evaluator.at_once):
                 part = missing[start : start + evaluator.at_once]
                 groups = corrupt(ctx, part, noise)
@@ -212,5 +202,5 @@ class StudiedRun:
                 raise
             if not self._is_read_only:
                 why = f"{path} cannot be written: {error.strerror}"
-                print(f"Warning: {why}; a second call tests all corruptions again", file=sys.stderr)
+                LOGGER.warning("%s; a second call tests all corruptions again", why)
             self._is_read_only = True

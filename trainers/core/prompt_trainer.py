@@ -55,6 +55,9 @@ class PromptTrainer(TrainerX):
     an attribute in `capabilities`, the attribute is lowered, unless the subclass declares it.
 
     Attributes:
+        paper, prompts, towers: of the method, for lists: its publication, what it learns and the
+            encoders that take the prompts.
+        normalizes: what the norm losses of a Nemesis variant act on.
         node: the method's configuration node, cfg.TRAINER.<node>.
         no_matrix: why the method has no `class_weights`, for the error message.
         features: the kind of frozen features that training and inference take; see `INFERENCE`.
@@ -63,6 +66,10 @@ class PromptTrainer(TrainerX):
         trains_on_features: a step accepts cached augmentations; see INPUT.TRAIN_VIEWS.
     """
 
+    paper = ""
+    prompts = "context vectors"
+    towers = "text"
+    normalizes = "the context vectors"
     node = "COOP"
     no_matrix = NO_MATRIX
     features: str | None = "pooled"

@@ -108,6 +108,7 @@ class DatasetBase:
         decode: how images are decoded, as_stored (as in CoOp) or as_viewed; INPUT.DECODE overrides
             it.
         domains: names of all domains.
+        generated: whether the images are made at first use.
         templates: hand-written prompts for the class names.
         num_classes: largest training label + 1.
         lab2cname: label -> class name.
@@ -117,6 +118,7 @@ class DatasetBase:
     dataset_dir = ""
     decode = "as_stored"
     domains: Sequence[str] = ()
+    generated = False
     templates: Sequence[str] = ("a photo of a {}.",)
 
     def __init__(

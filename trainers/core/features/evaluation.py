@@ -24,7 +24,7 @@ from dassl.engine.capabilities import Capability
 from safeio.errors import UserError
 
 from ..frozen_encoder import autocast
-from .cache import FeatureCache, is_frozen
+from .cache import STORED_AS, FeatureCache, is_frozen
 from .store import StoredRows
 
 # `features`: kind of features that training and inference take, "pooled" (B, E) or "local"
@@ -121,6 +121,17 @@ class CachedFeatures:
                 loader.dataset, kind, lambda: self.compute(loader)
             )
         return self._opened[loader]
+
+    def rows(self, loader: Any) -> StoredRows:
+        """Return the features of a loader's images as `of`; computed in memory if uncached.
+
+        The trainer's inference must be made of features.
+        """
+        rows = self.of(loader)
+        if rows is None:
+            kind = self.trainer.feature_kind()
+            rows = StoredRows.in_memory(self.compute(loader), STORED_AS[str(kind)])
+        return rows
 
     def compute(self, loader: Any) -> Iterator[Float[Tensor, "batch *tokens embed"]]:
         """Compute the features of all images of a loader, batch by batch."""

@@ -1,0 +1,103 @@
+"""Configuration of a run by names: a method, its config, a dataset."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets  # noqa: F401  (registers the datasets)
+import trainers  # noqa: F401  (registers the methods)
+from dassl.config import CfgNode, load_config
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import check_availability
+from safeio.errors import UserError
+
+from .image_list import ImageList
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+Name = str | os.PathLike[str]
+
+
+def build_config(
+    dataset: Name | ImageList | None,
+    method: str | None = None,
+    config: Name | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> CfgNode:
+    """Return the frozen configuration of a run.
+
+    Args:
+        dataset: stem of a file in configs/datasets, a registered name, a YAML file or a list of
+            images.
+        method: a registered name.
+        config: stem of a file in configs/trainers/<method>, or a YAML file.
+        settings: of the caller, such as the data root; they override the files.
+        overrides: of the user; they override all others.
+
+    Raises:
+        UserError: a name, a key or a value is wrong.
+    """
+    if method is not None:
+        TRAINER_REGISTRY.get(method)
+    flags = {"TRAINER.NAME": method} if method else {}
+    flags |= settings or {}
+    file, own = dataset_settings(dataset, flags.get("DATASET.ROOT", "data"))
+    return load_config(file, method_file(method, config), flags | own, pairs(overrides))
+
+
+def pairs(settings: Mapping[str, Any] | None) -> list[Any]:
+    """Return {key: value} as [key, value, ...].
+
+    Raises:
+        UserError: the settings are not a mapping from strings.
+    """
+    if not isinstance(settings or {}, Mapping) or not all(
+        isinstance(k, str) for k in settings or ()
+    ):
+        raise UserError('settings maps keys to values, such as {"DATASET.NUM_SHOTS": 4}')
+    return [part for item in (settings or {}).items() for part in item]
+
+
+def dataset_settings(
+    dataset: Name | ImageList | None, root: str
+) -> tuple[str | None, dict[str, Any]]:
+    """Return the dataset's configuration file, if any, and its settings.
+
+    Raises:
+        UserError: the dataset is unknown.
+    """
+    if dataset is None:
+        return None, {}
+    if isinstance(dataset, ImageList):
+        return None, {"DATASET.NAME": "Folder", "DATASET.FOLDER.PATH": str(dataset.save(root))}
+    if not isinstance(dataset, str | os.PathLike):
+        raise UserError(
+            f"dataset is of type {type(dataset).__name__}, but must be a name, a YAML file or a "
+            "nemesis.ImageList"
+        )
+    name = os.fspath(dataset)
+    if name in DATASET_REGISTRY:
+        return None, {"DATASET.NAME": name}
+    return _file(name, CONFIGS / "datasets", DATASET_REGISTRY.registered_names()), {}
+
+
+def method_file(method: str | None, config: Name | None) -> str | None:
+    """Return the configuration file of a method by its stem or path.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if config is None:
+        return None
+    return _file(os.fspath(config), CONFIGS / "trainers" / (method or ""))
+
+
+def _file(name: str, folder: Path, others: list[str] | None = None) -> str:
+    if name.endswith((".yaml", ".yml")):
+        return name
+    check_availability(
+        name, [*sorted(path.stem for path in folder.glob("*.yaml")), *(others or ())]
+    )
+    return str(folder / f"{name}.yaml")
