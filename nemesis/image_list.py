@@ -99,8 +99,8 @@ def to_image(picture: Picture, as_viewed: bool = True) -> Image.Image:
         if isinstance(picture, np.ndarray):
             why = f"an array of {picture.dtype} and shape {picture.shape} is not a picture"
     raise UserError(
-        f"{short_repr(type(picture).__name__)} cannot be read as an image: {why}; pass a path, a PIL "
-        "image or a uint8 array (height, width, 3)"
+        f"{short_repr(type(picture).__name__)} cannot be read as an image: {why}; pass a path, a "
+        "PIL image or a uint8 array (height, width, 3)"
     )
 
 

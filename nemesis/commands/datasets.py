@@ -3,8 +3,8 @@ r"""List the datasets and what of them is on the disk.
     python -m nemesis datasets --root data
     python -m nemesis datasets --json
 
-`generated` datasets are bundled and made at first use; `missing` files are downloaded with
-python -m nemesis download NAME; `folder` are your own images: class folders or a CSV at DATASET.FOLDER.PATH.
+`generated`: bundled, made at first use. `missing`: files that python -m nemesis download NAME
+downloads. `own`: your images, in class folders or listed in a CSV, at DATASET.FOLDER.PATH.
 
 Exit codes: 0 success, 2 an error in the command.
 """

@@ -14,6 +14,8 @@ Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[2]
 SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")
 ONE_EPOCH = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1")
+# One epoch, and one validation image a class of half the classes: small enough for CoCoOp.
+FEW = ("OPTIM.MAX_EPOCH", "1", "TEST.SPLIT", "val", "DATASET.SUBSAMPLE_CLASSES", "base")
 
 
 def command(

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -13,32 +15,26 @@ from open_clip.transform import image_transform
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import nemesis
 from clip.weights import load_clip
 from dassl.data import DatasetWrapper
 from nemesis.commands import export
-from nemesis.inference.load_run import load_run
 from tests.helpers.open_clip_model import open_clip_of
-from tests.helpers.runs import ROOT, command, finish
+from tests.helpers.runs import ROOT
 from trainers.core.features.evaluation import FrozenCLIPTrainer
 
 PAGE = (ROOT / "docs/export.md").read_text()
 READ, USE, OPEN_CLIP = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-SHORT = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "TEST.NO_TEST", "True")
 
 
 @pytest.fixture(scope="module", params=["CoOp", "ZeroshotCLIP"])
-def run_dir(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data_root: Path
-) -> Path:
-    output = tmp_path_factory.mktemp("export") / request.param
-    extra = SHORT if request.param == "CoOp" else ("TEST.SPLIT", "val")
-    finish(command(output, data_root, *extra, trainer=request.param))
-    return output
+def run_dir(request: pytest.FixtureRequest, short_run: Callable[..., Path]) -> Path:
+    return short_run(request.param)
 
 
 @pytest.fixture(scope="module")
 def trainer(run_dir: Path) -> FrozenCLIPTrainer:
-    return load_run(run_dir)
+    return nemesis.load(run_dir, with_data=True).trainer
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +45,7 @@ def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def some_images(trainer: FrozenCLIPTrainer) -> tuple[torch.Tensor, list[str]]:
-    items = trainer.dm.dataset.test[::101][:8]
+    items = trainer.dm.dataset.test[::47][:8]
     images = DatasetWrapper(trainer.cfg, items, trainer.dm.tfm_test)
     batch = torch.stack([images[index]["img"] for index in range(len(items))])
     return batch, [item.impath for item in items]
@@ -124,7 +120,7 @@ def test_the_names_on_the_page() -> None:
     model, tag = json.loads(f"[{given}]")
     assert tag in open_clip.list_pretrained_tags_by_model(model)
     assert "-quickgelu" in model
-    (arguments,) = re.findall(r"python export\.py (.*)", PAGE)
+    (arguments,) = re.findall(r"nemesis export (.*)", PAGE)
     parser = export.build_parser()
     assert parser.parse_args(arguments.split()).output == Path("food.safetensors")
     help_text = parser.format_help()
@@ -133,16 +129,12 @@ def test_the_names_on_the_page() -> None:
 
 
 def test_other_classes_and_precision(run_dir: Path, tmp_path: Path) -> None:
-    if run_dir.name == "ZeroshotCLIP":
-        key, options = "TRAINER.ZSCLIP.PREC", ["--root", "nowhere"]
-    else:
-        key, options = "TRAINER.COOP.PREC", []
+    key = "TRAINER.ZSCLIP.PREC" if run_dir.name == "ZeroshotCLIP" else "TRAINER.COOP.PREC"
     tensors = []
     for precision in ("fp32", "amp", "bf16"):
         path = tmp_path / f"{precision}.safetensors"
-        names = ["--classes", "a cat", "a dog"]
-        arguments = [str(run_dir), "-o", str(path), *names, *options, "--opts", key, precision]
-        assert export.main(arguments) == 0
+        options = ["--root", "nowhere", "--classes", "a cat", "a dog", "--set", key, precision]
+        assert export.main([str(run_dir), "-o", str(path), *options]) == 0
         tensors.append(load_file(path)["text_features"])
     for tensor in tensors:
         assert (tensor.dtype, tuple(tensor.shape)) == (torch.float32, (2, 256))
@@ -160,13 +152,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 @pytest.mark.parametrize("method", ["CoCoOp", "CoCoOpNemesis", "PLOT", "PLOTNemesis"])
 def test_methods_without_a_matrix(
-    method: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+    method: str, short_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finish(command(tmp_path / "run", data_root, *SHORT, trainer=method))
-    message = refusal(capsys, tmp_path / "run")
+    run = short_run(method)
+    message = refusal(capsys, run)
     assert message.startswith(f"error: {method}")
     assert "no matrix" in message
-    assert not (tmp_path / "run" / "classifier.safetensors").exists()
+    assert not (run / "classifier.safetensors").exists()
 
 
 def test_mistakes(
@@ -180,13 +172,16 @@ def test_mistakes(
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     assert "with this name exists" in refusal(capsys, run_dir, "-o", in_the_way / "x.safetensors")
-    assert "holds no run" in refusal(capsys, tmp_path)
-    special = ("--opts", "INPUT.NO_TRANSFORM", "True")
+    special = ("--set", "INPUT.NO_TRANSFORM", "True")
     assert "do not describe the" in refusal(capsys, run_dir, "-o", tmp_path / "x", *special)
 
 
-def test_default_file(run_dir: Path, exported: Path) -> None:
-    assert export.main([str(run_dir)]) == 0
-    again = load_file(run_dir / "classifier.safetensors")
+def test_default_file_and_the_same_matrix_in_python(
+    run_dir: Path, exported: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    assert export.main([str(copy)]) == 0
+    again = load_file(copy / "classifier.safetensors")
+    assert torch.equal(again["text_features"], nemesis.load(run_dir).text_features)
     for key, value in load_file(exported).items():
         assert torch.equal(again[key], value)

@@ -1,40 +1,38 @@
-"""What nemesis predict says is what the run's own evaluation computes."""
+"""A loaded run classifies as its trainer does, from Python and by `nemesis predict`."""
 
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import nemesis
 from dassl.data import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.utils import load_checkpoint, save_checkpoint
 from nemesis.commands import predict
 from nemesis.inference.image_files import find_images
-from nemesis.inference.load_run import load_run
-from tests.helpers.runs import command, finish
+from nemesis.inference.load_run import known_classnames
+from safeio.errors import UserError
+from tests.helpers.runs import FEW, command, finish, results
 
-SHORT = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1", "TEST.NO_TEST", "True")
+METHODS = ("CoOp", "CoCoOp", "PLOT", "ZeroshotCLIP")
 
 
-@pytest.fixture(scope="module", params=["CoOp", "CoCoOp", "PLOT"])
-def run_dir(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data_root: Path
-) -> Path:
-    output = tmp_path_factory.mktemp("predict") / request.param
-    finish(command(output, data_root, *SHORT, trainer=request.param))
-    return output
+@pytest.fixture(params=METHODS)
+def run_dir(request: pytest.FixtureRequest, short_run: Callable[..., Path]) -> Path:
+    return short_run(request.param)
 
 
 @pytest.fixture(scope="module")
-def zero_shot(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    output = tmp_path_factory.mktemp("predict") / "ZeroshotCLIP"
-    finish(command(output, data_root, "TEST.SPLIT", "val", trainer="ZeroshotCLIP"))
-    return output
+def zero_shot(short_run: Callable[..., Path]) -> Path:
+    return short_run("ZeroshotCLIP")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, zero_shot: Path) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "below").mkdir()
     (folder / ".hidden").mkdir()
-    items = load_run(zero_shot).dm.dataset.test[::97][:7]
+    items = nemesis.load(zero_shot).trainer.dm.dataset.test[::47][:7]
     for index, item in enumerate(items):
         place = folder / "below" if index > 4 else folder
         shutil.copy(item.impath, place / f"{index}.PNG")
@@ -52,55 +50,72 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, zero_shot: Path) -> Path:
     return folder
 
 
-def lines(capsys: pytest.CaptureFixture[str], *arguments: Any, code: int = 0) -> list[Any]:
+def lines(capsys: pytest.CaptureFixture[str], *arguments: Any) -> list[Any]:
     """The objects that nemesis predict prints."""
     capsys.readouterr()
-    assert predict.main(["--json", *map(str, arguments)]) == code
+    assert predict.main(["--json", *map(str, arguments)]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    """The one sentence that says what is wrong."""
-    capsys.readouterr()
-    assert predict.main([*map(str, arguments)]) == 2
-    (message,) = capsys.readouterr().err.splitlines()
-    return message
-
-
-def expected(run: Path, paths: list[str]) -> tuple[torch.Tensor, list[str]]:
-    trainer = load_run(run)
-    images = DatasetWrapper(trainer.cfg, [Datum(path) for path in paths], trainer.dm.tfm_test)
-    batch = torch.stack([images[index]["img"] for index in range(len(paths))])
-    with torch.no_grad():
-        return trainer.model_inference(batch).softmax(dim=1), trainer.dm.dataset.classnames
-
-
 def test_equals_the_run(run_dir: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every method, over batches that do not come out even, without the run's data."""
-    found = lines(
-        *(capsys, run_dir, pictures, "--top-k", 999, "--batch-size", 3),
-        *("--opts", "DATASET.ROOT", "nowhere"),
+    """Every method, over batches that do not come out even, by file, PIL image, array, command."""
+    paths = [str(pictures / f"{i}.PNG") for i in range(5)]
+    paths += [str(pictures / "below" / f"{i}.PNG") for i in (5, 6)]
+    trained = nemesis.load(run_dir, with_data=True)
+    wrapper = DatasetWrapper(
+        trained.trainer.cfg, [Datum(path) for path in paths], trained.trainer.dm.tfm_test
     )
-    paths = [line["path"] for line in found]
-    assert paths == [str(pictures / f"{i}.PNG") for i in range(5)] + [
-        str(pictures / "below" / f"{i}.PNG") for i in (5, 6)
-    ]
-    probabilities, names = expected(run_dir, paths)
-    for line, row in zip(found, probabilities, strict=True):
-        given = {p["class"]: p["probability"] for p in line["predictions"]}
-        assert set(given) == set(names)
-        assert [given[name] for name in names] == pytest.approx(row.tolist(), abs=1e-5)
-        values = [p["probability"] for p in line["predictions"]]
-        assert values == sorted(values, reverse=True)
+    batch = torch.stack([wrapper[index]["img"] for index in range(len(paths))])
+    with torch.no_grad():
+        expected = trained.trainer.model_inference(batch).softmax(dim=1)
+    bare = nemesis.load(run_dir, root=None if "Zeroshot" in run_dir.name else "nowhere")
+    assert bare.classnames == trained.classnames
+    found = bare.predict(paths, top_k=999, batch_size=3)
+    for row, pairs in zip(expected, found, strict=True):
+        given = dict(pairs)
+        assert [given[name] for name in bare.classnames] == pytest.approx(row.tolist(), abs=1e-5)
+        assert list(given.values()) == sorted(given.values(), reverse=True)
+    opened = [Image.open(paths[0]), np.asarray(Image.open(paths[0]))]
+    assert bare.predict(opened, top_k=3) == [found[0][:3]] * 2  # type: ignore[arg-type]
+    assert bare.predict(paths[0], top_k=1)[0][0][0] == found[0][0][0]
+    shown = lines(capsys, run_dir, pictures, "--top-k", 999, "--batch-size", 3)
+    assert [line["path"] for line in shown] == paths
+    for line, pairs in zip(shown, found, strict=True):
+        assert [(p["class"], p["probability"]) for p in line["predictions"]] == [
+            (name, round(value, 6)) for name, value in pairs
+        ]
 
 
-def test_table(run_dir: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluation_equals_the_run_and_writes_nothing(
+    run_dir: Path, tmp_path: Path, data_root: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+    classifier = nemesis.load(run_dir)
+    found = classifier.evaluate()
+    for name in ("accuracy", "macro_f1", "ece", "num_test", "split", "dataset"):
+        assert found[name] == results(run_dir)[name]
+    assert nemesis.load(run_dir, with_data=True).evaluate() == found
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
+    if run_dir.name != "CoOp":
+        return
+    black = ("--target-domains", "openmoji-black", *FEW, "TEST.SPLIT", "test")
+    test = ("--eval-only", "--model-dir", str(run_dir), *black)
+    finish(command(tmp_path / "test", data_root, *test))
+    other = classifier.evaluate(target_domains="openmoji-black", split="test")
+    assert other.items() <= {**results(tmp_path / "test"), "dataset": "EmojiActivities"}.items()
+    items = nemesis.load(run_dir, with_data=True).trainer.dm.dataset.val
+    own = nemesis.ImageList(test=[(Image.open(i.impath), i.classname) for i in items])
+    by_list = classifier.evaluate(dataset=own)
+    assert by_list["accuracy"] == pytest.approx(found["accuracy"])
+    assert classifier.evaluate(dataset="EmojiFood")["dataset"] == "EmojiFood"
+
+
+def test_table(zero_shot: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert predict.main([str(run_dir), str(pictures / "below"), "--top-k", "2"]) == 0
+    assert predict.main([str(zero_shot), str(pictures / "below"), "--top-k", "2"]) == 0
     header, rule, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["image", "class", "probability"]
     assert set(rule) == {"-"}
-    assert len(rows) == 4
     assert [row.startswith(str(pictures)) for row in rows] == [True, False] * 2
     assert {len(row) for row in rows} == {len(rule)}
     assert all(row.endswith("%") for row in rows)
@@ -109,42 +124,32 @@ def test_table(run_dir: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 def test_other_classes(
     run_dir: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = pictures / "0.PNG"
-    given = (run_dir, image, "--classes", "a cat", "a dog")
+    image, cats = pictures / "0.PNG", ["a cat", "a dog"]
     if run_dir.name == "PLOT":  # its settings on the bundled benchmark are class-specific
-        assert "the prompts are class-specific (CSC)" in refusal(capsys, *given)
+        with pytest.raises(UserError, match='no prompt, or several, for "a cat", "a dog"'):
+            nemesis.load(run_dir, cats)
+        names = known_classnames(run_dir)
+        assert names is not None
+        orders = [nemesis.load(run_dir, order).predict(image) for order in (names, names[::-1])]
+        assert dict(orders[0][0]) == pytest.approx(dict(orders[1][0]), abs=1e-5)
         return
-    (line,) = lines(capsys, *given)
-    assert {p["class"] for p in line["predictions"]} == {"a cat", "a dog"}
+    (line,) = lines(capsys, run_dir, image, "--root", "nowhere", "--classes", *cats)
+    assert {p["class"] for p in line["predictions"]} == set(cats)
     assert sum(p["probability"] for p in line["predictions"]) == pytest.approx(1, abs=1e-5)
     file = tmp_path / "names.txt"
     file.write_text("\ufeffa cat\r\n\n  a dog \n", encoding="utf-8")
     assert lines(capsys, run_dir, image, "--classes-file", file) == [line]
 
 
-def test_zero_shot(zero_shot: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its names are those of --classes, or else of its dataset."""
-    image = pictures / "0.PNG"
-    (line,) = lines(capsys, zero_shot, image, "--root", "nowhere", "--classes", "a cat", "a dog")
-    assert len(line["predictions"]) == 2
-    (line,) = lines(capsys, zero_shot, image)
-    probabilities, names = expected(zero_shot, [str(image)])
-    best = line["predictions"][0]
-    assert best["class"] == names[int(probabilities.argmax())]
-    assert best["probability"] == pytest.approx(probabilities.max().item(), abs=1e-5)
-
-
-def test_precision_of_the_run(
-    zero_shot: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (fp32,), (amp,) = (
-        lines(capsys, zero_shot, pictures / "0.PNG", "--opts", "TRAINER.ZSCLIP.PREC", precision)
+def test_precision_of_the_run(zero_shot: Path, pictures: Path) -> None:
+    fp32, amp = (
+        nemesis.load(zero_shot, settings={"TRAINER.ZSCLIP.PREC": precision}).predict(
+            pictures / "0.PNG", top_k=1
+        )
         for precision in ("fp32", "amp")
     )
     assert fp32 != amp
-    pairs = zip(fp32["predictions"][:1], amp["predictions"][:1], strict=True)
-    for one, other in pairs:
-        assert one["probability"] == pytest.approx(other["probability"], abs=0.05)
+    assert fp32[0][0][1] == pytest.approx(amp[0][0][1], abs=0.05)
 
 
 def test_what_cannot_be_read_does_not_stop_the_rest(
@@ -164,31 +169,41 @@ def test_what_cannot_be_read_does_not_stop_the_rest(
     assert damaged.startswith(f"error: The image {tmp_path / 'b.png'} cannot be read")
 
 
-def test_mistakes(
-    zero_shot: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ("{run}", "{tmp}", "*.nothing", "gone.png"),
+            ("No image to classify", "contains no images", "matches no images", "does not exist"),
+        ),
+        (("{tmp}", "{image}"), ('"{tmp}" holds no run: config.yaml is missing',)),
+        (("{tmp}/none", "{image}"), ("holds no run: there is no such folder",)),
+        (("{run}", "{image}", "--top-k", "0"), ("not a whole number above 0",)),
+        (("{run}", "{image}", "--batch-size", "0"), ("not a whole number above 0",)),
+        (("{run}", "{image}", "--epoch", "0"), ("epochs are counted from 1",)),
+        (("{run}", "{image}", "--set", "DEVICE"), ("expected 2 arguments",)),
+        (("{run}", "{image}", "--device", "tpu"), ("unknown",)),
+        (("{run}", "{image}", "--set", "DATASET.NAME", "OxfordPets"), ("pass the class names",)),
+        (("{run}", "{image}", "--classes-file", "{tmp}/empty.txt"), ("no class names",)),
+        (("{run}", "{image}", "--classes-file", "{tmp}/gone.txt"), ("cannot be read",)),
+        (("{run}", "{image}", "--classes", "a", "a"), ("given twice",)),
+        (("{run}", "{image}", "--classes", "a", "--classes-file", "b"), ("not allowed with",)),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(
+    words: tuple[str, ...],
+    parts: tuple[str, ...],
+    zero_shot: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    image = pictures / "0.PNG"
-    nowhere, why = tmp_path / "nowhere", "config.yaml is missing"
-    for folder, reason in ((tmp_path, why), (nowhere, "there is no such folder")):
-        message = refusal(capsys, folder, image)
-        assert message == f'error: "{folder}" holds no run: {reason}'
-    message = refusal(capsys, zero_shot, tmp_path, "*.nothing", "gone.png")
-    assert "No image to classify" in message
-    assert "contains no images" in message
-    assert "matches no images" in message
-    assert "gone.png does not exist" in message
-    for flag in ("--top-k", "--batch-size"):
-        assert "not a whole number above 0" in refusal(capsys, zero_shot, image, flag, "0")
-    assert "pairs KEY VALUE" in refusal(capsys, zero_shot, image, "--opts", "DEVICE")
-    assert "unknown" in refusal(capsys, zero_shot, image, "--opts", "DEVICE", "tpu")
-    assert "--classes avoids that" in refusal(
-        *(capsys, zero_shot, image, "--opts", "DATASET.NAME", "OxfordPets")
-    )
     (tmp_path / "empty.txt").write_text("\n")
-    for name, part in (("empty.txt", "no class names"), ("gone.txt", "cannot be read")):
-        assert part in refusal(capsys, zero_shot, image, "--classes-file", tmp_path / name)
-    both = ("--classes", "a", "--classes-file", "b")
-    assert "not allowed with" in refusal(capsys, zero_shot, image, *both)
+    names = {"run": zero_shot, "tmp": tmp_path, "image": pictures / "0.PNG"}
+    capsys.readouterr()
+    assert predict.main([word.format(**names) for word in words]) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert all(part.format(**names) in message for part in parts)
 
 
 def test_a_reader_that_has_seen_enough(
@@ -223,17 +238,21 @@ def test_images_of_paths_and_patterns(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_class_specific_run_that_was_killed(
-    run_dir: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    short_run: Callable[..., Path], pictures: Path, tmp_path: Path
 ) -> None:
     """Its checkpoint is there, its prompt.safetensors is not: the checkpoint has the names."""
-    killed = tmp_path / run_dir.name
-    shutil.copytree(run_dir, killed)
+    run, image = short_run("PLOT"), pictures / "0.PNG"
+    killed = tmp_path / "killed"
+    shutil.copytree(run, killed)
     (killed / "prompt.safetensors").unlink()
-    image, nowhere = pictures / "0.PNG", str(tmp_path / "nowhere")
-    assert lines(capsys, killed, image, "--root", nowhere) == lines(capsys, run_dir, image)
+    expected = nemesis.load(run).predict(image)
+    assert nemesis.load(killed, root="nowhere").predict(image) == expected
     for path in (killed / "prompt_learner").glob("model.pth.tar-*"):  # as older versions wrote it
         state = load_checkpoint(path)
         del state["prompt"]
         save_checkpoint(state, path.parent, model_name=path.name)
-    capsys.readouterr()
-    assert lines(capsys, killed, image) == lines(capsys, run_dir, image)
+    assert nemesis.load(killed).predict(image) == expected
+    assert known_classnames(killed) is None
+    shutil.rmtree(killed / "prompt_learner")
+    with pytest.raises(UserError, match="No checkpoint in"):
+        nemesis.load(killed)

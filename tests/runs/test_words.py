@@ -10,12 +10,8 @@ from clip.simple_tokenizer import tokenizer
 from clip.weights import load_clip
 from nemesis.commands import words
 from nemesis.inference.words import nearest_words
-from tests.helpers.runs import SHORT, command, finish
+from tests.helpers.runs import FEW, SHORT, command, finish
 
-FEW = (
-    *(*SHORT, "OPTIM.MAX_EPOCH", "1", "OPTIM.LR", "1e-6"),
-    *("TEST.SPLIT", "val", "DATASET.SUBSAMPLE_CLASSES", "base"),
-)
 WORDS = ["a</w>", "photo</w>", "of</w>", "a</w>"]
 
 
@@ -25,31 +21,32 @@ def run(
 ) -> Path:
     """Prompts that start as "a photo of a" and have hardly been trained: CoOp's class-specific."""
     output = tmp_path_factory.mktemp("words") / request.param
-    finish(command(output, data_root, *FEW, trainer=request.param, config="mini"))
+    few = (*SHORT, *FEW, "OPTIM.LR", "1e-6")
+    finish(command(output, data_root, *few, trainer=request.param, config="mini"))
     return output
 
 
 def test_prompts_that_start_as_words_say_them(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    file = tmp_path / "words.json"
     chosen = ["baseball", "balloon"]
-    arguments = [str(run), "--top-k", "2", "--classes", *chosen, "--json", str(file)]
-    assert words.main(arguments) == 0
-    vectors = json.loads(file.read_text())[str(run)]
+    arguments = [str(run), "--top-k", "2", "--classes", *chosen]
+    assert words.main([*arguments, "--json"]) == 0
+    vectors = json.loads(capsys.readouterr().out)[str(run)]
     classes = [None] if run.name == "CoCoOp" else sorted(chosen)
     sets = range(4) if run.name == "PLOT" else [None]
     places = [(vector["class"], vector["set"], vector["position"]) for vector in vectors]
     assert places == [(name, k, j) for name in classes for k in sets for j in range(4)]
-    if run.name != "PLOT":  # its other prompt sets start with noise added
-        assert [vector["words"][0]["word"] for vector in vectors] == WORDS * len(classes)
-    else:
-        assert [vector["words"][0]["word"] for vector in vectors[:4]] == WORDS
+    # PLOT's other prompt sets start with noise added.
+    count = 1 if run.name == "PLOT" else len(classes)
+    first = [vector["words"][0]["word"] for vector in vectors[: 4 * count]]
+    assert first == WORDS * count
     embedding = load_clip("mini").model.token_embedding.weight
     ids = [tokenizer().encoder[word] for word in WORDS]
     norms = embedding[ids].norm(dim=1).tolist()
     assert [vector["norm"] for vector in vectors[:4]] == pytest.approx(norms, abs=1e-3)
+    assert words.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "photo</w> (0.0" in printed and ("baseball" in printed) == (run.name != "CoCoOp")
 
@@ -64,7 +61,7 @@ def test_distances_are_euclidean_and_empty_rows_no_words() -> None:
 
 def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert words.main([str(run), "--top-k", "0"]) == 2
-    assert "at least 1" in capsys.readouterr().err
+    assert "not a whole number above 0" in capsys.readouterr().err
     assert words.main([str(run), str(tmp_path), "--top-k", "1"]) == 1
     (message,) = capsys.readouterr().err.strip().splitlines()
     assert message.startswith(f"error: {tmp_path}: ") and "holds no run" in message
