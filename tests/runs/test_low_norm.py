@@ -1,7 +1,9 @@
-"""The corruption study: what it computes, for every method, and what a second call leaves alone."""
+"""The Low-Norm study: counts for every method, what a second call leaves alone, its figures."""
 
+import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +11,24 @@ import pytest
 import torch
 from torch import Tensor
 
+import nemesis
 from nemesis.commands import low_norm
-from nemesis.inference.load_run import load_run
 from nemesis.low_norm.corruption import Corruption, replace, unit_noise
 from nemesis.low_norm.corruption import corrupt as corrupted
 from nemesis.low_norm.prompt_evaluation import PromptEvaluator
 from safeio.checksums import without_checksum
-from tests.helpers.runs import SHORT, command, finish, results
+from tests.helpers.runs import FEW, ROOT, SHORT, command, finish, results
 from trainers.coop import CoOp
 from trainers.nemesis import rescale
 
-# One validation image a class of half the classes: small enough for CoCoOp.
-FEW = ("TEST.SPLIT", "val", "DATASET.SUBSAMPLE_CLASSES", "base")
-QUICK = (*SHORT, "OPTIM.MAX_EPOCH", "1", *FEW)
+THREE = ("OPTIM.MAX_EPOCH", "3", "TRAIN.CHECKPOINT_FREQ", "1", "TRAINER.NEMESIS.BETA", "0.0")
 CONFIGS = {"CoOp": "", "CoOpNemesis": "", "CSC": "mini", "CoCoOp": "mini", "PLOT": "mini"}
 SETTINGS = ("--replace", "0", "0.1", "--rescale", "0.5", "--positions", "1", "3")
 
 
 def study(run: Path, *arguments: str) -> dict[str, Any]:
-    """Call low_norm.py on a run and return what it wrote."""
-    output = ("--output", str(run.parent / "low_norm"))
+    """Call nemesis low-norm on a run and return what it wrote."""
+    output = ("--output-dir", str(run.parent / "low_norm"))
     assert low_norm.main([str(run), *arguments, *output]) == 0
     content: dict[str, Any] = json.loads((run / "corruption.json").read_text())
     return content
@@ -43,23 +43,19 @@ def entry(content: dict[str, Any], kind: str, value: float, position: int) -> di
     return found
 
 
-@pytest.fixture(scope="module", params=list(CONFIGS))
-def run(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data_root: Path
-) -> Path:
-    """A short run of each method."""
-    output = tmp_path_factory.mktemp("corrupt") / request.param
-    trainer = "CoOp" if request.param == "CSC" else request.param
-    finish(command(output, data_root, *QUICK, trainer=trainer, config=CONFIGS[request.param]))
-    return output
+@pytest.fixture(scope="module")
+def coop(short_run: Callable[..., Path]) -> Path:
+    """A short CoOp run, not to be changed."""
+    return short_run("CoOp")
 
 
 @pytest.fixture(scope="module")
-def coop(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    """A short CoOp run, not to be changed."""
-    output = tmp_path_factory.mktemp("corrupt_coop") / "run"
-    finish(command(output, data_root, *QUICK))
-    return output
+def trainings(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """CoOp and PAN with a checkpoint after each of three epochs."""
+    folder = tmp_path_factory.mktemp("course")
+    for trainer in ("CoOp", "CoOpNemesis"):
+        finish(command(folder / trainer, data_root, *SHORT, *FEW, *THREE, trainer=trainer))
+    return folder
 
 
 def edit_checkpoint(run: Path, change: Any) -> Path:
@@ -71,9 +67,12 @@ def edit_checkpoint(run: Path, change: Any) -> Path:
     return path
 
 
+@pytest.mark.parametrize("method", CONFIGS)
 def test_a_corrupted_prompt_scores_as_a_checkpoint_edited_by_hand(
-    run: Path, tmp_path: Path
+    method: str, short_run: Callable[..., Path], tmp_path: Path
 ) -> None:
+    trained = short_run("CoOp" if method == "CSC" else method, CONFIGS[method])
+    run = shutil.copytree(trained, tmp_path / "run")
     content = study(run, *SETTINGS)
     assert content["original"]["accuracy"] == results(run)["accuracy"]
     assert content["num_test"] == results(run)["num_test"]
@@ -93,7 +92,7 @@ def test_a_corrupted_prompt_scores_as_a_checkpoint_edited_by_hand(
         copy = tmp_path / str(number)
         shutil.copytree(run, copy)
         edit_checkpoint(copy, change)
-        trainer = load_run(copy)
+        trainer: Any = nemesis.load(copy, with_data=True).trainer
         row, j = entry(content, *key), key[2]
         assert trainer.test() == pytest.approx(row["accuracy"])
         ctx = trainer.model.prompt_learner.ctx.detach()
@@ -146,19 +145,16 @@ def test_a_second_call_tests_only_what_is_missing(coop: Path, tmp_path: Path) ->
     assert len(changed["corruptions"]) == 1
 
 
-def test_an_earlier_checkpoint_has_a_file_of_its_own(tmp_path: Path, data_root: Path) -> None:
-    run = tmp_path / "run"
-    finish(command(run, data_root, *SHORT, *FEW, "TRAIN.CHECKPOINT_FREQ", "1"))
+def test_an_earlier_checkpoint_has_a_file_of_its_own(trainings: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trainings / "CoOp", tmp_path / "run")
     arguments = ("--replace", "--rescale", "0.1", "--positions", "0")
     last = study(run, *arguments)
-    output = ("--output", str(tmp_path))
-    assert low_norm.main([str(run), *arguments, "--epoch", "1", *output]) == 0
+    study(run, *arguments, "--epoch", "1")
     early = json.loads((run / "corruption-1.json").read_text())
     assert early["checkpoint"]["file"] == "prompt_learner/model.pth.tar-1"
-    assert early["original"]["norms"] != last["original"]["norms"]
-    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    norms = [line["position_norms"] for line in history if line["event"] == "train"]
-    assert early["original"]["norms"] == norms[0] and last["original"]["norms"] == norms[-1]
+    lines = [line for line in nemesis.Run(run).history if line["event"] == "train"]
+    assert early["original"]["norms"] == lines[0]["position_norms"]
+    assert last["original"]["norms"] == lines[-1]["position_norms"]
 
 
 class OwnInference(CoOp):
@@ -169,7 +165,8 @@ class OwnInference(CoOp):
 
 
 def test_without_kept_features_the_counts_are_the_same(coop: Path) -> None:
-    trainers = [load_run(coop), load_run(coop, ["TEST.NO_FEATURE_CACHE", True]), load_run(coop)]
+    caches: list[dict[str, Any]] = [{}, {"TEST.NO_FEATURE_CACHE": True}, {}]
+    trainers = [nemesis.load(coop, with_data=True, settings=c).trainer for c in caches]
     trainers[2].__class__ = OwnInference
     counts = []
     for trainer in trainers:
@@ -182,7 +179,7 @@ def test_without_kept_features_the_counts_are_the_same(coop: Path) -> None:
 
 
 def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
-    coop: Path, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+    coop: Path, tmp_path: Path, short_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = {name: tmp_path / name for name in ("good", "bare", "backbone", "cut", "begun", "size")}
     for path in runs.values():
@@ -190,18 +187,17 @@ def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
     shutil.rmtree(runs["bare"] / "prompt_learner")
     config = (runs["backbone"] / "config.yaml").read_text()
     (runs["backbone"] / "config.yaml").write_text(config.replace("NAME: mini", "NAME: /no/clip.pt"))
-    weights = Path(__file__).parent / "data" / "golden" / "tiny_vit.safetensors"
+    weights = ROOT / "tests" / "data" / "golden" / "tiny_vit.safetensors"
     (runs["size"] / "config.yaml").write_text(config.replace("NAME: mini", f"NAME: {weights}"))
     (cut,) = (runs["cut"] / "prompt_learner").glob("model.pth.tar-*")
     cut.write_bytes(cut.read_bytes()[:-100])
     (runs["begun"] / "results.json").write_text("{")
-    zero_shot = tmp_path / "zero"
-    finish(command(zero_shot, data_root, *FEW, trainer="ZeroshotCLIP"))
+    zero_shot = shutil.copytree(short_run("ZeroshotCLIP"), tmp_path / "zero")
 
     settings = ("--replace", "--rescale", "0.5", "--positions", "3")
     folders = [*runs.values(), zero_shot, tmp_path / "nothing"]
     capsys.readouterr()
-    code = low_norm.main([*map(str, folders), *settings, "--output", str(tmp_path / "out")])
+    code = low_norm.main([*map(str, folders), *settings, "--output-dir", str(tmp_path / "out")])
     said = capsys.readouterr().err.strip().splitlines()
     assert code == 1
     assert (runs["good"] / "corruption.json").is_file()
@@ -219,7 +215,9 @@ def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
         assert line.startswith(f"error: {tmp_path / name}: ") and part in line
     assert not any((tmp_path / name / "corruption.json").exists() for name in expected)
 
-    assert low_norm.main([str(coop), "--positions", "16", "--output", str(tmp_path / "out")]) == 1
+    assert (
+        low_norm.main([str(coop), "--positions", "16", "--output-dir", str(tmp_path / "out")]) == 1
+    )
     assert "position 16 does not exist; the prompt has 16" in capsys.readouterr().err
 
 
@@ -231,6 +229,9 @@ def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
         ["--positions", "-1"],
         ["--noise-seed", "-1"],
         ["--epochs", "1"],
+        ["--epoch", "0"],
+        ["--over-epochs", "0"],
+        ["--over-epochs", "1", "--epoch", "2"],
         ["--replace", "much"],
     ],
     ids=" ".join,
@@ -238,7 +239,63 @@ def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
 def test_a_wrong_command_line(
     arguments: list[str], coop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert low_norm.main([str(coop), "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert low_norm.main([str(coop), "--output-dir", str(tmp_path / "out"), *arguments]) == 2
     (message,) = capsys.readouterr().err.strip().splitlines()
     assert message.startswith("error: ") and arguments[0] in message
     assert not (tmp_path / "out").exists()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The data beside a figure, which must be there as PNG and PDF."""
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    with path.with_suffix(".csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_figures_of_a_study(trainings: Path, tmp_path: Path) -> None:
+    few = ("--replace", "0.1", "--rescale", "0.1", "2")
+    assert low_norm.main([str(trainings), *few, "--output-dir", str(tmp_path)]) == 0
+    frequency = rows(tmp_path / "figure_1b.png")
+    assert [(row["method"], row["of"]) for row in frequency] == [("CoOp", "16"), ("CoOp+PAN", "16")]
+    with (tmp_path / "low_norm_rescale.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["low-norm"] for row in table] == [row["frequency"] for row in frequency]
+    found = json.loads((trainings / "CoOp" / "corruption.json").read_text())
+    bars = rows(tmp_path / "figure_a1_rescale_CoOp_EmojiActivities_1shots.png")
+    assert len(bars) == 32
+    assert {float(row["learned_accuracy"]) for row in bars} == {found["original"]["accuracy"]}
+    better = [row for row in bars if row["value"] == "0.1"]
+    count = sum(float(row["accuracy"]) > float(row["learned_accuracy"]) for row in better)
+    assert str(count) == frequency[0]["frequency"]
+
+
+def test_figures_over_the_epochs(trainings: Path, tmp_path: Path) -> None:
+    output = ("--output-dir", str(tmp_path), "--over-epochs")
+    assert low_norm.main([str(trainings), *output]) == 0
+    points = rows(tmp_path / "figure_3.png")
+    assert len(points) == 2 * 3 * 16
+    history = nemesis.Run(trainings / "CoOp").history
+    first = next(line for line in history if line["event"] == "train")
+    assert float(points[0]["mean_norm"]) == pytest.approx(sum(first["position_norms"]) / 16)
+    coop = rows(tmp_path / "figure_a2_CoOp_EmojiActivities_1shots_seed1.png")
+    assert [row["epoch"] for row in coop] == ["1", "2", "3"] and "selections_0" not in coop[0]
+    last = next(line for line in reversed(history) if line["event"] == "test")
+    assert float(coop[-1]["accuracy"]) == last["accuracy"]
+    pan = rows(tmp_path / "figure_a2_CoOp_PAN_EmojiActivities_1shots_seed1.png")
+    assert "selections_15" in pan[0]
+
+
+def test_only_some_epochs(
+    trainings: Path, coop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without factors there is no Figure 3; a run of one checkpoint fails alone."""
+    runs, output = (str(coop), str(trainings / "CoOp")), ("--output-dir", str(tmp_path))
+    capsys.readouterr()
+    assert low_norm.main([*runs, "--over-epochs", "2", "--rescale", *output]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {coop}: the run has 1 checkpoint(s)" in error and "CHECKPOINT_FREQ 1" in error
+    (path,) = tmp_path.glob("*.png")
+    assert [bool(row["accuracy"]) for row in rows(path)] == [False, True, True]
+    assert low_norm.main([runs[1], "--over-epochs", "3", "--rescale", "0.1", *output]) == 0
+    assert {row["factor"] for row in rows(tmp_path / "figure_3.png")} == {"", "0.1"}
