@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(sweep.left)} runs in {time.perf_counter() - start:.0f} s\n")
     studied = next(run.folder for run in sweep.runs if (run.method, run.shots) == ("CoOp", 1))
     print(f"Replacing or rescaling each vector of the prompt in {studied} ...")
-    code = low_norm.main([str(studied), "--output", str(folder / "low_norm")])
+    code = low_norm.main([str(studied), "--output-dir", str(folder / "low_norm")])
     finished = resolve_sweep(name, output=arguments.output_dir)
     return report_sweep(finished, Options(folders=(), output=folder / "report")) or code
 

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import errno
+import logging
 import os
 import sys
 import threading
@@ -72,7 +73,7 @@ def exit_code(
         has closed the pipe (`| head`).
     """
     try:
-        with _no_traceback_for_disk_errors_in_threads():
+        with _no_traceback_for_disk_errors_in_threads(), _logged_warnings_on_stderr():
             startup.ready()
             code = run(parser.parse_args(argv)) or 0
         sys.stdout.flush()
@@ -115,6 +116,19 @@ def refused_by_system(error: BaseException | None, kinds: Collection[int] = ()) 
             return message
         error = error.__cause__ or error.__context__
     return ""
+
+
+@contextmanager
+def _logged_warnings_on_stderr() -> Iterator[None]:
+    """Print what the library logs at level WARNING or above."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("Warning: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ r"""Download public datasets to the folders that their loaders read.
     python -m nemesis download all --root data
     python -m nemesis download --list --root data
 
-NAME is the stem of a dataset's config file or its DATASET.NAME. Interrupted downloads resume.
+NAME is one that python -m nemesis datasets lists, or a DATASET.NAME. Interrupted downloads resume.
 Existing files are not changed, and archives that you place in a dataset's folder are unpacked. The
 command ends with a list of the files that could not be downloaded and where to place them.
 
@@ -17,17 +17,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-import yaml
 from tabulate import tabulate
 
-import datasets  # noqa: F401  (registers the datasets)
 from dassl.data.datasets import DATASET_REGISTRY, Source
 from dassl.utils import Parser, check_availability, exit_code
 from datasets.download import Address, Fetcher, Missing
 from datasets.sources import SOURCES
+from nemesis.catalogue import config_stems
 from safeio.errors import UserError
-
-CONFIGS = Path(__file__).parent / "configs" / "datasets"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,15 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="datasets, or all")
     add("--root", default="data", help="data root (default: data)")
-    add("--list", action="store_true", help="list required, present and missing files, and exit")
+    add("--list", action="store_true", help="list each file, whether it is present, and its source")
     add("--keep-archives", action="store_true", help="do not delete archives after unpacking")
     return parser
-
-
-def config_names() -> dict[str, str]:
-    """Return DATASET.NAME by config name, for all dataset configs."""
-    configs = sorted(CONFIGS.glob("*.yaml"))
-    return {path.stem: yaml.safe_load(path.read_text())["DATASET"]["NAME"] for path in configs}
 
 
 def selected(names: Sequence[str]) -> list[str]:
@@ -54,9 +45,8 @@ def selected(names: Sequence[str]) -> list[str]:
         UserError: a name is unknown; the message suggests the nearest.
     """
     public = [name for name in SOURCES if name in DATASET_REGISTRY]
-    configs = config_names()
     accepted = {name: [name] for name in DATASET_REGISTRY.registered_names()}
-    accepted |= {config: [name] for config, name in configs.items()}
+    accepted |= {stem: [name] for name, stem in config_stems().items()}
     accepted["all"] = public
     for name in names:
         check_availability(name, list(accepted))

@@ -27,7 +27,7 @@ from nemesis.low_norm.figures import draw_figures
 from nemesis.low_norm.frequency import group_by_seed
 from nemesis.low_norm.history import read_training
 from nemesis.low_norm.study import StudiedRun, Study
-from nemesis.low_norm.tables import write_tables
+from nemesis.low_norm.tables import frequency_tables
 from nemesis.low_norm.training_figures import draw_low_norm_over_epochs, draw_process
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
@@ -120,8 +120,9 @@ def study_prompts(arguments: argparse.Namespace, grid: CorruptionGrid, output: P
     studies, failed = for_each_run(arguments.runs, study_run)
     if studies:
         cells = group_by_seed(studies.values())
-        for path in write_tables(cells, grid.settings, output):
-            print(f"\n{path.read_text(encoding='utf-8')}")
+        for table in frequency_tables(cells, grid.settings):
+            table.write(output)
+            print(f"\n{table.markdown()}")
         for path in draw_figures(cells, grid.settings, output):
             print(f"Figure: {path} (with .pdf and .csv)")
         print(f"Tables: {output}/low_norm_*.md (with .csv and .tex)")

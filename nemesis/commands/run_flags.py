@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from dassl.engine import CONFIG, RESULTS
 from nemesis.inference.classifier import Classifier, load
 from nemesis.inference.load_run import LEARNER
-from nemesis.sweeps.command import add_set_flag
 from safeio.errors import UserError
 from safeio.untrusted import printable
 from trainers.core.prompt_checkpoints import IGNORE_MISMATCH
@@ -23,7 +22,8 @@ def add_load_flags(parser: argparse.ArgumentParser) -> None:
     add("--epoch", type=int, metavar="N", help="which checkpoint; default the best or the last")
     add("--device", help="cpu, cuda, cuda:N or mps; default the run's")
     add("--root", help="folder of the datasets; default the run's")
-    add_set_flag(parser, "override any setting, such as MODEL.BACKBONE.NAME; may be repeated")
+    text = "override any setting, such as MODEL.BACKBONE.NAME; may be repeated"
+    add("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
     text = "use a prompt with other classes, another backbone or another class token position"
     add(IGNORE_MISMATCH, action="store_true", help=text + " than in its training")
 

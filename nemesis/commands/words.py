@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         classifier = load(path, **load_options(arguments))
         words = words_of_prompts(classifier, arguments.top_k, arguments.classes)
         if not arguments.json:
-            print(f"{path}\n\n{word_table(words)}\n")
+            print(word_table(words, str(path)).markdown())
         return words
 
     found, failed = for_each_run(arguments.runs, words_of_run)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from tabulate import tabulate
 from torch import Tensor
 
 from clip.simple_tokenizer import tokenizer
 from dassl.utils import check_availability
+from nemesis.report.table import Table, number
 
 from .classifier import Classifier
 
@@ -68,8 +68,8 @@ def words_of_prompts(
     owners = [(k, name) for k, name in enumerate(names) if not classes or name in classes]
     places, vectors = [], []
     for row, owner in owners if specific else [(0, None)]:
-        for number, part in enumerate(prompts[row] if several else prompts[row : row + 1]):
-            one = {"class": owner, "set": number if several else None}
+        for k, part in enumerate(prompts[row] if several else prompts[row : row + 1]):
+            one = {"class": owner, "set": k if several else None}
             places += [{**one, "position": j} for j in range(len(part))]
             vectors.append(part)
     chosen = torch.cat(vectors)
@@ -86,18 +86,18 @@ def _words(tokens: Sequence[int], distances: Sequence[float]) -> list[dict[str, 
     ]
 
 
-def word_table(vectors: Sequence[Vector]) -> str:
-    """Format a row per vector; the columns class and set are omitted if they are None."""
+def word_table(vectors: Sequence[Vector], title: str) -> Table:
+    """Make a table with a row per vector; columns class and set are omitted if they are None."""
     columns = [key for key in ("class", "set") if vectors and vectors[0][key] is not None]
     rows = [
         [
             *(vector[key] for key in columns),
             vector["position"],
-            f"{vector['norm']:.3f}",
+            number(vector["norm"], 3),
             *(f"{word['word']} ({word['distance']:.3f})" for word in vector["words"]),
         ]
         for vector in vectors
     ]
     count = len(vectors[0]["words"]) if vectors else 0
     header = [*columns, "position", "norm", *(f"word {n + 1} (distance)" for n in range(count))]
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+    return Table("words", title, header, rows)

@@ -1,14 +1,8 @@
-"""Tables of the occurrence frequencies (A2, A3) in Markdown, CSV and LaTeX."""
+"""Tables of the occurrence frequencies (A2, A3)."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from tabulate import tabulate
-
-from safeio.files import write_atomic
+from nemesis.report.table import Cell, Entry, Table
 
 from .corruption import REPLACE, RESCALE
 from .frequency import Key, SeedMean, Setting
@@ -17,7 +11,7 @@ TITLES = {
     REPLACE: "Low-Norm Effect under REPLACE (as Table A2)",
     RESCALE: "Low-Norm Effect under RESCALE (as Table A3)",
 }
-NOTES = {
+CAPTIONS = {
     REPLACE: (
         "Number of positions where replacing the learned vector by normal noise raises the test "
         "accuracy (means over the seeds). The arrow shows whether the vectors' mean norm falls or "
@@ -31,52 +25,13 @@ NOTES = {
     ),
 }
 NAMES = {REPLACE: "std", RESCALE: "factor"}
-INCOMPLETE = "-"  # not every position was tested
-DOWN, UP, SAME = "↓", "↑", ""
-LATEX = {DOWN: r"$\downarrow$", UP: r"$\uparrow$", INCOMPLETE: "--"}
+DOWN, UP = "↓", "↑"
 
 
-@dataclass(frozen=True)
-class Table:
-    """Occurrence frequencies under one kind of corruption.
-
-    Attributes:
-        kind: replace or rescale.
-        header: column titles.
-        rows: cells as text.
-    """
-
-    kind: str
-    header: list[str]
-    rows: list[list[str]]
-
-    def markdown(self) -> str:
-        """Return Markdown with title and note."""
-        table = tabulate(self.rows, self.header, tablefmt="github", disable_numparse=True)
-        return f"## {TITLES[self.kind]}\n\n{table}\n\n{NOTES[self.kind]}\n"
-
-    def csv(self) -> str:
-        """Return comma-separated values."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
-        return text.getvalue()
-
-    def latex(self) -> str:
-        """Return a booktabs table with title and note as caption."""
-        table = tabulate(
-            [[_latex(cell) for cell in row] for row in self.rows],
-            [_latex(title) for title in self.header],
-            tablefmt="latex_booktabs",
-            disable_numparse=True,
-        )
-        for sign, command in LATEX.items():
-            table = table.replace(sign, command) if sign in (DOWN, UP) else table
-        caption = f"{TITLES[self.kind]}. {NOTES[self.kind]}"
-        return f"\\begin{{table}}\n\\caption{{{caption}}}\n\\centering\n{table}\n\\end{{table}}\n"
-
-
-def _latex(cell: str) -> str:
-    return LATEX.get(cell, cell)
+def frequency_tables(cells: Mapping[Key, SeedMean], settings: Sequence[Setting]) -> list[Table]:
+    """Make a table for each kind of corruption among the settings; see `frequency_table`."""
+    kinds = dict.fromkeys(kind for kind, _ in settings)
+    return [frequency_table(cells, settings, kind) for kind in kinds]
 
 
 def frequency_table(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], kind: str) -> Table:
@@ -90,41 +45,20 @@ def frequency_table(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], 
     columns = [setting for setting in settings if setting[0] == kind]
     header = ["method", "dataset", "shots", "seeds", "of"]
     header += [f"{NAMES[kind]} {value:g}" for _, value in columns]
-    rows = []
+    rows: list[list[Entry]] = []
     for (method, dataset, shots), cell in cells.items():
-        row = [method, dataset, str(shots), str(len(cell.studies)), str(cell.length)]
+        row: list[Entry] = [method, dataset, shots, len(cell.studies), cell.length]
         row += [_cell(cell, setting) for setting in columns]
-        if kind == RESCALE:
-            low = cell.low_norm_frequency(columns)
-            row.append(INCOMPLETE if low is None else str(low))
-        rows.append(row)
-    return Table(kind, [*header, *(["low-norm"] if kind == RESCALE else [])], rows)
+        rows.append([*row, *([cell.low_norm_frequency(columns)] if kind == RESCALE else [])])
+    if kind == RESCALE:
+        header.append("low-norm")
+    return Table(f"low_norm_{kind}", TITLES[kind], header, rows, CAPTIONS[kind])
 
 
-def _cell(cell: SeedMean, setting: Setting) -> str:
+def _cell(cell: SeedMean, setting: Setting) -> Entry:
+    """Return the frequency and an arrow; None if not every position was tested."""
     frequency = cell.frequency(setting)
     if frequency is None:
-        return INCOMPLETE
+        return None
     change = cell.norm_change(setting)
-    return f"{frequency} {UP if change > 0 else DOWN if change < 0 else SAME}".strip()
-
-
-def write_tables(
-    cells: Mapping[Key, SeedMean], settings: Sequence[Setting], folder: Path
-) -> list[Path]:
-    """Write low_norm_{replace,rescale}.{md,csv,tex} into the folder; return the Markdown files."""
-    written = []
-    for kind in dict.fromkeys(kind for kind, _ in settings):
-        table = frequency_table(cells, settings, kind)
-        for suffix, text in (
-            ("md", table.markdown()),
-            ("csv", table.csv()),
-            ("tex", table.latex()),
-        ):
-            _write(folder / f"low_norm_{kind}.{suffix}", text)
-        written.append(folder / f"low_norm_{kind}.md")
-    return written
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return Cell(f"{frequency} {UP if change > 0 else DOWN if change < 0 else ''}".strip())

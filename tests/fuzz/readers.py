@@ -23,7 +23,7 @@ from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint, restore_random_states
 from dassl.utils.checkpoint import load_state
 from datasets.own_images import read_table
-from nemesis.inference.load_run import trained_classnames
+from nemesis.inference.load_run import known_classnames
 from nemesis.report.accuracy import make_tables
 from nemesis.report.checks import notes_on, refuse_mixed
 from nemesis.report.provenance import (
@@ -151,7 +151,7 @@ def _read_features(folder: Path) -> None:
 
 
 def _prompt(path: Path) -> None:
-    trained_classnames(path.parent)
+    known_classnames(path.parent)
 
 
 def _results(path: Path) -> None:

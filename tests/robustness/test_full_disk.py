@@ -14,7 +14,7 @@ import train
 from dassl.engine import finished_run
 from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint
-from nemesis.commands import export, low_norm, predict, report, sweep, words
+from nemesis.commands import export, low_norm, report, sweep
 from tests.helpers.report_runs import a_run, write
 from tests.helpers.runs import SHORT, Capture, command, finish
 from tests.helpers.small_disk import small_disk
@@ -95,12 +95,12 @@ def test_report(size: str, tmp_path: Path, capsys: Capture) -> None:
 def test_low_norm(whole: Path, tmp_path: Path, data_root: Path, capsys: Capture) -> None:
     few = ("--rescale", "0.5", "--replace", "0.1", "--root", data_root)
     with small_disk(tmp_path / "disk", "8k") as disk:
-        sentence(low_norm.main, capsys, whole, *few, "--output", disk / "tables")
+        sentence(low_norm.main, capsys, whole, *few, "--output-dir", disk / "tables")
     with small_disk(tmp_path / "disk", "152k") as disk:
         less = shutil.ignore_patterns("model*-[12]", "corruption.json")
         run = shutil.copytree(whole, disk / "run", ignore=less)
         _fill(disk)
-        sentence(low_norm.main, capsys, run, *few, "--output", tmp_path / "tables")
+        sentence(low_norm.main, capsys, run, *few, "--output-dir", tmp_path / "tables")
         assert finished_run(run)
 
 
@@ -111,11 +111,10 @@ def _fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
-def test_export_and_words(whole: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_export(whole: Path, tmp_path: Path, capsys: Capture) -> None:
     with small_disk(tmp_path / "disk", "8k") as disk:
         line = sentence(export.main, capsys, whole, "-o", disk / "classifier.safetensors")
         assert "classifier.safetensors" in line
-        sentence(words.main, capsys, whole, "--json", disk / "words.json")
         assert not list(disk.iterdir())
 
 
@@ -123,7 +122,7 @@ def test_export_and_words(whole: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_predict(whole: Path, tmp_path: Path, data_root: Path) -> None:
     """Its standard output is on the full disk."""
     images = next((data_root / "emoji_activities").rglob("*.png")).parent
-    arguments = [sys.executable, predict.__file__, str(whole), str(images), "--json"]
+    arguments = [sys.executable, "-m", "nemesis", "predict", str(whole), str(images), "--json"]
     with small_disk(tmp_path / "disk", "4k") as disk, (disk / "out.jsonl").open("wb") as out:
         done = subprocess.run(arguments, stdout=out, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1

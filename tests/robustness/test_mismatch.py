@@ -11,11 +11,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import nemesis
 from clip.clip import tokenize
 from clip.prompt_layout import clean_classname
 from dassl.utils import load_checkpoint, save_checkpoint
 from nemesis.commands import export, predict
-from nemesis.inference.load_run import load_run, trained_classnames
+from nemesis.inference.load_run import known_classnames
 from safeio.errors import UserError
 from tests.helpers.runs import Capture, command, finish, refuse, results
 from trainers.core.prompt_metadata import METADATA
@@ -104,18 +105,18 @@ def test_a_user_may_insist(generic: Path, tmp_path: Path, data_root: Path, capsy
 
 
 def test_class_specific_prompts_follow_their_classes(specific: Path) -> None:
-    names = trained_classnames(specific)
-    trained = logits(load_run(specific, with_data=False))
+    names = known_classnames(specific) or []
+    trained = logits(nemesis.load(specific).trainer)
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(1))[:-2].tolist()
     some = [names[index].upper().replace(" ", "_") for index in order]
-    found = logits(load_run(specific, with_data=False, classnames=some))
+    found = logits(nemesis.load(specific, some).trainer)
     torch.testing.assert_close(found, trained[:, order], atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match=r'for "a teapot"; use .* learned with$'):
-        load_run(specific, with_data=False, classnames=[*names, "a teapot"])
+        nemesis.load(specific, [*names, "a teapot"])
     others = [*names[1:], "a teapot"]
     with pytest.raises(UserError, match="--ignore-mismatch"):
-        load_run(specific, with_data=False, classnames=others)
-    insisting: Any = load_run(specific, with_data=False, classnames=others, ignore_mismatch=True)
+        nemesis.load(specific, others)
+    insisting: Any = nemesis.load(specific, others, ignore_mismatch=True).trainer
     state = load_checkpoint(checkpoint_of(specific))["state_dict"]
     assert torch.equal(insisting.model.prompt_learner.ctx.cpu(), state["ctx"])
 
@@ -129,21 +130,21 @@ def save_mini(weights: dict[str, torch.Tensor], path: Path, **more: str) -> str:
 
 def test_another_backbone_of_the_same_width(generic: Path, tmp_path: Path) -> None:
     weights = load_file(MINI)
-    any_classes = load_run(generic, with_data=False, classnames=["a teapot", "a kettle", "a cup"])
+    any_classes = nemesis.load(generic, ["a teapot", "a kettle", "a cup"]).trainer
     assert logits(any_classes).shape == (4, 3)
     # The same weights in other bytes:
-    opts = ["MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "copy.safetensors", note="mine")]
-    same = load_run(generic, opts, with_data=False)
-    assert torch.equal(logits(same), logits(load_run(generic, with_data=False)))
+    opts = {"MODEL.BACKBONE.NAME": save_mini(weights, tmp_path / "copy.safetensors", note="mine")}
+    same = nemesis.load(generic, settings=opts).trainer
+    assert torch.equal(logits(same), logits(nemesis.load(generic).trainer))
     for key in ("ln_final.weight", "transformer.resblocks.1.mlp.c_fc.weight", "text_projection"):
         changed = {**weights, key: weights[key] * 1.01}
-        opts = ["MODEL.BACKBONE.NAME", save_mini(changed, tmp_path / "other.safetensors")]
+        opts = {"MODEL.BACKBONE.NAME": save_mini(changed, tmp_path / "other.safetensors")}
         with pytest.raises(UserError, match=r"the backbone was 'mini' in training and is .*other"):
-            load_run(generic, opts, with_data=False)
-    insisting: Any = load_run(generic, opts, with_data=False, ignore_mismatch=True)
+            nemesis.load(generic, settings=opts)
+    insisting: Any = nemesis.load(generic, settings=opts, ignore_mismatch=True).trainer
     assert "the backbone was" in insisting.prompt_checkpoints.mismatch
     with pytest.raises(UserError, match="the activation was 'quick_gelu' in training and is gelu"):
-        load_run(generic, ["MODEL.CLIP.ACTIVATION", "gelu"], with_data=False)
+        nemesis.load(generic, settings={"MODEL.CLIP.ACTIVATION": "gelu"})
 
 
 def test_resuming_on_other_weights_in_the_same_file(
@@ -168,7 +169,7 @@ def test_resuming_on_other_weights_in_the_same_file(
 def published(run_dir: Path, folder: Path, best: bool = False) -> Path:
     """The run's prompt as CoOp's own code saves it, in fp16 and without a configuration."""
     state = load_checkpoint(checkpoint_of(run_dir))
-    trainer: Any = load_run(run_dir, with_data=False)
+    trainer: Any = nemesis.load(run_dir).trainer
     ctx = state["state_dict"]["ctx"]
     before = " ".join(["X"] * ctx.shape[-2])
     texts = [f"{before} {clean_classname(name)}." for name in trainer.dm.dataset.classnames]
@@ -234,12 +235,12 @@ def test_coops_own_checkpoints_with_other_settings_are_refused(
     capsys: Capture,
 ) -> None:
     folder, setup = str(published(generic, tmp_path / "coop")), setup_of(data_root, "mini_ctx16")
-    assert predict.main([folder, picture, *setup, "--opts", "TRAINER.COOP.N_CTX", "4"]) == 2
+    assert predict.main([folder, picture, *setup, "--set", "TRAINER.COOP.N_CTX", "4"]) == 2
     error = capsys.readouterr().err
     assert "holds 16 context vectors, but TRAINER.COOP.N_CTX is 4" in error
     weights = load_file(MINI)
     weights["token_embedding.weight.rows"] += 0.1
-    other = ("--opts", "MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "other.safetensors"))
+    other = ("--set", "MODEL.BACKBONE.NAME", save_mini(weights, tmp_path / "other.safetensors"))
     assert predict.main([folder, picture, *setup, *other]) == 2
     assert "the backbone was another one in training" in capsys.readouterr().err
     assert predict.main([folder, picture, "--ignore-mismatch", *setup, *other]) == 0
@@ -259,7 +260,7 @@ def test_class_specific_prompts_of_coops_own_code_follow_their_classes(
     """CoOp saves the embeddings of the class names next to the prompts."""
     folder = published(specific, tmp_path / "coop")
     capsys.readouterr()
-    names = trained_classnames(specific)
+    names = known_classnames(specific) or []
     shown = []
     for order in (names, names[::-1]):
         flags = [*setup_of(data_root), "--json", "--top-k", "99", "--classes", *order]

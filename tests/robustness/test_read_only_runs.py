@@ -13,7 +13,8 @@ def test_commands_on_a_read_only_run(tmp_path: Path, data_root: Path, capsys: Ca
     run = tmp_path / "run"
     finish(command(run, data_root, *SHORT, "DATASET.SUBSAMPLE_CLASSES", "base"))
     picture = next((data_root / "emoji_activities" / "images").rglob("*.png"))
-    few = ("--positions", "0", "--rescale", "0.1", "--replace", "--output", str(tmp_path / "low"))
+    low = str(tmp_path / "low")
+    few = ("--positions", "0", "--rescale", "0.1", "--replace", "--output-dir", low)
     with read_only(run):
         assert predict.main([str(run), str(picture)]) == 0
         assert export.main([str(run), "-o", str(tmp_path / "classifier.safetensors")]) == 0

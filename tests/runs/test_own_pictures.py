@@ -131,7 +131,7 @@ def test_own_pictures_are_read_as_they_are_viewed(
     first, second = predicted(capsys, run_dir, tmp_path / "a.png", tmp_path / "b.png")[0].values()
     assert first == second
     insist = (run_dir, tmp_path / "b.png", "--json", "--classes", *NAMES)
-    assert predict.main([*map(str, insist), "--opts", "INPUT.DECODE", "as_stored"]) == 0
+    assert predict.main([*map(str, insist), "--set", "INPUT.DECODE", "as_stored"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert line["predictions"][0]["probability"] != max(second)
 

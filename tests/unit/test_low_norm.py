@@ -1,13 +1,11 @@
 """The occurrence frequency counted by hand, and the tables made of it."""
 
-from pathlib import Path
-
 import pytest
 
 from nemesis.low_norm.corruption import Corruption
 from nemesis.low_norm.frequency import SeedMean, group_by_seed
 from nemesis.low_norm.study import Study
-from nemesis.low_norm.tables import frequency_table, write_tables
+from nemesis.low_norm.tables import frequency_table, frequency_tables
 from safeio.errors import UserError
 
 SETTINGS = [("replace", 0.1), ("rescale", 0.1), ("rescale", 0.5), ("rescale", 2.0)]
@@ -55,23 +53,19 @@ def test_a_setting_that_was_not_tried_everywhere_has_no_frequency() -> None:
     assert cell.frequency(("rescale", 7.0)) is None
 
 
-def test_tables(tmp_path: Path) -> None:
+def test_tables() -> None:
     studies = [a_study(1), a_study(2), a_study(1, shots=4), a_study(1, method="CoOp+PUN")]
     cells = group_by_seed(studies)
-    table = frequency_table(cells, SETTINGS, "rescale")
-    assert table.header[-4:] == ["factor 0.1", "factor 0.5", "factor 2", "low-norm"]
-    assert table.rows == [
+    rescale = frequency_table(cells, SETTINGS, "rescale")
+    assert rescale.columns[-4:] == ["factor 0.1", "factor 0.5", "factor 2", "low-norm"]
+    assert [[str(cell) for cell in row] for row in rescale.cells] == [
         ["CoOp", "Pets", "1", "2", "3", "1 ↓", "3 ↓", "0 ↑", "4"],
         ["CoOp", "Pets", "4", "1", "3", "2 ↓", "2 ↓", "0 ↑", "4"],
         ["CoOp+PUN", "Pets", "1", "1", "3", "2 ↓", "2 ↓", "0 ↑", "4"],
     ]
-    assert frequency_table(cells, SETTINGS, "replace").rows[0][-1] == "1 ↑"
-    write_tables(cells, SETTINGS, tmp_path)
-    assert "standard deviations" in (tmp_path / "low_norm_replace.md").read_text()
-    latex = (tmp_path / "low_norm_rescale.tex").read_text()
-    assert r"3 $\downarrow$" in latex and "↓" not in latex
-    lines = (tmp_path / "low_norm_rescale.csv").read_text().splitlines()
-    assert lines[1] == "CoOp,Pets,1,2,3,1 ↓,3 ↓,0 ↑,4"
+    replace, again = frequency_tables(cells, SETTINGS)
+    assert str(replace.cells[0][-1]) == "1 ↑" and "standard deviations" in replace.markdown()
+    assert again == rescale
 
 
 def test_what_is_no_repetition_is_refused() -> None:

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -15,7 +14,7 @@ from clip import download
 from clip.weights import MINI_PATH, load_clip
 from dassl.config import load_config
 from dassl.utils import reuse_loaded
-from nemesis.inference import predict
+from nemesis.inference.predictions import most_probable
 from safeio.errors import UserError
 from tests.helpers.runs import Capture, command, finish, refuse, results
 from tests.helpers.tiny_transformers import their_clip, write_folder, write_json
@@ -211,10 +210,8 @@ def test_a_changed_description_is_read_again(plain_mini: Path, capsys: Capture) 
 
 
 def test_predictions_from_nan_are_refused() -> None:
-    outputs = torch.full((1, 3), float("nan"))
-    trainer: Any = SimpleNamespace(device=CPU, model_inference=lambda images: outputs)
     with pytest.raises(UserError, match="outputs are NaN or infinite"):
-        predict._best(trainer, torch.zeros(1, 3, 2, 2), 2)
+        most_probable(torch.full((1, 3), float("nan")), 2)
 
 
 def test_nan_in_weights_ends_the_command_in_one_sentence(
