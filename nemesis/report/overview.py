@@ -11,6 +11,7 @@ from .paper_comparison import Match
 from .results import AVERAGE, Runs, counted, shots_name, trained, trained_on
 from .scores import Score, Scores
 from .sweep_status import SweepStatus
+from .table import number
 
 ONE_SEED = (
     "All runs have one seed, so nothing can be compared: a difference between methods may be "
@@ -101,13 +102,14 @@ def _best(found: Comparison | None, single: bool) -> Card:
     if found is None or best is None:
         return Card("best method", "no comparison", "no baseline shares data and seeds with a row")
     whole = found.over_all(best)
-    assert whole.mean is not None
-    points = f"{whole.mean:+.2f} points".replace("-", "\N{MINUS SIGN}")
+    points = f"{number(whole.mean, sign=True).text} points"
     wins = f"{best}: wins {whole.wins} of {counted(len(whole.gains), 'pair')}"
     if single:
         return Card(f"largest difference to {found.baseline}", points, f"{wins}, from one seed")
     label = f"best of all, against {found.baseline}"
-    return Card(label, points, wins if whole.mean > 0 else f"{wins}; none is better on average")
+    return Card(
+        label, points, wins if (whole.mean or 0) > 0 else f"{wins}; none is better on average"
+    )
 
 
 def _accuracy(scores: Scores, found: Comparison | None) -> Card:

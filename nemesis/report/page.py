@@ -109,9 +109,10 @@ def _difference_figures(page: Page) -> Iterator[tuple[str, str, Callable[[Lines]
         if found.complete != found.labels:
             caption += " (rows with all datasets)"
         yield DIFFERENCE, caption, lambda lines: figures.difference_lines(found, lines)
-    what = "mean over the shots, by dataset" if found.protocol == "few_shot" else "by test set"
-    caption = f"Difference to {found.baseline}: {what}"
-    yield MAP, caption, lambda lines: figures.difference_map(found, lines)
+    if len(found.groups) > 1:
+        what = "mean over the shots, by dataset" if found.protocol == "few_shot" else "by test set"
+        caption = f"Difference to {found.baseline}: {what}"
+        yield MAP, caption, lambda lines: figures.difference_map(found, lines)
 
 
 def _panels(page: Page) -> Iterator[Drawing]:

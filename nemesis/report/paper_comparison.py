@@ -11,11 +11,11 @@ from safeio.errors import UserError
 from .accuracy import score_cell
 from .paper import (
     ALL_SHOTS,
-    FILES,
     SHOTS,
     SOURCE,
     TITLES,
     PaperNumber,
+    files_of,
     paper_numbers,
     read_table,
 )
@@ -64,11 +64,11 @@ def wanted_tables(names: Sequence[str]) -> list[str]:
     """
     keys = [name.lower().removeprefix("table").strip(" _") for name in names]
     for name, key in zip(names, keys, strict=True):
-        if key not in FILES:
-            nearest = get_most_similar_str_to_a_from_b(key, FILES)
+        if key not in TITLES:
+            nearest = get_most_similar_str_to_a_from_b(key, TITLES)
             raise UserError(
                 f'--paper "{name}" is not an available table of the paper; did you mean '
-                f'"{nearest}"? Available: {", ".join(FILES)}'
+                f'"{nearest}"? Available: {", ".join(TITLES)}'
             )
     return list(dict.fromkeys(keys))
 
@@ -248,7 +248,7 @@ def printed_tables(keys: Iterable[str]) -> list[Table]:
     """Return the paper's tables as printed."""
     tables = []
     for key in keys:
-        for index, file in enumerate(FILES[key]):
+        for index, file in enumerate(files_of(key)):
             header, rows = read_table(file)
             tables.append(
                 Table(

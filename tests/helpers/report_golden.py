@@ -31,7 +31,12 @@ def _few_shot(draw: random.Random) -> Iterator[dict[str, Any]]:
         yield a_run(level - 5, "ZeroshotCLIP", dataset, 0, backbone="RN50")
         for shots in (1, 4, 16):
             for seed in (1, 2, 3):
-                here = {"dataset": dataset, "shots": shots, "seed": seed, "backbone": "RN50"}
+                here: dict[str, Any] = {
+                    "dataset": dataset,
+                    "shots": shots,
+                    "seed": seed,
+                    "backbone": "RN50",
+                }
                 yield a_run(level + shots + draw.gauss(0, 2), **here)
                 for settings in NEMESIS:
                     accuracy = level + shots + draw.gauss(0.5, 2)
