@@ -196,7 +196,8 @@ def paper_table(runs: Runs, matches: Sequence[Match]) -> Table:
             " Tables A6 and A7 do not state their shots; this repository's number is the mean over "
             "1, 2, 4, 8 and 16."
         )
-    over = " ± standard deviation over seeds" if _seed_counts(matches) != {1} else ""
+    several = any(len(match.measured.accuracies) > 1 for match in matches)
+    over = " ± standard deviation over seeds" if several else ""
     caption = (
         f"This repository: mean{over}; paper: as printed in {SOURCE}; difference: this repository "
         f"minus paper, in percentage points.{notes}"
