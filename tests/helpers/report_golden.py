@@ -87,5 +87,8 @@ def fill_sweep(path: Path, folder: Path, missing: int = 0, profile: str = "paper
             "config": {**run.config, "OUTPUT_DIR": str(run.folder)},
             "versions": {"python": "3.11.7", "torch": "2.6.0"},
         }
+        if run.source:
+            source = {**identity(run.source.config), "config": run.source.config}
+            results |= {"model_dir": str(run.source.folder), "source_run": source}
         run.folder.mkdir(parents=True)
         write_json_with_checksum(results, run.folder / "results.json")
