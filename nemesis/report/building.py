@@ -10,7 +10,7 @@ from safeio.files import prepare_output_dir
 
 from .accuracy import AccuracyTables, make_tables
 from .checks import notes_on, refuse_mixed
-from .comparison import choose_baseline, compare, one_seed
+from .comparison import choose_baseline, compare, headline, one_seed
 from .comparison_tables import comparison_table, group_table
 from .figures import drawable
 from .measures import measures_table
@@ -110,7 +110,7 @@ def build(options: Options) -> Report:
     page = Page(
         title=options.title,
         runs=describe_runs(runs, sweep),
-        cards=cards(runs, accuracy.scores, compared, matches, no_match),
+        cards=cards(runs, accuracy.scores, headline(compared), matches, no_match),
         notes=[
             *([ONE_SEED] if one_seed(runs) else []),
             *_notes(index, rows, stray, accuracy),

@@ -139,6 +139,12 @@ class Comparison:
         return max(known, key=lambda label: known[label]) if known else None
 
 
+def headline(compared: Sequence[Comparison]) -> Comparison | None:
+    """Return the comparison for the first screen: the first one with several numbers per row."""
+    several = (found for found in compared if len(found.columns) > 1 or len(found.groups) > 1)
+    return next(several, compared[0] if compared else None)
+
+
 def choose_baseline(runs: Runs, wanted: str | None) -> str | None:
     """Return the name of the baseline's row.
 

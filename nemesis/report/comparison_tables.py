@@ -6,7 +6,7 @@ from typing import Any
 from .comparison import Comparison, Difference
 from .paired_tests import LEVEL, STRICT_LEVEL, TESTS
 from .results import counted
-from .table import DASH, STAR, Cell, Table, number
+from .table import DASH, STAR, Cell, Entry, Table, number
 
 TITLES = {
     "few_shot": "accuracy over shots",
@@ -20,7 +20,7 @@ def comparison_table(found: Comparison) -> Table:
 
     The CSV has one line per difference, with its p before and after Holm's adjustment.
     """
-    rows: list[list[Cell | str]] = []
+    rows: list[list[Entry]] = []
     for label in found.labels:
         whole = found.over_all(label)
         cells = [_gain_cell(found.differences.get((label, column))) for column in found.columns]
@@ -47,7 +47,7 @@ def comparison_table(found: Comparison) -> Table:
 
 def group_table(found: Comparison) -> Table:
     """Tabulate the mean difference of every row by dataset or test set, as in the heat map."""
-    rows = [
+    rows: list[list[Entry]] = [
         [label, *(_gain_cell(found.by_group.get((label, group))) for group in found.groups)]
         for label in found.labels
     ]

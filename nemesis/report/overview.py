@@ -11,11 +11,18 @@ from .paper_comparison import Match
 from .results import AVERAGE, Runs, counted, shots_name, trained, trained_on
 from .scores import Score, Scores
 from .sweep_status import SweepStatus
+from .table import number
 
 ONE_SEED = (
     "All runs have one seed, so nothing can be compared: a difference between methods may be "
     "chance. Run at least three seeds."
 )
+# Protocol -> the column of its average, and what that is.
+WHATS = {
+    "few_shot": ("accuracy", "accuracy"),
+    "base_to_new": ("H", "H"),
+    "transfer": (AVERAGE, "accuracy on targets"),
+}
 
 
 @dataclass(frozen=True)
@@ -77,22 +84,17 @@ def _time(seconds: float, runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def cards(
-    runs: Runs,
-    scores: Scores,
-    compared: Sequence[Comparison],
-    matches: Sequence[Match],
-    no_match: str,
+    runs: Runs, scores: Scores, found: Comparison | None, matches: Sequence[Match], no_match: str
 ) -> list[Card]:
     """Return the three cards: best method, average accuracy, and agreement with the paper.
 
     Args:
         runs: with their row names.
         scores: see `AccuracyTables`.
-        compared: of which the first counts.
+        found: the comparison of the first screen, if any.
         matches: with the paper's numbers.
         no_match: why there are none.
     """
-    found = compared[0] if compared else None
     return [_best(found, one_seed(runs)), _accuracy(scores, found), _paper(runs, matches, no_match)]
 
 
@@ -101,23 +103,24 @@ def _best(found: Comparison | None, single: bool) -> Card:
     if found is None or best is None:
         return Card("best method", "no comparison", "no baseline shares data and seeds with a row")
     whole = found.over_all(best)
-    assert whole.mean is not None
-    points = f"{whole.mean:+.2f} points".replace("-", "\N{MINUS SIGN}")
+    points = f"{number(whole.mean, sign=True).text} points"
     wins = f"{best}: wins {whole.wins} of {counted(len(whole.gains), 'pair')}"
     if single:
         return Card(f"largest difference to {found.baseline}", points, f"{wins}, from one seed")
     label = f"best of all, against {found.baseline}"
-    return Card(label, points, wins if whole.mean > 0 else f"{wins}; none is better on average")
+    return Card(
+        label, points, wins if (whole.mean or 0) > 0 else f"{wins}; none is better on average"
+    )
 
 
 def _accuracy(scores: Scores, found: Comparison | None) -> Card:
     """Return the best average at the most shots: of base-to-new runs the best H."""
-    whats = {"accuracy": "accuracy", "H": "H", AVERAGE: "accuracy on targets"}
     present = {key[3] for key, one in scores.items() if one.accuracies}
-    column = next((column for column in whats if column in present), None)
-    if column is None:
+    preferred = [WHATS[found.protocol]] if found else []
+    options = [*preferred, *WHATS.values()]
+    column, what = next((pair for pair in options if pair[0] in present), ("", ""))
+    if not column:
         return Card("average accuracy", "no number yet")
-    what = whats[column]
     own = {key: one for key, one in scores.items() if key[3] == column and one.accuracies}
     most = max(key[2] for key in own)
     places = {key[1] for key in own}

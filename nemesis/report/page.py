@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from . import figures
-from .comparison import Comparison
+from .comparison import Comparison, headline
 from .figures import INK, Lines
 from .overview import Card
 from .table import Table, html_template
@@ -32,7 +32,7 @@ class Page:
         runs: what was run, in a few words each.
         cards: the first screen's numbers.
         notes: caveats for the reader.
-        comparisons: of the rows with the baseline; the first one is drawn on the first screen.
+        comparisons: of the rows with the baseline.
         results: tables of results; those of the comparisons come first.
         groups: for each comparison, the differences by dataset.
         origin: tables about the runs.
@@ -91,7 +91,7 @@ def render(page: Page) -> str:
 
 
 def _first_screen(page: Page) -> Iterator[Drawing]:
-    """Draw the differences of the first comparison: over shots, and by dataset."""
+    """Draw the differences to the baseline: over shots, and by dataset."""
     for name, caption, draw in _difference_figures(page):
         svg = Markup(figures.to_svg(draw(Lines(page.labels, INK)), name))
         yield Drawing(caption, f"{caption}; the numbers are in the tables", svg, name == MAP)
@@ -99,9 +99,9 @@ def _first_screen(page: Page) -> Iterator[Drawing]:
 
 def _difference_figures(page: Page) -> Iterator[tuple[str, str, Callable[[Lines], Figure]]]:
     """Yield the file name, caption and function of each figure of differences."""
-    if not page.comparisons:
+    found = headline(page.comparisons)
+    if found is None:
         return
-    found = page.comparisons[0]
     if found.protocol == "few_shot" and len(found.columns) > 1 and found.complete:
         several = len(found.groups) > 1
         over = f"Average of {len(found.groups)} datasets" if several else found.groups[0]
@@ -109,9 +109,10 @@ def _difference_figures(page: Page) -> Iterator[tuple[str, str, Callable[[Lines]
         if found.complete != found.labels:
             caption += " (rows with all datasets)"
         yield DIFFERENCE, caption, lambda lines: figures.difference_lines(found, lines)
-    what = "mean over the shots, by dataset" if found.protocol == "few_shot" else "by test set"
-    caption = f"Difference to {found.baseline}: {what}"
-    yield MAP, caption, lambda lines: figures.difference_map(found, lines)
+    if len(found.groups) > 1:
+        what = "mean over the shots, by dataset" if found.protocol == "few_shot" else "by test set"
+        caption = f"Difference to {found.baseline}: {what}"
+        yield MAP, caption, lambda lines: figures.difference_map(found, lines)
 
 
 def _panels(page: Page) -> Iterator[Drawing]:

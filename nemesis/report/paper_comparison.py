@@ -11,11 +11,11 @@ from safeio.errors import UserError
 from .accuracy import score_cell
 from .paper import (
     ALL_SHOTS,
-    FILES,
     SHOTS,
     SOURCE,
     TITLES,
     PaperNumber,
+    files_of,
     paper_numbers,
     read_table,
 )
@@ -64,11 +64,11 @@ def wanted_tables(names: Sequence[str]) -> list[str]:
     """
     keys = [name.lower().removeprefix("table").strip(" _") for name in names]
     for name, key in zip(names, keys, strict=True):
-        if key not in FILES:
-            nearest = get_most_similar_str_to_a_from_b(key, FILES)
+        if key not in TITLES:
+            nearest = get_most_similar_str_to_a_from_b(key, TITLES)
             raise UserError(
                 f'--paper "{name}" is not an available table of the paper; did you mean '
-                f'"{nearest}"? Available: {", ".join(FILES)}'
+                f'"{nearest}"? Available: {", ".join(TITLES)}'
             )
     return list(dict.fromkeys(keys))
 
@@ -196,7 +196,8 @@ def paper_table(runs: Runs, matches: Sequence[Match]) -> Table:
             " Tables A6 and A7 do not state their shots; this repository's number is the mean over "
             "1, 2, 4, 8 and 16."
         )
-    over = " ± standard deviation over seeds" if _seed_counts(matches) != {1} else ""
+    several = any(len(match.measured.accuracies) > 1 for match in matches)
+    over = " ± standard deviation over seeds" if several else ""
     caption = (
         f"This repository: mean{over}; paper: as printed in {SOURCE}; difference: this repository "
         f"minus paper, in percentage points.{notes}"
@@ -248,7 +249,7 @@ def printed_tables(keys: Iterable[str]) -> list[Table]:
     """Return the paper's tables as printed."""
     tables = []
     for key in keys:
-        for index, file in enumerate(FILES[key]):
+        for index, file in enumerate(files_of(key)):
             header, rows = read_table(file)
             tables.append(
                 Table(

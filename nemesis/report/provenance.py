@@ -145,7 +145,7 @@ def versions_table(runs: Runs) -> Table:
         facts |= {name: origin[name] for name in ("commit", "platform") if origin.get(name)}
         for name, version in facts.items():
             counts[name][str(version)] += 1
-    rows = [
+    rows: list[list[Entry]] = [
         [name, version, count]
         for name, found in counts.items()
         for version, count in sorted(found.items())

@@ -31,7 +31,12 @@ def _few_shot(draw: random.Random) -> Iterator[dict[str, Any]]:
         yield a_run(level - 5, "ZeroshotCLIP", dataset, 0, backbone="RN50")
         for shots in (1, 4, 16):
             for seed in (1, 2, 3):
-                here = {"dataset": dataset, "shots": shots, "seed": seed, "backbone": "RN50"}
+                here: dict[str, Any] = {
+                    "dataset": dataset,
+                    "shots": shots,
+                    "seed": seed,
+                    "backbone": "RN50",
+                }
                 yield a_run(level + shots + draw.gauss(0, 2), **here)
                 for settings in NEMESIS:
                     accuracy = level + shots + draw.gauss(0.5, 2)
@@ -82,5 +87,8 @@ def fill_sweep(path: Path, folder: Path, missing: int = 0, profile: str = "paper
             "config": {**run.config, "OUTPUT_DIR": str(run.folder)},
             "versions": {"python": "3.11.7", "torch": "2.6.0"},
         }
+        if run.source:
+            source = {**identity(run.source.config), "config": run.source.config}
+            results |= {"model_dir": str(run.source.folder), "source_run": source}
         run.folder.mkdir(parents=True)
         write_json_with_checksum(results, run.folder / "results.json")

@@ -296,6 +296,7 @@ class PromptTrainer(TrainerX):
             "clip": self.loaded_clip.facts,
             "train_views": self.cfg.INPUT.TRAIN_VIEWS,
             "n_ctx": self.model.prompt_learner.length,
+            "parameters": sum(tensor.numel() for tensor in self.model.prompt_learner.parameters()),
             **({"ignored_mismatch": mismatch} if mismatch else {}),
             **self.step_hooks.result_entries(),
         }
