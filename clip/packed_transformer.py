@@ -38,13 +38,7 @@ class PackedAttention:
         key_value: Float[Tensor, "rows joint"],
         heads: int,
     ) -> Float[Tensor, "outputs width"]:
-        """Return the attention's output at `output_index`.
-
-        Args:
-            query: of the rows that `query_index` refers to.
-            key_value: keys and values of all rows, concatenated.
-            heads: the number of attention heads.
-        """
+        """Return the output at `output_index`; `key_value` has the keys and values of all rows."""
         # Unlike that of index_select, the gradient of embedding sums in a deterministic order.
         queries = functional.embedding(self.query_index, query).unflatten(-1, (heads, -1))
         keys_values = functional.embedding(self.key_index, key_value).unflatten(-1, (2, heads, -1))
