@@ -28,7 +28,7 @@ from tests.helpers.feature_runs import entries, scores
 from tests.helpers.runs import ROOT, command, finish, refuse
 from trainers.core.features.views import ViewImages
 
-CASES = Path(__file__).parent / "data" / "images"
+CASES = Path(__file__).parents[1] / "data" / "images"
 NAMES = ("cat", "dog")
 SKIP = ("DATALOADER.ON_BAD_IMAGE", "skip")
 RED = "\x1b[31m"

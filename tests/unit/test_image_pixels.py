@@ -18,7 +18,7 @@ from dassl.data.images import read_image
 from dassl.data.pixels import to_rgb
 from safeio.errors import UserError
 
-CASES = Path(__file__).parent / "data" / "images"
+CASES = Path(__file__).parents[1] / "data" / "images"
 GREY = np.asarray(Image.open(CASES / "gray.png")).astype(int)
 RAMP = np.asarray(Image.open(CASES / "g16.png")).astype(int)  # the same in 16 bits
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
