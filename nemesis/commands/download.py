@@ -27,7 +27,7 @@ from datasets.download import Address, Fetcher, Missing
 from datasets.sources import SOURCES
 from safeio.errors import UserError
 
-CONFIGS = Path(__file__).parent / "configs" / "datasets"
+CONFIGS = Path(__file__).parents[2] / "configs" / "datasets"
 
 
 def build_parser() -> argparse.ArgumentParser:
