@@ -209,9 +209,6 @@ def config_from_state_dict(
 def sizes_of(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the fields of `CLIPConfig` that shapes determine: all but heads and activation.
 
-    Args:
-        state_dict: with OpenAI's key names.
-
     Raises:
         WeightsError: the state dict is not that of a CLIP.
     """

@@ -84,13 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class Settings:
-    """The settings of an untrusted JSON object, checked when they are read.
-
-    Args:
-        values: the settings.
-        source: their origin, for messages.
-        defaults: values of settings that are missing.
-    """
+    """The settings of an untrusted JSON object, checked when they are read."""
 
     def __init__(self, values: Any, source: str, defaults: Mapping[str, Any] | None = None) -> None:
         if not isinstance(values, Mapping):

@@ -31,11 +31,7 @@ MODELS = {
 
 
 def fetch(url: str, root: str | Path | None = None) -> Path:
-    """Download a file whose URL contains its SHA-256, unless the file exists.
-
-    Args:
-        url: of the form `.../<sha256>/<file name>`.
-        root: the folder of downloads; None for `~/.cache/clip`.
+    """Download a URL `.../<sha256>/<file name>` to `root` (`~/.cache/clip`) unless the file exists.
 
     Returns:
         The path of the verified file.

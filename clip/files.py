@@ -52,11 +52,7 @@ def choose_weights(folder: Path, has: Callable[[str], bool]) -> Path:
 
 
 def describe_weights(path: Path, layout: str) -> Description | None:
-    """Read config.json (with preprocessor_config.json) or open_clip_config.json next to weights.
-
-    Args:
-        path: the weights file.
-        layout: that of its key names; a description from the same library takes precedence.
+    """Read the description next to weights, first that of the library whose key names they have.
 
     Raises:
         WeightsError: the description is that of another kind of model.

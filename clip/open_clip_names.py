@@ -36,11 +36,7 @@ _KNOWN_MODEL_SETTINGS = {"embed_dim", "quick_gelu", "custom_text", *_ENCODERS}
 
 
 def find_open_clip(name: str, download_root: str | Path | None) -> tuple[Path, Description]:
-    """Download weights of open_clip.
-
-    Args:
-        name: `<architecture>/<tag>` as in `open_clip.list_pretrained()`.
-        download_root: folder of downloads; None for the default of open_clip.
+    """Download weights named `<architecture>/<tag>` in `open_clip.list_pretrained()`.
 
     Returns:
         The path of the file, and its description in open_clip's tables.

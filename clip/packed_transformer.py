@@ -40,13 +40,7 @@ class PackedAttention:
         key_value: Float[Tensor, "rows joint"],
         heads: int,
     ) -> Float[Tensor, "outputs width"]:
-        """Return the attention's output rows.
-
-        Args:
-            query: of the rows that `query_index` refers to.
-            key_value: keys and values of all rows, concatenated.
-            heads: the number of attention heads.
-        """
+        """Return the output at `output_index`; `key_value` has the keys and values of all rows."""
         if self.query_index is not None:
             query = functional.embedding(self.query_index, query)
         # Unlike that of index_select, the gradient of embedding sums in a deterministic order.

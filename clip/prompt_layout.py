@@ -135,12 +135,7 @@ class PromptTrie:
 
 
 def build_trie(prompts: Sequence[tuple[list[int], list[int]]], class_specific: bool) -> PromptTrie:
-    """Build the trie of prompts.
-
-    Args:
-        prompts: the result of `arrange_prompt` for each class.
-        class_specific: whether every class has its own context vectors.
-    """
+    """Build the trie of the prompts of all classes, laid out by `arrange_prompt`."""
     numbers: dict[tuple[int, int, int, int], int] = {}  # (parent, token, slot, class) -> node
     rows: list[tuple[int, ...]] = []  # the columns of each node
     path_to: list[list[int]] = []  # from the root to each node

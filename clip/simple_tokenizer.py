@@ -47,12 +47,6 @@ def clean_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read_merges(path: str | Path) -> list[tuple[str, str]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        lines = file.read().split("\n")[1 : NUM_MERGES + 1]  # the first line is a version
-    return [(left, right) for left, right in (line.split() for line in lines)]
-
-
 class SimpleTokenizer:
     """Convert text to token ids and back.
 
@@ -62,13 +56,10 @@ class SimpleTokenizer:
         bpe_ranks: the rank of every merge; the lowest rank merges first.
     """
 
-    def __init__(self, bpe_path: str | Path | None = None) -> None:
-        """Read the merges and number the tokens.
-
-        Args:
-            bpe_path: a gzipped merges file; None for the published one.
-        """
-        merges = _read_merges(bpe_path or MERGES)
+    def __init__(self) -> None:
+        with gzip.open(MERGES, "rt", encoding="utf-8") as file:
+            lines = file.read().split("\n")[1 : NUM_MERGES + 1]  # the first line is a version
+        merges = [(left, right) for left, right in (line.split() for line in lines)]
         characters = list(bytes_to_unicode().values())
         tokens = characters + [character + END_OF_WORD for character in characters]
         tokens += ["".join(merge) for merge in merges]

@@ -65,13 +65,14 @@ class SoftPromptEncoder(nn.Module):
             computes them again instead (activation checkpointing), part by part.
     """
 
+    memory_limit = 4 << 30
+
     def __init__(
         self,
         clip_model: CLIP,
         classnames: Sequence[str],
         length: int,
         position: str = "end",
-        memory_limit: int = 4 << 30,
     ) -> None:
         """Lay out the prompts of all classes.
 
@@ -80,7 +81,6 @@ class SoftPromptEncoder(nn.Module):
             classnames: C names.
             length: L, the number of context vectors.
             position: `end`, `middle` or `front`.
-            memory_limit: see the class.
 
         Raises:
             PromptError: the position is unknown, or a prompt is too long for the text encoder.
@@ -93,7 +93,6 @@ class SoftPromptEncoder(nn.Module):
             )
         self.clip_model = clip_model
         self.length = length
-        self.memory_limit = memory_limit
         self.prompts = [arrange_prompt(name, length, position) for name in classnames]
         self._check_lengths(classnames)
         self._ranges: dict[tuple[object, ...], _ClassRange] = {}

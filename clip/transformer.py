@@ -65,12 +65,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "length batch width"], causal: bool = False
     ) -> Float[Tensor, "length batch width"]:
-        """Apply self-attention to every sequence of the batch.
-
-        Args:
-            x: the sequences.
-            causal: position i attends only to positions 0 to i.
-        """
+        """Apply self-attention; if causal, position i attends only to positions 0 to i."""
         joint = linear(x, self.in_proj_weight, self.in_proj_bias)
         query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)

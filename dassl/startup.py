@@ -29,10 +29,8 @@ def importing(name: str) -> Iterator[None]:
     """Make Ctrl-C end the process without a stack trace, for a command's imports.
 
     This lasts until `ready` is called. It also applies between runs in worker processes, which
-    import the command as `__mp_main__`. If Ctrl-C is ignored, it stays ignored.
-
-    Args:
-        name: the command's `__name__`; nothing changes if another module imports the command.
+    import the command as `__mp_main__`. If Ctrl-C is ignored, it stays ignored. Nothing changes if
+    another module imports the command, so that `name`, its `__name__`, is another.
     """
     global _is_command
     _is_command = _is_command or name in _COMMANDS

@@ -108,10 +108,7 @@ class Fetcher:
         return self.folder / ".download"
 
     def fetch(self, sources: Sequence[Source]) -> list[Missing]:
-        """Download the missing sources, with a lock on the folder.
-
-        Args:
-            sources: all sources of the dataset.
+        """Download the missing ones of a dataset's sources, with a lock on the folder.
 
         Returns:
             The sources that could not be downloaded.
@@ -127,7 +124,10 @@ class Fetcher:
         with exclusive(self.folder / ".download.lock", waiting):
             mkdir_if_missing(self.work)
             missing = [one for group in _by_archive(sources) for one in self._fetch_group(group)]
-            self._clean_up()
+            for lock in self.work.glob(".*.lock"):
+                lock.unlink()
+            with suppress(OSError):  # it contains files to resume from
+                self.work.rmdir()
         return missing
 
     def _fetch_group(self, group: Sequence[Source]) -> list[Missing]:
@@ -155,13 +155,9 @@ class Fetcher:
         if not wanted:
             return []
         source = wanted[0]
-        addresses = [Address.of(url, source, self.drive) for url in source.urls]
-        local = [
-            (address, True)
-            for address in addresses
-            if source.unpack and (self.folder / address.name).is_file()
-        ]
-        return local + [(address, False) for address in addresses]
+        found = [Address.of(url, source, self.drive) for url in source.urls]
+        local = [a for a in found if source.unpack and (self.folder / a.name).is_file()]
+        return [*((address, True) for address in local), *((address, False) for address in found)]
 
     def _try(self, address: Address, file: Path, wanted: Sequence[Source], is_local: bool) -> None:
         source = wanted[0]
@@ -170,13 +166,8 @@ class Fetcher:
             check(file, address.checksum, source.size)
         else:
             print(f"{self.folder / source.path}: from {address.page}")
-            download(
-                address.url,
-                file,
-                checksum=address.checksum,
-                size=source.size,
-                attempts=ATTEMPTS,
-            )
+            checks = {"checksum": address.checksum, "size": source.size}
+            download(address.url, file, attempts=ATTEMPTS, **checks)
         if not source.unpack:
             _move(file, self.folder / source.path)
             return
@@ -188,14 +179,10 @@ class Fetcher:
             if not is_local:
                 file.unlink()
             raise
-        if not is_local:
-            self._move_or_remove(file)
-
-    def _move_or_remove(self, archive: Path) -> None:
-        if not self.keep_archives:
-            archive.unlink()
-        elif not (self.folder / archive.name).exists():
-            archive.replace(self.folder / archive.name)
+        if self.keep_archives and not is_local:
+            file.replace(self.folder / file.name)
+        elif not is_local:
+            file.unlink()
 
     def _unpack(self, archive: Path, wanted: Sequence[Source]) -> None:
         tree = self.work / f"{archive.name}.unpacked"
@@ -225,18 +212,11 @@ class Fetcher:
                 if not inner.exists():
                     extract(place, inner, self.budget)
                 place = inner
-            found = _shallowest(place, name)
-            if found is None:
+            found = sorted(place.rglob(name), key=lambda path: (len(path.parts), path))
+            if not found:
                 return None
-            place = found
+            place = found[0]  # the shallowest
         return place
-
-    def _clean_up(self) -> None:
-        """Remove the working folder, unless it contains files to resume from."""
-        for lock in self.work.glob(".*.lock"):
-            lock.unlink()
-        with suppress(OSError):
-            self.work.rmdir()
 
 
 def _by_archive(sources: Sequence[Source]) -> list[list[Source]]:
@@ -246,17 +226,6 @@ def _by_archive(sources: Sequence[Source]) -> list[list[Source]]:
         key = source.urls if source.unpack else (source.path,)
         groups.setdefault(key, []).append(source)
     return list(groups.values())
-
-
-def _shallowest(tree: Path, name: str) -> Path | None:
-    level = [tree]
-    while level:
-        entries = [entry for folder in level for entry in sorted(folder.iterdir())]
-        for entry in entries:
-            if entry.name == name:
-                return entry
-        level = [entry for entry in entries if entry.is_dir()]
-    return None
 
 
 def _move(found: Path, place: Path) -> None:

@@ -168,7 +168,7 @@ class EmojiDataset(SplitDataset):
             UserError: a style is not a source style.
         """
         for style in domains:
-            check_availability(style, SOURCE_STYLES)
+            check_availability(style, SOURCE_STYLES, "DATASET.SOURCE_DOMAINS")
         folders = tuple(f"{self.images / style}{os.sep}" for style in domains)
         selected = ([i for i in items if i.impath.startswith(folders)] for items in (train, val))
         return next(selected), next(selected)

@@ -14,7 +14,6 @@ class FGVCAircraft(SplitDataset):
     """The published lists; the order in variants.txt determines the labels."""
 
     dataset_dir = "fgvc_aircraft"
-    image_dir = "images"
     split_sources = (
         NAMES,
         "images_variant_train.txt",

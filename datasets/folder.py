@@ -152,12 +152,7 @@ class Folder(SplitDataset):
 
 
 def to_items(table: Table, source: Path, names_file: Path | None) -> Split:
-    """Convert paths and class names to labelled images.
-
-    Args:
-        table: part -> class -> paths; the first part has all classes.
-        source: a folder or a CSV.
-        names_file: file with the names of the classes; None to use the keys.
+    """Convert paths and class names to labelled images; the first part has all classes.
 
     Raises:
         UserError: there are no classes, a class has no images or is missing in training, or two

@@ -1,8 +1,8 @@
-"""ImageNet (Deng et al., CVPR 2009) in CoOp's layout: images/{train,val}/<wordnet id>/*.JPEG.
+"""ImageNet in CoOp's layout, and its variants, which are test images for models trained on it.
 
-1,000 classes; 1,281,167 training images and 50,000 validation images. As usual, the latter are the
-test images, and there are no others for validation. The class names were curated by CLIP's authors;
-a list `classnames.txt` with lines "n01440764 tench" in the dataset's folder overrides them.
+The class names were curated by CLIP's authors; a list `classnames.txt` with lines
+"n01440764 tench" in the dataset's folder overrides them. Files next to the class folders are
+ignored.
 """
 
 from pathlib import Path
@@ -55,7 +55,11 @@ class ImageNetFolders(SplitDataset):
 
 @DATASET_REGISTRY.register()
 class ImageNet(ImageNetFolders):
-    """ImageNet; the order of the WordNet ids determines the labels."""
+    """ImageNet (Deng et al., CVPR 2009): images/{train,val}/<WordNet id>/*.JPEG.
+
+    1,000 classes; 1,281,167 training images. As usual, the 50,000 validation images are the test
+    images, and there are no others for validation. The order of the ids determines the labels.
+    """
 
     dataset_dir = "imagenet"
     sources = SOURCES["ImageNet"]
@@ -70,7 +74,7 @@ class ImageNet(ImageNetFolders):
 
 
 class ImageNetVariant(ImageNetFolders):
-    """Test images for models that were trained on ImageNet."""
+    """Test images only, of all 1000 classes."""
 
     def make_split(self) -> Split:
         """Return test images only."""
@@ -82,13 +86,50 @@ class ImageNetVariant(ImageNetFolders):
 
 
 class ImageNetSubset(ImageNetVariant):
-    """Variant with some of ImageNet's classes, whose labels start at 0.
-
-    As in CoOp, the classifier has only these classes.
-    """
+    """Some of the classes; as in CoOp, the classifier has only these, with labels from 0."""
 
     def test_items(self) -> list[Datum]:
         """Return the images of the classes that have a folder."""
         listing = self.list_part()
         known = {wnid: name for wnid, name in self.classes().items() if wnid in listing}
         return class_items(self.images, listing, known)
+
+
+@DATASET_REGISTRY.register()
+class ImageNetA(ImageNetSubset):
+    """Natural adversarial examples (Hendrycks et al., CVPR 2021): 200 classes, 7,500 images."""
+
+    dataset_dir = "imagenet-adversarial"
+    image_dir = "imagenet-a"
+    sources = SOURCES["ImageNetA"]
+
+
+@DATASET_REGISTRY.register()
+class ImageNetR(ImageNetSubset):
+    """Renditions, such as art (Hendrycks et al., ICCV 2021): 200 classes, 30,000 images."""
+
+    dataset_dir = "imagenet-rendition"
+    image_dir = "imagenet-r"
+    sources = SOURCES["ImageNetR"]
+
+
+@DATASET_REGISTRY.register()
+class ImageNetSketch(ImageNetVariant):
+    """Black and white sketches (Wang et al., NeurIPS 2019): 50,889 images."""
+
+    dataset_dir = "imagenet-sketch"
+    sources = SOURCES["ImageNetSketch"]
+
+
+@DATASET_REGISTRY.register()
+class ImageNetV2(ImageNetVariant):
+    """New test images, matched frequency (Recht et al., ICML 2019): 10,000, in folders 0 to 999."""
+
+    dataset_dir = "imagenetv2"
+    image_dir = "imagenetv2-matched-frequency-format-val"
+    sources = SOURCES["ImageNetV2"]
+
+    def test_items(self) -> list[Datum]:
+        """Return the images; the name of their folder is the label."""
+        names = {str(label): name for label, name in enumerate(self.classes().values())}
+        return class_items(self.images, self.list_part(), names)

@@ -21,13 +21,10 @@ Table = dict[str, dict[str, list[str]]]
 
 
 def read_table(path: Path) -> Table:
-    """List the images of a CSV by part and class.
+    """List the images of a CSV in UTF-8 by part and class.
 
     Paths are relative to the CSV's folder, or absolute and in it; labels are class names. Other
     columns are ignored. Columns are in any order, separated by commas, semicolons or tabs.
-
-    Args:
-        path: the CSV, UTF-8.
 
     Returns:
         The parts in the order train, val, test, or only `ALL` without a column `split`.

@@ -99,12 +99,7 @@ def scene_key(style: str, concept: str, index: int) -> str:
 
 
 def compose(atlas: Atlas, chance: Chance) -> UInt8[np.ndarray, "b 64 64 3"]:
-    """Return one RGB scene per drawing.
-
-    Args:
-        atlas: b drawings.
-        chance: random numbers of b scenes.
-    """
+    """Return one RGB scene for each drawing with its random numbers."""
     out = np.empty((len(atlas), EDGE, EDGE, 3), dtype=np.uint8)
     for start in range(0, len(atlas), _CHUNK):
         rows = slice(start, start + _CHUNK)

@@ -36,12 +36,7 @@ class DamagedFile(UserError):
 
 
 def with_checksum(content: Mapping[str, Any], kind: str = "sha256") -> dict[str, Any]:
-    """Return the content of a JSON file with its checksum added.
-
-    Args:
-        content: JSON values.
-        kind: sha256, or crc32 for the lines of a file that grows.
-    """
+    """Return the content of a JSON file with its checksum, crc32 for lines of a growing file."""
     body = {key: value for key, value in content.items() if key != CHECKSUM}
     return {**body, CHECKSUM: _checksum(body, kind)}
 
@@ -81,11 +76,7 @@ def write_json_with_checksum(content: Mapping[str, Any], path: PathLike) -> None
 
 
 def read_verified_json(path: PathLike, limit: int = LARGEST) -> Any:
-    """Read a JSON file and verify its checksum, if it has one.
-
-    Args:
-        path: the file.
-        limit: the largest accepted size in bytes.
+    """Read a JSON file of at most `limit` bytes and verify its checksum, if it has one.
 
     Raises:
         DamagedFile: the file is not JSON, is too large, or does not match its checksum.
@@ -99,11 +90,7 @@ def read_verified_json(path: PathLike, limit: int = LARGEST) -> Any:
 
 
 def add_archive_checksum(archive: bytearray) -> None:
-    """Append the SHA-256 of a zip archive as its comment; it must have no comment before.
-
-    Args:
-        archive: the bytes, changed in place.
-    """
+    """Append to a zip archive's bytes its SHA-256 as a comment; it must have none before."""
     archive[-2:] = TRAILER_BYTES.to_bytes(2, "little")
     archive += b"sha256:" + hashlib.sha256(archive).hexdigest().encode()
 
@@ -134,12 +121,7 @@ def archive_fault(path: PathLike) -> str:
 
 
 def file_digest(path: PathLike, algorithm: str = "sha256", size: int | None = None) -> str:
-    """Return the hexadecimal hash of a file, or of its first bytes.
-
-    Args:
-        path: the file.
-        algorithm: a name in `hashlib`.
-        size: the number of bytes to hash; None for all.
+    """Return the hexadecimal hash of a file, or of its first `size` bytes.
 
     Raises:
         OSError: the file cannot be read.

@@ -68,12 +68,7 @@ def check_isfile(fpath: PathLike) -> bool:
 
 
 def listdir_nohidden(path: PathLike, sort: bool = False) -> list[str]:
-    """List a directory without entries that start with a dot.
-
-    Args:
-        path: the directory.
-        sort: return the names sorted.
-    """
+    """List the names in a directory that do not start with a dot, optionally sorted."""
     names = [entry.name for entry in Path(path).iterdir() if not entry.name.startswith(".")]
     return sorted(names) if sort else names
 

@@ -59,12 +59,7 @@ class Record(dict[Any, Any]):
 
 
 class InertUnpickler(pickle.Unpickler):
-    """Unpickler that builds only records.
-
-    Args:
-        stream: the pickle.
-        accepts: returns whether a module and a name in it are accepted.
-    """
+    """Unpickler that builds only records; `accepts` decides about a module and a name in it."""
 
     def __init__(self, stream: Any, accepts: Callable[[str, str], bool]) -> None:
         super().__init__(stream)
@@ -87,10 +82,7 @@ class InertUnpickler(pickle.Unpickler):
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file whose pickles or archive exceed the limits.
-
-    Args:
-        path: a file of torch.save (in any format) or an archive of torch.jit.
+    """Refuse a file of torch.save or torch.jit whose pickles or archive exceed the limits.
 
     Raises:
         ValueError: the file exceeds a limit or is damaged.
@@ -166,10 +158,7 @@ def _refuse_bytearray(name: str, argument: Any) -> None:
 
 
 def check_tensors(content: Any) -> None:
-    """Refuse tensors that claim more elements than the file contains.
-
-    Args:
-        content: of a file: containers, tensors and other values.
+    """Refuse tensors in nested containers that claim more elements than the file contains.
 
     Raises:
         ValueError: a tensor is larger than its storage, or not of a kind that weights have.

@@ -21,11 +21,7 @@ LONGEST_LINE = 1000
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Read a whole file that should not be large.
-
-    Args:
-        path: any file; an endless device is read no further than `limit`, either.
-        limit: the largest accepted size in bytes.
+    """Read a whole file, which may be endless, of at most `limit` bytes.
 
     Raises:
         ValueError: the file is larger.

@@ -6,7 +6,8 @@ the cosine similarities of an image and a class, T is the optimal transport plan
     L = CE(exp(logit_scale) * sum(T * S), y),   T = Sinkhorn(1 - S, eps), without gradient.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -40,19 +41,10 @@ declare_config(
 )
 
 
-@dataclass(frozen=True)
-class Transport:
-    """Settings of the optimal transport plan; see `sinkhorn`."""
-
-    eps: float = 0.1
-    max_iter: int = 100
-    thresh: float = 0.01
-
-
 class TransportCLIP(PromptedCLIP):
     """A frozen CLIP that matches local image features with several prompts per class."""
 
-    transport = Transport()
+    transport: Mapping[str, Any] = {}  # settings of `sinkhorn`
     frozen_features = True
 
     def image_features(
@@ -85,8 +77,7 @@ class TransportCLIP(PromptedCLIP):
     ) -> Float[Tensor, "groups batch classes"]:
         """Return logits: the scaled similarity under the optimal transport plan."""
         similarity = self.similarities(image_features, text_features)
-        settings = self.transport
-        plan = sinkhorn(1 - similarity.detach(), settings.eps, settings.max_iter, settings.thresh)
+        plan = sinkhorn(1 - similarity.detach(), **self.transport)
         return self.clip_model.logit_scale.exp() * (plan * similarity.float()).sum((-2, -1))
 
 
@@ -116,7 +107,7 @@ class PLOT(PromptTrainer):
             clip_model, len(classnames), node.N_CTX, node.CTX_INIT, node.CSC, num_sets=node.N
         )
         model = TransportCLIP(clip_model, classnames, learner, node.CLASS_TOKEN_POSITION)
-        model.transport = Transport(node.EPS, node.MAX_ITER, node.THRESH)
+        model.transport = {"eps": node.EPS, "max_iter": node.MAX_ITER, "thresh": node.THRESH}
         return model
 
 

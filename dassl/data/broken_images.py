@@ -22,15 +22,10 @@ VERSION = 3  # increment it when the set of readable files or their decoded pixe
 
 
 def without_broken(items: Sequence[Datum], what: str, folder: Path) -> list[Datum]:
-    """Return the images that can be decoded, and print the others.
+    """Return the images of a split that can be decoded, and print the others.
 
     Every file is decoded once; the result is cached until a file changes. So all runs on the same
     images skip the same ones.
-
-    Args:
-        items: images.
-        what: name of the split in messages, such as "test".
-        folder: cache of the results.
 
     Raises:
         UserError: no image is left, a file is missing, or the system cannot read it.

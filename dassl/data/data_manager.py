@@ -91,9 +91,6 @@ def outlive_signals(worker: int) -> None:
 
     Terminals and schedulers send signals to all processes of a run, but a trainer needs its
     workers to finish the current batch.
-
-    Args:
-        worker: the worker's number (unused).
     """
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -106,13 +106,9 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         return image
 
     def _transformed(self, img0: Image.Image) -> dict[str, Any]:
-        if self.transform is None:
-            return {"img": self.to_tensor(img0)}
-        transforms = (
-            list(self.transform) if isinstance(self.transform, Sequence) else [self.transform]
-        )
+        chosen = self.to_tensor if self.transform is None else self.transform
         images: list[Any] = []
-        for transform in transforms:
+        for transform in chosen if isinstance(chosen, Sequence) else [chosen]:
             new = self._transform_image(transform, img0)
             images += new if isinstance(new, list) else [new]
         return {f"img{number if number > 1 else ''}": x for number, x in enumerate(images, 1)}

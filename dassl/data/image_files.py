@@ -19,9 +19,6 @@ def find_files(paths: Iterable[str]) -> dict[str, File]:
     """Return path -> file for the paths that exist, with links resolved.
 
     Each folder is listed once, which is faster than a call for each of a million files.
-
-    Args:
-        paths: paths of image files.
     """
     folders: defaultdict[str, set[str]] = defaultdict(set)
     for path in paths:
@@ -64,12 +61,7 @@ def _file_of(path: str) -> File | None:
 def check_files(
     name: str, lists: Mapping[str, Sequence[Datum]], known: Mapping[str, int]
 ) -> Overlaps:
-    """Make sure that all images exist, and warn of images that are the same file.
-
-    Args:
-        name: name of the dataset.
-        lists: name of a list -> images; "training", "validation" and "test" are compared.
-        known: duplicates of which a warning was printed before.
+    """Make sure that all images exist, and warn of unknown duplicates in training, val and test.
 
     Returns:
         New duplicates, see `find_overlaps`; a training image that was sampled repeatedly counts

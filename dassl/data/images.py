@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,28 +84,21 @@ def _open(file: BinaryIO, limit: int) -> Image.Image:
         OSError: the file cannot be read.
         ValueError: it has more pixels or is in no readable format.
     """
-    with _open_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+    with _open_lock:
+        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file, formats=readable_formats())
         except UnidentifiedImageError:
             raise ValueError(why_unknown(file)) from None
-        except Image.DecompressionBombError:
-            raise ValueError(_too_large(f"more than {2 * limit:,}", limit)) from None
         finally:
             Image.MAX_IMAGE_PIXELS = pillow_limit
     width, height = image.size
     if width * height > limit:
-        raise ValueError(_too_large(f"{width} x {height}", limit))
+        raise ValueError(
+            f"its {width} x {height} pixels exceed the limit of {limit:,}; to read it, set the "
+            f"environment variable {LIMIT} to a larger number"
+        )
     return image
-
-
-def _too_large(size: str, limit: int) -> str:
-    return (
-        f"its {size} pixels exceed the limit of {limit:,}; to read it, set the environment "
-        f"variable {LIMIT} to a larger number"
-    )
 
 
 def is_broken_image(error: UserError) -> bool:

@@ -35,11 +35,7 @@ class SeededIndex(int):
 
 
 class EpochSampler(Sampler[int]):
-    """Sampler whose order depends on the seed, the epoch and the pass within the epoch.
-
-    Args:
-        data_source: the images.
-        seed: the run's seed; if negative, a random one.
+    """Sampler whose order depends on the seed (random if negative), the epoch and the pass in it.
 
     Attributes:
         epoch: set by the training loop before each epoch.

@@ -69,10 +69,6 @@ def check_trainer(cfg: Any) -> None:
 def build_and_seed(cfg: Any, overwrite: bool = False) -> Any:
     """Seed all generators, print configuration and environment, and build the trainer.
 
-    Args:
-        cfg: the configuration.
-        overwrite: see `build_trainer`.
-
     Raises:
         UserError: see `build_trainer`.
     """

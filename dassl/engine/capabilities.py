@@ -29,12 +29,7 @@ class Capability(NamedTuple):
 
 
 def lower_capabilities(cls: type, capabilities: Mapping[str, Capability]) -> None:
-    """Set the lowered class attributes of a new class; called by `__init_subclass__`.
-
-    Args:
-        cls: the new class.
-        capabilities: attribute name -> capability.
-    """
+    """Set the lowered class attributes of a new class; called by `__init_subclass__`."""
     for name, capability in capabilities.items():
         # Do not set it otherwise: a mixin must not hide the declaration of a class behind it.
         if name not in vars(cls) and _is_lowered(cls, name, capability):

@@ -24,16 +24,6 @@ class Step(NamedTuple):
     files: Sequence[str] = ()
 
 
-def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the L2 norm of the concatenated tensors, in at least single precision: ()."""
-    device = tensors[0].device
-    norms = [
-        torch.linalg.vector_norm(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
-        for tensor in tensors
-    ]
-    return torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
-
-
 class FiniteCheck:
     """Raises FloatingPointError if a loss, a gradient or a parameter is NaN or infinite.
 
@@ -62,14 +52,14 @@ class FiniteCheck:
     def add_gradients(self, optimizers: Iterable[Any], step: Step) -> None:
         """Add the norm of the gradients of all parameters of the optimisers."""
         gradients = [
-            parameter.grad.detach()
+            parameter.grad.detach().to(torch.promote_types(parameter.grad.dtype, torch.float32))
             for optimizer in optimizers
             for group in optimizer.param_groups
             for parameter in group["params"]
             if parameter.grad is not None and not parameter.grad.is_sparse
         ]
         if gradients:
-            self.add("norm of the gradients", total_norm(gradients), step)
+            self.add("norm of the gradients", nn.utils.get_total_norm(gradients), step)
 
     def check(self) -> None:
         """Check all collected numbers."""

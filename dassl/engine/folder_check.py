@@ -125,10 +125,8 @@ def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> Fold
             that is missing, contains another run or contains no checkpoint.
     """
     in_place = resumes_in_place(cfg)
-    if cfg.RESUME:
-        _check_resumed(cfg, in_place)
-        if in_place and _holds_unknown(cfg.RESUME):
-            return FolderState.STARTED
+    if cfg.RESUME and not _check_resumed(cfg, in_place) and in_place:
+        return FolderState.STARTED
     if overwrite and not in_place:
         return FolderState.EMPTY
     source = ANY_SOURCE if tests else None
@@ -146,17 +144,14 @@ def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> Fold
     return state
 
 
-def _holds_unknown(folder: PathLike) -> bool:
-    """Return whether a folder contains checkpoints of unknown settings, such as Dassl's."""
-    return has_checkpoints(folder) and recorded_settings(folder) is None
-
-
-def _check_resumed(cfg: Any, in_place: bool) -> None:
+def _check_resumed(cfg: Any, in_place: bool) -> bool:
+    """Return whether the settings of the run to resume are known; those of Dassl's runs are not."""
     folder = cfg.RESUME
     if not Path(folder).is_dir():
         raise UserError(f'The folder to resume from, "{folder}", does not exist')
-    if _holds_unknown(folder) and finished_run(folder) is None:
-        return
+    unknown = has_checkpoints(folder) and recorded_settings(folder) is None
+    if unknown and finished_run(folder) is None:
+        return False
     try:
         state = folder_state(folder, cfg, longer=True)
     except OtherRun as other:
@@ -168,6 +163,7 @@ def _check_resumed(cfg: Any, in_place: bool) -> None:
         raise UserError(f'"{folder}" cannot be resumed: it contains no checkpoint')
     if in_place and state is FolderState.FINISHED:
         _check_not_longer(cfg)
+    return not unknown
 
 
 def _check_not_longer(cfg: Any) -> None:

@@ -14,11 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stops the run.
-
-    Args:
-        number: number of the signal.
-        repeated: the user sent a second signal, so that the run ends without saving.
+    """A signal stops the run, without saving if the user has repeated it.
 
     Attributes:
         saved: the saved progress, such as "epoch 2 of 3"; "" if nothing is saved.

@@ -26,13 +26,7 @@ class ModelRegistry:
         self.scheds: OrderedDict[str, Any] = OrderedDict()
 
     def register(self, name: str, model: Any, optim: Any, sched: Any) -> None:
-        """Add a model.
-
-        Args:
-            name: also the name of its checkpoint folder.
-            model: the module to save and resume.
-            optim: its optimiser; None for a frozen model.
-            sched: its learning-rate schedule, if any.
+        """Add a model with its optimiser, None for a frozen model, and its schedule, if any.
 
         Raises:
             ValueError: the name is already registered.
@@ -74,12 +68,7 @@ class ModelRegistry:
     def load_state_dict(
         self, states: Mapping[str, Any], epoch: Any = None, path: Path | None = None
     ) -> None:
-        """Restore the result of `state_dict`.
-
-        Args:
-            states: model name -> state, optionally with the "path" of its own file.
-            epoch: number of finished epochs.
-            path: the file of states without their own "path", for error messages.
+        """Restore the result of `state_dict`; a state may have the "path" of its file for messages.
 
         Raises:
             UserError: a state does not fit the model.

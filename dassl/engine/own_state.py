@@ -83,7 +83,9 @@ def changed_attributes(trainer: Any, before: dict[str, Any]) -> dict[str, Any]:
         if name in before and _equal(_map_tensors(value, _fingerprint), before[name]):
             continue
         values[name] = _map_tensors(value, lambda tensor: tensor.detach().clone())
-        if _on_accelerator(value):
+        devices: set[str] = set()
+        _map_tensors(value, lambda tensor, found=devices: found.add(tensor.device.type))
+        if devices - {"cpu"}:
             accelerated.append(name)
     return {"values": values, "accelerated": accelerated}
 
@@ -100,12 +102,6 @@ def _equal(one: Any, other: Any) -> bool:
         pairs = zip(one, other, strict=False)
         return len(one) == len(other) and all(_equal(a, b) for a, b in pairs)
     return bool(one == other)
-
-
-def _on_accelerator(value: Any) -> bool:
-    found: list[bool] = []
-    _map_tensors(value, lambda tensor: found.append(tensor.device.type != "cpu"))
-    return any(found)
 
 
 def restore_attributes(trainer: Any, state: Any) -> None:

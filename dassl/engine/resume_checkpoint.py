@@ -49,9 +49,6 @@ _REQUIRED_ENTRIES: dict[str, type | tuple[type, ...]] = {
 class ResumeCheckpoint:
     """The file resume.pth.tar of one run and its write schedule.
 
-    Args:
-        directory: the run's folder.
-
     Attributes:
         saved: epoch and number of its finished batches in the file; None before it is written.
     """
@@ -207,11 +204,7 @@ def check_settings(state: Mapping[str, Any], cfg: Any) -> None:
 
 
 def check_data(state: Mapping[str, Any], data: Mapping[str, str]) -> None:
-    """Refuse a checkpoint that was trained on other images.
-
-    Args:
-        state: the checkpoint.
-        data: split name -> hash of the current images; see `data_hashes`.
+    """Refuse a checkpoint that was trained on other images than those with the hashes `data`.
 
     Raises:
         UserError: the images of a split differ.
@@ -229,12 +222,7 @@ def check_data(state: Mapping[str, Any], data: Mapping[str, str]) -> None:
 
 
 def check_optimizer(path: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint without settings if its optimiser state shows other settings.
-
-    Args:
-        path: the checkpoint file, for the error message.
-        before: a model's state before loading the checkpoint.
-        after: its state after loading the checkpoint.
+    """Refuse a checkpoint without settings if loading it changes settings of the optimiser.
 
     Raises:
         UserError: a setting of the optimiser differs.

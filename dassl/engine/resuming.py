@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 class Resuming:
     """Connects a trainer with its resume checkpoint.
 
-    Args:
-        trainer: the trainer.
-
     Attributes:
         checkpoint: the file.
         state: the loaded checkpoint, until it is restored.
@@ -75,10 +72,7 @@ class Resuming:
         }
 
     def load(self, directory: str) -> None:
-        """Load and check the newest checkpoint; `restore` applies it to the trainer.
-
-        Args:
-            directory: folder of the run to resume; "" for none.
+        """Load and check the newest checkpoint in a folder, if any; `restore` applies it.
 
         Raises:
             UserError: the checkpoint belongs to another model or to a run of other settings.
@@ -132,10 +126,7 @@ class Resuming:
             self.state = None
 
     def restore_epoch(self, losses: MetricMeter) -> int:
-        """Restore the state within an epoch, if an earlier attempt stopped there.
-
-        Args:
-            losses: set to the metrics of the finished batches.
+        """Restore state and metrics within an epoch, if an earlier attempt stopped there.
 
         Returns:
             The number of finished batches.
@@ -154,10 +145,7 @@ class Resuming:
     ) -> None:
         """Save the state between two batches if it is due, and stop if a signal was received.
 
-        Args:
-            epoch: the current epoch, or the next one after the end of an epoch.
-            batches: number of finished batches of this epoch.
-            losses: their metrics.
+        After the last batch of an epoch, `epoch` is the next one and `batches` is 0.
 
         Raises:
             Interrupted: a signal was received; `save` writes the latest state.

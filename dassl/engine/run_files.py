@@ -107,9 +107,6 @@ def results_fault(directory: PathLike) -> str:
 class StartupCleanup:
     """Context that removes new logs and folders if a run fails before it has started.
 
-    Args:
-        directory: the run's folder; it may be missing.
-
     Attributes:
         started: set it to True when the run writes its own files; nothing is removed after that.
     """

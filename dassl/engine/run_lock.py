@@ -23,13 +23,10 @@ LOCK_TIMEOUT = 15.0
 
 @contextmanager
 def run_folder(directory: PathLike) -> Iterator[None]:
-    """Lock a run's folder for this process; the lock ends with the process.
+    """Lock an existing run's folder for this process; the lock ends with the process.
 
     Temporary files of killed processes are removed. If the file system does not support locks, a
     warning is printed and the folder is not locked.
-
-    Args:
-        directory: an existing folder.
 
     Raises:
         UserError: another process holds the lock; the message names it, its host and start time.
@@ -40,7 +37,13 @@ def run_folder(directory: PathLike) -> Iterator[None]:
         while not stack.enter_context(exclusive(folder / LOCK)):
             holder = _holder(folder)
             if not _has_died(holder) or time.monotonic() > end:
-                raise UserError(_refusal(folder, holder))
+                process = "another process"
+                if {"host", "pid", "since"} <= set(holder):
+                    process = "process {pid} on {host}, since {since}".format(**holder)
+                raise UserError(
+                    f"{folder} is in use by {process}; wait for it, stop it or choose another "
+                    "--output-dir"
+                )
             time.sleep(0.1)
         _remove_unfinished(folder)
         host, since = socket.gethostname(), datetime.now().astimezone()
@@ -73,13 +76,6 @@ def _has_died(holder: dict[str, Any]) -> bool:
     except (OSError, OverflowError) as error:
         return isinstance(error, ProcessLookupError)
     return False
-
-
-def _refusal(folder: Path, holder: dict[str, Any]) -> str:
-    process = "another process"
-    if {"host", "pid", "since"} <= set(holder):
-        process = "process {pid} on {host}, since {since}".format(**holder)
-    return f"{folder} is in use by {process}; wait for it, stop it or choose another --output-dir"
 
 
 def _remove_unfinished(folder: Path) -> None:

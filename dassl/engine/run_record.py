@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safeio.checksums import with_checksum, write_json_with_checksum
-from safeio.files import PathLike, prepare_output_dir, write_atomic
+from safeio.files import PathLike, prepare_output_dir, write_text
 
 from ..config import to_dict
 from ..utils import package_versions
@@ -50,11 +50,7 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 
 class RunRecord:
-    """Writes the record of one run.
-
-    Args:
-        directory: the run's output folder.
-    """
+    """Writes the record of one run."""
 
     def __init__(self, directory: PathLike) -> None:
         self.directory = Path(directory)
@@ -104,19 +100,11 @@ class RunRecord:
             renamed = RESULTS + DAMAGED_SUFFIX
             (self.directory / RESULTS).replace(self.directory / renamed)
             print(f"Warning: {fault}; it was renamed to {renamed}, and this run writes a new one")
-        self._write(CONFIG, cfg.dump())
-        self._write(HISTORY, "".join(_line(entry) for entry in self._history))
-
-    def _write(self, name: str, text: str) -> None:
-        write_atomic(self.directory / name, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text(cfg.dump(), self.directory / CONFIG)
+        write_text("".join(_line(entry) for entry in self._history), self.directory / HISTORY)
 
     def resume(self, start_epoch: int, lines: int | None = None) -> None:
-        """Copy the history of the resumed attempt.
-
-        Args:
-            start_epoch: drop the lines of this epoch and later ones if `lines` is unknown.
-            lines: length of the history when the checkpoint was saved; None if unknown.
-        """
+        """Copy the resumed history: its first `lines`, or epochs before `start_epoch`."""
         entries = read_history(self.directory)
         early = [entry for entry in entries if entry.get("epoch", 0) < start_epoch]
         self._history = entries[:lines] if isinstance(lines, int) else early
@@ -134,14 +122,7 @@ class RunRecord:
         self.lines += 1
 
     def epoch(self, epoch: int, seconds: float, lr: float | None, means: Mapping[str, Any]) -> None:
-        """Add a training epoch.
-
-        Args:
-            epoch: from 0.
-            seconds: wall time of the epoch without evaluation.
-            lr: learning rate in this epoch; None without an optimiser.
-            means: mean of each metric over the epoch.
-        """
+        """Add a training epoch: seconds without evaluation, learning rate, mean of each metric."""
         self._append({"event": "train", "epoch": epoch, "seconds": seconds, "lr": lr, **means})
 
     def evaluation(self, epoch: int, split: str, results: Mapping[str, Any]) -> None:
@@ -158,17 +139,7 @@ class RunRecord:
         data: Mapping[str, str] | None,
         extra: Mapping[str, Any],
     ) -> None:
-        """Write results.json.
-
-        Args:
-            cfg: the configuration.
-            results: results of the last test; may be empty.
-            device: the device of the run.
-            epochs: number of finished training epochs; 0 for an evaluation without training.
-            dm: the `DataManager`, if any.
-            data: result of `data_hashes`.
-            extra: additional entries of the trainer.
-        """
+        """Write results.json; `epochs` is 0 for an evaluation without training."""
         epoch_lines = [e for e in read_history(self.directory) if e.get("event") == "train"]
         seconds = sum(entry["seconds"] for entry in epoch_lines) if epochs else 0.0
         entries: dict[str, Any] = {

@@ -42,11 +42,7 @@ class Difference(NamedTuple):
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that affect a run's results, by dotted key.
-
-    Args:
-        config: a complete configuration as a node or as nested dictionaries.
-    """
+    """Return the settings of a complete configuration that affect results, by dotted key."""
     flat = _flat(to_dict(config))
     return {key: value for key, value in flat if key not in NOT_COMPARED}
 
@@ -123,11 +119,7 @@ def settings_json(config: Mapping[str, Any]) -> str:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that identify a run in results.json.
-
-    Args:
-        config: a complete configuration as a node or as nested dictionaries.
-    """
+    """Return the settings of a complete configuration that identify a run in results.json."""
     dataset = config["DATASET"]
     return {
         "trainer": config["TRAINER"]["NAME"],

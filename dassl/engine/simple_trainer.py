@@ -144,10 +144,7 @@ class SimpleTrainer(TrainerBase):
         resuming.checkpoint.remove()
 
     def evaluate(self, model_dir: str = "") -> float:
-        """Test the model without training it and write the results.
-
-        Args:
-            model_dir: folder of the run whose model was loaded, for results.json.
+        """Test the model, which may be of the run in `model_dir`, and write the results.
 
         Returns:
             Accuracy in percent.
@@ -181,11 +178,7 @@ class SimpleTrainer(TrainerBase):
         super().load_state_dict(state)
 
     def check_resumed(self, state: dict[str, Any]) -> None:
-        """Hook: raise UserError for a checkpoint of another run; called before it is restored.
-
-        Args:
-            state: the content of resume.pth.tar and its "path".
-        """
+        """Hook: raise UserError for a checkpoint of another run; called before it is restored."""
         self.resuming.check(state)
 
     def _begin_training(self) -> None:

@@ -58,11 +58,7 @@ class TrainerX(SimpleTrainer):
         self.run_batches(self.train_loader_x, self.forward_backward)
 
     def run_batches(self, loader: Any, step: Callable[[Any], dict[str, Any] | None]) -> None:
-        """Call a training step for every batch and print progress lines as Dassl does.
-
-        Args:
-            loader: yields the batches.
-            step: trains on a batch and returns metrics, such as `forward_backward`.
+        """Call a training step, which returns metrics, for every batch; print progress like Dassl.
 
         Raises:
             FloatingPointError: the loss is NaN or infinite.

@@ -1,7 +1,7 @@
 """Trainer for labelled and unlabelled images."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from torch import Tensor
@@ -25,12 +25,8 @@ class PairedBatches:
         return self.count
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return islice(zip(*map(_repeated, self.loaders), strict=True), self.count)
-
-
-def _repeated(loader: Any) -> Iterator[Any]:
-    while True:
-        yield from loader
+        endless = [chain.from_iterable(repeat(loader)) for loader in self.loaders]
+        return islice(zip(*endless, strict=True), self.count)
 
 
 class TrainerXU(TrainerX):
@@ -45,7 +41,8 @@ class TrainerXU(TrainerX):
     def _check_loader(self) -> None:
         """Also refuse a dataset without unlabelled images, and an unknown TRAIN.COUNT_ITER."""
         super()._check_loader()
-        check_availability(self.cfg.TRAIN.COUNT_ITER, ("train_x", "train_u", "smaller_one"))
+        counted = ("train_x", "train_u", "smaller_one")
+        check_availability(self.cfg.TRAIN.COUNT_ITER, counted, "TRAIN.COUNT_ITER")
         if self.train_loader_u is None:
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has no unlabelled training images, but "

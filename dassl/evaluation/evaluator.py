@@ -40,12 +40,7 @@ class EvaluatorBase:
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Evaluator for classification by the largest logit.
-
-    Args:
-        cfg: TEST.PER_CLASS_RESULT, TEST.COMPUTE_CMAT and OUTPUT_DIR.
-        lab2cname: label -> class name, for the per-class results.
-    """
+    """Evaluator for classification by the largest logit."""
 
     def __init__(
         self, cfg: Config, lab2cname: Mapping[int, str] | None = None, **kwargs: Any

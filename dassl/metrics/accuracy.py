@@ -14,10 +14,7 @@ def compute_accuracy(
 ) -> list[Float[Tensor, "1"]]:
     """Return the percentage of samples whose label is among the k largest logits, for each k.
 
-    Args:
-        output: logits, or a sequence that starts with the logits.
-        target: labels.
-        topk: the values of k.
+    The output may also be a sequence that starts with the logits.
 
     Returns:
         For each k, a tensor of one element, in percent, on the device of the logits.

@@ -28,12 +28,7 @@ def compute_distance_matrix(
     input2: Float[Tensor, "columns width"],
     metric: str = "euclidean",
 ) -> Float[Tensor, "rows columns"]:
-    """Return the distances between the rows of `input1` and `input2`.
-
-    Args:
-        input1: vectors.
-        input2: vectors of the same width.
-        metric: euclidean (squared, as in Dassl) or cosine.
+    """Return the euclidean (squared, as in Dassl) or cosine distances between all pairs of rows.
 
     Raises:
         ValueError: the inputs are not matrices of the same width, or the metric is unknown.

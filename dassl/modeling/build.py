@@ -7,12 +7,7 @@ from ..utils import Registry
 
 
 def builder(registry: Registry, kind: str) -> Callable[..., Any]:
-    """Return the function `build(name, verbose=True, **kwargs)` of a registry.
-
-    Args:
-        registry: maps names to functions or classes that are called with `kwargs`.
-        kind: the label that `verbose` prints before the name.
-    """
+    """Return the function `build(name, verbose=True, **kwargs)` of a registry; it prints `kind`."""
 
     def build(name: str, verbose: bool = True, **kwargs: Any) -> Any:
         network = registry.get(name)

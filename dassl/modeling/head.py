@@ -32,7 +32,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_availability(activation, list(ACTIVATIONS))
+        check_availability(activation, list(ACTIVATIONS), "MODEL.HEAD.ACTIVATION")
         widths = [hidden_layers] if isinstance(hidden_layers, int) else list(hidden_layers)
         layers: list[nn.Module] = []
         for before, width in zip([in_features, *widths], widths, strict=False):

@@ -130,18 +130,14 @@ class WarmupScheduler(LRScheduler):
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Config) -> WarmupScheduler:
-    """Create the learning-rate schedule of a configuration.
-
-    Args:
-        optimizer: the optimiser to schedule.
-        optim_cfg: cfg.OPTIM: LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH and the WARMUP_* keys.
+    """Create the learning-rate schedule of cfg.OPTIM.
 
     Raises:
         UserError: the schedule or the warm-up is unknown, or STEPSIZE is not valid.
     """
-    check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS)
+    check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, "OPTIM.LR_SCHEDULER")
     if optim_cfg.WARMUP_EPOCH > 0:
-        check_availability(optim_cfg.WARMUP_TYPE, ["constant", "linear"])
+        check_availability(optim_cfg.WARMUP_TYPE, ["constant", "linear"], "OPTIM.WARMUP_TYPE")
     return WarmupScheduler(
         optimizer,
         _factor(optim_cfg),

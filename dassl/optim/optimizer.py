@@ -28,7 +28,7 @@ def build_optimizer(
     Raises:
         UserError: the name is unknown, or STAGED_LR is used without a module.
     """
-    check_availability(optim_cfg.NAME, AVAI_OPTIMS)
+    check_availability(optim_cfg.NAME, AVAI_OPTIMS, "OPTIM.NAME")
     params: Any = param_groups
     if params is None and optim_cfg.STAGED_LR:
         params = _staged_groups(model, optim_cfg)
@@ -65,7 +65,7 @@ def _staged_groups(model: Any, optim_cfg: Config) -> list[dict[str, Any]]:
     names = [new_layers] if isinstance(new_layers, str) else list(new_layers)
     children = dict(model.named_children())
     for name in names:
-        check_availability(name, list(children))
+        check_availability(name, list(children), "OPTIM.NEW_LAYERS")
     base = [p for name, child in children.items() if name not in names for p in child.parameters()]
     new = [p for name in names for p in children[name].parameters()]
     groups = [

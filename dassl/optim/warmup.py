@@ -11,15 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class _BaseWarmupScheduler(LRScheduler):
-    """Scheduler with warm-up epochs, followed by another scheduler.
-
-    Args:
-        optimizer: the optimiser of both schedulers.
-        successor: the scheduler after the warm-up, created before this one.
-        warmup_epoch: number of warm-up epochs.
-        last_epoch: see PyTorch's schedulers.
-        verbose: ignored, as in PyTorch.
-    """
+    """Scheduler with warm-up epochs before the scheduler `successor`, which is created first."""
 
     def __init__(
         self,

@@ -159,10 +159,6 @@ def load_state(
 def load_pretrained_weights(model: nn.Module, weight_path: PathLike) -> None:
     """Copy the weights whose name and shape match from a checkpoint or a state dict.
 
-    Args:
-        model: changed in place.
-        weight_path: the file.
-
     Raises:
         UserError: the file is not a checkpoint.
     """

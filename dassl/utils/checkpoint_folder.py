@@ -10,7 +10,7 @@ from torch import nn
 
 from safeio.checksums import DamagedFile
 from safeio.errors import UserError
-from safeio.files import PathLike, mkdir_if_missing, write_atomic
+from safeio.files import PathLike, mkdir_if_missing, write_atomic, write_text
 
 from .checkpoint import (
     finished_epochs,
@@ -27,11 +27,7 @@ DAMAGED_SUFFIX = ".damaged"  # of quarantined files
 
 
 class CheckpointFolder:
-    """Files model.pth.tar-<epoch>, "checkpoint" (name of the newest) and model-best.pth.tar.
-
-    Args:
-        path: the folder; it may be missing.
-    """
+    """Files model.pth.tar-<epoch>, "checkpoint" (name of the newest) and model-best.pth.tar."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
@@ -50,11 +46,6 @@ class CheckpointFolder:
                 return named
         return next(iter(self.numbered()), None)
 
-    def best(self) -> Path | None:
-        """Return the checkpoint of the best epoch on the validation set, if it exists."""
-        path = self.path / BEST
-        return path if path.is_file() else None
-
     def choose(self, epoch: int | None = None) -> Path:
         """Return the checkpoint of an epoch; by default the best or, without one, the newest.
 
@@ -63,19 +54,17 @@ class CheckpointFolder:
         """
         if epoch is not None:
             return self.path / f"{NUMBERED}{epoch}"
-        path = self.best() or self.newest()
+        best = self.path / BEST
+        path = best if best.is_file() else self.newest()
         if path is None:
             raise UserError(f'No checkpoint in "{self.path}"')
         return path
 
     def newest_valid(self, at_most: int | None = None) -> tuple[Path, dict[str, Any]] | None:
-        """Load the newest undamaged checkpoint; quarantine damaged ones with a printed warning.
+        """Load the newest undamaged checkpoint, up to an epoch; quarantine damaged ones.
 
         Quarantined files are renamed, so that the run can write new ones and users can inspect
         the damaged ones.
-
-        Args:
-            at_most: the highest number of finished epochs.
 
         Returns:
             The file and its content; None if no checkpoint is found.
@@ -128,8 +117,7 @@ class CheckpointFolder:
         write_checkpoint(state, path)
         # Runs resume only from numbered checkpoints, so only these update the pointer.
         if not name:
-            text = path.name + "\n"
-            write_atomic(self.path / POINTER, lambda temporary: temporary.write_text(text))
+            write_text(path.name + "\n", self.path / POINTER)
         if is_best:
             write_atomic(self.path / BEST, lambda temporary: shutil.copyfile(path, temporary))
             print(f'Best checkpoint saved to "{BEST}"')
@@ -155,9 +143,6 @@ def newest_common(folders: Mapping[str, PathLike]) -> dict[str, tuple[Path, dict
     """Load the newest epoch for which all models have an undamaged checkpoint.
 
     After a crash between writing two models' files, one of them is an epoch behind.
-
-    Args:
-        folders: model name -> checkpoint folder.
 
     Returns:
         Model name -> (file, content); None if a model has no checkpoint.

@@ -10,11 +10,7 @@ from safeio.files import mkdir_if_missing
 
 
 def download_url(url: str, dst: str) -> None:
-    """Download a file; a failed download leaves no partial file.
-
-    Args:
-        url: an http or https URL.
-        dst: path of the file to write.
+    """Download an http or https URL to a file; a failed download leaves no partial file.
 
     Raises:
         UserError: the URL has another scheme, or the download fails.
@@ -31,11 +27,7 @@ def download_url(url: str, dst: str) -> None:
 
 
 def download_from_drive(url: str, dst: str) -> None:
-    """Download a file from Google Drive.
-
-    Args:
-        url: the link that Google Drive creates to share the file.
-        dst: path of the file to write.
+    """Download a file from Google Drive by the link that shares it.
 
     Raises:
         UserError: the download fails, or the package gdown is missing.

@@ -13,11 +13,7 @@ from safeio.untrusted import one_line
 
 
 def generator_states(accelerators: bool = True) -> dict[str, Any]:
-    """Return the states of Python's, NumPy's and PyTorch's global generators.
-
-    Args:
-        accelerators: include the generators of CUDA, if initialised, and MPS.
-    """
+    """Return the states of Python's, NumPy's and PyTorch's generators, perhaps without GPUs."""
     states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=True),

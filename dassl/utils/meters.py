@@ -20,19 +20,13 @@ class AverageMeter:
     """
 
     def __init__(self, ema: bool = False) -> None:
-        """Create an empty meter.
-
-        Args:
-            ema: `avg` is an exponential moving average (0.9 old, 0.1 new) instead of the mean.
-        """
+        """Create an empty meter; with `ema`, `avg` is 0.9 of the old average + 0.1 of the value."""
         self.ema = ema
         self.reset()
 
     def reset(self) -> None:
         """Remove all values."""
-        self._val = 0.0
-        self._avg = 0.0
-        self._sum = 0.0
+        self._val = self._avg = self._sum = 0.0
         self.count = 0
         self._pending: list[tuple[Scalar, int]] = []
 
@@ -52,8 +46,6 @@ class AverageMeter:
         self.count = int(state[3])
 
     def _fold(self) -> None:
-        if not self._pending:
-            return
         pending, self._pending = self._pending, []
         for value, (_, n) in zip(_to_floats([v for v, _ in pending]), pending, strict=True):
             self._val = value
@@ -83,10 +75,8 @@ class AverageMeter:
 def _to_floats(values: list[Scalar]) -> list[float]:
     """Convert numbers and one-element tensors with one device transfer."""
     tensors = [v for v in values if isinstance(v, torch.Tensor)]
-    if not tensors:
-        return [float(v) for v in values]
-    wide = torch.float64 if tensors[0].device.type != "mps" else torch.float32
-    read = iter(torch.stack([t.reshape(()).to(wide) for t in tensors]).tolist())
+    wide = torch.float32 if tensors and tensors[0].device.type == "mps" else torch.float64
+    read = iter(torch.stack([t.reshape(()).to(wide) for t in tensors]).tolist() if tensors else [])
     return [next(read) if isinstance(v, torch.Tensor) else float(v) for v in values]
 
 

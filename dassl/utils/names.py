@@ -21,12 +21,7 @@ def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
 
 
 def choices(a: str, b: Sequence[str]) -> str:
-    """Return the end of an error message: the name most similar to `a` and all available names.
-
-    Args:
-        a: the unknown name.
-        b: the available names.
-    """
+    """Return the end of an error message: the name of `b` most similar to `a`, and all of `b`."""
     if not b:
         return "; no name is available"
     names = ", ".join(b)
@@ -36,14 +31,15 @@ def choices(a: str, b: Sequence[str]) -> str:
     return f'; did you mean "{nearest}"? Available: {names}'
 
 
-def check_availability(requested: str, available: Sequence[str]) -> None:
-    """Check that `requested` is one of `available`.
+def check_availability(requested: str, available: Sequence[str], setting: str = "") -> None:
+    """Check that `requested`, the value of a setting, is one of `available`.
 
     Raises:
         UserError: it is not; the message suggests the most similar name.
     """
     if requested not in available:
-        raise UserError(f'"{one_line(requested)}" is not available{choices(requested, available)}')
+        value = f'{setting} "{one_line(requested)}"'.lstrip()
+        raise UserError(f"{value} is not available{choices(requested, available)}")
 
 
 def tolist_if_not(x: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -59,33 +60,25 @@ class Registry:
     def __init__(self, name: str) -> None:
         self._name = name
         self._objects: dict[str, Any] = {}
+        self._ambiguous: dict[str, Any] = {}
         registries.add(self)
 
     def __str__(self) -> str:
         return self._name
 
-    def _add(self, name: str, obj: Any, force: bool) -> None:
-        if name in self._objects and not force:
-            raise AlreadyRegistered(self, name, getattr(self._objects[name], "__module__", "?"))
-        self._objects[name] = obj
-
     def drop(self, name: str) -> None:
-        """Remove a name, if it is registered."""
-        self._objects.pop(name, None)
+        """Remove a name that several modules register, and refuse it from now on."""
+        self._ambiguous[name] = self._objects.pop(name, None)
 
     def drop_unimported(self, package: str) -> None:
         """Remove the names that modules of a package registered before their import failed."""
         for name, obj in self.items():
             module = getattr(obj, "__module__", "")
             if module.startswith(f"{package}.") and module not in sys.modules:
-                self.drop(name)
+                del self._objects[name]
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """Register a class or function under its own name.
-
-        Args:
-            obj: the object; None returns a decorator.
-            force: replace an object of the same name.
+        """Register a class or function under its own name; without one, return a decorator.
 
         Returns:
             The decorator, or the object itself.
@@ -94,13 +87,12 @@ class Registry:
             AlreadyRegistered: the name is in use and `force` is False.
         """
         if obj is None:
-
-            def decorate(target: Any) -> Any:
-                self._add(target.__name__, target, force)
-                return target
-
-            return decorate
-        self._add(obj.__name__, obj, force)
+            return partial(self.register, force=force)
+        name = obj.__name__
+        known = self._objects.get(name) or self._ambiguous.get(name)
+        if known is not None and not force:
+            raise AlreadyRegistered(self, name, getattr(known, "__module__", "?"))
+        self._objects[name] = obj
         return obj
 
     def get(self, name: str) -> Any:

@@ -66,10 +66,6 @@ def open_all_layers(model: nn.Module) -> None:
 def open_specified_layers(model: nn.Module, open_layers: str | Sequence[str]) -> None:
     """Make the named direct children trainable; freeze all others and set them to eval mode.
 
-    Args:
-        model: the parent module.
-        open_layers: one name or several.
-
     Raises:
         ValueError: the model has no child of this name.
     """
@@ -116,10 +112,7 @@ def _init_weight(weight: torch.Tensor, init_type: str, gain: float) -> None:
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
     """Initialise convolutions and linear layers; normalisations get weight N(1, gain), bias 0.
 
-    Args:
-        model: changed in place.
-        init_type: normal, xavier, kaiming or orthogonal.
-        gain: standard deviation (normal) or gain (xavier, orthogonal).
+    `init_type` is normal (`gain` is the standard deviation), xavier, kaiming or orthogonal.
 
     Raises:
         ValueError: `init_type` is unknown.

@@ -137,6 +137,19 @@ def test_a_name_that_two_files_register(checkout: Path) -> None:
     assert 'An object named "CoOp" is already registered in TRAINER, by trainers.coop' in error
 
 
+def test_files_that_import_a_broken_one(checkout: Path) -> None:
+    """They name the file with the error, and do not bring back a name that two files register."""
+    for name, code in {"a_copy": TWICE, "cut": "def (:", "raising": BROKEN["raising"][0]}.items():
+        (checkout / "trainers" / f"{name}.py").write_text(code)
+        (checkout / "trainers" / f"of_{name}.py").write_text(f"from . import {name}\n")
+    (checkout / "trainers" / "z_coop.py").write_text("from . import coop\n")
+    named = ("--trainer", "CoOp", "--output-dir", "out", "DATASET.NAME", "DTD")
+    error = only_line(call(checkout, "train", *named).stderr, "error: ")
+    assert error.startswith('error: "CoOp" is not in the TRAINER registry')
+    for file, where in (("of_cut", "cut"), ("of_raising", "raising"), ("z_coop", "coop")):
+        assert f"trainers/{file}.py cannot be imported (trainers/{where}.py: " in error
+
+
 def test_python_shows_the_place_of_the_error(checkout: Path) -> None:
     (checkout / "trainers" / "broken.py").write_text(f"{HALF}\n1 / 0")
     code = (

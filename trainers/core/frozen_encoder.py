@@ -54,9 +54,7 @@ def freeze(model: nn.Module) -> None:
 def speed_up(encoder: ModifiedResNet | VisionTransformer, compile_it: bool = False) -> None:
     """Prepare a frozen image encoder for inference, in place; its features do not change.
 
-    Args:
-        encoder: in evaluation mode.
-        compile_it: use torch.compile, which needs a C++ compiler on a CPU.
+    torch.compile needs a C++ compiler on a CPU.
     """
     if isinstance(encoder, ModifiedResNet):
         encoder.fold_batch_norms()
@@ -71,12 +69,7 @@ def speed_up(encoder: ModifiedResNet | VisionTransformer, compile_it: bool = Fal
 def encode_frozen(
     encode: Callable[[Tensor], Tensor], images: Float[Tensor, "batch 3 height width"]
 ) -> Float[Tensor, "batch *tokens embed"]:
-    """Return L2-normalised features of a frozen image encoder, computed without gradient.
-
-    Args:
-        encode: CLIP's `encode_image` or `encode_image_local`.
-        images: a batch.
-    """
+    """Return L2-normalised features by CLIP's `encode_image(_local)`, computed without gradient."""
     per_call = len(images)
     if images.device.type == "cpu":
         per_call = max(1, PIXELS_PER_CALL // (images.shape[-2] * images.shape[-1]))

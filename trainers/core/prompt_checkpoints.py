@@ -17,10 +17,7 @@ IGNORE_MISMATCH = "--ignore-mismatch"
 
 
 class PromptCheckpoints:
-    """Checks and adapts the prompts of a checkpoint before they are loaded.
-
-    Args:
-        trainer: a `PromptTrainer`, which has this as its `prompt_checkpoints`.
+    """Checks and adapts the prompts of a checkpoint before a `PromptTrainer` loads them.
 
     Attributes:
         mismatch: the ignored mismatch of the checkpoint that was adapted last; "" if none.
@@ -40,10 +37,6 @@ class PromptCheckpoints:
 
     def check_resumed(self, state: Mapping[str, Any], model: Any) -> None:
         """Raise an error if the backbone, the classes or their order have changed.
-
-        Args:
-            state: a resume checkpoint, and its "path".
-            model: the state of the prompt learner in it.
 
         Raises:
             UserError: names the change.
@@ -84,7 +77,13 @@ class PromptCheckpoints:
         self.mismatch = fit.mismatch
         if fit.mismatch:
             same_shape = ctx.shape == self.trainer.model.prompt_learner.ctx.shape
-            _warn_or_raise(path, fit.mismatch, same_shape, ignore_mismatch)
+            fault = f'prompts in "{path}" do not fit: {fit.mismatch}'
+            if not (same_shape and ignore_mismatch):
+                hint = f", or add {IGNORE_MISMATCH} to test them anyway" if same_shape else ""
+                raise UserError(
+                    f"The {fault}; use the classes and settings that they were learned with{hint}"
+                )
+            print(f"Warning: the {fault}")
         if fit.rows is not None:
             ctx = ctx[fit.rows]
         self._check_shape(path, ctx)
@@ -116,14 +115,3 @@ def _prompt_weights(state: Any) -> dict[str, Any] | None:
     weights = state.get("state_dict") if isinstance(state, dict) else None
     ctx = weights.get("ctx") if isinstance(weights, dict) else None
     return weights if isinstance(ctx, Tensor) and ctx.dim() > 1 else None
-
-
-def _warn_or_raise(path: Path, mismatch: str, can_be_ignored: bool, ignore: bool) -> None:
-    if can_be_ignored and ignore:
-        print(f'Warning: the prompts in "{path}" do not fit: {mismatch}')
-        return
-    hint = f", or add {IGNORE_MISMATCH} to test them anyway" if can_be_ignored else ""
-    raise UserError(
-        f'The prompts in "{path}" do not fit: {mismatch}; use the classes and settings '
-        f"that they were learned with{hint}"
-    )

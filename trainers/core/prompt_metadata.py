@@ -27,14 +27,7 @@ FINGERPRINTS = {"weights_fp16": torch.float16, "weights_bf16": torch.bfloat16}
 def describe_prompts(
     cfg: CfgNode, node: str, loaded: LoadedCLIP, classnames: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the metadata of the prompts that a trainer learns.
-
-    Args:
-        cfg: the whole configuration.
-        node: name of the method's configuration node.
-        loaded: the frozen CLIP.
-        classnames: by label.
-    """
+    """Return the metadata of the prompts that a trainer learns for classes in their order."""
     config, method = loaded.model.config, cfg.TRAINER[node]
     return {
         "trainer": cfg.TRAINER.NAME,
@@ -79,11 +72,6 @@ def checkpoint_metadata(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def find_metadata(path: Path, state: Mapping[str, Any], node: str) -> dict[str, Any]:
     """Return the metadata of a checkpoint's prompts from the checkpoint or files of its run.
-
-    Args:
-        path: of the checkpoint, in a model's folder in a run's folder.
-        state: its content.
-        node: name of the method's configuration node.
 
     Returns:
         Entries of `describe_prompts`; {} if no file records them.

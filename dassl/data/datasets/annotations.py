@@ -73,13 +73,7 @@ def _scalar(value: Any) -> Any:
 
 
 def lookup(known: Mapping[Key, Value], name: Key, where: Path, source: object) -> Value:
-    """Return the value of a name or label that an annotation file uses.
-
-    Args:
-        known: name or label -> value.
-        name: the name or label.
-        where: the file that uses it.
-        source: the file that defines the known names, for the message.
+    """Return the value of a name or label that the file `where` uses and `source` defines.
 
     Raises:
         UserError: the name is unknown.

@@ -206,15 +206,10 @@ class DatasetBase:
                     "as one; leave DATASET.SOURCE_DOMAINS and DATASET.TARGET_DOMAINS "
                     "(--source-domains, --target-domains) empty"
                 )
-            check_availability(domain, list(self.domains))
+            check_availability(domain, list(self.domains), "The domain")
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
         """Download an archive and unpack it into its folder.
-
-        Args:
-            url: its address.
-            dst: the file to write.
-            from_gdrive: whether the address is on Google Drive.
 
         Raises:
             UserError: the download or unpacking fails, or the package gdown is missing.

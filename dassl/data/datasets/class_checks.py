@@ -39,13 +39,7 @@ def sort_classes(names: Iterable[str]) -> list[str]:
 
 
 def warn_of_numbers(source: object, names: Sequence[str], advice: str = "") -> None:
-    """Print a warning if the class names are numbers.
-
-    Args:
-        source: the dataset or its file.
-        names: the class names.
-        advice: end of the message: how to name the classes.
-    """
+    """Print a warning if the class names are numbers, with advice how to name the classes."""
     if are_numbers(names):
         print(
             f"Warning: the classes of {source} are numbers, so that prompts read "
@@ -55,10 +49,6 @@ def warn_of_numbers(source: object, names: Sequence[str], advice: str = "") -> N
 
 def check_classes(split: Split, source: object) -> list[str]:
     """Make sure that labels and class names match and that names are printable.
-
-    Args:
-        split: all images of a dataset.
-        source: the split's file or folder, for the messages.
 
     Returns:
         Names that several classes share, as two of ImageNet's do: no prompt can distinguish these
@@ -93,10 +83,6 @@ def check_classes(split: Split, source: object) -> list[str]:
 
 def refuse_one_class(source: object, names: Mapping[int, str]) -> None:
     """Refuse fewer than two classes, for which accuracy would always be 100%.
-
-    Args:
-        source: the dataset or its file, for the message.
-        names: label -> class name.
 
     Raises:
         UserError: there are fewer than two classes.

@@ -9,10 +9,7 @@ from .build import DATASET_REGISTRY
 
 @DATASET_REGISTRY.register()
 class ClassNames(DatasetBase):
-    """Dataset without images, for a trained model that classifies other images.
-
-    Args:
-        cfg: DATASET.CLASSNAMES are the names in the order of their labels.
+    """Dataset of DATASET.CLASSNAMES without images, for a trained model that classifies others.
 
     Raises:
         UserError: DATASET.CLASSNAMES is empty.

@@ -1,65 +1,30 @@
-"""Reader of CoOp's few-shot samples, which are pickles, without executing them.
-
-A pickle is a program for a stack machine. This module only scans its instructions: among the texts
-that it pushes, those after "_impath" are the paths of the images.
-"""
+"""Reader of CoOp's few-shot samples, which are pickles, without executing them."""
 
 import io
-import pickletools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safeio.pickles import InertUnpickler, check_pickle
 from safeio.untrusted import read_bounded
 
 LARGEST = 1 << 26  # bytes; the sample of 16 shots of ImageNet has two million
-_TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
-_GETS = ("GET", "BINGET", "LONG_BINGET")
-_PUTS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
 
 
 def read_sample(path: Path) -> dict[str, list[str]]:
-    """Read CoOp's {"train": [Datum, ...], "val": [Datum, ...]}.
-
-    Args:
-        path: split_fewshot/shot_<n>-seed_<s>.pkl.
+    """Read CoOp's split_fewshot/shot_<n>-seed_<s>.pkl: {"train": [Datum, ...], "val": [...]}.
 
     Returns:
         Part -> paths of its images on the machine that sampled them.
 
     Raises:
-        ValueError: it is not such a pickle.
-        OSError: the file cannot be read.
+        Exception: it is not such a pickle, or cannot be read.
     """
-    sample: dict[str, list[str]] = {}
-    part, before = "", ""
-    for text in _texts(read_bounded(path, LARGEST)):
-        if before == "_impath":
-            sample.setdefault(part, []).append(text)
-        elif before != "_classname" and text in ("train", "val"):
-            part = text
-        # A value does not name the next text, even if it is spelled like an attribute.
-        before = "" if before in ("_impath", "_classname") else text
-    if "train" not in sample:
-        raise ValueError("it contains no list of training images")
-    return sample
-
-
-def _texts(data: bytes) -> Iterable[str]:
-    """Yield the texts that a pickle pushes, including those that it gets from its memo."""
-    memo: dict[int, str | None] = {}
-    last: str | None = None
-    for code, argument, _ in pickletools.genops(io.BytesIO(data)):
-        if code.name in _PUTS:
-            memo[len(memo) if argument is None else int(argument)] = last
-            continue
-        last = None
-        if code.name in _TEXTS:
-            last = str(argument)
-        elif code.name in _GETS:
-            last = memo.get(int(argument or 0))
-        if last is not None:
-            yield last
+    data = read_bounded(path, LARGEST)
+    check_pickle(io.BytesIO(data))
+    content = InertUnpickler(io.BytesIO(data), lambda module, name: True).load()
+    paths = {part: [item.state["_impath"] for item in items] for part, items in content.items()}
+    return {"train": paths.pop("train"), **paths}
 
 
 def _count_missing(absolute: Sequence[str], relative: Sequence[str]) -> int:
@@ -80,13 +45,7 @@ def _longest_end(path: str, known: Mapping[str, int]) -> str:
 
 
 def compare_sample(path: Path, shots: int, seed: int, sample: Mapping[str, Sequence[str]]) -> str:
-    """Compare a few-shot sample with CoOp's sample of the same shots and seed.
-
-    Args:
-        path: CoOp's pickle, which need not exist.
-        shots: images a class.
-        seed: seed of the sample.
-        sample: train and val -> relative paths.
+    """Compare a sample, part -> relative paths, with CoOp's of the same shots and seed, if any.
 
     Returns:
         A message; "" if the samples are the same or CoOp's does not exist.
@@ -95,7 +54,7 @@ def compare_sample(path: Path, shots: int, seed: int, sample: Mapping[str, Seque
         return ""
     try:
         coop_sample = read_sample(path)
-    except (OSError, ValueError, IndexError, KeyError, OverflowError):  # a damaged pickle
+    except Exception:  # damaged bytes can fail in any way
         return f"{path} cannot be read as a few-shot sample of CoOp, and is not used"
     counts = []
     for part, own in sample.items():

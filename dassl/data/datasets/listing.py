@@ -104,12 +104,7 @@ def class_items(
 def folder_items(
     directory: Path, renamed: Mapping[str, str] | None = None, ignored: Collection[str] = ()
 ) -> list[Datum]:
-    """Label the images in class folders; see `sort_classes` for the order of the labels.
-
-    Args:
-        directory: the folder of the class folders.
-        renamed: folder name -> class name, if these differ.
-        ignored: folders that are not classes.
+    """Label the images in class folders in the order of `sort_classes`; some may be renamed.
 
     Raises:
         UserError: see `list_images`.
@@ -191,12 +186,7 @@ def _decompress(path: Path) -> bytes:
 
 
 def write_listing(entries: Listing, path: Path) -> None:
-    """Cache a listing; print a note if the file cannot be written.
-
-    Args:
-        entries: class folder -> modification time in nanoseconds and names of its images.
-        path: the file.
-    """
+    """Cache a listing; print a note if the file cannot be written."""
     text = json.dumps({"version": VERSION, "folders": entries}, separators=(",", ":"))
     data = gzip.compress(text.encode(), compresslevel=1)
     try:

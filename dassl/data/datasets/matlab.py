@@ -65,10 +65,6 @@ class _Elements:
 def read_vector(path: Path, key: str) -> list[Any]:
     """Return the value of a variable: numbers, values of cells, or a dictionary for each struct.
 
-    Args:
-        path: the file.
-        key: name of the variable.
-
     Raises:
         ValueError: the file is damaged, of another version, too large, or has other content.
         KeyError: the variable is missing.

@@ -11,10 +11,7 @@ MOST_PATHS = 200_000
 
 
 def find_overlaps(parts: Mapping[str, Sequence[Hashable]]) -> Overlaps:
-    """Count duplicate images.
-
-    Args:
-        parts: name of a list -> keys that identify its images, such as their paths.
+    """Count duplicate images; `parts` maps lists to keys of their images, such as paths.
 
     Returns:
         "twice_in_<part>" -> entries beyond the first of each image, and "<part>_and_<other>" ->
@@ -57,16 +54,10 @@ def _spellings(paths: set[str]) -> dict[str, str]:
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(paths):
         groups[path.lower()].append(path)
+    existing = ([path for path in group if Path(path).exists()] for group in groups.values())
     return {
-        path: group[0]
-        for group in groups.values()
-        for path in group[1:]
-        if _same_file(Path(path), Path(group[0]))
+        path: group[0] for group in existing for path in group[1:] if Path(path).samefile(group[0])
     }
-
-
-def _same_file(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
 
 
 def describe(overlaps: Overlaps) -> str:

@@ -66,13 +66,7 @@ def _has_content(path: Path) -> bool:
 def needed_paths(
     image_dir: str, sources: Sequence[Source], split_sources: Sequence[str]
 ) -> list[str]:
-    """Return the required files and folders, relative to the dataset's folder.
-
-    Args:
-        image_dir: the folder of images.
-        sources: all sources of the dataset.
-        split_sources: files that the split is made from.
-    """
+    """Return the required files and folders, relative to the dataset's folder."""
     needed = [] if image_dir == "." else [image_dir]
     for source in sources:
         for_split = any(source.provides(path) for path in split_sources)
@@ -84,14 +78,7 @@ def needed_paths(
 def refuse_missing(
     name: str, root: Path, folder: str, paths: Sequence[tuple[str, str]], sources: Sequence[Source]
 ) -> None:
-    """Make sure that the files and folders of a dataset exist.
-
-    Args:
-        name: name of the dataset.
-        root: the data root.
-        folder: the dataset's folder below it.
-        paths: (path relative to that folder, an alternative for the message) of each requirement.
-        sources: all sources of the dataset.
+    """Make sure that the `paths` of a dataset exist; each has an alternative for the message.
 
     Raises:
         UserError: files are missing; the message lists them with their paths and sources.

@@ -98,11 +98,7 @@ def entries_digest(parts: Mapping[str, Sequence[Datum]], directory: Path) -> str
 
 
 def read_split(filepath: Path, directory: Path) -> Split:
-    """Read a split file: {"train"|"val"|"test": [[relative path, label, class name], ...]}.
-
-    Args:
-        filepath: the JSON file.
-        directory: the folder to which its paths are relative.
+    """Read a split file: {"train"|"val"|"test": [[path below directory, label, class name], ...]}.
 
     Raises:
         UserError: the file is not a split file, or a path leads out of the folder.

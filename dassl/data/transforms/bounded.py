@@ -6,6 +6,7 @@ equal to torchvision's for all images whose intermediate results have at most `L
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -41,20 +42,17 @@ class Resize(T.Resize):
         return resize(img, self.size, self.interpolation)
 
 
+@dataclass
 class CentreOfStrip:
     """Crop a very long image to the part that `Resize(size)` and `CenterCrop` use.
 
     Other images are returned unchanged.
 
-    Args:
+    Attributes:
         size: pixels of the short side after resizing; the crop's sides are not longer.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __repr__(self) -> str:
-        return f"CentreOfStrip({self.size})"
+    size: int
 
     def __call__(self, img: Image.Image) -> Image.Image:
         """Transform one image."""

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,31 +17,14 @@ from safeio.errors import UserError
 from .bounded import resize
 
 
+@dataclass
 class Random2DTranslation:
-    """Resize to 9/8 of the size and crop at a random position, or only resize.
+    """With probability `p`, resize to 9/8 of the size and crop at random; else only resize."""
 
-    Args:
-        height: pixels.
-        width: pixels.
-        p: probability of the translation.
-        interpolation: resampling filter.
-    """
-
-    def __init__(
-        self,
-        height: int,
-        width: int,
-        p: float = 0.5,
-        interpolation: InterpolationMode = InterpolationMode.BILINEAR,
-    ) -> None:
-        self.height = height
-        self.width = width
-        self.p = p
-        self.interpolation = interpolation
-
-    def __repr__(self) -> str:
-        size = f"{self.height}, {self.width}"
-        return f"Random2DTranslation({size}, p={self.p}, interpolation={self.interpolation.value})"
+    height: int
+    width: int
+    p: float = 0.5
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR
 
     def __call__(self, img: Image.Image) -> Image.Image:
         """Transform one image."""
@@ -57,10 +41,6 @@ class ToNormalizedTensor:
     """torchvision's ToTensor and Normalize in one step, with bitwise equal results.
 
     It saves their copies and checks, which take longer than the arithmetic for small images.
-
-    Args:
-        mean: mean of each channel, for pixels between 0 and 1.
-        std: standard deviation of each channel.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -83,11 +63,9 @@ class ToNormalizedTensor:
         return scaled.div_(255).sub_(self.mean).div_(self.std)
 
 
+@dataclass
 class InstanceNormalization:
     """Normalise every channel of an image to mean 0 and standard deviation 1."""
-
-    def __repr__(self) -> str:
-        return "InstanceNormalization()"
 
     def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Transform one image."""
@@ -96,20 +74,12 @@ class InstanceNormalization:
         return (img - mean) / (std + 1e-8)
 
 
+@dataclass
 class Cutout:
-    """Set random squares of an image to zero.
+    """Set `n_holes` random squares of an image, with sides of `length` pixels, to zero."""
 
-    Args:
-        n_holes: number of squares.
-        length: side of a square in pixels.
-    """
-
-    def __init__(self, n_holes: int = 1, length: int = 16) -> None:
-        self.n_holes = n_holes
-        self.length = length
-
-    def __repr__(self) -> str:
-        return f"Cutout(n_holes={self.n_holes}, length={self.length})"
+    n_holes: int = 1
+    length: int = 16
 
     def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Transform one image."""
@@ -122,20 +92,12 @@ class Cutout:
         return img
 
 
+@dataclass
 class GaussianNoise:
-    """Add Gaussian noise with probability 0.5.
+    """Add Gaussian noise with probability 0.5."""
 
-    Args:
-        mean: mean of the noise.
-        std: standard deviation of the noise.
-    """
-
-    def __init__(self, mean: float = 0.0, std: float = 0.15) -> None:
-        self.mean = mean
-        self.std = std
-
-    def __repr__(self) -> str:
-        return f"GaussianNoise(mean={self.mean}, std={self.std})"
+    mean: float = 0.0
+    std: float = 0.15
 
     def __call__(self, img: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Transform one image."""

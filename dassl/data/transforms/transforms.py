@@ -58,7 +58,7 @@ def interpolation_mode(cfg: Config) -> InterpolationMode:
     Raises:
         UserError: the name is unknown.
     """
-    check_availability(cfg.INPUT.INTERPOLATION, list(INTERPOLATION_MODES))
+    check_availability(cfg.INPUT.INTERPOLATION, list(INTERPOLATION_MODES), "INPUT.INTERPOLATION")
     return INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
 
 
@@ -83,7 +83,7 @@ def build_transform(
         return None
     names = list(cfg.INPUT.TRANSFORMS if choices is None else choices)
     for name in names:
-        check_availability(name, AVAI_CHOICES)
+        check_availability(name, AVAI_CHOICES, "INPUT.TRANSFORMS")
     steps = _train_steps(cfg, names) if is_train else _test_steps(cfg)
     steps.append(to_tensor(cfg, names))
     if "instance_norm" in names:

@@ -50,14 +50,7 @@ def is_frozen(encoder: nn.Module) -> bool:
 
 
 class FeatureCache:
-    """Cached image features of one frozen CLIP.
-
-    Args:
-        cfg: of which DATASET.ROOT, TEST and DATALOADER.TEST are read.
-        loaded: the weights.
-        precision: one of `PRECISIONS`.
-        device: on which features are computed.
-    """
+    """Cached image features of one frozen CLIP."""
 
     def __init__(
         self, cfg: CfgNode, loaded: LoadedCLIP, precision: str, device: torch.device

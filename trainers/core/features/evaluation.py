@@ -87,11 +87,7 @@ class FrozenCLIPTrainer(Protocol):
 
 
 class CachedFeatures:
-    """Image features of a trainer's loaders, each computed once.
-
-    Args:
-        trainer: a `FrozenCLIPTrainer`; it stores this object as `cached_features`.
-    """
+    """Image features of a `FrozenCLIPTrainer`'s loaders, each computed once."""
 
     def __init__(self, trainer: Any) -> None:
         # A reference cycle would delay the end of a finished trainer's data-loading processes.

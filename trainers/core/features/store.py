@@ -28,12 +28,7 @@ _NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: 
 
 
 class StoredRows:
-    """Rows of a tensor on disk or in memory.
-
-    Args:
-        rows: the tensor (n, ...), memory-mapped or in memory.
-        dtype: of the returned rows.
-    """
+    """Rows of a tensor (n, ...) on disk or in memory, returned as `dtype`."""
 
     def __init__(self, rows: Tensor, dtype: torch.dtype) -> None:
         self._rows = rows
@@ -60,11 +55,7 @@ class StoredRows:
 
 
 class FeatureStore:
-    """Folder of stored tensors, which may be deleted at any time.
-
-    Args:
-        folder: created when the first entry is written.
-    """
+    """Folder of stored tensors, created at the first one; it may be deleted at any time."""
 
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
@@ -114,21 +105,9 @@ class FeatureStore:
             return None
 
 
-def _array(rows: Tensor) -> np.ndarray:
-    return (
-        rows.contiguous().view(torch.int16).numpy()
-        if rows.dtype is torch.bfloat16
-        else rows.numpy()
-    )
-
-
-def _metadata_path(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
 def _open(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | None, str]:
     """Return the rows, or None and a fault; the fault is empty if the entry does not exist."""
-    state, fault = (file_state(path), file_state(_metadata_path(path))), ""
+    state, fault = (file_state(path), file_state(path.with_suffix(".json"))), ""
     if None in state:
         return None, ""
 
@@ -151,7 +130,7 @@ def _verified(path: Path, fingerprint: str, count: int) -> tuple[StoredRows | No
     Raises:
         Exception: the entry is damaged.
     """
-    metadata = read_verified_json(_metadata_path(path))
+    metadata = read_verified_json(path.with_suffix(".json"))
     if metadata["key"] != path.stem or metadata["sha256"] != file_digest(path):
         return None, "damaged"
     if metadata["fingerprint"] != fingerprint:
@@ -190,7 +169,7 @@ def _write(
         metadata["sha256"] = file_digest(temporary)
 
     write_atomic(path, write_rows)
-    write_json_with_checksum(metadata, _metadata_path(path))
+    write_json_with_checksum(metadata, path.with_suffix(".json"))
 
 
 def _write_blocks(
@@ -207,13 +186,14 @@ def _write_blocks(
     """
     done = 0
     for block in blocks:
-        rows = _array(block.detach().cpu().to(stored_as or block.dtype))
+        stored = block.detach().cpu().to(stored_as or block.dtype).contiguous()
+        rows = (stored.view(torch.int16) if stored.dtype is torch.bfloat16 else stored).numpy()
         if not done:
             if shutil.disk_usage(folder).free < count * rows[:1].nbytes:
                 raise OSError(errno.ENOSPC, "no space left for them")
             header = npy.header_data_from_array_1_0(rows)
             npy.write_array_header_1_0(file, {**header, "shape": (count, *rows.shape[1:])})
-        file.write(np.ascontiguousarray(rows).data)
+        file.write(rows.data)
         done += len(rows)
     if done != count:
         raise ValueError(f"{done} rows were computed for an entry of {count}")

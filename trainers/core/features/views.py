@@ -55,12 +55,7 @@ TRAINER_CHECKS.append(check_setting)
 
 
 class ViewImages(Dataset[dict[str, Any]]):
-    """One augmentation of every training image; an item is {"img"}.
-
-    Args:
-        source: the training images with their transform.
-        view: index of the augmentation, from 0.
-    """
+    """One augmentation of every training image; an item is {"img"}."""
 
     def __init__(self, source: DatasetWrapper, view: int) -> None:
         self.source = source
@@ -85,12 +80,7 @@ def view_seed(path: str, view: int) -> int:
 
 
 class ViewFeatures(Dataset[dict[str, Any]]):
-    """Batches of features: {"features", "label", "domain", "impath", "index"}.
-
-    Args:
-        source: the training images.
-        views: the features of each view, one row per image.
-    """
+    """Batches of features: {"features", "label", "domain", "impath", "index"}."""
 
     def __init__(self, source: DatasetWrapper, views: Sequence[StoredRows]) -> None:
         self.source = source
@@ -137,12 +127,7 @@ def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> str:
 
 
 def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> DataLoader[Any]:
-    """Return a loader of features with the same items and batches as a loader of images.
-
-    Args:
-        trainer: computes the features.
-        loader: the training images.
-        views: K.
+    """Return a loader of K features per image with the same items and batches as an image loader.
 
     Raises:
         UserError: see `check_views`.
