@@ -12,6 +12,7 @@ from typing import Any
 from safeio.errors import UserError
 from safeio.files import PathLike
 
+from ..config import Config
 from .run_files import CONFIG, finished_run, has_checkpoints
 from .settings import Difference, comparable, differences, recorded_settings
 
@@ -103,12 +104,12 @@ def _other_source(results: Mapping[str, Any], source: Mapping[str, Any] | None) 
     return []
 
 
-def resumes_in_place(cfg: Any) -> bool:
+def resumes_in_place(cfg: Config) -> bool:
     """Return whether cfg.RESUME and cfg.OUTPUT_DIR are the same folder."""
     return bool(cfg.RESUME) and Path(cfg.RESUME).resolve() == Path(cfg.OUTPUT_DIR).resolve()
 
 
-def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> FolderState:
+def claim_folder(cfg: Config, overwrite: bool = False, tests: bool = False) -> FolderState:
     """Check that a run may be written to cfg.OUTPUT_DIR, without writing or removing files.
 
     Args:
@@ -151,7 +152,7 @@ def _holds_unknown(folder: PathLike) -> bool:
     return has_checkpoints(folder) and recorded_settings(folder) is None
 
 
-def _check_resumed(cfg: Any, in_place: bool) -> None:
+def _check_resumed(cfg: Config, in_place: bool) -> None:
     folder = cfg.RESUME
     if not Path(folder).is_dir():
         raise UserError(f'The folder to resume from, "{folder}", does not exist')
@@ -170,7 +171,7 @@ def _check_resumed(cfg: Any, in_place: bool) -> None:
         _check_not_longer(cfg)
 
 
-def _check_not_longer(cfg: Any) -> None:
+def _check_not_longer(cfg: Config) -> None:
     """Refuse to train a finished run longer in its own folder, which must not change."""
     try:
         folder_state(cfg.OUTPUT_DIR, cfg)
@@ -182,7 +183,7 @@ def _check_not_longer(cfg: Any) -> None:
         ) from None
 
 
-def resume_folder(cfg: Any, overwrite: bool) -> str:
+def resume_folder(cfg: Config, overwrite: bool) -> str:
     """Return the folder to resume from, after `claim_folder`; "" for none.
 
     If a run resumed from another folder has saved its own checkpoint, that one is used.
