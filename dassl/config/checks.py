@@ -1,11 +1,10 @@
 """Checks of configuration values before anything is loaded."""
 
-from typing import Any
-
 from safeio.errors import UserError
 from safeio.untrusted import short_repr
 
 from ..utils.names import check_availability
+from .hints import leaves
 from .node import Config
 
 _MINIMUM = {
@@ -30,25 +29,19 @@ _CHOICES = {
 }
 
 
-def _get(cfg: Config, path: str) -> Any:
-    for name in path.split("."):
-        cfg = cfg[name]
-    return cfg
-
-
 def check_values(cfg: Config) -> None:
     """Refuse invalid values.
 
     Raises:
         UserError: a value is invalid; the message states its key and the accepted values.
     """
+    values = dict(leaves(cfg))
     for path, minimum in _MINIMUM.items():
-        value = _get(cfg, path)
-        if not value >= minimum:  # also true for NaN
-            raise UserError(f"{path} is {short_repr(value)}, but must be at least {minimum}")
+        if not values[path] >= minimum:  # also true for NaN
+            raise UserError(f"{path} is {short_repr(values[path])}, but must be at least {minimum}")
     for path, accepted in _CHOICES.items():
         try:
-            check_availability(_get(cfg, path), accepted)
+            check_availability(values[path], accepted)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
     size = cfg.INPUT.SIZE

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..config import complete_config
+from ..config import Config, complete_config
 from ..utils import Registry, collect_env_info, set_random_seed
 
 TRAINER_REGISTRY = Registry("TRAINER")
@@ -11,7 +11,7 @@ TRAINER_REGISTRY = Registry("TRAINER")
 TRAINER_CHECKS: list[Callable[[Any, Any], None]] = []
 
 
-def find_trainer(cfg: Any) -> Any:
+def find_trainer(cfg: Config) -> Any:
     """Return the trainer class named by `cfg.TRAINER.NAME`.
 
     Raises:
@@ -23,7 +23,7 @@ def find_trainer(cfg: Any) -> Any:
     return trainer_class
 
 
-def learns(cfg: Any) -> bool:
+def learns(cfg: Config) -> bool:
     """Return whether the trainer must be trained before it can be tested; see `TrainerBase.learns`.
 
     Raises:
@@ -32,7 +32,7 @@ def learns(cfg: Any) -> bool:
     return bool(getattr(find_trainer(cfg), "learns", True))
 
 
-def build_trainer(cfg: Any, overwrite: bool = False) -> Any:
+def build_trainer(cfg: Config, overwrite: bool = False) -> Any:
     """Create the trainer named by `cfg.TRAINER.NAME`.
 
     Args:
@@ -52,7 +52,7 @@ def build_trainer(cfg: Any, overwrite: bool = False) -> Any:
     return trainer
 
 
-def check_trainer(cfg: Any) -> None:
+def check_trainer(cfg: Config) -> None:
     """Check the configuration with the trainer's `check_cfg`, without loading anything.
 
     Raises:
@@ -66,7 +66,7 @@ def check_trainer(cfg: Any) -> None:
         check(trainer_class.__new__(trainer_class), cfg)
 
 
-def build_and_seed(cfg: Any, overwrite: bool = False) -> Any:
+def build_and_seed(cfg: Config, overwrite: bool = False) -> Any:
     """Seed all generators, print configuration and environment, and build the trainer.
 
     Raises:

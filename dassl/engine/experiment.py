@@ -11,6 +11,7 @@ from typing import Any
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
+from ..config import Config
 from ..data.datasets import DATASET_REGISTRY
 from ..utils import setup_logger
 from .build import build_and_seed, check_trainer, learns
@@ -21,7 +22,7 @@ from .run_lock import run_folder
 
 
 def run_experiment(
-    cfg: Any,
+    cfg: Config,
     *,
     train: bool = True,
     model_dir: str | None = None,
@@ -83,7 +84,7 @@ def run_experiment(
         print(f"Results are in {output}" if writes else f"Built without training; log: {output}")
 
 
-def _check(cfg: Any, model_dir: str | None) -> None:
+def _check(cfg: Config, model_dir: str | None) -> None:
     """Check everything that can be checked before loading or writing files."""
     check_trainer(cfg)
     DATASET_REGISTRY.get(cfg.DATASET.NAME)

@@ -12,6 +12,7 @@ from typing import Any
 from safeio.errors import UserError
 from safeio.files import PathLike
 
+from ..config import Config
 from .run_files import CONFIG, finished_run, has_checkpoints
 from .settings import Difference, comparable, differences, recorded_settings
 
@@ -103,12 +104,12 @@ def _other_source(results: Mapping[str, Any], source: Mapping[str, Any] | None) 
     return []
 
 
-def resumes_in_place(cfg: Any) -> bool:
+def resumes_in_place(cfg: Config) -> bool:
     """Return whether cfg.RESUME and cfg.OUTPUT_DIR are the same folder."""
     return bool(cfg.RESUME) and Path(cfg.RESUME).resolve() == Path(cfg.OUTPUT_DIR).resolve()
 
 
-def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> FolderState:
+def claim_folder(cfg: Config, overwrite: bool = False, tests: bool = False) -> FolderState:
     """Check that a run may be written to cfg.OUTPUT_DIR, without writing or removing files.
 
     Args:
@@ -144,7 +145,7 @@ def claim_folder(cfg: Any, overwrite: bool = False, tests: bool = False) -> Fold
     return state
 
 
-def _check_resumed(cfg: Any, in_place: bool) -> bool:
+def _check_resumed(cfg: Config, in_place: bool) -> bool:
     """Return whether the settings of the run to resume are known; those of Dassl's runs are not."""
     folder = cfg.RESUME
     if not Path(folder).is_dir():
@@ -166,7 +167,7 @@ def _check_resumed(cfg: Any, in_place: bool) -> bool:
     return not unknown
 
 
-def _check_not_longer(cfg: Any) -> None:
+def _check_not_longer(cfg: Config) -> None:
     """Refuse to train a finished run longer in its own folder, which must not change."""
     try:
         folder_state(cfg.OUTPUT_DIR, cfg)
@@ -178,7 +179,7 @@ def _check_not_longer(cfg: Any) -> None:
         ) from None
 
 
-def resume_folder(cfg: Any, overwrite: bool) -> str:
+def resume_folder(cfg: Config, overwrite: bool) -> str:
     """Return the folder to resume from, after `claim_folder`; "" for none.
 
     If a run resumed from another folder has saved its own checkpoint, that one is used.

@@ -16,6 +16,7 @@ from typing import Any
 from safeio.errors import UserError
 from safeio.files import PathLike
 
+from ..config import Config
 from ..utils import CheckpointFolder, load_checkpoint, newest_common
 from ..utils.checkpoint import finished_epochs, write_checkpoint
 from ..utils.checkpoint_folder import number_of
@@ -183,7 +184,7 @@ def written_checkpoints(directory: PathLike, names: Iterable[str]) -> list[Path]
     return [path for path in found if path is not None and path.is_file() and directory]
 
 
-def check_settings(state: Mapping[str, Any], cfg: Any) -> None:
+def check_settings(state: Mapping[str, Any], cfg: Config) -> None:
     """Refuse a checkpoint that does not fit the configuration.
 
     Raises:
@@ -239,7 +240,7 @@ def check_optimizer(path: Path, before: Mapping[str, Any], after: Mapping[str, A
                 )
 
 
-def origins_of(state: Mapping[str, Any], cfg: Any) -> list[dict[str, Any]]:
+def origins_of(state: Mapping[str, Any], cfg: Config) -> list[dict[str, Any]]:
     """Return the "origins" of results.json: epochs that were trained with other settings.
 
     Returns:

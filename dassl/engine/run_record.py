@@ -17,7 +17,7 @@ from typing import Any
 from safeio.checksums import with_checksum, write_json_with_checksum
 from safeio.files import PathLike, prepare_output_dir, write_text
 
-from ..config import to_dict
+from ..config import Config, to_dict
 from ..utils import package_versions
 from ..utils.checkpoint_folder import DAMAGED_SUFFIX
 from .folder_check import FolderState, claim_folder, resumes_in_place
@@ -59,7 +59,7 @@ class RunRecord:
         self._history: Sequence[Mapping[str, Any]] = ()  # of the resumed attempt
         self._deferred_write: Callable[[], None] | None = None
 
-    def start(self, cfg: Any, overwrite: bool = False, tests: bool = False) -> bool:
+    def start(self, cfg: Config, overwrite: bool = False, tests: bool = False) -> bool:
         """Check the folder and prepare the record; `ensure_started` writes the first files.
 
         Returns:
@@ -94,7 +94,7 @@ class RunRecord:
         if deferred_write is not None:
             deferred_write()
 
-    def _write_first_files(self, cfg: Any, replaced: Sequence[Path]) -> None:
+    def _write_first_files(self, cfg: Config, replaced: Sequence[Path]) -> None:
         remove_run_files(self.directory, replaced)
         if fault := results_fault(self.directory):
             renamed = RESULTS + DAMAGED_SUFFIX
@@ -131,7 +131,7 @@ class RunRecord:
 
     def finish(
         self,
-        cfg: Any,
+        cfg: Config,
         results: Mapping[str, Any],
         device: str,
         epochs: int,

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..config import Config
 from ..modeling import build_backbone, build_head
 
 
@@ -17,7 +18,7 @@ class SimpleNet(nn.Module):
         **kwargs: passed to backbone and head.
     """
 
-    def __init__(self, cfg: Any, model_cfg: Any, num_classes: int, **kwargs: Any) -> None:
+    def __init__(self, cfg: Config, model_cfg: Any, num_classes: int, **kwargs: Any) -> None:
         super().__init__()
         backbone, head = model_cfg.BACKBONE, model_cfg.HEAD
         self.backbone = build_backbone(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from safeio.errors import UserError
 
+from ..config import Config
 from ..data import DataManager
 from ..data.data_manager import set_loader_epoch
 from ..evaluation import build_evaluator
@@ -32,7 +33,7 @@ class SimpleTrainer(TrainerBase):
     """Trainer for one dataset; a subclass defines `build_model` and a training step."""
 
     resumes_within_epoch = checkpoints_complete = standard_test = True
-    cfg: Any
+    cfg: Config
     device: torch.device
     dm: Any = None  # the `DataManager`; `build_data_loader` copies its loaders and numbers
     num_classes = num_source_domains = 0
@@ -47,7 +48,7 @@ class SimpleTrainer(TrainerBase):
     time_start = 0.0
     on_epoch_end: Callable[[int], None] | None = None  # called with the epoch, to show progress
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.check_cfg(cfg)
         if Path(cfg.OUTPUT_DIR).is_file():
@@ -62,7 +63,7 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
 
-    def check_cfg(self, cfg: Any) -> None:
+    def check_cfg(self, cfg: Config) -> None:
         """Hook: raise UserError for a configuration that the trainer does not support."""
 
     def build_data_loader(self) -> None:

@@ -1,6 +1,5 @@
 """Configuration: defaults, declared groups, layers and the messages for mistakes."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,6 @@ def test_base_files(tmp_path: Path) -> None:
     top = write(tmp_path / "sub" / "top.yaml", {"_BASE_": "../base.yaml", "SEED": 2})
     cfg = load_config(config_file=top)
     assert (cfg.SEED, cfg.VERSION) == (2, 5)
-    write(tmp_path / "base.yaml", {"_BASE_": "sub/top.yaml"})
-    with pytest.raises(UserError, match="form a cycle"):
-        load_config(config_file=top)
 
 
 def test_resolved_config_can_be_read_back(tmp_path: Path) -> None:
@@ -86,6 +82,17 @@ def test_resolved_config_can_be_read_back(tmp_path: Path) -> None:
         ("TEST.FINAL_MODEL", "x", "last_step, best_val"),
         ("DATASET.SUBSAMPLE_CLASSES", "old", "all, base, new"),
         ("SEED", str(2**64), "64 bits"),
+        # The names of Nemesis' released code, and misspelt ones.
+        ("TRAINER.CoOpNemesis.A", "1", 'did you mean "TRAINER.NEMESIS.OMEGA"?'),
+        ("TRAINER.CoCoOpNemesis.CW", "1", 'did you mean "TRAINER.NEMESIS.TAU"?'),
+        ("TRAINER.CoCoOpNemesis.CTX_INIT", "1", 'did you mean "TRAINER.COCOOP.CTX_INIT"?'),
+        ("TRAINER.PLOTNemesis.N", "1", 'did you mean "TRAINER.PLOT.N"?'),
+        ("TRAINER.COOP.NT", "1", 'did you mean "TRAINER.NEMESIS.NORM"?'),
+        ("trainer.coop.n_ctx", "1", 'did you mean "TRAINER.COOP.N_CTX"?'),
+        ("COOP.N_CTX", "1", 'did you mean "TRAINER.COOP.N_CTX"?'),
+        ("DATSET.NUM_SHOTS", "1", 'did you mean "DATASET.NUM_SHOTS"?'),
+        ("OPTIM.SGD_DAMPENING", "1", 'did you mean "OPTIM.SGD_DAMPNING"?'),
+        ("LR", "1", 'did you mean "OPTIM.LR"?'),
         # No hint is better than a wrong one.
         ("TRAINER.MAPLE.PROMPT_DEPTH", "1", "no trainer declares TRAINER.MAPLE"),
         ("TRAINER.KGCOOP.W", "1", "no trainer declares TRAINER.KGCOOP"),
@@ -99,7 +106,8 @@ def test_bad_overrides(key: str, value: str, part: str) -> None:
     with pytest.raises(UserError) as caught:
         load_config(opts=[key, value])
     message = str(caught.value)
-    assert key in message and part in message and "did you mean" not in message
+    assert key in message and part in message
+    assert ("did you mean" in message) == ("did you mean" in part)
     with pytest.raises(UserError, match="pairs"):
         load_config(opts=[key])
 
@@ -115,6 +123,7 @@ def test_bad_overrides(key: str, value: str, part: str) -> None:
         ("SEED: {A: 1}", '"SEED" takes'),
         ("_BASE_: nowhere.yaml", "nowhere.yaml does not exist"),
         ("_BASE_: 3", "_BASE_"),
+        ("_BASE_: x.yaml", "form a cycle"),
     ],
 )
 def test_bad_files(tmp_path: Path, content: str, part: str) -> None:
@@ -177,27 +186,6 @@ def test_a_key_without_a_type_reads_the_literal(text: str, value: Any, tmp_path:
         cfg = cfg.clone()
         cfg.merge_from_list(["TRAINER.Theirs.BETA", "0.25"])
         assert cfg.TRAINER.Theirs.BETA == 0.25
-
-
-@pytest.mark.parametrize(
-    ("key", "meant"),
-    [
-        ("TRAINER.CoOpNemesis.A", "TRAINER.NEMESIS.OMEGA"),
-        ("TRAINER.CoCoOpNemesis.CW", "TRAINER.NEMESIS.TAU"),
-        ("TRAINER.CoCoOpNemesis.CTX_INIT", "TRAINER.COCOOP.CTX_INIT"),
-        ("TRAINER.PLOTNemesis.N", "TRAINER.PLOT.N"),
-        ("TRAINER.COOP.NT", "TRAINER.NEMESIS.NORM"),
-        ("trainer.coop.n_ctx", "TRAINER.COOP.N_CTX"),
-        ("COOP.N_CTX", "TRAINER.COOP.N_CTX"),
-        ("DATSET.NUM_SHOTS", "DATASET.NUM_SHOTS"),
-        ("OPTIM.SGD_DAMPENING", "OPTIM.SGD_DAMPNING"),
-        ("LR", "OPTIM.LR"),
-    ],
-)
-def test_the_hint_for_a_key_of_other_code(key: str, meant: str) -> None:
-    message = f'"{key}" is unknown; did you mean "{meant}"?'
-    with pytest.raises(UserError, match=re.escape(message)):
-        load_config(opts=[key, "1"])
 
 
 @pytest.mark.parametrize("frozen", [True, False])
