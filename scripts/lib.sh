@@ -52,18 +52,17 @@ words() {
     [[ -z $text ]] || mapfile -t WORDS <<<"$text"
 }
 
-# flag FLAG NAME [DEFAULT...]: add FLAG with these `words`; nothing if the variable is unset.
+# flag FLAG NAME: add FLAG with the words of a variable, if it is set.
 flag() {
-    [[ -v $2 || $# -gt 2 ]] || return 0
-    words "${@:2}"
-    flags+=("$1" "${WORDS[@]}")
+    words "$2"
+    if [[ -v $2 ]]; then flags+=("$1" "${WORDS[@]}"); fi
 }
 
 # sweep NAME ARGUMENT...: run configs/sweeps/NAME.yaml with the variables and the script's arguments.
 sweep() {
     local name=$1
-    flags+=(--profile "$PROFILE" ${OUTPUT:+--output-dir "$OUTPUT"} ${DATA:+--root "$DATA"})
-    flags+=(${WORKERS:+--workers "$WORKERS"})
+    flags+=(--profile "$PROFILE" ${OUTPUT:+--output-dir "$OUTPUT"} ${DATA:+--root "$DATA"}
+        ${WORKERS:+--workers "$WORKERS"})
     flag --datasets DATASETS
     flag --shots SHOTS
     flag --seeds SEEDS

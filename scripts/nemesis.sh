@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Run a script of coop, cocoop or plot with Nemesis: nemesis.sh PUN|PAN|PUN+PAN SCRIPT ARGUMENT...
-#     scripts/nemesis.sh PAN cocoop/base2new_train dtd 1 TRAINER.NEMESIS.OMEGA 10
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 declare -A betas=([PUN]=1.0 [PAN]=0.0 [PUN+PAN]=0.5) trainers=([coop]=CoOp [cocoop]=CoCoOp [plot]=PLOT)
 variant=${1:-nothing} script=${2:-nothing}

@@ -1,10 +1,7 @@
 # Shared functions of the scripts for single runs, which have the names, the arguments and the folders of
 # CoOp's, CoCoOp's and PLOT's repositories; sourced, not run. Finished runs are skipped, others resume.
-#
-# DATA, OUTPUT (output), SEEDS (1 2 3), OPTS, PYTHON   see scripts/lib.sh
-# TRAINER, CFG, SHOTS (16)   for scripts that do not take them as arguments; see scripts/nemesis.sh
-# LOG                        file for the output of train.py
-#
+# Variables: DATA, OUTPUT (output), SEEDS (1 2 3), OPTS and PYTHON as in scripts/lib.sh; LOG, a file for the
+# output of train.py; TRAINER, CFG and SHOTS (16) for scripts that do not take them as arguments.
 # Further arguments go to train.py and are part of the folder's name.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -24,14 +24,18 @@ from .sweep_file import PAPER, SweepFile, read_sweep, sweep_path
 STOPPED = 130
 
 
+def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --set KEY VALUE, which may be repeated."""
+    pair = ("KEY", "VALUE")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
+
+
 def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     """Add --profile, --root and --set."""
     add = parser.add_argument
     add("--profile", default=PAPER, help="paper (default), or one of the file's profiles")
     add("--root", help="folder of the datasets (default: data)")
-    pair = ("KEY", "VALUE")
-    text = "a setting for all runs, which overrides the file's"
-    add("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
+    add_set_flag(parser, "a setting for all runs, which overrides the file's")
 
 
 @dataclass

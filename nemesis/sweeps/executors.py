@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 
 from dassl.utils import choose_device, reuse_loaded
-from safeio.errors import UserError
 
 from .runs import Run, Task
 from .worker import LOST, CleanState, Outcome, serve, work
@@ -21,18 +20,13 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Executor(Protocol):
-    """Executes tasks and returns the outcomes of their runs.
+    """Executes tasks and returns the outcomes of their runs."""
 
-    Attributes:
-        width: number of tasks that it executes at a time.
-        device: device type of the runs, such as cpu or cuda.
-    """
-
-    device: str
+    device: str  # type of the runs' device, such as cpu or cuda
 
     @property
     def width(self) -> int:
-        """See the class."""
+        """The number of tasks that it executes at a time."""
 
     def free(self) -> int:
         """Return how many tasks can be submitted now."""
@@ -48,12 +42,7 @@ class Executor(Protocol):
 
 
 class ThisProcess:
-    """Executor that runs a task in this process when `collect` is called.
-
-    Args:
-        threads: of PyTorch on the CPU.
-        device: see `Executor`.
-    """
+    """Executor that runs a task in this process, with so many threads, when `collect` is called."""
 
     width = 1
 
@@ -126,10 +115,8 @@ class Workers:
 
     def submit(self, task: Task) -> None:
         """Send the task to an idle worker, or start a new one."""
-        slots = range(len(self._slots))
-        idle = [i for i in slots if (w := self._slots[i]) is not None and not w.task]
-        number = idle[0] if idle else next(i for i in slots if self._slots[i] is None)
-        worker = self._slots[number] or self._start(number)
+        idle = [worker for worker in self._slots if worker and not worker.task]
+        worker = idle[0] if idle else self._start(self._slots.index(None))
         worker.task = {run.digest: run for run in task}
         # `collect` detects a worker that died while idle.
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -203,50 +190,42 @@ def _end(workers: Sequence[_Worker]) -> None:
 @contextmanager
 def _for_child(visible: str | None) -> Iterator[None]:
     """Make processes started in this context ignore Ctrl-C and see only the given GPU."""
-    before = os.environ.get(VISIBLE)
-    if visible is not None:
-        os.environ[VISIBLE] = visible
+    before = dict(os.environ)
+    os.environ.update({VISIBLE: visible} if visible is not None else {})
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if visible is not None:
-            os.environ.pop(VISIBLE)
-            if before is not None:
-                os.environ[VISIBLE] = before
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def gpus() -> list[str]:
     """Return the GPUs of this machine, as in CUDA_VISIBLE_DEVICES."""
-    named = os.environ.get(VISIBLE)
-    names = [part.strip() for part in named.split(",")] if named else []
-    count = torch.cuda.device_count()
-    return names[:count] if names else [str(number) for number in range(count)]
+    named, count = os.environ.get(VISIBLE), torch.cuda.device_count()
+    return (
+        [part.strip() for part in named.split(",")][:count] if named else [*map(str, range(count))]
+    )
 
 
 def open_executor(runs: Sequence[Run], workers: int | None) -> Executor:
     """Open the executor for runs on this machine.
 
     Args:
-        runs: to be executed.
+        runs: to be executed, at least one.
         workers: number of processes; 0 for this process; None for one per GPU, or one per core if
             the runs use the CPU.
-
-    Raises:
-        UserError: the number is negative.
     """
     cores = os.cpu_count() or 1
-    device = choose_device(runs[0].cfg()).type if runs else "cpu"
+    device = choose_device(runs[0].cfg()).type
     on_gpu = device == "cuda"
     # Restricting the visible GPUs would renumber them, so runs that name one see all.
     named = any(":" in str(run.config["DEVICE"]) for run in runs)
     devices = gpus() if on_gpu and not named else []
     if workers is None:
         workers = len(devices) or (1 if on_gpu else cores)
-    if workers < 0:
-        raise UserError(f"--workers is {workers}, but must be at least 0")
-    workers = min(workers, max(1, len(runs)))
+    workers = min(workers, len(runs))
     threads = max(1, cores // max(1, workers))
     if workers == 0:
         return ThisProcess(threads, device)

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,15 @@ def make_runs(
     grid = _Grid(sweep, output or sweep.output, overrides)
     groups = [group for method in sweep.methods for group in grid.of_method(method)]
     groups.sort(key=lambda group: (group[0].shots > 0, -group[0].shots))
-    runs = [run for group in groups for run in group]
-    _check_distinct(runs)
-    return runs
+    runs: dict[str, Run] = {}
+    for run in itertools.chain(*groups):
+        other = runs.setdefault(run.digest, run)
+        if other is not run:
+            raise UserError(
+                f"{other.name} and {run.name} are the same run; change a setting or leave one of "
+                "them out"
+            )
+    return list(runs.values())
 
 
 def _check_number(sweep: SweepFile) -> None:
@@ -74,30 +81,13 @@ def _check_number(sweep: SweepFile) -> None:
         )
 
 
-def _check_distinct(runs: Sequence[Run]) -> None:
-    seen: dict[str, Run] = {}
-    for run in runs:
-        other = seen.setdefault(run.digest, run)
-        if other is not run:
-            raise UserError(
-                f"{other.name} and {run.name} are the same run; change a setting or leave one of "
-                "them out"
-            )
-
-
+@dataclass(frozen=True)
 class _Grid:
-    """Makes the runs of one sweep.
+    """Makes the runs of one sweep, in the folder `output`; `overrides` override all settings."""
 
-    Args:
-        sweep: the sweep file.
-        output: folder of all runs.
-        overrides: settings that override all others.
-    """
-
-    def __init__(self, sweep: SweepFile, output: Path, overrides: Mapping[str, Any]) -> None:
-        self.sweep = sweep
-        self.output = output
-        self.overrides = overrides
+    sweep: SweepFile
+    output: Path
+    overrides: Mapping[str, Any]
 
     def of_method(self, method: Method) -> Iterator[list[Run]]:
         """Yield every run of a method, followed by its evaluations."""
@@ -110,15 +100,16 @@ class _Grid:
             dict(zip(method.grid, values, strict=True))
             for values in itertools.product(*method.grid.values())
         ]
-        for dataset in method.datasets:
-            for shots, seed, point in itertools.product(method.shots, method.seeds, points):
-                run = self._run(method, dataset, shots, seed, point)
-                tests = [
-                    self._run(method, dataset, shots, seed, point, (item, target, run))
-                    for item in self.sweep.evaluations
-                    for target in item.datasets or (dataset,)
-                ]
-                yield [run, *tests]
+        cells = itertools.product(method.datasets, method.shots, method.seeds, points)
+        for dataset, shots, seed, point in cells:
+            make = partial(self._run, method, dataset, shots, seed, point)
+            run = make()
+            tests = [
+                make((item, target, run))
+                for item in self.sweep.evaluations
+                for target in item.datasets or (dataset,)
+            ]
+            yield [run, *tests]
 
     def _run(
         self,

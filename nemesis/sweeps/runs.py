@@ -89,17 +89,6 @@ class Run:
 Task = tuple[Run, ...]
 
 
-def recorded_digest(results: Mapping[str, Any]) -> str | None:
-    """Return a finished run's identity from its results; None if the tested model is unknown."""
-    source = results.get("source_run")
-    if results.get("model_dir") and source is None:
-        return None
-    try:
-        return digest_of(results["config"], digest_of(source["config"]) if source else None)
-    except (KeyError, TypeError, AttributeError):  # a third-party results.json
-        return None
-
-
 def state_of(run: Run) -> State:
     """Return the state of a run from its folder.
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Train CoCoOp on half of the classes: base2new_train.sh DATASET SEED; see scripts/single.sh.
-#     CFG=mini scripts/cocoop/base2new_train.sh emoji_food 1    # with bundled data
 source "$(dirname "${BASH_SOURCE[0]}")/../single.sh"
 take CoCoOp DATASET SEEDS -- "$@"
 seeds "" "base2new/train_base/$D/shots_$SHOTS/$TRAINER/${CFG##*/}$SUFFIX" \

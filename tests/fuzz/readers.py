@@ -36,7 +36,6 @@ from nemesis.report.provenance import (
 from nemesis.report.reading import read_runs
 from nemesis.report.settings import name_rows
 from nemesis.sweeps.grid import make_runs
-from nemesis.sweeps.runs import recorded_digest
 from nemesis.sweeps.sweep_file import read_sweep
 from safeio.archives import Budget, extract
 from safeio.checksums import write_json_with_checksum
@@ -155,9 +154,7 @@ def _prompt(path: Path) -> None:
 
 
 def _results(path: Path) -> None:
-    results = finished_run(path.parent)
-    if results is not None:
-        recorded_digest(results)
+    finished_run(path.parent)
     runs = name_rows(read_runs([path.parent.parent]).runs).runs
     notes_on(runs)
     common_settings(runs)

@@ -14,6 +14,7 @@ from nemesis.sweeps.runs import Run
 from tests.helpers.runs import results
 
 SETTINGS: dict[str, Any] = {"OPTIM.MAX_EPOCH": 1, "INPUT.TRAIN_VIEWS": 1}
+HERE = ("--workers", "0")
 PUN = {"trainer": "CoOpNemesis", "set": {"TRAINER.NEMESIS.BETA": 1.0}}
 
 
@@ -39,24 +40,17 @@ def write(
 
 
 def runs_in(path: str) -> list[Run]:
-    """The runs of a sweep file, with the folders that they have."""
+    """The runs of a sweep file, with their folders."""
     return resolve_sweep(path).runs
 
 
 def wait_for(path: Path, ended: Callable[[], object], seconds: float = 240) -> None:
-    """Wait until a file is there.
-
-    Args:
-        path: the file.
-        ended: says what has become of that which makes the file; something false as long as it is
-            at it.
-        seconds: how long to wait.
-    """
+    """Wait until a file exists, but no longer than until `ended` returns something true."""
     deadline = time.monotonic() + seconds
     while not path.exists():
         end = ended()
-        assert not end, f"It ended without {path}: {end}"
-        assert time.monotonic() < deadline, f"There is no {path} after {seconds} s"
+        assert not end, f"Ended without {path}: {end}"
+        assert time.monotonic() < deadline, f"{path} does not exist after {seconds} s"
         time.sleep(0.01)
 
 

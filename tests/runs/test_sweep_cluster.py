@@ -13,10 +13,9 @@ import pytest
 
 from nemesis.commands import sweep
 from nemesis.sweeps.cluster import RayExecutor
-from nemesis.sweeps.runs import State, state_of
 from safeio.errors import UserError
 from tests.helpers.runs import results
-from tests.helpers.sweeps_small import learned, runs_in, wait_for, write
+from tests.helpers.sweeps_small import HERE, learned, runs_in, wait_for, write
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install '.[cluster]'"
@@ -44,15 +43,16 @@ def ray_workers() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
-def test_the_table_is_that_of_this_machine_though_a_worker_is_killed(
+def test_groups_on_a_cluster_give_the_table_of_this_machine_though_a_worker_is_killed(
     tmp_path: Path, data_root: Path, address: str
 ) -> None:
     settings = {"OPTIM.MAX_EPOCH": 8, "TRAIN.CHECKPOINT_FREQ": 1}
-    here = write(tmp_path / "here", data_root, settings, seeds=[1, 2, 3])
-    there = write(tmp_path / "there", data_root, settings, seeds=[1, 2, 3])
-    assert sweep.main([here, "--workers", "0"]) == 0
+    here = write(tmp_path / "here", data_root, settings, seeds=list(range(8)))
+    there = write(tmp_path / "there", data_root, settings, seeds=list(range(8)))
+    assert sweep.main([here, *HERE]) == 0
     killed: list[int] = []
     codes: list[str] = []
 
@@ -65,25 +65,12 @@ def test_the_table_is_that_of_this_machine_though_a_worker_is_killed(
 
     murderer = threading.Thread(target=kill)
     murderer.start()
-    codes.append(f"exit code {sweep.main([there, '--cluster', address])}")
+    codes.append(f"exit code {sweep.main([there, '--cluster', address, '--vectorise', '2'])}")
     murderer.join(60)
     assert codes == ["exit code 0"]
     assert killed
     for one, other in zip(runs_in(here), runs_in(there), strict=True):
         assert one.digest == other.digest
-        assert state_of(other) is State.DONE
-        assert (learned(one)[0] == learned(other)[0]).all()
-        assert learned(one)[1] == learned(other)[1]
-
-
-@needs_ray
-@pytest.mark.filterwarnings("ignore")
-def test_the_cluster_trains_runs_together(tmp_path: Path, data_root: Path, address: str) -> None:
-    here = write(tmp_path / "here", data_root, seeds=list(range(8)))
-    there = write(tmp_path / "there", data_root, seeds=list(range(8)))
-    assert sweep.main([here, "--workers", "0"]) == 0
-    assert sweep.main([there, "--cluster", address, "--vectorise", "2"]) == 0
-    for one, other in zip(runs_in(here), runs_in(there), strict=True):
         assert results(other.folder)["vectorised"] == 2
         assert (learned(one)[0] - learned(other)[0]).abs().max() <= 1e-5
         assert learned(one)[1] == learned(other)[1]

@@ -15,13 +15,11 @@ from filelock import FileLock
 import train
 from dassl.utils import reuse_loaded
 from nemesis.commands import sweep
-from nemesis.sweeps.runs import LOCKS, Run, State, digest_of, recorded_digest, state_of
+from nemesis.sweeps.runs import LOCKS, Run, State, digest_of, state_of
 from nemesis.sweeps.worker import SKIPPED, CleanState, Outcome, work
 from tests.helpers.runs import command, results
 from tests.helpers.small_disk import small_disk
-from tests.helpers.sweeps_small import PUN, learned, runs_in, write
-
-HERE = ("--workers", "0")
+from tests.helpers.sweeps_small import HERE, PUN, learned, runs_in, write
 
 
 @pytest.fixture(scope="module")
@@ -76,24 +74,6 @@ def test_no_run_depends_on_those_before_it(finished: str, tmp_path: Path) -> Non
             assert same(run, again), run.name
 
 
-def test_a_finished_sweep_has_nothing_to_do(
-    finished: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = {
-        run.name: (run.folder / "results.json").stat().st_mtime_ns for run in runs_in(finished)
-    }
-    assert sweep.main([finished, *HERE]) == 0
-    assert "All 4 runs are done" in capsys.readouterr().out
-    assert before == {
-        run.name: (run.folder / "results.json").stat().st_mtime_ns for run in runs_in(finished)
-    }
-
-
-def test_what_is_recorded_identifies_the_run(finished: str) -> None:
-    for run in runs_in(finished):
-        assert recorded_digest(results(run.folder)) == run.digest
-
-
 def test_the_dry_run_lists_and_estimates(
     finished: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,10 +89,16 @@ def test_the_dry_run_lists_and_estimates(
     lines = shown(finished, "--set", "OPTIM.LR", "0.1")
     assert all(line.startswith("to do") for line in lines[:-1])
     assert lines[-1].endswith("estimated time with 1 at a time: unknown")
+    assert sweep.main([finished, *HERE]) == 0
+    assert "All 4 runs are done" in capsys.readouterr().out
+    folders = [str(run.folder) for run in runs_in(finished)]
+    assert sweep.main([finished, "--folders", "--seeds", "1", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == folders
     # Another seed takes as long as the one that is done.
     more = write(tmp_path, data_root, shots=[1, 2], seeds=[1, 2], output=str(run.output))
     estimate = r"1 at a time: 0:0\d:\d\d and 2 runs of unknown length"
-    assert re.search(estimate, shown(more)[-1])
+    assert re.search(estimate, shown(more, "--vectorise", "2")[-1])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_interrupted_run_is_resumed(tmp_path: Path, data_root: Path) -> None:
@@ -194,49 +180,31 @@ def test_a_run_that_another_process_has_is_waited_for(
     assert len(list(run.folder.glob("log.txt*"))) == 1  # it was not done again
 
 
-def test_evaluations_test_the_trained_model(tmp_path: Path, data_root: Path) -> None:
-    evaluate = [
-        {"name": "sketch", "set": {"DATASET.TARGET_DOMAINS": ["openmoji-black"]}},
-    ]
-    path = write(tmp_path, data_root, evaluate=evaluate)
-    assert sweep.main([path, *HERE]) == 0
-    trained, sketch = runs_in(path)
-    found = results(sketch.folder)
-    assert (found["epochs"], found["target_domains"]) == (0, ["openmoji-black"])
-    assert found["model_dir"] == str(trained.folder)
-    assert state_of(sketch) is State.DONE
-
-
 def test_a_failure_stops_no_other_run(
     tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = {
         "lost": {"trainer": "CoOp", "set": {"MODEL.BACKBONE.NAME": "nowhere.pt"}},
         "diverging": {"trainer": "CoOp", "set": {"OPTIM.LR": 1e38, "OPTIM.MAX_EPOCH": 3}},
+        "blocked": PUN,
         "CoOp": None,
     }
     path = write(tmp_path, data_root, methods=methods, evaluate=[{"name": "again"}])
+    (tmp_path / "runs/emoji_activities").mkdir(parents=True)
+    (tmp_path / "runs/emoji_activities/blocked").write_text("in the way")
     assert sweep.main([path, *HERE]) == 1
     printed = capsys.readouterr()
-    assert "2 runs done, 0 were done already, 4 failed, 0 left" in printed.out
+    assert "2 runs done, 0 were done already, 6 failed, 0 left" in printed.out
+    assert "cannot be a folder: a file with this name exists" in printed.err
     assert "/lost/shots_1/seed1-" in printed.err
     assert "The weights file nowhere.pt does not exist" in printed.err
     assert "the training has diverged" in printed.err
-    assert printed.err.count("the run whose model it tests has failed") == 2
+    assert printed.err.count("the run whose model it tests has failed") == 3
     assert "    error: The loss is" in printed.err  # from its log
     assert sweep.main([path, *HERE, "--only", "*/CoOp/"]) == 0
-
-
-def test_a_folder_that_cannot_be_written_fails_its_run_alone(
-    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write(tmp_path, data_root, methods={"CoOp": None, "CoOp+PUN": PUN})
-    (tmp_path / "runs/emoji_activities").mkdir(parents=True)
-    (tmp_path / "runs/emoji_activities/CoOp").write_text("in the way")
-    assert sweep.main([path, *HERE]) == 1
-    printed = capsys.readouterr()
-    assert "1 runs done, 0 were done already, 1 failed" in printed.out
-    assert "cannot be a folder: a file with this name exists" in printed.err
+    trained, test = runs_in(path)[-2:]
+    assert results(test.folder)["model_dir"] == str(trained.folder)
+    assert results(test.folder)["epochs"] == 0
 
 
 def test_a_full_disk_fails_the_run_in_one_sentence(finished: str, tmp_path: Path) -> None:
@@ -247,11 +215,3 @@ def test_a_full_disk_fails_the_run_in_one_sentence(finished: str, tmp_path: Path
         assert "No space left on device" in outcome.reason
         assert "\n" not in outcome.reason
         assert state_of(run) is not State.DONE
-
-
-def test_a_limit_leaves_the_rest(
-    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write(tmp_path, data_root, seeds=[1, 2])
-    assert sweep.main([path, *HERE, "--limit", "1"]) == 0
-    assert "1 runs done, 0 were done already, 0 failed, 1 left" in capsys.readouterr().out

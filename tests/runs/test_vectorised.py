@@ -1,8 +1,8 @@
-"""Several runs trained together come to what each comes to alone."""
+"""Several runs trained together equal the same runs alone."""
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,18 @@ def arguments(output: Path, data_root: Path, variant: Variant, config: str = "")
 def configs(
     folder: Path, data_root: Path, variants: Sequence[Variant], config: str = ""
 ) -> list[Any]:
-    parser = train.build_parser()
+    """The configurations of runs in folder/together0, ..."""
+    parse, make = train.build_parser().parse_args, train.make_config
+    folders = [folder / f"together{k}" for k in range(len(variants))]
     return [
-        train.make_config(
-            parser.parse_args(arguments(folder / f"together{k}", data_root, variant, config))
-        )
-        for k, variant in enumerate(variants)
+        make(parse(arguments(own, data_root, variant, config)))
+        for own, variant in zip(folders, variants, strict=True)
     ]
+
+
+def finish_alone(folder: Path, data_root: Path, variants: Mapping[int, Variant]) -> None:
+    for k, variant in variants.items():
+        finish(arguments(folder / f"alone{k}", data_root, variant))
 
 
 def assert_alike(alone: Path, together: Path, size: int) -> None:
@@ -115,7 +120,7 @@ def test_nemesis_of_all_kinds_generic_and_class_specific(
 
 
 def test_methods_epochs_shots_and_rates_may_differ(tmp_path: Path, data_root: Path) -> None:
-    """Fresh augmentation beside kept views; a run that ends early leaves the others to go on."""
+    """Fresh and cached augmentation; a run that ends early does not stop the others."""
     fresh = {"INPUT.TRAIN_VIEWS": 0}
     variants: list[Variant] = [
         ("CoOp", {"SEED": 3, **fresh, "OPTIM.MAX_EPOCH": 2}),
@@ -132,8 +137,7 @@ def test_the_other_methods(trainer: str, tmp_path: Path, data_root: Path) -> Non
     variants: list[Variant] = [
         (trainer, {**kind, **few, "SEED": k}) for k, kind in enumerate((PUN, BOTH))
     ]
-    for k, variant in enumerate(variants):
-        finish(arguments(tmp_path / f"alone{k}", data_root, variant))
+    finish_alone(tmp_path, data_root, dict(enumerate(variants)))
     assert train_together(configs(tmp_path, data_root, variants)) == [None, None]
     for k in range(2):
         assert_equal_prompts(tmp_path / f"alone{k}", tmp_path / f"together{k}")
@@ -145,8 +149,7 @@ def test_a_run_that_diverges_ends_alone(tmp_path: Path, data_root: Path) -> None
         ("CoOp", {"SEED": 2, "OPTIM.LR": 1e38}),
         ("CoOpNemesis", {"SEED": 3, **PAN}),
     ]
-    for k in (0, 2):
-        finish(arguments(tmp_path / f"alone{k}", data_root, variants[k]))
+    finish_alone(tmp_path, data_root, {k: variants[k] for k in (0, 2)})
     first, error, last = train_together(configs(tmp_path, data_root, variants))
     assert first is None
     assert last is None
@@ -157,11 +160,10 @@ def test_a_run_that_diverges_ends_alone(tmp_path: Path, data_root: Path) -> None
         assert_alike(tmp_path / f"alone{k}", tmp_path / f"together{k}", 3)
 
 
-def test_killed_runs_go_on_each_where_it_was(tmp_path: Path, data_root: Path) -> None:
-    """One run was killed in its third epoch and one in its second; the third had not begun."""
+def test_killed_runs_resume_each_where_it_was(tmp_path: Path, data_root: Path) -> None:
+    """One run was killed in its third epoch and one in its second; the third had not started."""
     variants: list[Variant] = [("CoOpNemesis", {**BOTH, "SEED": k}) for k in range(3)]
-    for k, variant in enumerate(variants):
-        finish(arguments(tmp_path / f"alone{k}", data_root, variant))
+    finish_alone(tmp_path, data_root, dict(enumerate(variants)))
     for k, epoch in ((0, 2), (1, 1)):
         folder = tmp_path / f"together{k}"
         shutil.copytree(tmp_path / f"alone{k}", folder)
@@ -186,7 +188,7 @@ def test_killed_runs_go_on_each_where_it_was(tmp_path: Path, data_root: Path) ->
         (("ZeroshotCLIP", {"INPUT.TRAIN_VIEWS": 0}), "", "ZeroshotCLIP"),
     ],
 )
-def test_what_does_not_agree_is_refused(
+def test_runs_that_differ_too_much_are_refused(
     variant: Variant, config: str, part: str, tmp_path: Path, data_root: Path
 ) -> None:
     first = configs(tmp_path / "a", data_root, [("CoOp", {})])
@@ -197,7 +199,7 @@ def test_what_does_not_agree_is_refused(
     assert not (tmp_path / "a").exists()
 
 
-def test_on_a_cpu_more_runs_than_its_caches_hold_go_one_company_after_the_other(
+def test_on_a_cpu_groups_have_a_maximal_size(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(vectorised.RUNS_AT_ONCE, "cpu", 2)
@@ -216,7 +218,7 @@ def test_folders_are_not_shared_and_not_taken(tmp_path: Path, data_root: Path) -
         train_together(cfgs)
 
 
-def test_the_key_says_what_must_agree(tmp_path: Path, data_root: Path) -> None:
+def test_the_key_contains_what_must_agree(tmp_path: Path, data_root: Path) -> None:
     def key(variant: Variant) -> str | None:
         return vector_key(configs(tmp_path, data_root, [variant])[0])
 
@@ -230,7 +232,7 @@ def test_the_key_says_what_must_agree(tmp_path: Path, data_root: Path) -> None:
     assert key(("ZeroshotCLIP", {"INPUT.TRAIN_VIEWS": 0})) is None
 
 
-def test_a_step_of_its_own_cannot_be_joined() -> None:
+def test_a_trainer_with_its_own_step_or_loss_trains_alone() -> None:
     class OwnStep(CoOp):
         def forward_backward(self, batch: dict[str, Any]) -> dict[str, Any]:
             return super().forward_backward(batch)

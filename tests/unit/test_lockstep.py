@@ -2,6 +2,7 @@
 
 import random
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,12 @@ import pytest
 import torch
 
 from dassl.engine.lockstep import Lockstep
+
+
+def seed_all(number: int) -> None:
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
 
 
 def draws() -> tuple[float, float, float]:
@@ -23,28 +30,22 @@ def test_every_job_has_its_own_generators_and_output() -> None:
         asked.append(contents)
         return [2 * content for content in contents]
 
-    def job(number: int, times: int) -> list[Any]:
-        random.seed(number)
-        np.random.seed(number)
-        torch.manual_seed(number)
+    def job(number: int) -> list[Any]:
+        seed_all(number)
         print("not seen")
         drawn = []
-        for _ in range(times):
+        for _ in range(number):
             assert lockstep.join(0, "double", number, double) == 2 * number
             drawn.append(draws())
         return drawn
 
     alone = []
     for number in (1, 2, 3):
-        alone.append(Lockstep().run([lambda: None]))  # leaves the generators as they are
-        random.seed(number)
-        np.random.seed(number)
-        torch.manual_seed(number)
-        alone[-1] = [draws() for _ in range(number)]
+        seed_all(number)
+        alone.append([draws() for _ in range(number)])
     before, stdout = torch.get_rng_state(), sys.stdout
-    together = lockstep.run([lambda n=n: job(n, n) for n in (1, 2, 3)])  # type: ignore[misc]
-    assert together == alone
-    assert asked == [[1, 2, 3], [2, 3], [3]]  # who has ended is not waited for
+    assert lockstep.run([partial(job, number) for number in (1, 2, 3)]) == alone
+    assert asked == [[1, 2, 3], [2, 3], [3]]  # nothing waits for a job that has ended
     assert torch.equal(before, torch.get_rng_state())
     assert sys.stdout is stdout
 
@@ -88,6 +89,6 @@ def test_an_interruption_closes_every_job() -> None:
 
     stdout = sys.stdout
     with pytest.raises(KeyboardInterrupt):
-        lockstep.run([lambda n=n: job(n) for n in (1, 2)])  # type: ignore[misc]
+        lockstep.run([partial(job, number) for number in (1, 2)])
     assert closed == [1, 2]
     assert sys.stdout is stdout
