@@ -64,7 +64,7 @@ SHARED: list[tuple[Change, str, dict[str, int]]] = [
     (add("test", ["red//./00.png", 1, "green"]), "1 in train and test", {"train_and_test": 1}),
     (add("test", ["link/00.png", 0, "red"]), "1 in train and test", {"train_and_test": 1}),
     (
-        lambda s: (s["val"].extend(s["test"][:1]), s["train"].append(s["train"][0])),
+        lambda s: s.update(val=[*s["val"], s["test"][0]], train=[*s["train"], s["train"][0]]),
         "1 twice in train, 1 in val and test",
         {"twice_in_train": 1, "val_and_test": 1},
     ),
@@ -101,23 +101,24 @@ def test_links_to_a_training_image_are_shared_images(root: Path, capsys: Capture
 
 # Bad content
 
+LABELS: tuple[Any, ...] = (0.5, True, False, None, -1, "0.5", "zero", float("nan"), [0], {})
+NOT_LISTS: tuple[Any, ...] = (None, {}, "red/03.png", 0)
 NOT_A_SPLIT = "is not a split file with the lists train, val and test"
+
+
+def second(part: str, path: str, label: Any = 0) -> Change:
+    return lambda split: split[part].insert(1, [path, label, "red"])
+
+
 BAD: list[tuple[Change, str]] = [
+    *((second("train", "red/03.png", label), "entry 2 is not [relative path") for label in LABELS),
+    *((lambda s, value=value: s.update(val=value), NOT_A_SPLIT) for value in NOT_LISTS),
     *(
-        (lambda s, v=v: s["train"].insert(1, ["red/03.png", v, "red"]), "entry 2 is not [relative")
-        for v in (0.5, True, False, None, -1, "0.5", "zero", float("nan"), [0], {})
+        (second("test", path), f'entry 2: The path "{path}" leads out of')
+        for path in ("red/../../x.png", "/etc/passwd", "C:\\x", "..\\x")
     ),
-    (lambda s: s["test"].insert(1, ["red/03.png", 0.5, "red"]), "entry 2 is not [relative path"),
-    *((lambda s, v=v: s.update(val=v), NOT_A_SPLIT) for v in (None, {}, "red/03.png", 0)),
-    (
-        lambda s: s["test"].insert(1, ["red/../red/03.png", 0, "red"]),
-        ', entry 2: The path "red/../red/03.png" contains ".." and is refused',
-    ),
-    *(
-        (lambda s, p=p: s["test"].insert(1, [p, 0, "red"]), f'entry 2: The path "{p}" leads out of')
-        for p in ("red/../../x.png", "/etc/passwd", "C:\\x", "..\\x")
-    ),
-    (lambda s: s["test"].insert(1, ["", 0, "red"]), 'The path "" is not a valid file path'),
+    (second("test", "red/../red/03.png"), '"red/../red/03.png" contains ".." and is refused'),
+    (second("test", ""), 'The path "" is not a valid file path'),
     (lambda s: s.update(train=[], val=[], test=[]), " has no images; a task needs images of two"),
     (
         lambda s: s.update({p: [[e[0], e[1], e[2] * (e[1] > 0)] for e in s[p]] for p in s}),

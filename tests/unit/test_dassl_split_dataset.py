@@ -132,7 +132,7 @@ def test_joined_paths_stay_inside(relative: str) -> None:
 
 
 def test_datum_and_base_class() -> None:
-    bad = {(Path("x"),): TypeError, ("x", 1.0): TypeError, ("",): ValueError}
+    bad: dict[Any, Any] = {(Path("x"),): TypeError, ("x", 1.0): TypeError, ("",): ValueError}
     for arguments, error in bad.items():
         with pytest.raises(error):
             Datum(*arguments)

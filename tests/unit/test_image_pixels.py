@@ -198,7 +198,7 @@ def test_every_form_of_transparency(tmp_path: Path) -> None:
     palette.putpixel((1, 0), 1)
     rgb = np.array([[RED, BLUE]])
     for suffix in ("png", "webp", "tif"):
-        more = {"lossless": True, "exact": True} if suffix == "webp" else {}
+        more: Any = {"lossless": True, "exact": True} if suffix == "webp" else {}
         rgba.save(tmp_path / f"rgba.{suffix}", **more)
     palette.save(tmp_path / "palette_index.png", transparency=1)
     palette.save(tmp_path / "palette_bytes.png", transparency=bytes([255, 0]))
@@ -233,7 +233,7 @@ def test_pictures_of_phones_are_upright(orientation: int, tmp_path: Path) -> Non
     exif[ExifTags.Base.Orientation] = orientation
     for suffix in ("jpg", "png", "webp", "mpo", "avif"):
         path = tmp_path / f"photo.{suffix}"
-        more = {"lossless": True} if suffix == "webp" else {"quality": 95}
+        more: Any = {"lossless": True} if suffix == "webp" else {"quality": 95}
         stored.save(path, exif=exif.tobytes(), **more)
         found = pixels(path, "as_viewed")
         assert found.shape == (24, 40, 3), suffix
