@@ -66,8 +66,8 @@ def _add_settings(add: Callable[..., Any]) -> None:
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
     add("--transforms", nargs="+", help="augmentations of the training images")
-    add("--config-file", help="YAML of the method, such as configs/trainers/CoOp/mini.yaml")
-    add("--dataset-config-file", help="YAML of the dataset, such as configs/datasets/*.yaml")
+    add("--config-file", help="YAML of the method, or its name, such as mini or rn50_ep50")
+    add("--dataset-config-file", help="YAML of the dataset, or its name, such as emoji_food")
     add("--trainer", help="method, such as CoOp")
     add("--backbone", help="name or path of CLIP's weights")
     add("--head", help="name of the head, for trainers that have one")
@@ -166,15 +166,19 @@ def make_config(arguments: argparse.Namespace) -> Any:
     """
     with importing(__name__):
         import datasets  # noqa: F401  (registers the datasets)
-        import trainers  # noqa: F401  (registers the methods)
+        from trainers.config_names import config_file
     overrides = {key: getattr(arguments, flag) for flag, key in FLAG_KEYS.items()}
     flags = {key: value for key, value in overrides.items() if value not in (None, [])}
-    method_file = arguments.config_file
+    method_file, dataset_file = arguments.config_file, arguments.dataset_config_file
     if arguments.resume:
         flags.setdefault("OUTPUT_DIR", arguments.resume)
-        if method_file is None and arguments.dataset_config_file is None:
+        if method_file is None and dataset_file is None:
             method_file = _run_config(Path(arguments.resume), required=not arguments.trainer)
-    cfg = load_config(arguments.dataset_config_file, method_file, flags, arguments.opts)
+    if dataset_file:
+        dataset_file = config_file("datasets", dataset_file)
+    if method_file:
+        method_file = config_file(f"trainers/{arguments.trainer or ''}", method_file)
+    cfg = load_config(dataset_file, method_file, flags, arguments.opts)
     for group, flag in (("TRAINER", "--trainer"), ("DATASET", "--dataset-config-file")):
         if not cfg[group].NAME:
             raise UserError(_missing(flag))

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nemesis.report.table import Table
+
 from .cases import CASES, REFERENCE, REPOSITORY, SIDES, STUDY_IMAGES, TEST_BATCH, TEST_IMAGES
 from .measure import GIB
-from .report import NOT_MEASURED, Report, cell, measured_with, table
+from .report import Report, measured_with, table
 from .synthetic import N_CTX
 
 PAPER = Path(__file__).parent.parent / "nemesis" / "report" / "paper_tables"
@@ -207,10 +209,9 @@ def cost_report(
     targets = target_rows(entries)
     words = {None: None, True: "yes", False: "no"}
     rows = [[row["title"], row["target"], row["value"], words[row["met"]]] for row in targets]
-    parts = ["# Cost of a step", measured_with(settings)]
-    parts += ["## Targets", table(["RN50, fp32", "target", "measured", "met"], rows)]
-    for backbone, classes in entries.sizes:
-        parts += [f"## {backbone}, {classes} classes", _table(entries, backbone, classes)]
+    parts: list[str | Table] = ["# Cost of a step", measured_with(settings)]
+    parts.append(table("targets", "Targets", ["RN50, fp32", "target", "measured", "met"], rows))
+    parts += [_table(entries, *size) for size in entries.sizes]
     worst = ", ".join(f"{value:.0e} ({name})" for name, value in differences.items())
     parts += ["## Method", NOTES]
     parts.append(
@@ -225,8 +226,8 @@ def cost_report(
     return Report("bench", parts, contents)
 
 
-def _table(entries: Entries, backbone: str, classes: int) -> str:
-    """Format one table with a row per case."""
+def _table(entries: Entries, backbone: str, classes: int) -> Table:
+    """Return one table with a row per case."""
     rows: list[list[Any]] = []
     for key, case in CASES.items():
         reference, own = (entries.find(backbone, classes, key, side) for side in SIDES)
@@ -234,14 +235,12 @@ def _table(entries: Entries, backbone: str, classes: int) -> str:
             continue
         seconds = [entry.seconds if entry else None for entry in (reference, own)]
         gib = [entry.above / GIB if entry and entry.above else None for entry in (reference, own)]
-        skipped = [(entry.skipped if entry else "") or NOT_MEASURED for entry in (reference, own)]
-        shown = [
-            why if value is None else cell(value)
-            for value, why in zip(seconds, skipped, strict=True)
-        ]
+        skipped = [(entry.skipped if entry else "") or None for entry in (reference, own)]
+        shown = [value or why for value, why in zip(seconds, skipped, strict=True)]
         rows.append([case.title, *shown, ratio(*seconds), *gib, ratio(*gib)])
     header = ["case", "reference, s", "this repository, s", "ratio"]
-    return table([*header, "reference, GiB", "this repository, GiB", "ratio"], rows)
+    header += ["reference, GiB", "this repository, GiB", "ratio"]
+    return table(f"{backbone}_{classes}", f"{backbone}, {classes} classes", header, rows)
 
 
 def ratio(top: float | None, bottom: float | None) -> float | None:
@@ -302,9 +301,11 @@ def table_report(key: str, entries: Entries, settings: Mapping[str, Any]) -> Rep
     names = ["classes", "whose", *columns.values(), "CoOp_s"]
     titles = [name.removesuffix("_x") for name in columns.values()]
     shown = table(
+        f"table_{key}",
+        TABLES[key].title,
         ["classes", "implementation", *titles, "CoOp, s"],
         [[record[name] for name in names] for record in records],
+        f"{CAPTION} {measured_with(settings)}",
     )
-    parts = [f"# {TABLES[key].title}", CAPTION, measured_with(settings), shown]
     contents = {"settings": dict(settings), "rows": records, "entries": entries.as_json()}
-    return Report(f"table_{key}", parts, contents)
+    return Report(f"table_{key}", [shown], contents)

@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> Report:
     speeds = [row for backbone in backbones for row in measure_loading(backbone, device, effort)]
     names = ("images", "backbone", "what", "per_second", "ratio")
     rows = [[speed[name] for name in names] for speed in speeds]
-    shown = table(["images", "backbone", "what", "images/s", "x encoding"], rows)
-    parts = ["# Loading", measured_with(settings), shown, NOTES]
+    columns = ["images", "backbone", "what", "images/s", "x encoding"]
+    parts = [table("loading", "Loading", columns, rows, measured_with(settings)), NOTES]
     return Report("loading", parts, {"settings": settings, "speeds": speeds})
 
 

@@ -1,19 +1,18 @@
-"""What a benchmark found, as Markdown and JSON."""
+"""What a benchmark found, as Markdown, JSON, CSV and LaTeX."""
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
 from dassl.utils import package_versions
-from safeio.files import write_atomic, write_json
+from nemesis.report.table import Cell, Table, write_text
+from safeio.files import write_json
 
-NOT_MEASURED = "-"
 STATUS = Path("/proc/self/status")
 
 
@@ -23,33 +22,36 @@ class Report:
 
     Attributes:
         name: stem of its files.
-        parts: paragraphs of Markdown.
+        parts: paragraphs of Markdown, and tables; the one with the report's name is also written
+            as CSV and LaTeX.
         contents: what the JSON file contains.
     """
 
     name: str
-    parts: Sequence[str]
+    parts: Sequence[str | Table]
     contents: Mapping[str, Any]
 
     def write(self, folder: Path) -> str:
-        """Write NAME.md and NAME.json to the folder and return the Markdown."""
-        text = "\n\n".join(self.parts) + "\n"
-        write_atomic(folder / f"{self.name}.md", lambda path: path.write_text(text, "utf-8"))
+        """Write the files to the folder and return the Markdown."""
         write_json(dict(self.contents), folder / f"{self.name}.json")
+        for part in self.parts:
+            if isinstance(part, Table) and part.name == self.name:
+                part.write(folder)
+        texts = [part if isinstance(part, str) else part.markdown() for part in self.parts]
+        text = "\n\n".join(part.strip() for part in texts) + "\n"
+        write_text(folder / f"{self.name}.md", text)
         return text
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Format rows as Markdown; numbers get three digits, None becomes a dash."""
-    cells = [[cell(value) for value in row] for row in rows]
-    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
-
-
-def cell(value: Any) -> str:
-    """Format one cell of a table."""
-    if value is None:
-        return NOT_MEASURED
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def table(
+    name: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = ""
+) -> Table:
+    """Return a table whose fractions have three digits; None is a dash."""
+    shown = [
+        [Cell(f"{value:.3g}", value) if isinstance(value, float) else value for value in row]
+        for row in rows
+    ]
+    return Table(name, title, columns, shown, caption)
 
 
 def measured_with(settings: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ import yaml
 
 from dassl.engine import run_experiment
 from dassl.utils import reuse_loaded
+from nemesis.report.table import Table
 from nemesis.sweeps.command import resolve_sweep
 from nemesis.sweeps.runs import Run
 from nemesis.sweeps.worker import DONE, CleanState, work
@@ -156,8 +157,9 @@ def run_sweep(arguments: argparse.Namespace) -> Report:
         ["start-up in a worker, median, s", median(starts)],
         ["start-up in a worker, max, s", max(starts)],
     ]
-    title = f"# {arguments.runs} runs of {arguments.epochs} epochs"
-    return Report("sweep", [title, measured_with(load), table(["", "measured"], rows)], contents)
+    title = f"{arguments.runs} runs of {arguments.epochs} epochs"
+    shown = table("sweep", title, ["", "measured"], rows, measured_with(load))
+    return Report("sweep", [shown], contents)
 
 
 def _launch(*command: object) -> float:
@@ -233,16 +235,16 @@ def run_vectorise(arguments: argparse.Namespace) -> Report:
         for views in arguments.views:
             for count in arguments.k:
                 rows.append(_group(arguments, setting, views, count))
-                print(_group_table(rows[-1:]), flush=True)
+                print(_group_table(rows[-1:]).markdown(), flush=True)
     flags = {key: str(value) for key, value in vars(arguments).items()}
     contents = {"rows": rows, "arguments": flags, "environment": settings}
-    parts = ["# Runs in groups", measured_with(settings), _group_table(rows)]
-    return Report("vectorise", parts, contents)
+    return Report("vectorise", [_group_table(rows, measured_with(settings))], contents)
 
 
-def _group_table(rows: Sequence[dict[str, Any]]) -> str:
+def _group_table(rows: Sequence[dict[str, Any]], caption: str = "") -> Table:
     headers = ["setting", "views", "K", "runs/min together", "alone", "ratio", "CPU ratio"]
-    return table(headers, [list(row.values())[: len(headers)] for row in rows])
+    shown = [list(row.values())[: len(headers)] for row in rows]
+    return table("vectorise", "Runs in groups", headers, shown, caption)
 
 
 def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) -> dict[str, Any]:
@@ -306,7 +308,7 @@ def run_soak(arguments: argparse.Namespace) -> Report:
     rows = [[name, found[name][first], found[name][-1]] for name in names]
     titles = ["", f"after run {first + 1}", f"after run {arguments.runs}"]
     slope = f"Memory is in MiB; it grows by {1024 * found['slope_mib']:+.1f} KiB per run."
-    return Report("soak", ["# Many runs in one process", table(titles, rows), slope], found)
+    return Report("soak", [table("soak", "Many runs in one process", titles, rows, slope)], found)
 
 
 def soak(runs: int, root: Path, folder: Path) -> dict[str, Any]:

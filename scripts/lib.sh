@@ -5,7 +5,7 @@
 # DATASETS, SHOTS, SEEDS   replace the sweep's; separated by spaces
 # OPTS                     KEY VALUE pairs for every run, in addition to the script's arguments
 # WORKERS, PYTHON          runs at a time (one per GPU, else per core); interpreter
-# Protocols only: TRAINER, methods; CONFIG, their file in configs/trainers/TRAINER; NAME, the row of one
+# Protocols only: TRAINER, methods; CONFIG, a name as in configs/README.md; NAME, the row of one
 # method; SOURCE, dataset to train on; TARGETS, datasets to test on; DOMAINS of SOURCE to test on.
 #
 # A dataset is a file of configs/datasets without .yaml, or a path to a .yaml. Quote items with spaces:
@@ -19,7 +19,7 @@ if [[ -z ${PYTHON:-} && -x $ROOT/.venv/bin/python ]]; then PYTHON=$ROOT/.venv/bi
 : "${PYTHON:=python3}" "${PROFILE:=${BENCH:-paper}}"
 flags=() studied=() failed=() default=output/paper
 [[ $PROFILE == paper ]] || default=output/mini/paper
-TABLES=${OUTPUT:-$default}/tables
+reports=${OUTPUT:-$default}/tables
 
 # refuse SENTENCE: exit because of an error in the command.
 refuse() {
@@ -69,7 +69,7 @@ sweep() {
     flag --seeds SEEDS
     words OPTS
     set -- "${WORDS[@]}" "${@:2}"
-    while (($# > 1)) && [[ $1 != -* ]]; do
+    while (($# > 1)) && [[ $1 != -* && $2 != --* ]]; do
         flags+=(--set "$1" "$2")
         shift 2
     done
@@ -79,12 +79,13 @@ sweep() {
 
 # protocol NAME ARGUMENT...: run a sweep with the variables of protocols, and report it.
 protocol() {
-    if [[ -v NAME ]]; then flags+=(--methods "$NAME=${TRAINER:-}"); else flag --methods TRAINER; fi
-    if [[ -v SOURCE ]]; then DATASETS="\"$SOURCE\""; fi
+    words TRAINER
+    [[ -z ${NAME:-} || ${#WORDS[@]} -ne 1 ]] || WORDS[0]=$NAME=${WORDS[0]}
+    flags+=(${WORDS[0]:+--methods "${WORDS[@]}"} ${CONFIG:+--config "$CONFIG"})
+    [[ -z ${SOURCE:-} ]] || DATASETS="\"$SOURCE\""
     flag --targets TARGETS
     flag --domains DOMAINS
-    flags+=(${CONFIG:+--config "$CONFIG"} --report)
-    sweep "$@"
+    sweep "$@" --report
 }
 
 # study NAME SWEEP ARGUMENT...: run a sweep, then nemesis low-norm on its finished runs with REPLACE,
@@ -95,7 +96,7 @@ study() {
     [[ $code -lt 2 && " $* " != *\ --@(dry-run|help)\ * ]] || exit "$code"
     mapfile -t runs < <(nemesis sweep "$2" "${flags[@]}" --folders)
     [[ ${runs[*]} ]] || exit 1
-    flags=("${studied[@]}" ${DATA:+--root "$DATA"} --output-dir "$TABLES/$1")
+    flags=("${studied[@]}" ${DATA:+--root "$DATA"} --output-dir "$reports/$1")
     flag --replace REPLACE
     flag --rescale RESCALE
     nemesis low-norm "${runs[@]}" "${flags[@]}" || code=1
@@ -105,5 +106,5 @@ study() {
 # cost_table KEY ARGUMENT...: measure a table of costs with the ARGUMENTs of nemesis bench.
 cost_table() {
     [[ $PROFILE == paper ]] || flags=(--backbones mini --classes 10 47 100)
-    nemesis bench --table "$1" "${flags[@]}" --output-dir "$TABLES/table_$1" "${@:2}"
+    nemesis bench --table "$1" "${flags[@]}" --output-dir "$reports/table_$1" "${@:2}"
 }

@@ -34,9 +34,6 @@ prompts() {
     SETTING=$TRAINER/${CFG##*/}_${SHOTS}shots$SUFFIX/nctx${NCTX}_csc${CSC}_ctp$CTP
 }
 
-# path FOLDER NAME: print the path of configs/FOLDER/NAME.yaml; a path to a .yaml is unchanged.
-path() { if [[ $2 == *.yaml ]]; then echo "$2"; else echo "$ROOT/configs/$1/$2.yaml"; fi; }
-
 finished() { grep -qs '"status": "finished"' "$1/results.json"; }
 
 # run SEED FOLDER ARGUMENT...: run train.py with its output in FOLDER below OUTPUT.
@@ -46,9 +43,8 @@ run() {
     echo "$folder"
     words OPTS
     "$PYTHON" "$ROOT/train.py" --root "${DATA:-data}" --output-dir "$folder" --trainer "$TRAINER" \
-        --dataset-config-file "$(path datasets "$DATASET")" --seed "$1" \
-        --config-file "$(path "trainers/$TRAINER" "$CFG")" "${EXTRA[@]}" "${@:3}" "${WORDS[@]}" \
-        >>"${LOG:-/dev/stdout}" || code=$?
+        --dataset-config-file "$DATASET" --config-file "$CFG" --seed "$1" "${EXTRA[@]}" "${@:3}" \
+        "${WORDS[@]}" >>"${LOG:-/dev/stdout}" || code=$?
     ((code < 2)) || exit "$code"
     ((code == 0)) || failed+=("$folder")
 }

@@ -1,73 +1,38 @@
 """`make demo`: compare zero-shot CLIP, CoOp and Nemesis on the bundled images.
 
-Writes a table and a figure, then corrupts each vector of one learned prompt (the Low-Norm Effect).
-The runs are those of a file in configs/sweeps/; a second call skips finished runs.
+Runs a file of configs/sweeps/, corrupts each vector of one learned prompt (the Low-Norm Effect),
+and ends with the report of the runs. A second call skips finished runs.
 """
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from dassl.utils import Parser, exit_code
 from nemesis.commands import low_norm
-from nemesis.report.figures import plot_accuracy_over_shots
-from nemesis.report.results import accuracy_table, collect_runs, summarise
-from nemesis.report.scores import seeds_name
+from nemesis.commands.report import report_sweep
+from nemesis.report.building import Options
 from nemesis.sweeps.command import resolve_sweep, run_sweep
-from nemesis.sweeps.runs import Run
-from safeio.files import write_atomic
-
-ROOT = Path(__file__).parent.parent
-
-
-def write_report(folder: Path, sweep_file: Path, runs: Sequence[Run]) -> str:
-    """Draw the figure, write report.md and return the table."""
-    results = [found for run in runs for found in collect_runs(run.folder)]
-    cells = summarise(results)
-    shots = sorted({run.shots for run in runs if run.shots})
-    seeds = {run.config["SEED"] for run in runs}
-    table = accuracy_table(cells, shots)
-    plot_accuracy_over_shots(cells, shots, folder / "accuracy_over_shots.png")
-    views = max(found.get("train_views", 0) for found in results)
-    lines = [
-        "# Soft-prompt tuning on the bundled images",
-        f"Test accuracy in %, mean ± standard deviation over {seeds_name(len(seeds))}; "
-        f"bundled tiny CLIP, PyTorch {torch.__version__} on {platform.machine()}, "
-        f"{os.cpu_count()} cores. "
-        + (f"Trained on {views} cached augmentations of each image." if views else ""),
-        table,
-        "![accuracy over shots](accuracy_over_shots.png)",
-        "To repeat the runs:",
-        f"    python -m nemesis sweep {os.path.relpath(sweep_file)} --output-dir DIR",
-    ]
-    text = "\n\n".join(lines) + "\n"
-    write_atomic(folder / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
-    return table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo and return the exit code of its sweep, or of the study of corruptions."""
+    """Run the demo and return the exit code of its first failed step, or 0."""
     name = "demo_quick" if arguments.quick else "demo_table" if arguments.table else "demo"
-    sweep_file = ROOT / f"configs/sweeps/{name}.yaml"
-    sweep = resolve_sweep(sweep_file, output=arguments.output_dir)
-    print(f"{len(sweep.left)} runs, then a table and a figure ...", flush=True)
+    sweep = resolve_sweep(name, output=arguments.output_dir)
+    folder = sweep.runs[0].output
+    print(f"{len(sweep.left)} runs, then their report ...", flush=True)
     start = time.perf_counter()
     code = run_sweep(sweep)
     if code:
         return code
-    folder = sweep.runs[0].output
-    print(write_report(folder, sweep_file, sweep.runs))
-    print(f"\n{len(sweep.left)} runs in {time.perf_counter() - start:.0f} s")
-    print(f"Report and figure: {folder / 'report.md'}, {folder / 'accuracy_over_shots.png'}\n")
+    print(f"{len(sweep.left)} runs in {time.perf_counter() - start:.0f} s\n")
     studied = next(run.folder for run in sweep.runs if (run.method, run.shots) == ("CoOp", 1))
     print(f"Replacing or rescaling each vector of the prompt in {studied} ...")
-    return low_norm.main([str(studied), "--output", str(folder / "low_norm")])
+    code = low_norm.main([str(studied), "--output", str(folder / "low_norm")])
+    finished = resolve_sweep(name, output=arguments.output_dir)
+    return report_sweep(finished, Options(folders=(), output=folder / "report")) or code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

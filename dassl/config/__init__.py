@@ -4,9 +4,10 @@ from .defaults import clean_cfg, complete_config, declare_config, get_cfg_defaul
 from .hints import declare_aliases
 from .identity import NOT_IDENTITY, identifying_settings
 from .loading import load_config
-from .node import CfgNode, Config, to_dict
+from .node import CONFIG_RULES, CfgNode, Config, to_dict
 
 __all__ = [
+    "CONFIG_RULES",
     "NOT_IDENTITY",
     "CfgNode",
     "Config",

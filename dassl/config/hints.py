@@ -37,7 +37,7 @@ def hint(path: str, cfg: YacsNode) -> str:
         '; did you mean "..."?' for a clear candidate, else the keys of the group.
     """
     path = path[:LONGEST_KEY]
-    known = list(_leaves(cfg))
+    known = [key for key, _ in leaves(cfg)]
     guesses = _renamed(path, known) or _misspelt(path, known)
     if guesses and len(guesses) <= MOST_GUESSES:
         return "; did you mean " + " or ".join(f'"{guess}"' for guess in guesses) + "?"
@@ -49,12 +49,13 @@ def _normalised(path: str) -> str:
     return path.upper().replace("_", "").replace("-", "")
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of every setting."""
     for name, value in node.items():
         if isinstance(value, YacsNode):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", value
 
 
 def _renamed(path: str, known: Sequence[str]) -> list[str]:

@@ -1,13 +1,15 @@
 """Loading of a run's configuration from files, flags and overrides."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from safeio.files import expanded
 
 from .checks import check_values
 from .defaults import get_cfg_default
-from .node import CfgNode
+from .hints import leaves
+from .node import CfgNode, short_path
 
 Overrides = Mapping[str, Any] | Callable[[CfgNode], None]
 
@@ -33,10 +35,7 @@ def load_config(
     Raises:
         UserError: a file, a key or a value is wrong.
     """
-    cfg = get_cfg_default()
-    for path in (dataset_config_file, config_file):
-        if path:
-            cfg.merge_from_file(path)
+    cfg = merge_files(dataset_config_file, config_file)
     if callable(flag_overrides):
         flag_overrides(cfg)
     elif flag_overrides:
@@ -47,4 +46,23 @@ def load_config(
         cfg[key] = expanded(cfg[key])
     check_values(cfg)
     cfg.freeze()
+    return cfg
+
+
+def merge_files(dataset_config_file: str | None, config_file: str | None) -> CfgNode:
+    """Return the defaults with both files merged, and notes on what the dataset's file sets.
+
+    Raises:
+        UserError: a file, a key or a value is wrong.
+    """
+    cfg = get_cfg_default()
+    if dataset_config_file:
+        defaults = dict(leaves(cfg))
+        cfg.merge_from_file(dataset_config_file)
+        file = short_path(Path(dataset_config_file))
+        for key, value in leaves(cfg):
+            if value != defaults[key] and not key.startswith(("DATASET.", "INPUT.")):
+                cfg.add_note(f"{file} sets {key} {value!r}", key)
+    if config_file:
+        cfg.merge_from_file(config_file)
     return cfg

@@ -2,7 +2,7 @@
 
 import ast
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +21,10 @@ MAX_BASES = 20
 LONGEST_NUMBER = 1 << 10  # bits; Python refuses to print much longer integers
 LONGEST_LITERAL = 1 << 16  # characters; longer texts are not parsed
 
+# Called with the path of a missing file: return the content it would have, or None if the path is
+# no known name. The content has a `_BASE_`.
+CONFIG_RULES: list[Callable[[Path], dict[str, Any] | None]] = []
+
 Config: TypeAlias = YacsNode  # type of parameters: this CfgNode, or that of third-party code
 
 
@@ -31,14 +35,38 @@ class CfgNode(YacsNode):
     the key and a hint. YAML is loaded safely, and Python files are never run as configuration.
     """
 
+    @property
+    def notes(self) -> list[str]:
+        """Notes on the origin of settings, for the head of a run's log.
+
+        Notes on settings that were overridden, or that are another trainer's, are left out.
+        """
+        trainer = self.TRAINER.NAME.upper()
+
+        def applies(key: str, value: Any) -> bool:
+            group = key.split(".")[1] if key.startswith("TRAINER.") else ""
+            return self._find(key) == value and group in trainer  # NEMESIS is in COOPNEMESIS
+
+        notes = self.__dict__.get(_NOTES, ())
+        return [text for text, key, value in notes if not key or applies(key, value)]
+
+    def add_note(self, text: str, key: str = "") -> None:
+        """Add a note, which `notes` contains as long as the setting `key` has its present value."""
+        self.__dict__.setdefault(_NOTES, []).append((text, key, self._find(key) if key else None))
+
     def merge_from_file(self, cfg_filename: str) -> None:
         """Merge a YAML file after the file in its `_BASE_`.
 
         Raises:
             UserError: the file is missing, not a mapping, in a cycle, or has an invalid entry.
         """
-        for path, content in read_yaml_layers(Path(cfg_filename)):
+        layers = read_yaml_layers(Path(cfg_filename))
+        for number, (path, content) in enumerate(layers):
             self.merge_tree(content, source=str(path))
+            if not path.is_file():
+                settings = [f"{key} {value!r}" for key, value in content.items()]
+                means = ", ".join([short_path(layers[number - 1][0]), *settings])
+                self.add_note(f"{short_path(path)} means {means}")
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Merge [KEY, VALUE, KEY, VALUE, ...]; values may be strings as typed in a shell.
@@ -103,6 +131,7 @@ class CfgNode(YacsNode):
 
 
 _MISSING = object()
+_NOTES = "__notes__"
 _UNTYPED = "__untyped__"  # paths whose default is None
 _VALUE_TYPES = (bool, int, float, str, tuple, list, type(None))  # as in YACS
 
@@ -179,6 +208,12 @@ def read_yaml_layers(path: Path, inner: tuple[Path, ...] = ()) -> list[tuple[Pat
     return [*read_yaml_layers(path.parent / base, (*inner, path.resolve())), (path, content)]
 
 
+def short_path(path: Path) -> str:
+    """Return a path relative to the working folder if it is in it, for messages."""
+    here, path = Path.cwd().resolve(), path.resolve()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _checked_path(path: Path) -> Path:
     """Expand a path, which may come from an untrusted file, and refuse invalid ones."""
     try:
@@ -193,6 +228,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = parse_yaml(read_bounded(path, MAX_BYTES).decode())
     except FileNotFoundError as error:
+        for rule in CONFIG_RULES:
+            named = rule(path)
+            if named is not None:
+                return named
         raise UserError(f"The config file {path} does not exist") from error
     except OSError as error:
         raise UserError(f"The config file {path} cannot be read: {error.strerror}") from error

@@ -67,7 +67,7 @@ def check_trainer(cfg: Any) -> None:
 
 
 def build_and_seed(cfg: Any, overwrite: bool = False) -> Any:
-    """Seed all generators, print the configuration and the environment, and build the trainer.
+    """Seed all generators, print configuration and environment, and build the trainer.
 
     Args:
         cfg: the configuration.
@@ -78,5 +78,7 @@ def build_and_seed(cfg: Any, overwrite: bool = False) -> Any:
     """
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
+    for note in getattr(cfg, "notes", ()):
+        print(f"Note: {note}")
     print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     return build_trainer(cfg, overwrite)

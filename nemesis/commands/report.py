@@ -23,19 +23,13 @@ from pathlib import Path
 
 from dassl.utils import Parser, exit_code
 from nemesis.report.building import Options, build
-from nemesis.report.comparison import TESTS
-from nemesis.report.listing import to_markdown
+from nemesis.report.paired_tests import TESTS
 from nemesis.report.settings import TRAITS, row_name, short_names
 from nemesis.report.sweep_status import SweepStatus, as_run
-from nemesis.sweeps.command import Sweep, add_sweep_flags, sweep_of
+from nemesis.sweeps.command import Sweep, add_sweep_flags, resolve_sweep
 from nemesis.sweeps.runs import Run, State
 from safeio.errors import UserError
 from safeio.untrusted import printable
-
-SWEEP_FLAGS = (
-    *("profile", "root", "set", "datasets", "shots", "seeds", "methods", "config", "grid"),
-    *("targets", "domains"),
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folders that contain runs; with --sweep, the folder of all its runs",
     )
-    add("--sweep", metavar="SWEEP", help="report a sweep's runs; its flags are those of its call")
+    add(
+        "--sweep", metavar="SWEEP", help="report a sweep's runs; `nemesis sweep --report` does, too"
+    )
     add_sweep_flags(parser)
     add(
         "--output-dir",
@@ -64,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--by", nargs="+", default=[], choices=TRAITS, help="traits to add to the row names")
     add("--over-shots", action="store_true", help="show the mean over the shots, as in Table A6")
     seeds = "seeds of a complete cell; default: the largest number of any cell"
-    add("--seeds", type=int, default=0, help=seeds)
+    add("--expected-seeds", type=int, default=0, metavar="N", help=seeds)
     mixed = "average runs of a row that differ in backbone, data or versions"
     add("--allow-mixed", action="store_true", help=mixed)
     return parser
@@ -76,14 +72,14 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: a flag is invalid, missing, or conflicts with another.
     """
-    if arguments.seeds < 0:
-        raise UserError(f"--seeds is {arguments.seeds}, but must be at least 1")
+    if arguments.expected_seeds < 0:
+        raise UserError(f"--expected-seeds is {arguments.expected_seeds}, but must be at least 1")
     folders, sweep = arguments.folders, arguments.sweep
     if sweep is None:
         if not folders:
             raise UserError("Nothing to report: name folders with runs, or --sweep SWEEP")
         defaults = build_parser()
-        for flag in SWEEP_FLAGS:
+        for flag in ("profile", "root", "set"):
             if getattr(arguments, flag) != defaults.get_default(flag):
                 raise UserError(f"--{flag} is for --sweep, which is missing; add --sweep SWEEP")
     elif len(folders) > 1:
@@ -101,9 +97,7 @@ def sweep_status(sweep: Sweep) -> SweepStatus:
         else:
             source = as_run(one.source.config) if one.source else None
             missing.append((row_of(one), as_run(one.config, source)))
-    return SweepStatus(
-        str(sweep.file.path), done, missing, list(dict.fromkeys(map(row_of, sweep.runs)))
-    )
+    return SweepStatus(sweep.file.name, done, missing, list(dict.fromkeys(map(row_of, sweep.runs))))
 
 
 def row_of(run: Run) -> str:
@@ -126,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         test=arguments.test,
         paper=arguments.paper,
         by=arguments.by,
-        seeds=arguments.seeds,
+        seeds=arguments.expected_seeds,
         allow_mixed=arguments.allow_mixed,
         over_shots=arguments.over_shots,
     )
@@ -135,7 +129,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sweep is None:
         return write(options)
     folder = arguments.folders[0] if arguments.folders else None
-    return report_sweep(sweep_of(arguments, folder), options, arguments.title)
+    settings = dict(arguments.set)
+    sweep = resolve_sweep(arguments.sweep, arguments.profile, folder, arguments.root, settings)
+    return report_sweep(sweep, options, arguments.title)
 
 
 def report_sweep(sweep: Sweep, options: Options | None = None, title: str | None = None) -> int:
@@ -167,8 +163,8 @@ def report_sweep(sweep: Sweep, options: Options | None = None, title: str | None
 def write(options: Options) -> int:
     """Write a report, print its tables and return the exit code."""
     report = build(options)
-    for listing in report.results:
-        print(to_markdown(listing))
+    for table in report.results:
+        print(table.markdown())
     for note in report.notes:
         print(f"- {note}")
     print(f"\nReport: {report.output / 'report.html'}")

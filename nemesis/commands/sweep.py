@@ -18,8 +18,9 @@ from pathlib import Path
 
 from dassl.utils import Parser, exit_code
 from nemesis.sweeps.cluster import RayExecutor
-from nemesis.sweeps.command import STOPPED, add_sweep_flags, run_sweep, sweep_of
+from nemesis.sweeps.command import STOPPED, Sweep, add_sweep_flags, resolve_sweep, run_sweep
 from nemesis.sweeps.runs import State
+from nemesis.sweeps.selection import add_selection_flags, selection_of
 from safeio.errors import UserError
 
 
@@ -42,7 +43,25 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cluster", metavar="ADDRESS", help="use a Ray cluster, such as auto")
     add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
     add_sweep_flags(parser)
+    add_selection_flags(parser)
     return parser
+
+
+def sweep_of(arguments: argparse.Namespace) -> Sweep:
+    """Resolve the sweep of a command line.
+
+    Raises:
+        UserError: see `nemesis.sweeps.command.resolve_sweep`.
+    """
+    return resolve_sweep(
+        arguments.sweep,
+        arguments.profile,
+        arguments.output_dir,
+        arguments.root,
+        dict(arguments.set),
+        arguments.only,
+        selection_of(arguments),
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, flag)
         if value is not None and value < least:
             raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least {least}")
-    sweep = sweep_of(arguments, arguments.output_dir)
+    sweep = sweep_of(arguments)
     if arguments.dry_run:
         print(sweep.describe(arguments.workers))
         return 0
@@ -72,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         from nemesis.commands import report  # imports Matplotlib
 
         arguments.only = []
-        code = report.report_sweep(sweep_of(arguments, arguments.output_dir)) or code
+        code = report.report_sweep(sweep_of(arguments)) or code
     return code
 
 

@@ -1,220 +1,258 @@
-"""Accuracy tables of every protocol that has runs."""
+"""Accuracy tables of the protocols: few-shot, base-to-new and transfer."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from nemesis.report.protocols import base_to_new, few_shot, trained_on, transfer
-from nemesis.report.scores import (
+from .results import (
     AVERAGE,
     BASELINE,
-    Key,
-    Row,
+    COLUMNS,
     Runs,
-    Score,
-    Table,
+    counted,
+    members_of,
     paper_order,
-    row_order,
-    score_over_seeds,
+    shots_name,
+    trained_on,
 )
-
-from .checks import members_of
-from .listing import DASH, Item, Listing, accuracy
+from .scores import Key, Score, Scores, average, average_by_seed, gather, harmonic_mean
+from .table import DASH, Cell, Table
 
 OVER_SHOTS = "mean over shots"
-BEST = " The best mean per column and dataset is bold; bold does not imply significance."
+BEST = "The best mean per column and dataset is bold; bold does not imply significance."
+MEANS = (AVERAGE, "H", OVER_SHOTS)  # columns whose numbers are not accuracies over seeds
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The accuracy tables.
+@dataclass
+class AccuracyTables:
+    """The accuracy tables and the numbers in them.
 
     Attributes:
-        listings: one or more per protocol.
-        scores: (row, dataset, shots) -> few-shot accuracy, including averages over datasets.
-        other: for the other protocols, (row, dataset, shots, column) -> accuracy.
+        tables: one or more per protocol.
+        scores: accuracy by (row, training dataset, shots, column), including averages; the column
+            of the few-shot table is "accuracy".
     """
 
-    listings: list[Listing]
-    scores: dict[Key, Score]
-    other: dict[Key, Score]
+    tables: list[Table] = field(default_factory=list)
+    scores: Scores = field(default_factory=dict)
+
+    @property
+    def over_shots(self) -> dict[tuple[str, str, int], Score]:
+        """The few-shot accuracies by (row, dataset, shots)."""
+        return {key[:3]: score for key, score in self.scores.items() if key[3] == "accuracy"}
 
 
-def make_tables(runs: Runs, seeds: int = 0, over_shots: bool = False) -> Tables:
+def make_tables(runs: Runs, seeds: int = 0, over_shots: bool = False) -> AccuracyTables:
     """Make the tables of the protocols that the runs belong to.
 
     Args:
-        runs: with their row names; unfinished runs have accuracy None.
+        runs: with their row names, in row order; unfinished runs have accuracy None.
         seeds: minimum number of seeds of a complete cell.
         over_shots: whether to append a column with the mean over shots to the few-shot table.
+
+    Raises:
+        UserError: two runs have the same cell and seed.
     """
-    listings = []
-    scores: dict[Key, Score] = {}
-    other: dict[Key, Score] = {}
-    used = members_of("few-shot", runs)
-    if used:
-        table = _with_spread(few_shot(used, seeds), used)
-        scores = {(r["method"], r["dataset"], r["shots"]): _score(r) for r in table.records}
-        listings.append(_few_shot_listing(table, scores, over_shots))
-    used = members_of("base-to-new", runs)
-    if used:
-        table = base_to_new(used, seeds)
-        other |= _by_column(table)
-        listings.append(_listing("base_to_new", "Base to new classes", table))
-    used = transfers(runs)
-    for index, table in enumerate(transfer(used, seeds) if used else []):
-        other |= _by_column(table)
-        source = table.records[0]["dataset"]
-        name = f"transfer_{index + 1}" if index else "transfer"
-        listings.append(_listing(name, f"Transfer from {source}", table))
-    return Tables(listings, scores, other)
+    made = AccuracyTables()
+    for protocol in COLUMNS:
+        used = members_of(protocol, runs)
+        column = COLUMNS[protocol]
+        keyed = [((label, *trained_on(run), column(run)), run) for label, run in used]
+        scores = gather(keyed, seeds)
+        if not scores:
+            continue
+        if protocol == "few_shot":
+            made.tables.append(_few_shot(scores, caption_of(used), over_shots))
+        elif protocol == "base_to_new":
+            made.tables.append(_base_to_new(scores, caption_of(used)))
+        else:
+            made.tables += _transfer(scores, caption_of(used))
+        made.scores |= scores
+    return made
 
 
-def transfers(runs: Runs) -> Runs:
-    """Return the transfer runs whose source dataset has at least one evaluation elsewhere."""
-    members = members_of("transfer", runs)
-    sources = {trained_on(run)[0] for _, run in members if "model_dir" in run}
-    return [(label, run) for label, run in members if trained_on(run)[0] in sources]
+def caption_of(runs: Runs) -> str:
+    """Describe the numbers: split, seeds and, if used, the number of cached training views."""
+    splits = " and ".join(sorted({run["split"] for _, run in runs})).capitalize()
+    seeds = sorted({run["seed"] for _, run in runs})
+    names = ", ".join(map(str, seeds))
+    numbers = f"mean ± standard deviation over {len(seeds)} seeds ({names})"
+    numbers = numbers if len(seeds) > 1 else f"seed {names}"
+    views = max(run.get("train_views", 0) for _, run in runs)
+    cached = f"; trained on {views} cached augmentations of each image" if views else ""
+    return f"{splits} accuracy in %, {numbers}{cached}."
 
 
-def _score(record: dict[str, Any]) -> Score:
-    return Score(tuple(record["accuracies"]), record["lacks"])
-
-
-def _by_column(table: Table) -> dict[Key, Score]:
-    return {(r["method"], r["dataset"], r["shots"], r["column"]): _score(r) for r in table.records}
-
-
-def _with_spread(table: Table, runs: Runs) -> Table:
-    """Add the standard deviation over seeds to complete averages over datasets."""
-    by_seed: defaultdict[Key, dict[str, dict[int, float]]] = defaultdict(dict)
-    for label, run in runs:
-        dataset, shots = trained_on(run)
-        by_seed[label, shots].setdefault(dataset, {})[run["seed"]] = run["accuracy"]
-    records = []
-    for record in table.records:
-        if record["dataset"] == AVERAGE and not record["lacks"]:
-            spread = score_over_seeds(list(by_seed[record["method"], record["shots"]].values()))
-            if spread:
-                record = {**record, "std": spread.std, "accuracies": list(spread.accuracies)}
-        records.append(record)
-    return replace(table, records=records)
-
-
-def _few_shot_listing(table: Table, scores: dict[Key, Score], over_shots: bool) -> Listing:
-    """Lay out a row per dataset and method, and a column per number of shots.
+def _few_shot(scores: Scores, caption: str, over_shots: bool) -> Table:
+    """Make the table with a column per number of shots, and add the averages to the scores.
 
     Zero-shot CLIP does not depend on shots: its accuracy is repeated in every column.
     """
-    columns = sorted({shots for _, _, shots in scores if shots}) or [0]
+    _add_averages(scores, average_by_seed)
+    columns = sorted({shots for _, _, shots, _ in scores if shots}) or [0]
     rows: dict[Key, dict[str, Score]] = {}
-    for label, dataset, shots in sorted(scores, key=row_order):
-        zero_shot = label.startswith(BASELINE) and not shots
-        for column in columns if zero_shot else [shots]:
-            rows.setdefault((dataset, label), {})[shots_name(column)] = scores[
-                label, dataset, shots
-            ]
+    for label, dataset, shots, _ in _ordered(scores):
+        row = rows.setdefault((dataset, label), {})
+        for column in columns if label.startswith(BASELINE) and not shots else [shots]:
+            row[shots_name(column)] = scores[label, dataset, shots, "accuracy"]
     names = [shots_name(column) for column in columns]
     if over_shots and len(names) > 1:
         for row in rows.values():
-            row.update(_over_shots([row.get(name) for name in names]))
+            mean = average_by_seed([row.get(name) for name in names], "shots")
+            if mean and not mean.missing.endswith("shots"):
+                row[OVER_SHOTS] = mean
         names.append(OVER_SHOTS)
-    caption = table.markdown.partition("\n")[0] + BEST
-    records = [_record(record) for record in table.records]
-    return Listing(
-        "few_shot",
-        "Accuracy over shots",
-        caption,
-        ["dataset", "method", *names, "seeds"],
-        _lines(rows, names),
-        records,
-    )
+    title = "Accuracy over shots" if columns != [0] else "Accuracy"
+    return _table("few_shot", title, caption, ["dataset", "method"], names, rows, scores)
 
 
-def _over_shots(scores: Sequence[Score | None]) -> Row:
-    """Return the mean over shots, with its deviation over seeds; empty if a shot is missing."""
-    present = [score for score in scores if score is not None and score.accuracies]
-    if len(present) < len(scores):
-        return {}
-    missing = max((score.missing for score in present), key=bool)
-    counts = {len(score.accuracies) for score in present}
-    if missing or len(counts) > 1:
-        return {OVER_SHOTS: Score((fmean(score.mean for score in present),), missing)}
-    columns = zip(*(score.accuracies for score in present), strict=True)
-    return {OVER_SHOTS: Score(tuple(fmean(column) for column in columns))}
+def _base_to_new(scores: Scores, caption: str) -> Table:
+    """Make the table of base and new accuracy and H, and add averages and H to the scores.
+
+    As in CoCoOp's tables, H is computed from accuracies averaged over the seeds, and in the row of
+    averages from those averaged over the datasets; it is not the mean of the datasets' H.
+    """
+    # Both averages are over the datasets that have base and new accuracies.
+    complete = {
+        key: score
+        for key, score in scores.items()
+        if all(_has(scores, key[:3], half) for half in ("base", "new"))
+    }
+    datasets = {key[1] for key in scores}
+    _add_averages(complete, average, datasets)
+    scores |= complete
+    for key in dict.fromkeys(key[:3] for key in complete):
+        base, new = scores[(*key, "base")], scores[(*key, "new")]
+        value = harmonic_mean(base.mean, new.mean)
+        scores[(*key, "H")] = Score((value,), base.missing or new.missing)
+    note = f"{caption} H: harmonic mean of the averaged base and new accuracies."
+    rows = _rows(scores)
+    columns = ["base", "new", "H"]
+    return _table("base_to_new", "Base to new classes", note, _KEYS, columns, rows, scores)
 
 
-def shots_name(count: int) -> str:
-    """Return, for example, "1 shot" or "16 shots"."""
-    return f"{count} shot{'s' if count != 1 else ''}"
+def _has(scores: Scores, key: Key, column: str) -> bool:
+    score = scores.get((*key, column))
+    return score is not None and bool(score.accuracies)
 
 
-def _listing(name: str, title: str, table: Table) -> Listing:
-    rows: dict[Key, dict[str, Score]] = {}
-    for record in table.records:
-        key = record["dataset"], record["method"], str(record["shots"] or DASH)
-        rows.setdefault(key, {})[record["column"]] = _score(record)
-    columns = list(dict.fromkeys(r["column"] for r in table.records))
-    if name == "base_to_new":
-        columns = ["base", "new", "H"]
-    else:
-        source = table.records[0]["dataset"]
-        columns.sort(key=lambda c: (c == AVERAGE, c != source, *paper_order(c)))
-    return Listing(
-        name,
-        title,
-        table.markdown.partition("\n")[0] + BEST,
-        ["trained on", "method", "shots", *columns, "seeds"],
-        _lines(rows, columns),
-        [_record(record) for record in table.records],
-        text_columns=3,
-    )
+def _transfer(scores: Scores, caption: str) -> list[Table]:
+    """Make a table per source dataset, and add the targets' averages to the scores."""
+    tables = []
+    for index, source in enumerate(sorted({key[1] for key in scores}, key=paper_order)):
+        own = {key: score for key, score in scores.items() if key[1] == source}
+        targets = sorted({key[3] for key in own} - {source}, key=paper_order)
+        for key in dict.fromkeys(key[:3] for key in own):
+            mean = average([own.get((*key, target)) for target in targets], "targets")
+            if mean:
+                own[(*key, AVERAGE)] = mean
+        note = f"{caption} Trained on {source}; average over {counted(len(targets), 'target')}."
+        columns = [AVERAGE, source, *targets]
+        name = f"transfer_{index + 1}" if index else "transfer"
+        rows = _rows(own)
+        tables.append(_table(name, f"Transfer from {source}", note, _KEYS, columns, rows, own))
+        scores |= own
+    return tables
 
 
-def _record(record: dict[str, Any]) -> dict[str, Any]:
-    """Add the number of seeds to a record; a single mean over several cells has none."""
-    single_cell = record["dataset"] != AVERAGE and record["column"] not in (AVERAGE, "H")
-    count = len(record["accuracies"]) if single_cell or len(record["accuracies"]) > 1 else ""
-    return {**record, "seeds": count}
+_KEYS = ["trained on", "method", "shots"]
 
 
-def _lines(rows: dict[Key, dict[str, Score]], columns: Sequence[str]) -> list[list[Item]]:
+def _add_averages(
+    scores: Scores,
+    mean_of: Callable[[Sequence[Score | None]], Score | None],
+    datasets: Iterable[str] = (),
+) -> None:
+    """Add the averages over the datasets, if there are several."""
+    names = sorted(set(datasets) or {key[1] for key in scores})
+    if len(names) < 2:
+        return
+    for label, shots, column in dict.fromkeys((key[0], *key[2:]) for key in scores):
+        mean = mean_of([scores.get((label, dataset, shots, column)) for dataset in names])
+        if mean:
+            scores[label, AVERAGE, shots, column] = mean
+
+
+def _ordered(scores: Scores) -> list[Key]:
+    """Sort keys by dataset and shots; methods keep their order."""
+    labels = list(dict.fromkeys(key[0] for key in scores))
+    return sorted(scores, key=lambda key: (paper_order(key[1]), labels.index(key[0]), key[2]))
+
+
+def _rows(scores: Scores) -> dict[Key, dict[str, Score]]:
+    rows: defaultdict[Key, dict[str, Score]] = defaultdict(dict)
+    for label, dataset, shots, column in _ordered(scores):
+        rows[dataset, label, str(shots or DASH)][column] = scores[label, dataset, shots, column]
+    return dict(rows)
+
+
+def _table(
+    name: str,
+    title: str,
+    caption: str,
+    keys: Sequence[str],
+    columns: Sequence[str],
+    rows: dict[Key, dict[str, Score]],
+    scores: Scores,
+) -> Table:
     """Lay out the rows and mark the best complete mean of each column and dataset."""
-    best: dict[Key, float] = {}
-    competitors: defaultdict[Key, int] = defaultdict(int)
+    complete: defaultdict[Key, list[float]] = defaultdict(list)
     for (dataset, *_), cells in rows.items():
         for column, score in cells.items():
             if not score.missing:
-                key = dataset, column
-                best[key] = max(best.get(key, 0.0), round(score.mean, 1))
-                competitors[key] += 1
+                complete[dataset, column].append(round(score.mean, 1))
     lines = []
     for (dataset, *words), cells in rows.items():
-        items = []
-        for column in columns:
-            cell = cells.get(column)
-            key = dataset, column
-            ranked = cell is not None and not cell.missing and competitors[key] > 1
-            is_best = ranked and cell is not None and round(cell.mean, 1) == best[key]
-            items.append(accuracy(cell, is_best))
-        text = [Item(word) for word in (dataset, *words)]
-        lines.append([*text, *items, _seeds(dataset, cells, columns)])
-    return lines
+        means = {column: complete[dataset, column] for column in columns}
+        found = [score_cell(cells.get(column), means[column]) for column in columns]
+        lines.append([dataset, *words, *found, _seeds(dataset, cells, columns)])
+    bold = any(len(values) > 1 for values in complete.values())
+    return Table(
+        name,
+        title,
+        [*keys, *columns, "seeds"],
+        lines,
+        f"{caption} {BEST}" if bold else caption,
+        align="l" * len(keys) + "r" * (len(columns) + 1),
+        grouped=True,
+        records=[_record(key, scores[key]) for key in _ordered(scores)],
+    )
 
 
-def _seeds(dataset: str, cells: dict[str, Score], columns: Sequence[str]) -> Item:
+def score_cell(score: Score | None, competitors: Sequence[float] = ()) -> Cell:
+    """Return a cell with the mean and deviation in %, bold if it is the best of several."""
+    if score is None or not score.accuracies:
+        return Cell(DASH, missing=score.missing if score else "")
+    best = not score.missing and len(competitors) > 1 and round(score.mean, 1) == max(competitors)
+    return Cell(score.text, score.mean, score.missing, best)
+
+
+def _record(key: Key, score: Score) -> dict[str, Any]:
+    label, dataset, shots, column = key
+    count = len(score.accuracies)
+    return {
+        "method": label,
+        "dataset": dataset,
+        "shots": shots,
+        "column": column,
+        "mean": score.mean if count else None,
+        "std": score.std if count else None,
+        "accuracies": list(score.accuracies),
+        "lacks": score.missing,
+        "seeds": count if count > 1 or (dataset != AVERAGE and column not in MEANS) else "",
+    }
+
+
+def _seeds(dataset: str, cells: dict[str, Score], columns: Sequence[str]) -> Cell:
     """Return the number of seeds of a row's cells, or their range, such as "2-3".
 
-    An average of means counts as one number, regardless of the seeds.
+    A mean of means counts as one number, regardless of the seeds.
     """
-    means = AVERAGE, "H", OVER_SHOTS
-    counted = [cells[name] for name in columns if name in cells and name not in means]
-    counts = sorted(
-        {len(score.accuracies) for score in counted} - ({1} if dataset == AVERAGE else set())
-    )
+    counted_cells = [cells[name] for name in columns if name in cells and name not in MEANS]
+    counts = {len(score.accuracies) for score in counted_cells}
+    counts -= {1} if dataset == AVERAGE else set()
     if not counts:
-        return Item(DASH)
-    text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}{DASH}{counts[-1]}"
-    return Item(text, counts[0])
+        return Cell(DASH)
+    first, last = min(counts), max(counts)
+    return Cell(str(first) if first == last else f"{first}{DASH}{last}", first)

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
 
-from nemesis.report.figures import Points, plot_accuracy_over_shots, write_points
-from nemesis.report.protocols import COLUMNS
-from nemesis.report.scores import AVERAGE, Runs
 from safeio.errors import UserError
-from safeio.files import prepare_output_dir, write_atomic
+from safeio.files import prepare_output_dir
 
-from .accuracy import Tables, make_tables
-from .checks import members_of, notes_on, refuse_mixed, refuse_repeated
-from .comparison import choose_baseline, compare
-from .listing import Listing, to_csv, to_latex, to_markdown
-from .page import Page, render
+from .accuracy import AccuracyTables, make_tables
+from .checks import notes_on, refuse_mixed
+from .comparison import choose_baseline, compare, one_seed
+from .comparison_tables import comparison_table, group_table
+from .figures import drawable
+from .measures import measures_table
+from .overview import ONE_SEED, cards, describe_runs
+from .page import Page, draw_files, render
 from .paper_comparison import (
     find_matches,
-    paper_listing,
+    paper_table,
     printed_tables,
     wanted_tables,
     why_no_matches,
@@ -26,16 +26,15 @@ from .paper_comparison import (
 from .provenance import (
     common_settings,
     example_commands,
-    runs_listing,
-    settings_listing,
-    summary,
-    versions_listing,
+    runs_table,
+    settings_table,
+    versions_table,
 )
 from .reading import RunIndex, read_runs
+from .results import COLUMNS, Runs, counted, in_row_order, members_of
 from .settings import Rows, name_rows
-from .sweep_status import SweepStatus, in_order
-
-FIGURE = "accuracy_over_shots"
+from .sweep_status import SweepStatus
+from .table import Table, write_text
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Report:
         output: the folder.
     """
 
-    results: list[Listing]
+    results: list[Table]
     notes: list[str]
     damaged: dict[Path, str]
     output: Path
@@ -94,39 +93,49 @@ def build(options: Options) -> Report:
             and seed, or the baseline or a table is unknown.
     """
     printed = printed_tables(wanted_tables(options.paper))
+    sweep = options.sweep
     index, rows, missing = _read(options)
-    runs, stray = _split(rows.runs)
-    _check(runs, options.allow_mixed)
-    tables = make_tables([*runs, *missing], options.seeds, options.over_shots)
+    runs, stray = _split(in_row_order(rows.runs, sweep.rows if sweep else ()))
+    if not options.allow_mixed:
+        for protocol in COLUMNS:
+            refuse_mixed(members_of(protocol, runs))
+    all_runs = in_row_order([*runs, *missing], sweep.rows if sweep else ())
+    accuracy = make_tables(all_runs, options.seeds, options.over_shots)
     baseline = choose_baseline(runs, options.baseline)
     compared = compare(runs, baseline, options.test) if baseline else []
-    paper = paper_listing(runs, find_matches(runs, tables))
-    results = [*tables.listings, *compared, *([paper] if paper else [])]
-    notes = [*_notes(index, rows, stray, tables), *notes_on(runs)]
-    if not compared:
-        notes.append(_why_no_comparison(baseline))
-    if not paper:
-        notes.append(why_no_matches(runs))
+    matches = find_matches(runs, accuracy.scores)
+    measures = measures_table(runs)
+    no_match = "" if matches else why_no_matches(runs)
     output = _output(options)
-    origin = [settings_listing(runs), runs_listing(runs, output), versions_listing(runs)]
-    if options.sweep:
-        notes.insert(0, options.sweep.state)
-        results = [in_order(listing, options.sweep.rows) for listing in results]
-        origin = [in_order(listing, options.sweep.rows) for listing in origin]
-    results += printed
     page = Page(
-        options.title,
-        summary(runs),
-        notes,
-        results,
-        origin,
-        _drawn(tables),
-        example_commands(runs),
-        common_settings(runs),
-        options.sweep.name if options.sweep else ", ".join(map(str, options.folders)),
+        title=options.title,
+        runs=describe_runs(runs, sweep),
+        cards=cards(runs, accuracy.scores, compared, matches, no_match),
+        notes=[
+            *([ONE_SEED] if one_seed(runs) else []),
+            *_notes(index, rows, stray, accuracy),
+            *notes_on(runs),
+            *([] if compared else [_why_no_comparison(baseline)]),
+            *([no_match] if no_match else []),
+        ],
+        comparisons=compared,
+        results=[
+            *map(comparison_table, compared),
+            *accuracy.tables,
+            *([measures] if measures else []),
+            *([paper_table(runs, matches)] if matches else []),
+            *printed,
+        ],
+        groups=list(map(group_table, compared)),
+        origin=[settings_table(runs), runs_table(runs, output), versions_table(runs)],
+        points=drawable(accuracy.over_shots),
+        labels=list(dict.fromkeys(label for label, _ in runs)),
+        commands=example_commands(runs),
+        common=common_settings(runs),
+        folders=sweep.name if sweep else ", ".join(map(str, options.folders)),
     )
     _write(output, page)
-    return Report(results, notes, index.damaged, output)
+    return Report(list(page.results), list(page.notes), index.damaged, output)
 
 
 def _read(options: Options) -> tuple[RunIndex, Rows, Runs]:
@@ -136,7 +145,9 @@ def _read(options: Options) -> tuple[RunIndex, Rows, Runs]:
         index = read_runs(options.folders)
         return index, name_rows(index.runs, options.by), []
     if not sweep.done:
-        raise UserError(f"{sweep.state} Do them first: python -m nemesis sweep {sweep.name}")
+        raise UserError(
+            f"{sweep.progress} of {sweep.name}; do them first: python -m nemesis sweep {sweep.name}"
+        )
     index = read_runs(list(sweep.done))
     named = [(sweep.done[run["folder"]], run) for run in index.runs]
     return index, Rows(named, {}, {}), sweep.missing
@@ -149,23 +160,16 @@ def _split(runs: Runs) -> tuple[Runs, list[Path]]:
     return used, [run["folder"] for _, run in runs if id(run) not in used_ids]
 
 
-def _check(runs: Runs, allow_mixed: bool) -> None:
-    for protocol in COLUMNS:
-        members = members_of(protocol, runs)
-        if not allow_mixed:
-            refuse_mixed(members)
-        refuse_repeated(protocol, members)
-
-
 def _output(options: Options) -> Path:
     if options.output:
         return prepare_output_dir(options.output)
-    return prepare_output_dir(
-        Path(commonpath([folder.absolute() for folder in options.folders])) / "report"
-    )
+    common = commonpath([folder.absolute() for folder in options.folders])
+    return prepare_output_dir(Path(common) / "report")
 
 
-def _notes(index: RunIndex, rows: Rows, stray: Sequence[Path], tables: Tables) -> list[str]:
+def _notes(
+    index: RunIndex, rows: Rows, stray: Sequence[Path], accuracy: AccuracyTables
+) -> list[str]:
     notes = [f"{path} is left out: {why}." for path, why in index.damaged.items()]
     for folders, why in (
         (index.untested, "finished, but were not tested"),
@@ -178,21 +182,11 @@ def _notes(index: RunIndex, rows: Rows, stray: Sequence[Path], tables: Tables) -
         if keys:
             names = ", ".join(key.removeprefix("TRAINER.") for key in keys)
             notes.append(f"Rows of {method} also differ in {names}; see Settings.")
-    scores = (*tables.scores.values(), *tables.other.values())
-    incomplete = sum(bool(score.missing) for score in scores)
+    incomplete = sum(bool(score.missing) for score in accuracy.scores.values())
     if incomplete:
-        are = "s are" if incomplete > 1 else " is"
-        notes.append(f"{incomplete} number{are} incomplete; each states what is missing.")
+        are = counted(incomplete, "number is", "numbers are")
+        notes.append(f"{are} incomplete; each states what is missing.")
     return notes
-
-
-def _drawn(tables: Tables) -> Points:
-    """Select the figure's points; averages that miss datasets would mislead."""
-    return {
-        key: score
-        for key, score in tables.scores.items()
-        if score.accuracies and (key[1] != AVERAGE or not score.missing.endswith("datasets"))
-    }
 
 
 def _why_no_comparison(baseline: str | None) -> str:
@@ -202,20 +196,14 @@ def _why_no_comparison(baseline: str | None) -> str:
 
 
 def _write(output: Path, page: Page) -> None:
-    def write(name: str, text: str) -> None:
-        write_atomic(output / name, lambda path: path.write_text(text, encoding="utf-8"))
-
-    shots = sorted({shots for _, _, shots in page.points} - {0})
-    for listing in (*page.results, *page.origin):
-        write(f"{listing.name}.md", to_markdown(listing))
-        write(f"{listing.name}.csv", to_csv(listing))
-        write(f"{listing.name}.tex", to_latex(listing))
-    if shots:
-        for suffix in ("png", "pdf"):
-            plot_accuracy_over_shots(page.points, shots, output / f"{FIGURE}.{suffix}")
-        write_points(page.points, output / f"{FIGURE}.csv")
-    drawing = f"![Accuracy over shots]({FIGURE}.png)\n" if shots else ""
+    for table in (*page.results, *page.groups, *page.origin):
+        table.write(output)
+    figures = draw_files(page, output)
+    head = [f"# {page.title}\n", f"{' · '.join(page.runs)}\n"]
+    facts = "".join(f"- {card.label}: {card.value} ({card.detail})\n" for card in page.cards)
     notes = "".join(f"- {note}\n" for note in page.notes)
-    parts = [f"# {page.title}\n", notes, *map(to_markdown, page.results), drawing]
-    write("report.md", "\n".join(part for part in parts if part))
-    write("report.html", render(page))
+    drawings = [f"![{alt}]({file})\n" for file, alt in figures.items()]
+    tables = [table.markdown() for table in page.results]
+    parts = [*head, facts, notes, *drawings, *tables]
+    write_text(output / "report.md", "\n".join(part for part in parts if part))
+    write_text(output / "report.html", render(page))

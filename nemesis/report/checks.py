@@ -1,22 +1,14 @@
 """Check which runs can be averaged in one row and compared across rows."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nemesis.report.protocols import COLUMNS, trained_on
-from nemesis.report.scores import Run, Runs, is_zero_shot
 from safeio.errors import UserError
 
+from .results import Run, Runs, by_label, counted, trained_on
 from .settings import TRAIT_NAMES, TRAITS
 
 Pair = tuple[str, Any, Run, Any, Run]  # trait, value and run, other value and run
-
-
-def members_of(protocol: str, runs: Runs) -> Runs:
-    """Return the runs that belong to a protocol's table."""
-    column = COLUMNS[protocol]
-    return [(label, run) for label, run in runs if column(run)]
 
 
 def test_set(run: Run) -> tuple[Any, ...]:
@@ -52,24 +44,6 @@ def differences(runs: Sequence[Run]) -> Iterator[Pair]:
                 break
 
 
-def refuse_repeated(protocol: str, runs: Runs) -> None:
-    """Check that no cell has two runs of the same seed.
-
-    Raises:
-        UserError: two runs have the same row, data and seed.
-    """
-    seen: dict[Any, Run] = {}
-    for label, run in runs:
-        key = (label, *trained_on(run), COLUMNS[protocol](run), run["seed"])
-        other = seen.setdefault(key, run)
-        if other is not run and not is_zero_shot(run):
-            raise UserError(
-                f"{other['folder']} and {run['folder']} are two runs of {label} on "
-                f"{run['dataset']} with the same settings, data and seed {run['seed']}; remove "
-                "one or name folders that hold only one"
-            )
-
-
 def refuse_mixed(runs: Runs) -> None:
     """Check that the runs of each row are comparable.
 
@@ -85,14 +59,6 @@ def refuse_mixed(runs: Runs) -> None:
                 f"{other_run['folder']}; {how}report them separately, or mix them with "
                 "--allow-mixed"
             )
-
-
-def by_label(runs: Runs) -> dict[str, list[Run]]:
-    """Group the runs by row."""
-    rows: defaultdict[str, list[Run]] = defaultdict(list)
-    for label, run in runs:
-        rows[label].append(run)
-    return dict(rows)
 
 
 def notes_on(runs: Runs) -> list[str]:
@@ -125,6 +91,6 @@ def code_notes(runs: Sequence[Run]) -> list[str]:
     if len(commits) > 1:
         notes.append(f"The runs come from {len(commits)} commits of the code; see Versions.")
     if dirty := sum(bool(origin.get("dirty")) for origin in origins):
-        have = "runs come" if dirty > 1 else "run comes"
-        notes.append(f"{dirty} {have} from code with uncommitted changes.")
+        come = counted(dirty, "run comes", "runs come")
+        notes.append(f"{come} from code with uncommitted changes.")
     return notes

@@ -1,88 +1,142 @@
-"""Compare every row with a baseline by paired tests over datasets and seeds."""
+"""Compare every row with a baseline by paired tests over datasets, shots and seeds."""
 
-import math
-import statistics
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from scipy import stats
-
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
-from nemesis.report.protocols import COLUMNS, trained_on
-from nemesis.report.results import method_of
-from nemesis.report.scores import AVERAGE, Run, Runs, is_zero_shot, natural_order, paper_order
 from safeio.errors import UserError
 
-from .accuracy import shots_name, transfers
-from .checks import differences, members_of
-from .listing import DASH, Item, Listing, number
-from .settings import trained
+from .checks import differences
+from .paired_tests import LEVEL, STRICT_LEVEL, TIE, holm, paired_test
+from .results import (
+    COLUMNS,
+    Run,
+    Runs,
+    is_zero_shot,
+    members_of,
+    method_of,
+    paper_order,
+    shots_name,
+    trained,
+    trained_on,
+)
+from .table import STAR
 
 DEFAULT_BASELINE = "CoOp"
-TESTS = {"wilcoxon": "Wilcoxon signed-rank test", "t": "paired t test"}
-LEVEL = 0.05
-TIE = 1e-9  # equal counts can give accuracies that differ in the last bit
+ALL = "all"
 
 Place = tuple[str, int, str, int]  # dataset, shots, column, seed
 
 
-@dataclass
-class Pairs:
-    """Differences between a row and the baseline in one column.
+@dataclass(frozen=True)
+class Pair:
+    """A run of a row and the baseline's run on the same data with the same seed.
 
     Attributes:
-        gains: accuracy minus the baseline's, one per pair, in %.
-        unlike: number of pairs left out because the two runs differ in a trait.
+        label: the row.
+        column: number of shots, half of the classes, or test set.
+        group: what a heat map has a column for: the dataset, with its half; or the test set.
+        gain: accuracy minus the baseline's in %; None if the two runs differ in a trait.
     """
 
-    gains: list[float] = field(default_factory=list)
-    unlike: int = 0
+    label: str
+    column: str
+    group: str
+    gain: float | None
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Result of a paired test.
+class Difference:
+    """The difference of a row to the baseline over some pairs.
 
     Attributes:
-        p: two-sided p-value; None if the test does not apply.
-        note: why it does not apply, or a caveat.
+        gains: one per comparable pair.
+        unlike: number of pairs left out, whose runs are not comparable.
+        p: two-sided p-value; None if there is no test.
+        note: why there is no test, or a caveat.
+        adjusted: p after Holm's adjustment for the tests of a table.
     """
 
-    p: float | None
+    gains: tuple[float, ...]
+    unlike: int = 0
+    p: float | None = None
     note: str = ""
+    adjusted: float | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Mean difference in percentage points; None without pairs."""
+        return fmean(self.gains) if self.gains else None
+
+    @property
+    def wins(self) -> int:
+        """Number of pairs with a higher accuracy than the baseline's."""
+        return sum(gain > 0 for gain in self.gains)
+
+    @property
+    def losses(self) -> int:
+        """Number of pairs with a lower accuracy."""
+        return sum(gain < 0 for gain in self.gains)
+
+    @property
+    def stars(self) -> str:
+        """One star for an adjusted p below 0.05, two below 0.01."""
+        if self.adjusted is None:
+            return ""
+        return STAR * ((self.adjusted < LEVEL) + (self.adjusted < STRICT_LEVEL))
 
 
-def paired_test(gains: Sequence[float], test: str = "wilcoxon") -> Verdict:
-    """Test whether paired differences are centred at zero, two-sided.
+@dataclass(frozen=True)
+class Comparison:
+    """All rows compared with the baseline in one protocol.
 
-    Args:
-        gains: the differences. The Wilcoxon test leaves out zeros.
-        test: "wilcoxon" or "t".
+    Attributes:
+        protocol: few_shot, base_to_new or transfer.
+        baseline: name of its row.
+        test: "wilcoxon" or "t"; empty if all runs have one seed, so that there is no test.
+        columns: in order; the last is "all" if there are several.
+        groups: columns of the heat map.
+        differences: by (row, column).
+        by_group: by (row, group); without tests.
     """
-    if test == "t":
-        return _t_test(gains)
-    ranked = [gain for gain in gains if gain]
-    if not ranked:
-        return Verdict(None, "no pair differs")
-    p = float(stats.wilcoxon(ranked).pvalue)
-    lowest = 2.0 ** (1 - len(ranked))
-    if lowest > LEVEL:
-        return Verdict(
-            p, f"too few pairs: with {len(ranked)} that differ, p is never below {lowest:g}"
-        )
-    return Verdict(p)
 
+    protocol: str
+    baseline: str
+    test: str
+    columns: list[str]
+    groups: list[str]
+    differences: Mapping[tuple[str, str], Difference]
+    by_group: Mapping[tuple[str, str], Difference]
 
-def _t_test(gains: Sequence[float]) -> Verdict:
-    if len(gains) < 2:
-        return Verdict(None, "too few pairs: the t test needs 2")
-    if max(gains) - min(gains) < TIE:
-        return Verdict(None, "all differences are equal")
-    p = float(stats.ttest_1samp(gains, 0.0).pvalue)
-    few = "few pairs: p assumes normally distributed differences" if len(gains) < 10 else ""
-    return Verdict(p, few)
+    @property
+    def labels(self) -> list[str]:
+        """The rows."""
+        return list(dict.fromkeys(label for label, _ in self.differences))
+
+    def over_all(self, label: str) -> Difference:
+        """Return a row's difference over all pairs."""
+        return self.differences[label, self.columns[-1]]
+
+    def missing(self, label: str) -> str:
+        """Return how many datasets or test sets a row has, if not all; else an empty text."""
+        found = sum((label, group) in self.by_group for group in self.groups)
+        what = "test sets" if self.protocol == "transfer" else "datasets"
+        return f"{found} of {len(self.groups)} {what}" if found < len(self.groups) else ""
+
+    @property
+    def complete(self) -> list[str]:
+        """The rows with pairs on every dataset or test set, whose averages are comparable."""
+        return [label for label in self.labels if not self.missing(label)]
+
+    @property
+    def best(self) -> str | None:
+        """The row with the largest mean difference, of the complete ones if any; or None."""
+        means = {label: self.over_all(label).mean for label in self.complete or self.labels}
+        known = {label: mean for label, mean in means.items() if mean is not None}
+        return max(known, key=lambda label: known[label]) if known else None
 
 
 def choose_baseline(runs: Runs, wanted: str | None) -> str | None:
@@ -114,62 +168,55 @@ def choose_baseline(runs: Runs, wanted: str | None) -> str | None:
     )
 
 
-def compare(runs: Runs, baseline: str, test: str = "wilcoxon") -> list[Listing]:
+def compare(runs: Runs, baseline: str, test: str = "wilcoxon") -> list[Comparison]:
     """Compare every row with the baseline, protocol by protocol.
 
-    A pair shares the dataset, number of shots, test set and seed.
-
     Args:
-        runs: with their row names.
+        runs: with their row names, in row order.
         baseline: name of a row.
         test: "wilcoxon" or "t".
     """
-    listings = []
-    for protocol, title in (
-        ("few-shot", "accuracy over shots"),
-        ("base-to-new", "base to new classes"),
-        ("transfer", "transfer"),
-    ):
-        used = transfers(runs) if protocol == "transfer" else members_of(protocol, runs)
-        pairs = collect_pairs(protocol, used, baseline)
+    made = []
+    for protocol in COLUMNS:
+        pairs = list(_pairs(protocol, members_of(protocol, runs), baseline))
         if pairs:
-            name = f"comparison_{protocol.replace('-', '_')}"
-            listings.append(_listing(name, title, pairs, baseline, test))
-    return listings
+            made.append(_comparison(protocol, pairs, baseline, "" if one_seed(runs) else test))
+    return made
 
 
-def collect_pairs(protocol: str, runs: Runs, baseline: str) -> dict[tuple[str, str], Pairs]:
-    """Collect the differences to the baseline by row and column; "all" is over all columns."""
+def one_seed(runs: Runs) -> bool:
+    """Return whether all trained runs have the same seed, so that no difference can be tested."""
+    return len({run["seed"] for _, run in runs if not is_zero_shot(trained(run))}) == 1
+
+
+def _pairs(protocol: str, runs: Runs, baseline: str) -> Iterator[Pair]:
     cells: defaultdict[str, dict[Place, Run]] = defaultdict(dict)
     for label, run in runs:
-        dataset, shots = trained_on(run)
-        cells[label][dataset, shots, _column(protocol, run), run["seed"]] = run
-    if baseline not in cells:
-        return {}
-    pairs: defaultdict[tuple[str, str], Pairs] = defaultdict(Pairs)
-    for label in sorted(set(cells) - {baseline}, key=natural_order):
+        column = COLUMNS[protocol](run)
+        cells[label][(*trained_on(run), column, run["seed"])] = run
+    for label in cells:
         for place, run in cells[label].items():
-            other = _counterpart(place, run, cells[baseline])
-            if other is None or is_zero_shot(trained(run)):
+            other = _counterpart(place, run, cells.get(baseline, {}))
+            if label == baseline or other is None or is_zero_shot(trained(run)):
                 continue
-            unlike = any(True for _ in differences([other, run]))
             gain = run["accuracy"] - other["accuracy"]
-            for column in (place[2], "all"):
-                if unlike:
-                    pairs[label, column].unlike += 1
-                else:
-                    pairs[label, column].gains.append(0.0 if abs(gain) < TIE else gain)
-    return dict(pairs)
+            unlike = any(True for _ in differences([other, run]))
+            yield Pair(
+                label,
+                shots_name(place[1]) if protocol == "few_shot" else place[2],
+                _group(protocol, place),
+                None if unlike else 0.0 if abs(gain) < TIE else gain,
+            )
 
 
-def _column(protocol: str, run: Run) -> str:
-    """Return a run's column: its shots, half of the classes, or test set."""
-    if protocol == "few-shot":
-        return shots_name(trained_on(run)[1])
-    return COLUMNS[protocol](run)
+def _group(protocol: str, place: Place) -> str:
+    dataset, _, column, _ = place
+    if protocol == "base_to_new":
+        return f"{dataset}, {column}"
+    return dataset if protocol == "few_shot" else column
 
 
-def _counterpart(place: Place, run: Run, cells: dict[Place, Run]) -> Run | None:
+def _counterpart(place: Place, run: Run, cells: Mapping[Place, Run]) -> Run | None:
     """Return the baseline's run of a cell; zero-shot CLIP has one for all shots and seeds."""
     if place in cells:
         return cells[place]
@@ -184,81 +231,38 @@ def _same_images(run: Run, other: Run) -> bool:
     return all(run[name] == other[name] for name in ("subsample_classes", "target_domains"))
 
 
-def _listing(
-    name: str, title: str, pairs: dict[tuple[str, str], Pairs], baseline: str, test: str
-) -> Listing:
-    columns = list(dict.fromkeys(column for _, column in pairs))
-    columns.sort(key=_column_order)
-    shown = [column for column in columns if column != "all" or len(columns) != 2]
-    rows: list[list[Item]] = []
-    records: list[dict[str, Any]] = []
-    for label in dict.fromkeys(label for label, _ in pairs):
-        for column in shown:
-            if (label, column) in pairs:
-                found = pairs[label, column]
-                verdict = paired_test(found.gains, test)
-                rows.append(_row(label, column, found, verdict))
-                records.append(_record(label, column, baseline, found, verdict, test))
-    tests = sum(record["p"] != "" for record in records)
-    caption = (
-        f"Difference to {baseline} in percentage points; a pair shares dataset, number of shots "
-        f"and seed; two-sided p of the {TESTS[test]}. Pairs of one dataset are not independent, "
-        f"and p is not adjusted for the {tests} test{'s' if tests != 1 else ''} of this table: a "
-        "small p is a hint, not proof."
+def _comparison(protocol: str, pairs: Sequence[Pair], baseline: str, test: str) -> Comparison:
+    columns = sorted({pair.column for pair in pairs}, key=_column_order)
+    columns += [ALL] if len(columns) > 1 else []
+    by_column: defaultdict[tuple[str, str], list[Pair]] = defaultdict(list)
+    by_group: defaultdict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        by_group[pair.label, pair.group].append(pair)
+        for column in dict.fromkeys((pair.column, columns[-1])):
+            by_column[pair.label, column].append(pair)
+    tested = {key: _difference(found, test) for key, found in by_column.items()}
+    values = {key: found.p for key, found in tested.items() if found.p is not None}
+    adjusted = dict(zip(values, holm(list(values.values())), strict=True))
+    return Comparison(
+        protocol,
+        baseline,
+        test,
+        columns,
+        sorted({pair.group for pair in pairs}, key=paper_order),
+        {
+            key: Difference(one.gains, one.unlike, one.p, one.note, adjusted.get(key))
+            for key, one in tested.items()
+        },
+        {key: _difference(found, "") for key, found in by_group.items()},
     )
-    header = ["method", "on", "difference", "pairs", "wins", "ties", "losses", "p", "note"]
-    return Listing(name, f"Compared with {baseline}: {title}", caption, header, rows, records)
+
+
+def _difference(pairs: Sequence[Pair], test: str) -> Difference:
+    gains = tuple(pair.gain for pair in pairs if pair.gain is not None)
+    p, note = paired_test(gains, test) if test else (None, "")
+    return Difference(gains, len(pairs) - len(gains), p, note)
 
 
 def _column_order(column: str) -> tuple[Any, ...]:
-    words = column.split()
-    shots = int(words[0]) if words[0].isdigit() else 0
-    return (column == "all", column == AVERAGE, shots, *paper_order(column))
-
-
-def _note(found: Pairs, verdict: Verdict) -> str:
-    unlike = f"{found.unlike} pairs left out: their runs are not comparable" if found.unlike else ""
-    return "; ".join(part for part in (verdict.note, unlike) if part)
-
-
-def _counts(gains: Sequence[float]) -> tuple[int, int, int]:
-    wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    return wins, len(gains) - wins - losses, losses
-
-
-def _row(label: str, column: str, found: Pairs, verdict: Verdict) -> list[Item]:
-    gains = found.gains
-    return [
-        Item(label),
-        Item(column),
-        number(statistics.fmean(gains) if gains else None, sign=True),
-        *(Item(str(count), count) for count in (len(gains), *_counts(gains))),
-        Item(show_p(verdict.p), verdict.p),
-        Item(_note(found, verdict)),
-    ]
-
-
-def _record(
-    label: str, column: str, baseline: str, found: Pairs, verdict: Verdict, test: str
-) -> dict[str, Any]:
-    wins, ties, losses = _counts(found.gains)
-    return {
-        "method": label,
-        "baseline": baseline,
-        "column": column,
-        "difference": statistics.fmean(found.gains) if found.gains else "",
-        "pairs": len(found.gains),
-        "wins": wins,
-        "ties": ties,
-        "losses": losses,
-        "test": test,
-        "p": "" if verdict.p is None else verdict.p,
-        "note": _note(found, verdict),
-    }
-
-
-def show_p(p: float | None) -> str:
-    """Format a p-value."""
-    if p is None or math.isnan(p):
-        return DASH
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    first = column.split()[0]
+    return (int(first) if first.isdigit() else 0, paper_order(column))

@@ -26,6 +26,15 @@ function compare(a, b, sign) {
   if (isNaN(x) !== isNaN(y)) return isNaN(x) - isNaN(y);
   return sign * a.textContent.localeCompare(b.textContent, "en", { numeric: true });
 }
+// Say where a table is wider than the screen.
+function hint() {
+  for (const part of document.querySelectorAll(".scroll")) {
+    part.classList.toggle("scrolls", part.scrollWidth > part.clientWidth + 1);
+  }
+}
+hint();
+window.addEventListener("resize", hint);
+document.addEventListener("toggle", hint, true);
 window.addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details")) part.open = true;
+  for (const part of document.querySelectorAll("details:not(.long)")) part.open = true;
 });

@@ -6,30 +6,21 @@ security policy allows only the page's own script.
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from nemesis.report.figures import COLOURS, DASHES, MARKERS, Points, lines_of, panel_svg, panels_of
-from nemesis.report.scores import BASELINE
-
-from .listing import Listing, groups_of
+from . import figures
+from .comparison import Comparison
+from .figures import INK, Lines
+from .overview import Card
+from .table import Table, html_template
 
 HERE = Path(__file__).parent
-STROKES = {"-": "", "--": "6 3", ":": "1.5 2.5", "-.": "6 2 1.5 2"}
-# Matplotlib's markers as paths around (14, 6).
-SHAPES = {
-    "o": "M10.8 6a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z",
-    "s": "M11 3h6v6h-6z",
-    "^": "M14 2.6L17.4 9H10.6z",
-    "D": "M14 2L18 6L14 10L10 6z",
-    "v": "M14 9.4L10.6 3H17.4z",
-    "P": "M13 2.5h2v2.5h2.5v2H15v2.5h-2V7h-2.5V5H13z",
-    "X": "M11 3L17 9M17 3L11 9",
-}
+ACCURACY, DIFFERENCE, MAP = "accuracy_over_shots", "difference_over_shots", "difference_by_dataset"
 
 
 @dataclass(frozen=True)
@@ -38,68 +29,113 @@ class Page:
 
     Attributes:
         title: heading.
-        facts: summary figures as (name, value).
+        runs: what was run, in a few words each.
+        cards: the first screen's numbers.
         notes: caveats for the reader.
-        results: tables of results.
+        comparisons: of the rows with the baseline; the first one is drawn on the first screen.
+        results: tables of results; those of the comparisons come first.
+        groups: for each comparison, the differences by dataset.
         origin: tables about the runs.
-        points: points of the figure; empty for no figure.
+        points: points of the accuracy figure; empty for no figure.
+        labels: the rows, in order.
         commands: commands that repeat runs.
         common: settings shared by all runs.
         folders: folders or sweep of the report.
     """
 
     title: str
-    facts: Sequence[tuple[str, str]]
+    runs: Sequence[str]
+    cards: Sequence[Card]
     notes: Sequence[str]
-    results: Sequence[Listing]
-    origin: Sequence[Listing]
-    points: Points
+    comparisons: Sequence[Comparison]
+    results: Sequence[Table]
+    groups: Sequence[Table]
+    origin: Sequence[Table]
+    points: figures.Points
+    labels: Sequence[str]
     commands: Sequence[str]
     common: str
     folders: str
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the page.
+
+    Attributes:
+        caption: above it.
+        description: for screen readers.
+        svg: the figure.
+        wide: whether it scrolls on a narrow screen.
+    """
+
+    caption: str
+    description: str
+    svg: Markup
+    wide: bool = False
+
+
 def render(page: Page) -> str:
     """Render the page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    shots = sorted({shots for _, _, shots in page.points} - {0})
-    panels = [
-        (name, Markup(panel_svg(page.points, name, shots)))  # Matplotlib escapes names
-        for name in (panels_of(page.points) if shots else [])
-    ]
-    return environment.get_template("page.html").render(
+    return html_template("page.html").render(
         **{name: getattr(page, name) for name in page.__dataclass_fields__},
-        groups_of=groups_of,
-        panels=panels,
-        legend=legend(page.points),
+        drawings=list(_first_screen(page)),
+        panels=list(_panels(page)),
+        html=lambda table: Markup(table.html()),
         style=Markup((HERE / "page.css").read_text(encoding="utf-8").rstrip()),
         script=Markup(script),
         script_hash=digest,
     )
 
 
-def legend(points: Points) -> list[dict[str, str]]:
-    """Return the label, colour, dashes and marker of each line."""
-    learned = lines_of(points)
-    zero_shot = sorted({method for method, _, _ in points if method.startswith(BASELINE)})
-    entries = [
-        {
-            "label": label,
-            "colour": COLOURS[index % len(COLOURS)].replace("#000000", "currentColor"),
-            "dash": STROKES[DASHES[index // len(COLOURS) % len(DASHES)]],
-            "marker": SHAPES[MARKERS[index % len(MARKERS)]],
-        }
-        for index, label in enumerate(learned)
-    ]
-    entries += [
-        {"label": label, "colour": "#808080", "dash": STROKES[DASHES[1 + i % 3]], "marker": ""}
-        for i, label in enumerate(zero_shot)
-    ]
-    return entries
+def _first_screen(page: Page) -> Iterator[Drawing]:
+    """Draw the differences of the first comparison: over shots, and by dataset."""
+    for name, caption, draw in _difference_figures(page):
+        svg = Markup(figures.to_svg(draw(Lines(page.labels, INK)), name))
+        yield Drawing(caption, f"{caption}; the numbers are in the tables", svg, name == MAP)
+
+
+def _difference_figures(page: Page) -> Iterator[tuple[str, str, Callable[[Lines], Figure]]]:
+    """Yield the file name, caption and function of each figure of differences."""
+    if not page.comparisons:
+        return
+    found = page.comparisons[0]
+    if found.protocol == "few_shot" and len(found.columns) > 1 and found.complete:
+        several = len(found.groups) > 1
+        over = f"Average of {len(found.groups)} datasets" if several else found.groups[0]
+        caption = f"{over}: difference to {found.baseline} over shots"
+        if found.complete != found.labels:
+            caption += " (rows with all datasets)"
+        yield DIFFERENCE, caption, lambda lines: figures.difference_lines(found, lines)
+    what = "mean over the shots, by dataset" if found.protocol == "few_shot" else "by test set"
+    caption = f"Difference to {found.baseline}: {what}"
+    yield MAP, caption, lambda lines: figures.difference_map(found, lines)
+
+
+def _panels(page: Page) -> Iterator[Drawing]:
+    """Draw accuracy over shots: the legend, then a panel per dataset."""
+    if not figures.shots_of(page.points):
+        return
+    lines = Lines(page.labels, INK)
+    legend = figures.legend(page.points, lines)
+    yield Drawing("", "Legend", Markup(figures.to_svg(legend, "legend")))
+    for dataset in figures.datasets_of(page.points):
+        figure = figures.accuracy_panel(page.points, dataset, lines)
+        description = f"Accuracy over shots on {dataset}; the numbers are in the table"
+        yield Drawing(dataset, description, Markup(figures.to_svg(figure, f"panel {dataset}")))
+
+
+def draw_files(page: Page, output: Path) -> dict[str, str]:
+    """Write every figure as PNG and PDF; return the PNGs' names with their descriptions."""
+    lines = Lines(page.labels)
+    drawn = {name: (text, draw(lines)) for name, text, draw in _difference_figures(page)}
+    if figures.shots_of(page.points):
+        figure = figures.accuracy_panels(page.points, lines)
+        drawn[ACCURACY] = ("Accuracy over shots", figure)
+    for name, (_, figure) in drawn.items():
+        for suffix in ("png", "pdf"):
+            figures.save(figure, output / f"{name}.{suffix}")
+        figures.plt.close(figure)
+    return {f"{name}.png": text for name, (text, _) in drawn.items()}

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemesis.report.scores import AVERAGE
-
+from .results import AVERAGE, ELEVEN
 from .settings import NEMESIS
 
 PAPER = Path(__file__).parent / "paper_tables"
@@ -23,10 +22,6 @@ NAMES = {
     "ImageNet-R": "ImageNetR",
     "Average": AVERAGE,
 }
-ELEVEN = (
-    *("ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "OxfordFlowers", "Food101"),
-    *("FGVCAircraft", "SUN397", "DescribableTextures", "EuroSAT", "UCF101"),
-)
 PLOT_THREE = ("Caltech101", "DescribableTextures", "OxfordFlowers")
 PER_DATASET_OMEGA = {"ImageNet": 10.0, "OxfordPets": 50.0, "Food101": 50.0}
 PAN = {"TAU": 0.5, "N": 1, "SELECT": True}

@@ -6,25 +6,11 @@ from typing import Any
 
 from clip.download import MODELS
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
-from nemesis.report.results import method_of
-from nemesis.report.scores import (
-    AVERAGE,
-    Run,
-    Runs,
-    Score,
-    average,
-    natural_order,
-    paper_order,
-    seeds_name,
-)
 from safeio.errors import UserError
 
-from .accuracy import Tables, shots_name
-from .checks import by_label
-from .listing import DASH, Item, Listing, accuracy, number
+from .accuracy import score_cell
 from .paper import (
     ALL_SHOTS,
-    ELEVEN,
     FILES,
     SHOTS,
     SOURCE,
@@ -33,7 +19,22 @@ from .paper import (
     paper_numbers,
     read_table,
 )
-from .settings import Settings, settings_of, trained
+from .results import (
+    AVERAGE,
+    ELEVEN,
+    Run,
+    Runs,
+    by_label,
+    counted,
+    method_of,
+    natural_order,
+    paper_order,
+    shots_name,
+    trained,
+)
+from .scores import Score, Scores, average
+from .settings import Settings, settings_of
+from .table import Cell, Table, number
 
 PAPER_SETTINGS = {"N_CTX": 16, "CSC": False, "CTX_INIT": "", "CLASS_TOKEN_POSITION": "end"}
 SEEDS = 5
@@ -46,6 +47,13 @@ class Match:
     label: str
     paper: PaperNumber
     measured: Score
+
+    @property
+    def within_one_std(self) -> bool | None:
+        """Whether the paper's number is within one standard deviation; None if there is none."""
+        if len(self.measured.accuracies) < 2:
+            return None
+        return abs(self.measured.mean - self.paper.value) <= self.measured.std
 
 
 def wanted_tables(names: Sequence[str]) -> list[str]:
@@ -65,7 +73,7 @@ def wanted_tables(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def find_matches(runs: Runs, tables: Tables) -> list[Match]:
+def find_matches(runs: Runs, scores: Scores) -> list[Match]:
     """Match each number of the paper with the rows of the same experiment.
 
     A match has the same backbone, dataset, method, shots and Nemesis settings. `deviations` lists
@@ -78,7 +86,7 @@ def find_matches(runs: Runs, tables: Tables) -> list[Match]:
             same_data = [run for run in members if _same_data(run, paper)]
             if not same_data or not all(_same_method(run, paper) for run in same_data):
                 continue
-            measured = _measured(label, paper, tables)
+            measured = _measured(label, paper, scores)
             if measured is not None and measured.accuracies:
                 matches.append(Match(label, paper, measured))
     return matches
@@ -112,19 +120,21 @@ def _has_settings(settings: Settings, expected: Mapping[str, Any]) -> bool:
     return all(settings.get(key) == value for key, value in expected.items())
 
 
-def _measured(label: str, paper: PaperNumber, tables: Tables) -> Score | None:
+def _measured(label: str, paper: PaperNumber, scores: Scores) -> Score | None:
     """Return this repository's number; an average only if it is over the paper's datasets."""
+    column = paper.column
     if paper.datasets:
-        cells = tables.scores if paper.column == "accuracy" else tables.other
-        found = {key[1] for key in cells if key[0] == label and cells[key].accuracies} - {AVERAGE}
-        if found != set(paper.datasets):
+        found = {
+            key[1]
+            for key in scores
+            if key[0] == label and (key[3] == column) and scores[key].accuracies
+        }
+        if found - {AVERAGE} != set(paper.datasets):
             return None
-    if paper.column != "accuracy":
-        return tables.other.get((label, paper.dataset, paper.shots, paper.column))
     if paper.shots == ALL_SHOTS:
-        scores = [tables.scores.get((label, paper.dataset, shots)) for shots in SHOTS]
-        return average(scores) if all(scores) else None
-    return tables.scores.get((label, paper.dataset, paper.shots))
+        each = [scores.get((label, paper.dataset, shots, column)) for shots in SHOTS]
+        return average(each) if all(each) else None
+    return scores.get((label, paper.dataset, paper.shots, column))
 
 
 def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
@@ -148,12 +158,16 @@ def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
                 found[f"{name} {value!r} instead of {wanted!r}"] = None
         if run["split"] != "test":
             found[f"tested on {run['split']}"] = None
-    counts = [len(match.measured.accuracies) for match in matches if _is_over_seeds(match.paper)]
+    counts = _seed_counts(matches)
     fewest = min(counts, default=SEEDS)
     if fewest < SEEDS:
         few = "as few as " if max(counts) > fewest else ""
-        found[f"{few}{seeds_name(fewest)} instead of {SEEDS}"] = None
+        found[f"{few}{counted(fewest, 'seed')} instead of {SEEDS}"] = None
     return list(found)
+
+
+def _seed_counts(matches: Sequence[Match]) -> set[int]:
+    return {len(one.measured.accuracies) for one in matches if _is_over_seeds(one.paper)}
 
 
 def _is_over_seeds(paper: PaperNumber) -> bool:
@@ -163,9 +177,8 @@ def _is_over_seeds(paper: PaperNumber) -> bool:
 
 def _order(match: Match) -> tuple[Any, ...]:
     paper = match.paper
-    place = paper.dataset == AVERAGE, *paper_order(paper.dataset)
     return (
-        *place,
+        *paper_order(paper.dataset),
         natural_order(match.label),
         paper.shots == ALL_SHOTS,
         paper.shots,
@@ -173,10 +186,8 @@ def _order(match: Match) -> tuple[Any, ...]:
     )
 
 
-def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
+def paper_table(runs: Runs, matches: Sequence[Match]) -> Table:
     """Tabulate this repository's numbers, the paper's and their differences."""
-    if not matches:
-        return None
     ordered = sorted(matches, key=_order)
     differing = deviations(runs, matches)
     notes = f" Deviations from the paper's setting: {'; '.join(differing)}." if differing else ""
@@ -185,26 +196,27 @@ def paper_listing(runs: Runs, matches: Sequence[Match]) -> Listing | None:
             " Tables A6 and A7 do not state their shots; this repository's number is the mean over "
             "1, 2, 4, 8 and 16."
         )
+    over = " ± standard deviation over seeds" if _seed_counts(matches) != {1} else ""
     caption = (
-        f"This repository: mean ± standard deviation over seeds; paper: as printed in {SOURCE}; "
-        f"difference: this repository minus paper, in percentage points.{notes}"
+        f"This repository: mean{over}; paper: as printed in {SOURCE}; difference: this repository "
+        f"minus paper, in percentage points.{notes}"
     )
     header = ["dataset", "method", "on", "this repository", "paper", "difference", "source"]
     rows, records = [_row(match) for match in ordered], [_record(match) for match in ordered]
     title = "Comparison with the paper"
-    return Listing("paper", title, caption, header, rows, records, text_columns=3)
+    return Table("paper", title, header, rows, caption, grouped=True, records=records)
 
 
-def _row(match: Match) -> list[Item]:
+def _row(match: Match) -> list[Cell | str]:
     paper, measured = match.paper, match.measured
     return [
-        Item(paper.dataset),
-        Item(match.label),
-        Item(_on(paper)),
-        accuracy(measured),
+        paper.dataset,
+        match.label,
+        _on(paper),
+        score_cell(measured),
         number(paper.value),
         number(measured.mean - paper.value, sign=True),
-        Item(f"Table {paper.table.upper()}"),
+        f"Table {paper.table.upper()}",
     ]
 
 
@@ -232,43 +244,33 @@ def _on(paper: PaperNumber) -> str:
     return "mean over shots" if paper.shots == ALL_SHOTS else shots_name(paper.shots)
 
 
-def printed_tables(keys: Iterable[str]) -> list[Listing]:
+def printed_tables(keys: Iterable[str]) -> list[Table]:
     """Return the paper's tables as printed."""
-    listings = []
+    tables = []
     for key in keys:
         for index, file in enumerate(FILES[key]):
             header, rows = read_table(file)
-            text = sum(not _is_number(name, rows, at) for at, name in enumerate(header))
-            listings.append(
-                Listing(
+            tables.append(
+                Table(
                     f"paper_table_{key}_{index}" if index else f"paper_table_{key}",
                     f"The paper's Table {key.upper()}: {TITLES[key]}",
-                    f"The paper's own numbers ({SOURCE}), on its own data; they do not apply to "
-                    "runs on other data. Accuracy in %; columns 1 to 16 are shots per class.",
                     header,
                     [[_printed(cell) for cell in row] for row in rows],
-                    [dict(zip(header, row, strict=True)) for row in rows],
-                    text_columns=max(text, 1),
-                    source="paper",
+                    f"The paper's own numbers ({SOURCE}), on its own data; they do not apply to "
+                    "runs on other data. Accuracy in %; columns 1 to 16 are shots per class.",
                     grouped=header[0] == "dataset" and len(rows) > 6,
+                    records=[dict(zip(header, row, strict=True)) for row in rows],
+                    tag="the paper's numbers",
                 )
             )
-    return listings
+    return tables
 
 
-def _is_number(name: str, rows: Sequence[Sequence[str]], at: int) -> bool:
-    return name not in ("omega", "N") and all(_value(row[at]) is not None for row in rows)
-
-
-def _value(text: str) -> float | None:
+def _printed(text: str) -> Cell | None:
     try:
-        return float(text)
+        return Cell(text, float(text)) if text else None
     except ValueError:
-        return None
-
-
-def _printed(text: str) -> Item:
-    return Item(text or DASH, _value(text))
+        return Cell(text)
 
 
 def why_no_matches(runs: Runs) -> str:

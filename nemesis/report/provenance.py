@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ from urllib.parse import quote
 import yaml
 
 from dassl.engine import CONFIG
-from nemesis.report.protocols import trained_on
-from nemesis.report.scores import Run, Runs
 
-from .listing import DASH, Item, Listing, number
-from .settings import TRAITS, flat, settings_of, show, trained
+from .results import Run, Runs, counted, trained, trained_on
+from .settings import TRAITS, flat, settings_of, show
+from .table import Cell, Entry, Table, number
 
+MEASURES = ("accuracy", "macro_f1", "ece", "train_seconds", "parameters")
 SHOWN_TRAITS = ("backbone", "weights", "train_views", "size", "split")
 
 
-def runs_listing(runs: Runs, output: Path) -> Listing:
+def runs_table(runs: Runs, output: Path) -> Table:
     """Tabulate every run, with a link to its folder relative to the report's."""
     records = [_record(label, run, output) for label, run in runs]
     header = [
@@ -33,24 +33,21 @@ def runs_listing(runs: Runs, output: Path) -> Listing:
         "training, s",
         "folder",
     ]
-    caption = f"{len(runs)} finished and tested runs; folders are links."
-    rows = [_row(record) for record in records]
-    return Listing("runs", "Runs", caption, header, rows, records, 3, grouped=False)
+    caption = f"{counted(len(runs), 'finished and tested run')}; folders are links."
+    return Table("runs", "Runs", header, list(map(_row, records)), caption, records=records)
 
 
 def _record(label: str, run: Run, output: Path) -> dict[str, Any]:
     dataset, shots = trained_on(run)
-    seconds = run.get("train_seconds")
     return {
         "method": label,
         "dataset": dataset,
         "tested_on": _tested(run),
         "shots": shots,
         "seed": run["seed"],
-        "accuracy": run["accuracy"],
+        **{name: run.get(name) for name in MEASURES},
         "num_test": run.get("num_test"),
         "epochs": run.get("epochs"),
-        "train_seconds": seconds if isinstance(seconds, int | float) else None,
         "device": run.get("device"),
         "backbone": run.get("backbone"),
         "weights_sha256": run.get("weights_sha256"),
@@ -59,14 +56,13 @@ def _record(label: str, run: Run, output: Path) -> dict[str, Any]:
     }
 
 
-def _row(record: Mapping[str, Any]) -> list[Item]:
+def _row(record: Mapping[str, Any]) -> list[Entry]:
     folder = record["folder"]
     return [
-        *(Item(record[name]) for name in ("method", "dataset", "tested_on")),
-        *(Item(str(record[name]), record[name]) for name in ("shots", "seed")),
+        *(record[name] for name in ("method", "dataset", "tested_on", "shots", "seed")),
         number(record["accuracy"]),
         number(record["train_seconds"], 1),
-        Item(folder, link=quote(Path(folder).as_posix()) + "/"),
+        Cell(folder, link=quote(Path(folder).as_posix()) + "/"),
     ]
 
 
@@ -81,7 +77,7 @@ def _tested(run: Run) -> str:
     return ", ".join(words)
 
 
-def settings_listing(runs: Runs) -> Listing:
+def settings_table(runs: Runs) -> Table:
     """Tabulate the settings that differ between rows or within one."""
     values: defaultdict[str, defaultdict[str, dict[str, None]]]
     values = defaultdict(lambda: defaultdict(dict))
@@ -94,25 +90,14 @@ def settings_listing(runs: Runs) -> Listing:
     labels = list(dict.fromkeys(label for label, _ in runs))
     keys = [key for key, found in values.items() if len({tuple(v) for v in found.values()}) > 1]
     keys += [key for key, found in values.items() if any(len(v) > 1 for v in found.values())]
-    keys += [trait for trait in SHOWN_TRAITS if trait in values]
-    keys = list(dict.fromkeys(keys))
-    cells = [[", ".join(values[key][label]) or DASH for key in keys] for label in labels]
-    rows = [
-        [Item(label), *(Item(cell) for cell in line)]
-        for label, line in zip(labels, cells, strict=True)
-    ]
-    records = [
-        {"method": label, **dict(zip(keys, line, strict=True))}
-        for label, line in zip(labels, cells, strict=True)
-    ]
+    keys = list(dict.fromkeys([*keys, *(trait for trait in SHOWN_TRAITS if trait in values)]))
+    rows = [[label, *(", ".join(values[key][label]) or None for key in keys)] for label in labels]
     header = ["method", *(key.removeprefix("TRAINER.") for key in keys)]
     caption = (
         "Settings that differ between rows, and each row's backbone and data. Several values in "
         "one cell belong to different datasets or shots."
     )
-    return Listing(
-        "settings", "Settings", caption, header, rows, records, len(header), grouped=False
-    )
+    return Table("settings", "Settings", header, rows, caption, align="l" * len(header))
 
 
 def common_settings(runs: Runs) -> str:
@@ -151,7 +136,7 @@ def example_commands(runs: Runs) -> list[str]:
     return [command_of(run, "output/again") for _, run in sorted(kinds.items(), key=lambda k: k[0])]
 
 
-def versions_listing(runs: Runs) -> Listing:
+def versions_table(runs: Runs) -> Table:
     """Tabulate package versions and devices, with the number of runs of each."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _, run in runs:
@@ -160,37 +145,10 @@ def versions_listing(runs: Runs) -> Listing:
         facts |= {name: origin[name] for name in ("commit", "platform") if origin.get(name)}
         for name, version in facts.items():
             counts[name][str(version)] += 1
-    rows = [[Item(name), Item(_counted(found, len(runs)))] for name, found in counts.items()]
-    records = [
-        {"name": name, "version": version, "runs": count}
+    rows = [
+        [name, version, count]
         for name, found in counts.items()
-        for version, count in found.items()
+        for version, count in sorted(found.items())
     ]
-    header, caption = ["name", "version"], "Packages, code and devices of the runs."
-    return Listing("versions", "Versions", caption, header, rows, records, grouped=False)
-
-
-def _counted(found: Counter[str], total: int) -> str:
-    if len(found) == 1 and sum(found.values()) == total:
-        return next(iter(found))
-    return ", ".join(f"{version} ({count} runs)" for version, count in sorted(found.items()))
-
-
-def summary(runs: Runs) -> list[tuple[str, str]]:
-    """Return the report's summary figures as (name, value)."""
-    shots = sorted({trained_on(run)[1] for _, run in runs} - {0})
-    seeds = sorted({run["seed"] for _, run in runs})
-    backbones = sorted({str(run.get("backbone")) for _, run in runs})
-    datasets = {trained_on(run)[0] for _, run in runs}
-    return [
-        ("runs", str(len(runs))),
-        ("datasets", str(len(datasets))),
-        ("methods", str(len({label for label, _ in runs}))),
-        ("shots", _joined(shots)),
-        ("seeds", _joined(seeds)),
-        ("backbone", _joined(backbones)),
-    ]
-
-
-def _joined(values: Sequence[Any] | Iterable[Any]) -> str:
-    return ", ".join(map(str, values)) or DASH
+    caption = "Packages, code and devices of the runs."
+    return Table("versions", "Versions", ["name", "version", "runs"], rows, caption)

@@ -7,10 +7,11 @@ from types import NoneType
 from typing import Any
 
 from dassl.engine import RESULTS
-from nemesis.report.scores import Run
 from safeio.checksums import DamagedFile, read_verified_json
 from safeio.errors import UserError
 from safeio.untrusted import escape_control, short_repr
+
+from .results import Run
 
 # Required keys of results.json, with their types.
 NEEDED: Mapping[str, type | tuple[type, ...]] = {
@@ -31,7 +32,9 @@ OPTIONAL: Mapping[str, type | tuple[type, ...]] = {
     "epochs": (int, NoneType),
     "num_test": (int, NoneType),
     "train_views": int,
-    "train_seconds": (int, float, NoneType),
+    **dict.fromkeys(("train_seconds", "macro_f1", "ece", "parameters"), (int, float, NoneType)),
+    "vectorised": int,
+    "provenance": (dict, NoneType),
     "versions": dict,
     "weights_sha256": (str, NoneType),
     "model_dir": (str, NoneType),
@@ -46,7 +49,8 @@ class RunIndex:
     """The runs found below the folders.
 
     Attributes:
-        runs: finished and tested runs: the content of results.json and its "folder".
+        runs: finished and tested runs: the content of results.json, its "folder", and the time
+            of its last change as "finished".
         damaged: unusable files, each with the reason.
         untested: folders of finished runs that were not tested.
     """
@@ -89,6 +93,7 @@ def read_runs(folders: Sequence[Path]) -> RunIndex:
 def _add(path: Path, index: RunIndex) -> None:
     try:
         run = escape_control(read_verified_json(path, LARGEST))
+        finished = path.stat().st_mtime
     except OSError as error:
         index.damaged[path] = f"it cannot be read ({error.strerror})"
         return
@@ -102,7 +107,7 @@ def _add(path: Path, index: RunIndex) -> None:
     elif run["accuracy"] is None:
         index.untested.append(path.parent)
     else:
-        index.runs.append({**run, "folder": path.parent})
+        index.runs.append({**run, "folder": path.parent, "finished": finished})
 
 
 def _fault(run: Any) -> str:

@@ -1,53 +1,24 @@
-"""Read finished runs and average them over seeds."""
+"""Finished runs as results.json describes them: method, training data and column in a table."""
 
-import statistics
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
+# CoOp's order, which the papers' tables follow.
+ELEVEN = (
+    *("ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "OxfordFlowers", "Food101"),
+    *("FGVCAircraft", "SUN397", "DescribableTextures", "EuroSAT", "UCF101"),
+)
+DATASETS = (*ELEVEN, "ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
+BASELINE = "ZeroshotCLIP"
+AVERAGE = "average"
 
-from safeio.checksums import read_verified_json
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Accuracies (in %) of one method on one dataset at one number of shots, one per seed."""
-
-    accuracies: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over the seeds."""
-        return statistics.fmean(self.accuracies)
-
-    @property
-    def std(self) -> float:
-        """Sample standard deviation over the seeds; 0 for a single seed."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
-
-    def __str__(self) -> str:
-        if len(self.accuracies) == 1:
-            return f"{self.mean:.1f}"
-        return f"{self.mean:.1f} ± {self.std:.1f}"
+Run = Mapping[str, Any]
+Runs = Sequence[tuple[str, Run]]  # each with its row name
 
 
-Cells = dict[tuple[str, str, int], Cell]
-
-
-def collect_runs(folder: Path) -> list[dict[str, Any]]:
-    """Return every finished run below the folder, sorted by path.
-
-    Raises:
-        DamagedFile: a results.json is damaged.
-    """
-    runs = (read_verified_json(path) for path in sorted(folder.rglob("results.json")))
-    return [run for run in runs if run["status"] == "finished"]
-
-
-def method_of(run: Mapping[str, Any]) -> str:
+def method_of(run: Run) -> str:
     """Return the name of a run's method in tables: `CoOp`, `PLOT+PAN`, `CoOp+PUN+PAN`, ..."""
     base = run["trainer"].removesuffix("Nemesis")
     if base == run["trainer"]:
@@ -56,27 +27,112 @@ def method_of(run: Mapping[str, Any]) -> str:
     return base + ("+PUN" if beta > 0 else "") + ("+PAN" if beta < 1 else "")
 
 
-def summarise(runs: Iterable[Mapping[str, Any]]) -> Cells:
-    """Group the runs' accuracies by method, dataset and shots."""
-    groups: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
-    for run in runs:
-        groups[method_of(run), run["dataset"], run["shots"]].append(run["accuracy"])
-    return {key: Cell(tuple(values)) for key, values in groups.items()}
+def trained(run: Run) -> Run:
+    """Return the training run of the tested prompt: the run itself, or an evaluation's source."""
+    return run.get("source_run") or run
 
 
-def accuracy_table(cells: Cells, shots: Sequence[int], baseline: str = "ZeroshotCLIP") -> str:
-    """Format Markdown with a row per dataset and method and a column per number of shots.
+def trained_on(run: Run) -> tuple[str, int]:
+    """Return the training dataset and shots of the prompt that a run tests."""
+    source = trained(run)
+    return source["dataset"], 0 if is_zero_shot(source) else max(source["shots"], 0)
 
-    The baseline does not depend on shots: its accuracy is repeated in every column.
+
+def is_zero_shot(run: Run) -> bool:
+    """Return whether the run's method is zero-shot CLIP, which is not trained."""
+    return run["trainer"].startswith(BASELINE)
+
+
+def _is_training(run: Run, classes: str) -> bool:
+    own_test = run["subsample_classes"] == classes and not run["target_domains"]
+    return own_test and "model_dir" not in run
+
+
+def half_of(run: Run) -> str:
+    """Return the classes that a base-to-new run tests, "base" or "new"; empty for other runs."""
+    if _is_training(run, "base"):
+        return "base"
+    source = run.get("source_run") or {}
+    pair = source.get("subsample_classes"), run["subsample_classes"]
+    same = source.get("dataset") == run["dataset"] and not run["target_domains"]
+    return "new" if same and pair == ("base", "new") else ""
+
+
+def place_of(run: Run) -> str:
+    """Return the dataset and domains that a transfer run tests; empty for other runs."""
+    if _is_training(run, "all"):
+        return run["dataset"]
+    source = run.get("source_run") or {}
+    if source.get("subsample_classes") != "all" or run["subsample_classes"] != "all":
+        return ""
+    domains = "+".join(run["target_domains"])
+    if source["dataset"] == run["dataset"]:
+        return domains
+    return f"{run['dataset']}: {domains}" if domains else run["dataset"]
+
+
+# Column of a run in each protocol's table; empty for runs of other protocols.
+COLUMNS: dict[str, Callable[[Run], str]] = {
+    "few_shot": lambda run: "accuracy" if _is_training(run, "all") else "",
+    "base_to_new": half_of,
+    "transfer": place_of,
+}
+
+
+def members_of(protocol: str, runs: Runs) -> Runs:
+    """Return the runs that belong to a protocol's table.
+
+    A source dataset belongs to the transfer table if one of its prompts was tested elsewhere.
     """
-    datasets = sorted({dataset for _, dataset, _ in cells})
-    methods = sorted({method for method, _, _ in cells}, key=lambda name: (name != baseline, name))
-    rows = []
-    for dataset in datasets:
-        for method in methods:
-            columns = [0 if method.startswith(baseline) else count for count in shots]
-            found = [cells.get((method, dataset, column)) for column in columns]
-            if any(found):
-                rows.append([dataset, method, *(str(cell) if cell else "-" for cell in found)])
-    header = ["dataset", "method", *(f"{n} shot{'s' if n > 1 else ''}" for n in shots)]
-    return tabulate(rows, header, tablefmt="github", stralign="left", disable_numparse=True)
+    column = COLUMNS[protocol]
+    members = [(label, run) for label, run in runs if column(run)]
+    if protocol == "transfer":
+        sources = {trained_on(run)[0] for _, run in members if "model_dir" in run}
+        members = [(label, run) for label, run in members if trained_on(run)[0] in sources]
+    return members
+
+
+def by_label(runs: Runs) -> dict[str, list[Run]]:
+    """Group the runs by row."""
+    rows: defaultdict[str, list[Run]] = defaultdict(list)
+    for label, run in runs:
+        rows[label].append(run)
+    return dict(rows)
+
+
+def in_row_order(runs: Runs, order: Sequence[str] = ()) -> Runs:
+    """Sort by row, in which order all tables list the rows.
+
+    Args:
+        runs: with their row names.
+        order: the row names; by default, zero-shot CLIP is first and the others are sorted.
+    """
+
+    def rank(pair: tuple[str, Run]) -> tuple[Any, ...]:
+        label = pair[0]
+        at = order.index(label) if label in order else len(order)
+        return at, not label.startswith(BASELINE), natural_order(label)
+
+    return sorted(runs, key=rank)
+
+
+def natural_order(text: str) -> list[tuple[bool, float, str]]:
+    """Return a natural sort key: omega 2 before omega 10."""
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
+    return [(part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
+
+
+def paper_order(name: str) -> tuple[int, int, str]:
+    """Return a sort key: the average, datasets in the papers' order, then the others."""
+    known = DATASETS.index(name) if name in DATASETS else len(DATASETS)
+    return (name != AVERAGE, known, name)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return, for example, "1 seed" or "5 seeds"."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def shots_name(count: int) -> str:
+    """Return, for example, "1 shot" or "16 shots"."""
+    return counted(count, "shot")

@@ -1,68 +1,50 @@
-"""Cells of the protocols' tables: collect over seeds, average, and arrange in rows.
+"""Accuracies of a table's cells: collected over seeds and averaged over datasets."""
 
-The key of a cell is (row name, training dataset, shots), followed by the test set if the protocol
-has several.
-"""
-
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from tabulate import tabulate
 
 from safeio.errors import UserError
 
-from .results import Cell, collect_runs, method_of
-
-# CoOp's order, which the papers' tables follow.
-DATASETS = (
-    *("ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "OxfordFlowers", "Food101"),
-    *("FGVCAircraft", "SUN397", "DescribableTextures", "EuroSAT", "UCF101"),
-    *("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"),
-)
-BASELINE = "ZeroshotCLIP"
-AVERAGE = "average"
-
-Run = Mapping[str, Any]
-Runs = Sequence[tuple[str, Run]]  # each with its row name
-
-
-@dataclass(frozen=True)
-class Score(Cell):
-    """A number of a table, in %; it has no accuracies if none of its runs is finished.
-
-    Attributes:
-        missing: what is incomplete, such as "2 of 3 seeds"; empty if complete.
-    """
-
-    missing: str = ""
-
-    def __str__(self) -> str:
-        text = super().__str__() if self.accuracies else "-"
-        return f"{text} ({self.missing})" if self.missing else text
-
+from .results import Run, counted, is_zero_shot
 
 Key = tuple[Any, ...]
-Scores = dict[Key, Score]
-Row = dict[str, Score]  # by column
 
 
 @dataclass(frozen=True)
-class Table:
-    """A protocol's result.
+class Score:
+    """Accuracies (in %) of a cell, one per seed; none if no run of the cell is finished.
 
     Attributes:
-        markdown: the formatted table.
-        records: one per number: its key, "mean", "std", "accuracies" (a list over the seeds; an
-            average has one item) and "lacks" (what is missing).
+        accuracies: ordered by seed; an average over cells may have a single one.
+        missing: what is incomplete, such as "2 of 3 seeds"; empty if complete.
+        seeds: of the accuracies; empty for a mean of means.
     """
 
-    markdown: str
-    records: list[dict[str, Any]]
+    accuracies: tuple[float, ...]
+    missing: str = ""
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the seeds; 0 for a single seed."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def text(self) -> str:
+        """Mean ± standard deviation, or only the mean of one accuracy."""
+        spread = f" ± {self.std:.1f}" if len(self.accuracies) > 1 else ""
+        return f"{self.mean:.1f}{spread}"
+
+
+Scores = dict[Key, Score]
 
 
 def harmonic_mean(base: float, new: float) -> float:
@@ -80,54 +62,31 @@ def average(scores: Sequence[Score | None], what: str = "datasets") -> Score | N
     present = [score for score in scores if score is not None and score.accuracies]
     if not present:
         return None
-    missing = max((score.missing for score in present), key=bool)
+    missing = next((score.missing for score in present if score.missing), "")
     if len(present) < len(scores):
         missing = f"{len(present)} of {len(scores)} {what}"
     return Score((statistics.fmean(score.mean for score in present),), missing)
 
 
-def score_over_seeds(datasets: Sequence[Mapping[int, float]]) -> Score | None:
-    """Average over datasets for each seed, so that the deviation over seeds is available.
+def average_by_seed(scores: Sequence[Score | None], what: str = "datasets") -> Score | None:
+    """Return `average`, with the deviation over seeds if all numbers are complete, of equal seeds.
 
     Args:
-        datasets: for each dataset, the accuracy by seed.
-
-    Returns:
-        The averages by seed; None unless all datasets have the same seeds.
+        scores: see `average`.
+        what: see `average`.
     """
-    seeds = sorted(datasets[0]) if datasets else []
-    if not seeds or any(sorted(accuracies) != seeds for accuracies in datasets):
-        return None
-    return Score(tuple(statistics.fmean(one[seed] for one in datasets) for seed in seeds))
+    mean = average(scores, what)
+    if mean is None or mean.missing:
+        return mean
+    present = [score for score in scores if score is not None]
+    seeds = present[0].seeds
+    if not seeds or any(score.seeds != seeds for score in present):
+        return mean
+    columns = zip(*(score.accuracies for score in present), strict=True)
+    return Score(tuple(map(statistics.fmean, columns)), seeds=seeds)
 
 
-def label_runs(folders: Sequence[Path]) -> list[tuple[str, Run]]:
-    """Return the finished and tested runs of the folders, each with its row name.
-
-    The row name is the method's, such as `CoOp+PUN`, followed by the folder's name if several
-    folders contain runs of the method. An evaluation has the name of its training run.
-    """
-    found = [
-        (folder, method_of(run.get("source_run") or run), run)
-        for folder in folders
-        for run in collect_runs(folder)
-        if run["accuracy"] is not None
-    ]
-    folders_of: defaultdict[str, set[Path]] = defaultdict(set)
-    for folder, method, _ in found:
-        folders_of[method].add(folder)
-    return [
-        (method if len(folders_of[method]) == 1 else f"{method} ({folder.resolve().name})", run)
-        for folder, method, run in found
-    ]
-
-
-def is_zero_shot(run: Run) -> bool:
-    """Return whether the run's method is zero-shot CLIP, which is not trained."""
-    return run["trainer"].startswith(BASELINE)
-
-
-def gather(keyed: Iterable[tuple[Key, Run]], seeds: int) -> Scores:
+def gather(keyed: Iterable[tuple[Key, Run]], seeds: int = 0) -> Scores:
     """Collect the runs' accuracies over seeds by key.
 
     Args:
@@ -136,109 +95,25 @@ def gather(keyed: Iterable[tuple[Key, Run]], seeds: int) -> Scores:
             the seed, needs one.
 
     Raises:
-        UserError: there are no runs, or two runs have the same key and seed.
+        UserError: two runs have the same key and seed.
     """
     cells: defaultdict[Key, dict[int, Run]] = defaultdict(dict)
     for key, run in keyed:
         other = cells[key].setdefault(run["seed"], run)
         if other is not run and not is_zero_shot(run):
-            first, second = (one["config"]["OUTPUT_DIR"] for one in (other, run))
             raise UserError(
-                f"{first} and {second} are runs of one method with the same data and seed; name "
-                "folders that each contain one setting of a method"
+                f"{other['folder']} and {run['folder']} are two runs of {key[0]} on "
+                f"{run['dataset']} with the same settings, data and seed {run['seed']}; remove "
+                "one or name folders that hold only one"
             )
-    if not cells:
-        raise UserError(
-            "These folders contain no finished and tested run of this protocol; train and test one"
-        )
-    wanted = max(seeds, *(len(runs) for runs in cells.values()), 1)
+    wanted = max(seeds, 1, *(len(runs) for runs in cells.values()))
     return {key: _score(runs, wanted) for key, runs in cells.items()}
 
 
 def _score(runs: Mapping[int, Run], wanted: int) -> Score:
-    every = (runs[seed]["accuracy"] for seed in sorted(runs))
-    accuracies = tuple(accuracy for accuracy in every if accuracy is not None)
+    found = {seed: runs[seed]["accuracy"] for seed in sorted(runs)}
+    found = {seed: accuracy for seed, accuracy in found.items() if accuracy is not None}
     if all(map(is_zero_shot, runs.values())):
-        wanted = max(1, len(accuracies))
-    missing = "" if len(accuracies) == wanted else f"{len(accuracies)} of {seeds_name(wanted)}"
-    return Score(accuracies, missing)
-
-
-def seeds_name(count: int) -> str:
-    """Return, for example, "1 seed" or "5 seeds"."""
-    return f"{count} seed{'s' if count != 1 else ''}"
-
-
-def rows_of(scores: Scores) -> dict[Key, Row]:
-    """Group scores into rows by all items of the key but the last, which is the column."""
-    rows: defaultdict[Key, Row] = defaultdict(dict)
-    for (*key, column), score in scores.items():
-        rows[tuple(key)][column] = score
-    return dict(rows)
-
-
-def make_table(caption: str, rows: Mapping[Key, Row], columns: Sequence[str]) -> Table:
-    """Format the rows; a missing number is a dash."""
-    ordered = sorted(rows, key=row_order)
-    cells = [
-        [dataset, label, shots or "-", *(str(rows[key].get(name, "-")) for name in columns)]
-        for key in ordered
-        for label, dataset, shots in [key]
-    ]
-    header = ["trained on", "method", "shots", *columns]
-    markdown = tabulate(cells, header, tablefmt="github", stralign="left", disable_numparse=True)
-    records = [
-        make_record(key, name, rows[key][name])
-        for key in ordered
-        for name in columns
-        if name in rows[key]
-    ]
-    return Table(f"{caption}\n\n{markdown}", records)
-
-
-def make_record(key: Key, column: str, score: Score) -> dict[str, Any]:
-    """Return one number as a record."""
-    label, dataset, shots = key
-    return {
-        "method": label,
-        "dataset": dataset,
-        "shots": shots,
-        "column": column,
-        "mean": score.mean if score.accuracies else None,
-        "std": score.std if score.accuracies else None,
-        "accuracies": list(score.accuracies),
-        "lacks": score.missing,
-    }
-
-
-def row_order(key: Key) -> Key:
-    """Return a sort key: by dataset, zero-shot CLIP first, averages last."""
-    label, dataset, shots = key
-    return (
-        dataset == AVERAGE,
-        *paper_order(dataset),
-        not label.startswith(BASELINE),
-        natural_order(label),
-        shots,
-    )
-
-
-def natural_order(text: str) -> list[tuple[bool, float, str]]:
-    """Return a natural sort key: omega 2 before omega 10."""
-    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
-    return [(part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
-
-
-def paper_order(name: str) -> tuple[int, str]:
-    """Return a sort key: datasets in the papers' order, then the others."""
-    return (DATASETS.index(name) if name in DATASETS else len(DATASETS), name)
-
-
-def caption_of(runs: Runs) -> str:
-    """Describe the numbers: split, seeds and, if used, the number of cached training views."""
-    splits = " and ".join(sorted({run["split"] for _, run in runs})).capitalize()
-    seeds = sorted({run["seed"] for _, run in runs})
-    over = f"{seeds_name(len(seeds))} ({', '.join(map(str, seeds))})"
-    views = max(run.get("train_views", 0) for _, run in runs)
-    cached = f"; trained on {views} cached augmentations of each image" if views else ""
-    return f"{splits} accuracy in %, mean ± standard deviation over {over}{cached}."
+        wanted = max(1, len(found))
+    missing = "" if len(found) == wanted else f"{len(found)} of {counted(wanted, 'seed')}"
+    return Score(tuple(found.values()), missing, tuple(found))

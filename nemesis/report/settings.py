@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nemesis.report.protocols import trained_on
-from nemesis.report.results import method_of
-from nemesis.report.scores import Run, is_zero_shot
+from .results import Run, is_zero_shot, method_of, trained, trained_on
 
 # Paths and devices, keys of the cell, and settings that `TRAITS` covers.
 NO_SETTINGS = (
@@ -23,11 +21,6 @@ NEMESIS = "TRAINER.NEMESIS."
 BETA = NEMESIS + "BETA"
 
 Settings = dict[str, Any]
-
-
-def trained(run: Run) -> Run:
-    """Return the training run of the tested prompt: the run itself, or an evaluation's source."""
-    return run.get("source_run") or run
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Settings:

@@ -1,14 +1,13 @@
 """Finished and missing runs of a sweep, for its report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dassl.engine import identity
-from nemesis.report.scores import Run, Runs
 
-from .listing import Listing, groups_of
+from .results import Run, Runs
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,12 @@ class SweepStatus:
     rows: Sequence[str]
 
     @property
-    def state(self) -> str:
-        """One sentence on how many runs are done."""
+    def progress(self) -> str:
+        """How many runs are done, such as "5 of 12 runs done"."""
         total = len(self.done) + len(self.missing)
-        return f"{len(self.done)} of the {total} runs of {self.name} are done."
+        return (
+            f"{len(self.done)} of {total} runs done" if self.missing else f"{total} runs, all done"
+        )
 
 
 def as_run(config: Mapping[str, Any], source: Run | None = None) -> Run:
@@ -49,18 +50,3 @@ def as_run(config: Mapping[str, Any], source: Run | None = None) -> Run:
         "accuracy": None,
     }
     return run if source is None else {**run, "model_dir": "", "source_run": source}
-
-
-def in_order(listing: Listing, rows: Sequence[str]) -> Listing:
-    """Return the listing with the rows of each dataset in the order of `rows`."""
-    if "method" not in listing.header:
-        return listing
-    at = listing.header.index("method")
-    rank = {name: place for place, name in enumerate(rows)}
-    groups = [group for _, group in groups_of(listing)] if at else [listing.rows]
-    ordered = [
-        row
-        for group in groups
-        for row in sorted(group, key=lambda row: rank.get(row[at].text, len(rank)))
-    ]
-    return replace(listing, rows=ordered)

@@ -7,6 +7,7 @@ table.write(folder)  # norms.md, norms.csv and norms.tex
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -188,7 +189,7 @@ class Table:
 
     def html(self) -> str:
         """Format as HTML without title and caption; all texts are escaped."""
-        return _html_template().render(table=self)
+        return html_template("table.html").render(table=self)
 
     def write(self, folder: Path) -> Path:
         """Write NAME.md, NAME.csv and NAME.tex into the folder; return the first one's path."""
@@ -217,7 +218,7 @@ def _markdown_cell(text: str) -> str:
 
 def _markdown_text(text: str) -> str:
     """Escape HTML tags and links, which Markdown would interpret."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
+    return re.sub("<(?=[a-zA-Z/!?])", "&lt;", text.replace("&", "&amp;")).replace("](", "]\\(")
 
 
 def _csv_cell(value: Any) -> Any:
@@ -247,10 +248,12 @@ def escape_latex(text: str) -> str:
 
 
 @lru_cache
-def _html_template() -> Any:
+def html_template(name: str) -> Any:
+    """Return a Jinja template of this folder, which escapes all values."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
 
     loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    ).get_template("table.html")
+    )
+    return environment.get_template(name)

@@ -18,21 +18,20 @@ from .grid import make_runs
 from .progress import Estimate, Progress, list_failures, list_runs
 from .runs import Run, State, folders_by_digest, locate, state_of
 from .schedule import execute
-from .selection import Selection, add_selection_flags, selection_of
+from .selection import Selection
 from .sweep_file import PAPER, SweepFile, read_sweep, sweep_path
 
 STOPPED = 130
 
 
 def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `sweep_of`, except for the sweep itself and --output-dir."""
+    """Add --profile, --root and --set."""
     add = parser.add_argument
     add("--profile", default=PAPER, help="paper (default), or one of the file's profiles")
     add("--root", help="folder of the datasets (default: data)")
     pair = ("KEY", "VALUE")
     text = "a setting for all runs, which overrides the file's"
     add("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
-    add_selection_flags(parser)
 
 
 @dataclass
@@ -68,15 +67,6 @@ class Sweep:
     def describe(self, workers: int | None = None) -> str:
         """Return the text that `--dry-run` prints."""
         return list_runs(self.runs, self.states, self.estimate, workers or os.cpu_count() or 1)
-
-
-def sweep_of(arguments: argparse.Namespace, output: Path | None) -> Sweep:
-    """Resolve the sweep that a command line names; see `add_sweep_flags` and `resolve_sweep`."""
-    settings, selection = dict(arguments.set), selection_of(arguments)
-    only = getattr(arguments, "only", ())
-    return resolve_sweep(
-        arguments.sweep, arguments.profile, output, arguments.root, settings, only, selection
-    )
 
 
 def resolve_sweep(

@@ -10,13 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dassl.config import CfgNode, get_cfg_default, to_dict
+from dassl.config import CfgNode, to_dict
 from dassl.config.checks import check_values
+from dassl.config.loading import merge_files
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, check_trainer
 from dassl.utils import check_availability
 from dassl.utils.registry import skipped_plugins
 from safeio.errors import UserError
+from trainers.config_names import config_file
 
 from .runs import Run, digest_of
 from .sweep_file import RESERVED, Case, Evaluation, Method, Settings, SweepFile
@@ -129,10 +131,11 @@ class _Grid:
     ) -> Run:
         path = self.sweep.path
         target = test[1] if test else dataset
-        cfg = _layers(
-            _find("datasets", target, f"{path}: datasets"),
-            _find(f"trainers/{method.trainer}", method.config, f"{path}: methods.{method.label}"),
-        ).clone()
+        with _error_prefix(f"{path}: datasets"):
+            dataset_file = config_file("datasets", target)
+        with _error_prefix(f"{path}: methods.{method.label}"):
+            method_file = config_file(f"trainers/{method.trainer}", method.config)
+            cfg = _layers(dataset_file, method_file).clone()
         identity = {"TRAINER.NAME": method.trainer, "SEED": seed, "DATASET.NUM_SHOTS": shots}
         layers = [identity, self.sweep.settings, *_applying(self.sweep.cases, dataset, shots)]
         layers += [method.settings, *_applying(method.cases, dataset, shots), point]
@@ -140,7 +143,8 @@ class _Grid:
             _set(cfg, settings, str(path))
         _set(cfg, self.overrides, "the command line")
         _check_run(cfg, path)
-        digest = digest_of(to_dict(cfg), test[2].digest if test else None)
+        config = to_dict(cfg)
+        digest = digest_of(config, test[2].digest if test else None)
         parts = [_stem(dataset), _slug(method.label), f"shots_{shots}"]
         if test:
             parts.append(f"test_{_slug(_test_name(*test[:2]))}")
@@ -151,10 +155,11 @@ class _Grid:
             method=method.label,
             dataset=_stem(dataset),
             shots=shots,
-            config=to_dict(cfg),
+            config=config,
             digest=digest,
             source=test[2] if test else None,
             point=point,
+            notes=tuple(cfg.notes),
         )
 
 
@@ -163,12 +168,9 @@ def _applying(cases: Sequence[Case], dataset: str, shots: int) -> list[Settings]
 
 
 @lru_cache(maxsize=256)
-def _layers(dataset_file: Path, config_file: Path) -> CfgNode:
+def _layers(dataset_file: str, method_file: str) -> CfgNode:
     """Return the configuration of two files; clone it before changing it."""
-    cfg = get_cfg_default()
-    cfg.merge_from_file(str(dataset_file))
-    cfg.merge_from_file(str(config_file))
-    return cfg
+    return merge_files(dataset_file, method_file)
 
 
 def _set(cfg: CfgNode, settings: Mapping[str, Any], source: str) -> None:
@@ -191,18 +193,6 @@ def _check_run(cfg: CfgNode, path: Path) -> None:
         check_values(cfg)
         DATASET_REGISTRY.get(cfg.DATASET.NAME)
         check_trainer(cfg)
-
-
-@lru_cache(maxsize=1024)
-def _find(folder: str, name: str, where: str) -> Path:
-    """Return a file of configs/FOLDER by its stem, or any file by its path."""
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
-    path = ROOT / "configs" / folder / f"{name}.yaml"
-    if not path.is_file():
-        with _error_prefix(where):
-            check_availability(name, sorted(p.stem for p in path.parent.glob("*.yaml")))
-    return path
 
 
 def _stem(name: str) -> str:

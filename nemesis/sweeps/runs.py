@@ -57,6 +57,7 @@ class Run:
         digest: its identity.
         source: the run whose model this one tests; None for a training.
         point: values of the method's grid by key.
+        notes: on the origin of settings, for the head of the run's log.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Run:
     digest: str
     source: "Run | None" = None
     point: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -77,7 +79,10 @@ class Run:
     def cfg(self) -> CfgNode:
         """Return the frozen configuration, with the run's folder."""
         whole = {**self.config, "OUTPUT_DIR": str(self.folder), "RESUME": ""}
-        return load_config(flag_overrides=lambda cfg: cfg.merge_tree(whole, source=self.name))
+        cfg = load_config(flag_overrides=lambda cfg: cfg.merge_tree(whole, source=self.name))
+        for note in self.notes:
+            cfg.add_note(note)
+        return cfg
 
 
 # Runs that a worker executes in one call: one run, or a run group.

@@ -104,6 +104,11 @@ class SweepFile:
     paper: tuple[str, ...]
     over_shots: bool
 
+    @property
+    def name(self) -> str:
+        """The argument of `nemesis sweep` for this file."""
+        return self.path.stem if self.path.parent == SWEEPS else str(self.path)
+
 
 def sweep_path(name: PathLike) -> Path:
     """Return the file of a sweep, given its path or its name in configs/sweeps without .yaml.

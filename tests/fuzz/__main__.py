@@ -3,9 +3,9 @@ r"""Coverage-guided fuzzing of a file reader: save inputs that it does not rejec
     python -m tests.fuzz --list
     python -m tests.fuzz torchscript --runs 100000 --seconds 600
 
-Starts from valid files of the kind and from the corpus of earlier runs (OUTPUT/TARGET/corpus). An
-input that raises another exception is saved in OUTPUT/TARGET/defects and the search continues. If
-an input ends the process or exceeds --timeout or --memory, libFuzzer saves it there and exits.
+Starts from valid files of the kind and from the corpus of earlier runs (in OUTPUT_DIR/TARGET). An
+input that raises another exception is saved in OUTPUT_DIR/TARGET/defects, and the search continues.
+If an input ends the process or exceeds --timeout or --memory, libFuzzer saves it there and exits.
 Needs atheris: pip install -e '.[fuzz]'.
 
 Exit codes: 0 no defect, 1 defects, 2 an error in the command.
@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +33,7 @@ INSTRUMENTED = (
     "clip",
     "dassl",
     "safeio",
-    "sweeps",
-    "nemesis.report",
+    "nemesis",
     "trainers.core.prompt_file",
     "yaml",
     "zipfile",
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--timeout", type=int, default=20, help="seconds per input (default: 20)")
     add("--memory", type=int, default=2048, help="MiB of the process (default: 2048)")
     add("--seed", type=int, default=1, help="seed of the search (default: 1)")
-    add("--output", type=Path, default=Path("output/fuzz"), help="default: output/fuzz")
+    add("--output-dir", type=Path, default=Path("output/fuzz"), help="default: output/fuzz")
     return parser
 
 
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(readers.READERS))
         return 0
     _atheris()
-    folder = arguments.output.absolute() / str(arguments.target)
+    folder = arguments.output_dir.absolute() / str(arguments.target)
     tried = folder / "tried"
     tried.unlink(missing_ok=True)
     done = subprocess.run(
@@ -96,46 +96,6 @@ def run(arguments: argparse.Namespace) -> int:
     return int(bool(defects))
 
 
-class _Search:
-    """Callback for libFuzzer.
-
-    Args:
-        readers: the module with the readers.
-        target: name of a reader.
-        folder: output folder of the target.
-        scratch: folder to which inputs are written.
-    """
-
-    def __init__(self, readers: Any, target: str, folder: Path, scratch: Path) -> None:
-        self.readers = readers
-        self.reader = readers.READERS[target]
-        self.defects = folder / "defects"
-        self.scratch = scratch
-        # One byte per input, so that the count survives the end of the process.
-        self.tried = (folder / "tried").open("ab", buffering=0)
-        self.known: set[str] = set()
-
-    def __call__(self, data: bytes) -> None:
-        """Try one input."""
-        self.tried.write(b".")
-        try:
-            with contextlib.redirect_stdout(None):
-                self.readers.answer(self.reader, data, self.scratch)
-        except Exception as error:
-            self._save(data, error)
-
-    def _save(self, data: bytes, error: Exception) -> None:
-        """Save the first input of each kind of failure."""
-        trace: Any = error.__traceback__
-        while trace.tb_next:
-            trace = trace.tb_next
-        kind = f"{type(error).__name__}-{Path(trace.tb_frame.f_code.co_filename).stem}"
-        if f"{kind}-{trace.tb_lineno}" not in self.known:
-            self.known.add(f"{kind}-{trace.tb_lineno}")
-            digest = hashlib.sha256(data).hexdigest()[:8]
-            (self.defects / f"{kind}-{trace.tb_lineno}-{digest}").write_bytes(data)
-
-
 def search(arguments: argparse.Namespace) -> int:
     """Run libFuzzer in this process, which it ends.
 
@@ -149,15 +109,30 @@ def search(arguments: argparse.Namespace) -> int:
         raise UserError(
             f'"{arguments.target}" is not a target; choose from {", ".join(readers.READERS)}'
         )
-    folder = arguments.output.absolute() / arguments.target
+    reader = readers.READERS[arguments.target]
+    folder = arguments.output_dir.absolute() / arguments.target
     corpus, defects = folder / "corpus", folder / "defects"
     corpus.mkdir(parents=True, exist_ok=True)
     defects.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as made:
-        for data in readers.seeds_of(readers.READERS[arguments.target], Path(made)):
-            (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
-    warnings.simplefilter("ignore")
     scratch = tempfile.TemporaryDirectory()
+    for data in readers.seeds_of(reader, Path(scratch.name)):
+        (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+    warnings.simplefilter("ignore")
+    # One byte per input, so that the count survives the end of the process.
+    tried = (folder / "tried").open("ab", buffering=0)
+
+    def attempt(data: bytes) -> None:
+        tried.write(b".")
+        try:
+            with contextlib.redirect_stdout(None):
+                readers.answer(reader, data, Path(scratch.name) / "read")
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            kind = f"{type(error).__name__}-{Path(last.filename).stem}-{last.lineno}"
+            if not any(defects.glob(f"{kind}-*")):  # the first input of each kind of failure
+                digest = hashlib.sha256(data).hexdigest()[:8]
+                (defects / f"{kind}-{digest}").write_bytes(data)
+
     options = {
         "runs": arguments.runs,
         "max_total_time": arguments.seconds,
@@ -169,8 +144,7 @@ def search(arguments: argparse.Namespace) -> int:
         "print_final_stats": 1,
     }
     flags = [f"-{name}={value}" for name, value in options.items()]
-    target = _Search(readers, arguments.target, folder, Path(scratch.name))
-    atheris.Setup(["fuzz", *flags, str(corpus)], target)
+    atheris.Setup(["fuzz", *flags, str(corpus)], attempt)
     atheris.Fuzz()
     return 0
 

@@ -1,10 +1,9 @@
 """Readers of untrusted files, as functions of the file's bytes, for fuzzing."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ import trainers  # noqa: F401  (registers the methods)
 from clip import hugging_face, open_clip_names
 from clip.weights import load_clip
 from dassl.config import load_config
-from dassl.config.node import CfgNode
 from dassl.data.datasets.annotations import read_mat, read_rows
 from dassl.data.datasets.class_checks import check_classes
 from dassl.data.datasets.listing import list_images
@@ -28,13 +26,12 @@ from datasets.own_images import read_table
 from nemesis.inference.load_run import trained_classnames
 from nemesis.report.accuracy import make_tables
 from nemesis.report.checks import notes_on, refuse_mixed
-from nemesis.report.listing import to_csv, to_latex, to_markdown
 from nemesis.report.provenance import (
     common_settings,
     example_commands,
-    runs_listing,
-    settings_listing,
-    versions_listing,
+    runs_table,
+    settings_table,
+    versions_table,
 )
 from nemesis.report.reading import read_runs
 from nemesis.report.settings import name_rows
@@ -94,15 +91,11 @@ def answer(reader: Reader, data: bytes, folder: Path) -> str | None:
 
 
 def _overrides(path: Path) -> None:
-    words = path.read_bytes().decode(errors="replace").split("\n")
-    cfg = load_config(opts=words)
-    assert isinstance(cfg, CfgNode)
-    cfg.dump()
+    load_config(opts=path.read_bytes().decode(errors="replace").split("\n")).dump()
 
 
 def _config(path: Path) -> None:
-    cfg = load_config(config_file=str(path))
-    cfg.dump()
+    load_config(config_file=str(path)).dump()
 
 
 def _sweep(path: Path) -> None:
@@ -170,9 +163,9 @@ def _results(path: Path) -> None:
     common_settings(runs)
     example_commands(runs)
     refuse_mixed(runs)
-    origin = (settings_listing(runs), runs_listing(runs, path.parent), versions_listing(runs))
-    for listing in (*make_tables(runs, 0).listings, *origin):
-        to_csv(listing), to_latex(listing), to_markdown(listing)
+    origin = (settings_table(runs), runs_table(runs, path.parent), versions_table(runs))
+    for table in (*make_tables(runs, 0).tables, *origin):
+        table.csv(), table.latex(), table.markdown(), table.html()
 
 
 def _history(path: Path) -> None:
@@ -191,10 +184,6 @@ def _mat(path: Path) -> None:
     read_mat(path, "annotations", ("fname", "class"))
 
 
-def _rows(path: Path) -> None:
-    read_rows(path, columns=2)
-
-
 def _table(path: Path) -> None:
     for name in ("a.png", "b.png"):
         (path.parent / name).touch()
@@ -205,48 +194,37 @@ def _archive(path: Path) -> None:
     extract(path, path.parent / "unpacked", Budget(1 << 20, "a megabyte"))
 
 
-def _constant(*contents: bytes) -> Callable[[Path], list[bytes]]:
-    return lambda folder: list(contents)
-
-
-def _without_folder(make: Callable[[], list[bytes]]) -> Callable[[Path], list[bytes]]:
-    return lambda folder: make()
-
-
-def _readers() -> Iterator[tuple[str, Reader]]:
-    fixed = _without_folder
-    configs = ("configs/datasets/*.yaml", "configs/trainers/backbones/recipe.yaml")
-    overrides = b"OPTIM.LR\n2e-3\nINPUT.SIZE\n(32, 32)\nTRAINER.COOP.CTX_INIT\na photo"
-    csv = b'path,label,split\na.png,cat,train\n"b.png","dog",test\n'
-    yield "config", Reader("c.yaml", fixed(lambda: seeds.texts(*configs)), _config)
-    yield "overrides", Reader("words.txt", _constant(overrides), _overrides)
-    yield "sweep", Reader("s.yaml", fixed(lambda: seeds.texts("configs/sweeps/*.yaml")), _sweep)
-    yield "split", Reader("split.json", _constant(seeds.as_json(seeds.SPLIT)), _split)
-    yield "checkpoint", Reader("model.pth.tar-1", seeds.checkpoints, _checkpoint)
-    yield "state_dict", Reader("weights.pt", fixed(seeds.state_dicts), _weights)
-    yield "torchscript", Reader("openai.pt", fixed(seeds.torchscripts), _weights)
-    yield "safetensors", Reader("weights.safetensors", fixed(seeds.safetensors), _weights)
-    described = fixed(seeds.descriptions)
-    yield "description", Reader(hugging_face.CONFIG, described, _description)
-    yield "prompt", Reader("prompt.safetensors", fixed(seeds.prompts), _prompt)
-    key = seeds.FEATURE_KEY
-    yield "features", Reader(f"{key}.npy", seeds.features, _features)
-    yield "feature metadata", Reader(f"{key}.json", seeds.feature_metadata, _feature_metadata)
-    yield "image", Reader("image", fixed(seeds.images), lambda path: read_image(str(path)))
-    yield "results", Reader("runs/1/results.json", fixed(seeds.results), _results)
-    yield "history", Reader("history.jsonl", fixed(seeds.histories), _history)
-    yield "listing", Reader("listing.json.gz", fixed(seeds.listings), _listing)
-    yield "mat", Reader("labels.mat", fixed(seeds.mats), _mat)
-    yield "rows", Reader("rows.txt", _constant(b"a.png cat\n# note\nb.png dog house\n"), _rows)
-    yield "table", Reader("table.csv", _constant(csv), _table)
-    yield "archive", Reader("archive", fixed(seeds.archives), _archive)
-
-
-READERS: dict[str, Reader] = dict(_readers())
+KEY = seeds.FEATURE_KEY
+CONFIGS = ("configs/datasets/*.yaml", "configs/trainers/recipe.yaml")
+OVERRIDES = b"OPTIM.LR\n2e-3\nINPUT.SIZE\n(32, 32)\nTRAINER.COOP.CTX_INIT\na photo"
+ROWS = b"a.png cat\n# note\nb.png dog house\n"
+TABLE = b'path,label,split\na.png,cat,train\n"b.png","dog",test\n'
+READERS: dict[str, Reader] = {
+    "config": Reader("c.yaml", lambda _: seeds.texts(*CONFIGS), _config),
+    "overrides": Reader("words.txt", lambda _: [OVERRIDES], _overrides),
+    "sweep": Reader("s.yaml", lambda _: seeds.texts("configs/sweeps/*.yaml"), _sweep),
+    "split": Reader("split.json", lambda _: [seeds.as_json(seeds.SPLIT)], _split),
+    "checkpoint": Reader("model.pth.tar-1", seeds.checkpoints, _checkpoint),
+    "state_dict": Reader("weights.pt", lambda _: seeds.state_dicts(), _weights),
+    "torchscript": Reader("openai.pt", lambda _: seeds.torchscripts(), _weights),
+    "safetensors": Reader("weights.safetensors", lambda _: seeds.safetensors(), _weights),
+    "description": Reader(hugging_face.CONFIG, lambda _: seeds.descriptions(), _description),
+    "prompt": Reader("prompt.safetensors", lambda _: seeds.prompts(), _prompt),
+    "features": Reader(f"{KEY}.npy", seeds.features, _features),
+    "feature metadata": Reader(f"{KEY}.json", seeds.feature_metadata, _feature_metadata),
+    "image": Reader("image", lambda _: seeds.images(), lambda path: read_image(str(path))),
+    "results": Reader("runs/1/results.json", lambda _: seeds.results(), _results),
+    "history": Reader("history.jsonl", lambda _: seeds.histories(), _history),
+    "listing": Reader("listing.json.gz", lambda _: seeds.listings(), _listing),
+    "mat": Reader("labels.mat", lambda _: seeds.mats(), _mat),
+    "rows": Reader("rows.txt", lambda _: [ROWS], lambda path: read_rows(path, columns=2)),
+    "table": Reader("table.csv", lambda _: [TABLE], _table),
+    "archive": Reader("archive", lambda _: seeds.archives(), _archive),
+}
 
 
 def seeds_of(reader: Reader, folder: Path) -> list[bytes]:
     """Return valid files for a reader, all of which it accepts."""
-    work: Any = folder / "seeds"
+    work = folder / "seeds"
     work.mkdir(parents=True, exist_ok=True)
     return reader.seeds(work)

@@ -24,6 +24,11 @@ from trainers.core.features.store import FeatureStore
 ROOT = Path(__file__).parents[2]
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SPLIT = {part: [["a.png", 0, "cat"], ["b.png", 1, "dog"]] for part in PARTS}
+SIZES: dict[str, Any] = {
+    **{"embed_dim": 8, "image_resolution": 8, "context_length": 8, "vocab_size": 16},
+    **{"vision_layers": 1, "vision_width": 8, "vision_patch_size": 4, "vision_heads": 2},
+    **{"transformer_layers": 1, "transformer_width": 8, "transformer_heads": 2},
+}
 FEATURE_KEY, FEATURE_FINGERPRINT, FEATURE_SHAPE = "ab12", "cd34", (3, 4)
 
 
@@ -41,21 +46,7 @@ def as_json(content: Any) -> bytes:
 def tiny_clip() -> CLIP:
     """Return a CLIP with a few thousand parameters."""
     torch.manual_seed(0)
-    return CLIP(
-        CLIPConfig(
-            embed_dim=8,
-            image_resolution=8,
-            vision_layers=1,
-            vision_width=8,
-            vision_patch_size=4,
-            vision_heads=2,
-            context_length=8,
-            vocab_size=16,
-            transformer_width=8,
-            transformer_heads=2,
-            transformer_layers=1,
-        )
-    ).eval()
+    return CLIP(CLIPConfig(**SIZES)).eval()
 
 
 def saved(content: Any) -> bytes:
@@ -74,21 +65,14 @@ def state_dicts() -> list[bytes]:
 
 
 class _Traced(nn.Module):
-    """A module with the parameters of a CLIP, for tracing."""
+    """A module with the submodules and parameters of a CLIP, for tracing."""
 
     def __init__(self, model: CLIP) -> None:
         super().__init__()
-        for name, parameter in model.named_parameters():
-            self._place(name, parameter)
-
-    def _place(self, name: str, parameter: nn.Parameter) -> None:
-        *parents, last = name.split(".")
-        module: nn.Module = self
-        for parent in parents:
-            if not hasattr(module, parent):
-                module.add_module(parent, nn.Module())
-            module = getattr(module, parent)
-        module.register_parameter(last, parameter)
+        for name, module in model.named_children():
+            self.add_module(name, module)
+        for name, parameter in model.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + 1; tracing needs some code."""
@@ -122,10 +106,7 @@ def safetensors() -> list[bytes]:
         "token_embedding.weight.rows": embedding[:4].clone(),
         "token_embedding.weight.index": torch.arange(4),
     }
-    described = {"embed_dim": 8, "image_resolution": 8, "vision_layers": 1, "vision_width": 8}
-    described |= {"vision_patch_size": 4, "vision_heads": 2, "context_length": 8, "vocab_size": 16}
-    described |= {"transformer_width": 8, "transformer_heads": 2, "transformer_layers": 1}
-    metadata = {"config": json.dumps(described), "pixel_mean": "[0.5, 0.5, 0.5]"}
+    metadata = {"config": json.dumps(SIZES), "pixel_mean": "[0.5, 0.5, 0.5]"}
     return [save({**state, "token_embedding.weight": embedding}), save(packed, metadata)]
 
 

@@ -1,4 +1,4 @@
-"""Files that ask for memory, time or trust: one sentence, and the process stays as it was."""
+"""Files that request memory, time or code: one sentence, and bounded memory."""
 
 import json
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 from tests.helpers.bombs import ACCEPTED, write_all
 
 MOST_MIB = 512  # by which the process may grow, over all files
-SECONDS = 300  # after which a file counts as one that is read for ever; it takes ten
+SECONDS = 300  # the longest wait for all files
 
 
-def test_no_bomb_goes_off(tmp_path: Path) -> None:
+def test_every_bomb_is_refused(tmp_path: Path) -> None:
     expected = write_all(tmp_path)
     assert len(expected) > 100
     command = [sys.executable, "-W", "ignore", "-m", "tests.helpers.bombs", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Every reader of files accepts its own, and refuses damaged ones in one sentence."""
+"""Every reader accepts valid files and refuses damaged ones in one sentence."""
 
 import contextlib
 import functools
@@ -16,8 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dassl.engine.resume_checkpoint import ResumeCheckpoint
-from safeio import pickles as clip_pickles
-from safeio import pickles as dassl_pickles
 from tests.fuzz.readers import READERS, answer, seeds_of
 
 WORDS = (
@@ -34,7 +32,7 @@ def _seeds(name: str) -> list[bytes]:
 
 
 def _damaged(data: bytes, other: bytes, draw: random.Random) -> bytes:
-    """One to four of: a flipped bit, a cut, a piece twice, gone or of another file, a word."""
+    """One to four of: a flipped bit, a cut, a repeated, removed or foreign piece, a word."""
     content = bytearray(data)
     for _ in range(draw.randint(1, 4)):
         at = draw.randrange(len(content) + 1)
@@ -58,15 +56,13 @@ def _damaged(data: bytes, other: bytes, draw: random.Random) -> bytes:
 
 def _read(name: str, data: bytes, folder: Path) -> str | None:
     with warnings.catch_warnings(), contextlib.redirect_stdout(None):
-        warnings.simplefilter("ignore")  # Pillow warns of what it puts up with
+        warnings.simplefilter("ignore")  # Pillow warns of damage that it accepts
         return answer(READERS[name], data, folder)
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_accepts_valid_files(name: str, tmp_path: Path) -> None:
-    assert [_read(name, data, tmp_path / "x") for data in _seeds(name)] == [None] * len(
-        _seeds(name)
-    )
+    assert {_read(name, data, tmp_path / "x") for data in _seeds(name)} == {None}
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -84,14 +80,15 @@ def test_a_damaged_file_is_refused_cleanly_or_read(name: str, draw: random.Rando
         _read(name, _damaged(first, second, draw), Path(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this machine"
 )
 @pytest.mark.parametrize("name", ["split", "torchscript"])
-def test_the_long_fuzzer_runs(name: str, tmp_path: Path) -> None:
+def test_the_fuzzer_runs(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuzz", name, "--runs", "100"]
     done = subprocess.run(
-        [*command, "--output", str(tmp_path)],
+        [*command, "--output-dir", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -101,27 +98,15 @@ def test_the_long_fuzzer_runs(name: str, tmp_path: Path) -> None:
     assert f"{name}: 10" in done.stdout and "inputs tried, 0 defects" in done.stdout
 
 
-def test_both_copies_of_the_check_of_pickles_are_the_same() -> None:
-    first, second = Path(clip_pickles.__file__), Path(dassl_pickles.__file__)
-    assert first.read_bytes() == second.read_bytes()
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [("models", []), ("epoch", "1"), ("losses", {"loss": [1]}), ("lr", torch.ones(1)), ("own", 1)],
 )
-def test_a_point_to_resume_from_of_another_form_is_passed_over(
+def test_a_wrong_resume_checkpoint_is_ignored(
     key: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    point: dict[str, object] = {
-        "epoch": 1,
-        "batches": 2,
-        "seconds": 0.5,
-        "lr": None,
-        "own": {},
-        "models": {},
-    }
-    whole = {**point, "losses": {"loss": [1.0, 1.0, 2.0, 2]}}
+    whole: dict[str, object] = {"epoch": 1, "batches": 2, "seconds": 0.5, "lr": None, "own": {}}
+    whole |= {"models": {}, "losses": {"loss": [1.0, 1.0, 2.0, 2]}}
     path = tmp_path / "resume.pth.tar"
     torch.save(whole, path)
     assert ResumeCheckpoint(tmp_path).load() == {**whole, "path": path}

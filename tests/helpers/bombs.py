@@ -1,4 +1,4 @@
-"""Small files that ask for a lot: of memory, of time, of Python's stack, or of trust.
+"""Small files that request much memory, time or stack, or that contain code.
 
 `python -m tests.helpers.bombs FOLDER` reads what `write_all` wrote, all in one process.
 """
@@ -22,8 +22,8 @@ from safetensors.torch import save
 from tests.fuzz import seeds
 from tests.fuzz.readers import READERS, answer
 
-ADDRESSES = 4 << 30  # bytes that the process may ask for beyond those of its libraries
-# Are made again, or read as far as they go.
+ADDRESSES = 4 << 30  # bytes of address space beyond the libraries'
+# Made again, or read up to the damage.
 ACCEPTED = ("listing", "features", "feature metadata", "history")
 DEEP = b"[" * 10**6
 

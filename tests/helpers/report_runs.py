@@ -9,6 +9,7 @@ import pytest
 
 from nemesis.commands import report
 from nemesis.report.paper import SHOTS, paper_numbers
+from nemesis.report.table import Table
 
 
 def a_run(
@@ -122,7 +123,13 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return message
 
 
+def texts(table: Table) -> list[list[str]]:
+    """The header and the cells of a table."""
+    return [list(table.columns), *([str(cell) for cell in row] for row in table.cells)]
+
+
 def table(path: Path) -> list[list[str]]:
     """The cells of a Markdown table."""
-    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
-    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows if "---" not in row]
+    text = path.read_text(encoding="utf-8").replace("**", "")
+    rows = [line for line in text.splitlines() if line[:2] in ("| ", "|")]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]

@@ -1,4 +1,4 @@
-"""The picture in docs/architecture.md is the code: its arrows are the imports between packages."""
+"""The arrows of the figure in docs/architecture.md are the imports between packages."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ NOT_IN_THE_PICTURE = {"tests", "setup"}
 
 
 def imports_between_packages() -> dict[str, set[str]]:
-    """Which top-level package or script imports which."""
+    """Imports between top-level packages and scripts."""
     packages = {path.parent.name for path in ROOT.glob("*/*.py")}
     packages |= {path.stem for path in ROOT.glob("*.py")}
     found: dict[str, set[str]] = defaultdict(set)
@@ -31,7 +31,7 @@ def imports_between_packages() -> dict[str, set[str]]:
 
 
 def picture() -> tuple[dict[str, str], dict[str, set[str]]]:
-    """The package that each box of the figure names first -> its box, and the arrows of boxes."""
+    """Package -> its box in the figure, and the arrows between boxes."""
     (text,) = re.findall(r"```mermaid\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), re.S)
     boxes = {}
     for box, label in NODE.findall(text):
@@ -45,7 +45,7 @@ def picture() -> tuple[dict[str, str], dict[str, set[str]]]:
 
 
 def below(box: str, arrows: dict[str, set[str]]) -> set[str]:
-    """All boxes that a box's arrows lead to, over others, too."""
+    """All boxes that a box's arrows lead to, directly or not."""
     found: set[str] = set()
     waiting = [box]
     while waiting:
@@ -68,7 +68,7 @@ def test_every_import_follows_an_arrow() -> None:
     assert not wrong
 
 
-def test_every_arrow_is_an_import_and_none_leads_back() -> None:
+def test_every_arrow_is_an_import_without_cycles() -> None:
     boxes, arrows = picture()
     imports = imports_between_packages()
     real = {(boxes[name], boxes[other]) for name, others in imports.items() for other in others}

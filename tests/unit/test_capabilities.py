@@ -1,4 +1,4 @@
-"""What is computed from cached features, and together with other runs, is declared by classes."""
+"""Classes declare what is computed from cached features and together with other runs."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ def declared(trainer_class: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", ["CoOp", "CoOpNemesis", "CoCoOp", "CoCoOpNemesis", "PLOT"])
-def test_shipped_methods_lose_nothing(name: str) -> None:
+def test_shipped_methods_declare_everything(name: str) -> None:
     kind = "local" if name == "PLOT" else "pooled"
     assert declared(TRAINER_REGISTRY.get(name)) == (kind, True, True, True)
 
 
-def test_a_mixin_hides_nothing_that_a_method_declares() -> None:
+def test_a_mixin_keeps_the_declarations_of_a_method() -> None:
     assert declared(TRAINER_REGISTRY.get("PLOTNemesis")) == ("local", True, True, True)
 
     class Images(CoOp):
@@ -38,7 +38,7 @@ def test_a_mixin_hides_nothing_that_a_method_declares() -> None:
     assert not can_train_together(ImagesNemesis)
 
 
-def test_the_nemesis_variant_of_a_method_with_its_own_step_has_it_too() -> None:
+def test_the_nemesis_variant_of_a_method_with_its_own_step() -> None:
     class Doubled(CoOp):
         def penalty(self, *args: Any) -> Any:
             penalty, summary = super().penalty(*args)
@@ -51,7 +51,7 @@ def test_the_nemesis_variant_of_a_method_with_its_own_step_has_it_too() -> None:
     assert not can_train_together(DoubledNemesis)
 
 
-def test_a_class_that_only_logs_says_so_and_loses_nothing(tmp_path: Any, data_root: Any) -> None:
+def test_a_class_that_only_logs_declares_it(tmp_path: Any, data_root: Any) -> None:
     class Logs(CoOp):
         features = "pooled"
         standard_step = True
@@ -80,7 +80,7 @@ def test_a_class_that_only_logs_says_so_and_loses_nothing(tmp_path: Any, data_ro
     assert len(entries(tmp_path)) == 1
 
 
-def test_a_zero_shot_method_with_its_own_classifier_has_no_matrix() -> None:
+def test_a_zero_shot_method_with_its_own_classifier() -> None:
     class Own(ZeroshotCLIP):
         def classify(self, image_features: Any) -> Any:
             return super().classify(image_features)
@@ -89,7 +89,7 @@ def test_a_zero_shot_method_with_its_own_classifier_has_no_matrix() -> None:
     assert (ZeroshotCLIP.features, ZeroshotCLIP.standard_classify) == ("pooled", True)
 
 
-def test_models_are_lowered_as_trainers_are() -> None:
+def test_capabilities_of_models() -> None:
     class OwnMatch(PromptedCLIP):
         def match(self, image_features: Any, text_features: Any) -> Any:
             return super().match(image_features, text_features)

@@ -1,5 +1,7 @@
-"""CLIP's towers: properties, precisions, and errors for sizes that do not fit."""
+"""CLIP's encoders: properties, precisions, and errors for sizes that do not fit."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.reference_clip import build_reference_clip
 from clip.build import build_model, build_random, convert_weights
 from clip.config import ARCHITECTURES, CLIPConfig, canonical_name, config_from_state_dict
 from clip.errors import ImageSizeError, WeightsError
@@ -21,58 +24,35 @@ ARCHS = ["vit", "rn"]
 
 
 def _full_pass(model: CLIP, tokens: Tensor) -> Tensor:
-    """Every position of the context, an explicit mask, nn.functional's own attention."""
-    x = model.token_embedding(tokens) + model.positional_embedding
-    length, width = model.positional_embedding.shape
-    mask = torch.full((length, length), float("-inf")).triu(1)
-    for block in model.transformer.blocks:
-        normed, attn = block.ln_1(x).transpose(0, 1), block.attn
-        mixed, _ = nn.functional.multi_head_attention_forward(
-            normed,
-            normed,
-            normed,
-            width,
-            attn.heads,
-            attn.in_proj_weight,
-            attn.in_proj_bias,
-            None,
-            None,
-            False,
-            0.0,
-            attn.out_proj.weight,
-            attn.out_proj.bias,
-            need_weights=False,
-            attn_mask=mask,
-        )
-        x = x + mixed.transpose(0, 1)
-        x = x + block.mlp(block.ln_2(x))
-    eos = tokens.argmax(dim=-1)
-    return model.ln_final(x)[torch.arange(len(tokens)), eos] @ model.text_projection
+    """All positions of the context, by the reference implementation."""
+    return build_reference_clip(model).encode_prompts(
+        model.token_embedding(tokens), tokens.argmax(dim=-1)
+    )
+
+
+def _tokens(arch: str) -> Tensor:
+    return arrays(f"clip_base_{arch}.npz")["tokens"]
+
+
+def _close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_trimmed_text_equals_the_full_pass(arch: str) -> None:
-    model, tokens = tiny_clip(arch), arrays(f"clip_base_{arch}.npz")["tokens"]
-    torch.testing.assert_close(
-        model.encode_text(tokens), _full_pass(model, tokens), atol=1e-5, rtol=1e-5
-    )
-
-
-def test_text_may_fill_the_context() -> None:
-    model = tiny_clip("vit")
-    tokens = torch.full((1, 77), 320)
-    tokens[0, 0], tokens[0, -1] = 49406, 49407
-    torch.testing.assert_close(
-        model.encode_text(tokens), _full_pass(model, tokens), atol=1e-5, rtol=1e-5
-    )
+def test_text_features_equal_a_pass_over_the_whole_context(arch: str) -> None:
+    model = tiny_clip(arch)
+    full = torch.full((1, 77), 320)
+    full[0, 0], full[0, -1] = 49406, 49407
+    for tokens in (_tokens(arch), full):
+        _close(model.encode_text(tokens), _full_pass(model, tokens))
 
 
 @pytest.mark.parametrize("length", [1, 2, 20, 77])
-def test_the_text_tower_is_causal_at_every_length(length: int) -> None:
+def test_the_text_encoder_is_causal_at_every_length(length: int) -> None:
     transformer = tiny_clip("vit").transformer
     x = torch.randn(77, 3, transformer.width, generator=torch.Generator().manual_seed(0))
     whole = transformer(x)[:length]
-    torch.testing.assert_close(transformer(x[:length]), whole, atol=1e-5, rtol=1e-5)
+    _close(transformer(x[:length]), whole)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -81,10 +61,10 @@ def test_local_features_begin_with_the_pooled_one(arch: str) -> None:
     local = model.encode_image_local(pictures)
     side = {"vit": 32 // 8, "rn": 64 // 32}[arch]
     assert local.shape == (8, 1 + side**2, 32)
-    torch.testing.assert_close(local[:, 0], model.encode_image(pictures), atol=1e-5, rtol=1e-5)
+    _close(local[:, 0], model.encode_image(pictures))
 
 
-def test_attributes_that_trainers_touch() -> None:
+def test_attributes_that_trainers_use() -> None:
     model = tiny_clip("rn")
     assert model.dtype == torch.float32
     assert model.visual.input_resolution == 64
@@ -109,7 +89,7 @@ def test_layer_norm_computes_in_fp32() -> None:
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_lower_precision(arch: str, dtype: torch.dtype) -> None:
-    model, tokens = tiny_clip(arch), arrays(f"clip_base_{arch}.npz")["tokens"]
+    model, tokens = tiny_clip(arch), _tokens(arch)
     expected, _ = model(images(arch), tokens)
     convert_weights(model, dtype)
     assert model.dtype == dtype
@@ -132,13 +112,13 @@ def test_build_model_keeps_the_precision_of_the_state_dict() -> None:
     assert model.dtype == torch.float32
     first = next(model.parameters())
     with torch.no_grad():
-        first.zero_()  # the state dict that was given stays as it was
+        first.zero_()  # does not change the state dict
     assert halves["positional_embedding"].any()
     assert build_model(state_dict, transformer_heads=2).dtype == torch.float32
 
 
 def test_batch_counters_may_be_missing() -> None:
-    """Files of old versions of torch hold no `num_batches_tracked`."""
+    """Files of old versions of torch have no `num_batches_tracked`."""
     state_dict = tiny_clip("rn").state_dict()
     old = {key: value for key, value in state_dict.items() if "num_batches" not in key}
     model = build_model(old, transformer_heads=2).to("cpu")
@@ -146,7 +126,7 @@ def test_batch_counters_may_be_missing() -> None:
     assert not any(value.is_meta for value in model.state_dict().values())
 
 
-def test_random_models_are_seeded_and_leave_the_generator_alone() -> None:
+def test_random_models_are_seeded_and_do_not_use_the_global_generator() -> None:
     before = torch.get_rng_state()
     first, second = (build_random("ViT-B/32", vision_layers=1, transformer_layers=1) for _ in "ab")
     other = build_random("ViT-B/32", seed=1, vision_layers=1, transformer_layers=1)
@@ -157,7 +137,7 @@ def test_random_models_are_seeded_and_leave_the_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_state_dict_tells_the_sizes(name: str) -> None:
+def test_a_state_dict_determines_the_sizes(name: str) -> None:
     with torch.device("meta"):
         model = CLIP(ARCHITECTURES[name])
     assert config_from_state_dict(model.state_dict()) == ARCHITECTURES[name]
@@ -178,16 +158,13 @@ def test_spellings(spelling: str, name: str | None) -> None:
     assert canonical_name(spelling) == name
 
 
-def test_config_survives_json() -> None:
-    import dataclasses
-    import json
-
+def test_a_config_round_trips_through_json() -> None:
     for config in ARCHITECTURES.values():
         values = json.loads(json.dumps(dataclasses.asdict(config)))
         assert CLIPConfig.from_dict(values) == config
 
 
-def test_heads_context_and_activation_can_be_given() -> None:
+def test_heads_context_and_activation_are_arguments() -> None:
     state_dict = tiny_clip("vit").state_dict()
     model = build_model(
         state_dict, transformer_heads=4, vision_heads=2, context_length=20, activation="gelu"
@@ -209,12 +186,12 @@ def test_heads_context_and_activation_can_be_given() -> None:
         ({"transformer_heads": 2, "activation": "relu"}, "quick_gelu"),
     ],
 )
-def test_arguments_that_do_not_fit(arguments: dict[str, Any], part: str) -> None:
+def test_wrong_arguments(arguments: dict[str, Any], part: str) -> None:
     with pytest.raises(WeightsError, match=part):
         build_model(tiny_clip("vit").state_dict(), **arguments)
 
 
-def test_state_dicts_that_are_not_clip() -> None:
+def test_state_dicts_of_other_models() -> None:
     good = tiny_clip("rn").state_dict()
     without = {key: value for key, value in good.items() if key != "ln_final.bias"}
     wrong = good | {"visual.bn1.bias": torch.zeros(3)}
@@ -227,13 +204,13 @@ def test_state_dicts_that_are_not_clip() -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_images_of_another_size(arch: str) -> None:
+def test_images_of_another_size_are_refused(arch: str) -> None:
     with pytest.raises(ImageSizeError, match="48 x 48"):
         tiny_clip(arch).encode_image(torch.zeros(1, 3, 48, 48))
 
 
-def test_shapes_are_those_of_the_signatures() -> None:
-    """Run both towers with every annotation checked, in a process that imports clip anew."""
+def test_annotated_shapes_are_right() -> None:
+    """Run both encoders with all annotations checked, in a process that imports clip again."""
     code = """
 import jaxtyping
 with jaxtyping.install_import_hook(["clip"], "beartype.beartype"):

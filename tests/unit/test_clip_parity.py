@@ -1,4 +1,4 @@
-"""Both towers against open_clip's with the same random weights: forward, and backward for texts."""
+"""Both encoders against open_clip's with the same random weights, and gradients of texts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +14,12 @@ from clip.model import CLIP
 from tests.helpers.open_clip_model import open_clip_of
 
 CASES = [("RN50", "quick_gelu"), ("ViT-B/16", "quick_gelu"), ("ViT-B/16", "gelu")]
+LAYERS: dict[str, Any] = {"RN50": (1, 2, 2, 1), "ViT-B/16": 3}  # the widths are the real ones
 TEXTS = ["a photo of a dog.", "diagram", "a centered satellite photo of Annual Crop Land."]
 
 
 def _shake(model: nn.Module) -> None:
-    """Move what OpenAI's initialisation sets to 0 or 1, so that every weight makes a difference."""
+    """Change all weights that OpenAI's initialisation sets to 0 or 1, so that each one matters."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for module in model.modules():
@@ -35,7 +36,8 @@ def _shake(model: nn.Module) -> None:
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[CLIP, Any]]:
     name, activation = request.param
-    ours = build_random(name, seed=3, activation=activation)
+    sizes = {"vision_layers": LAYERS[name], "transformer_layers": 3}
+    ours = build_random(name, seed=3, activation=activation, **sizes)
     _shake(ours)
     yield ours, open_clip_of(ours)
 
@@ -78,7 +80,7 @@ def test_text_gradients(pair: tuple[CLIP, Any]) -> None:
     assert compared == 12 * ours.config.transformer_layers + 5
 
 
-def test_state_dict_of_open_clip_builds_the_same_model(pair: tuple[CLIP, Any]) -> None:
+def test_a_state_dict_of_open_clip_builds_the_same_model(pair: tuple[CLIP, Any]) -> None:
     ours, theirs = pair
     rebuilt = build_model(theirs.state_dict(), activation=ours.config.activation)
     assert rebuilt.config == ours.config

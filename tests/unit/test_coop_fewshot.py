@@ -1,4 +1,4 @@
-"""Few-shot draws in pickles of CoOp and Dassl: foreign code reads them, ours only compares."""
+"""Few-shot samples in pickles of CoOp and Dassl: third-party code loads them, ours compares."""
 
 import json
 import pickle
@@ -23,7 +23,7 @@ PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
 class DasslDatum:
-    """What Dassl's own `Datum` puts into a pickle: its attributes, under their names."""
+    """Pickles as Dassl's `Datum`: its attributes by name."""
 
     def __init__(self, impath: str, label: int, classname: str) -> None:
         self._impath, self._label, self._domain, self._classname = impath, label, 0, classname
@@ -55,7 +55,7 @@ def pickled(content: object, protocol: int) -> bytes:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_foreign_code_reads_dassls_pickles(protocol: int) -> None:
+def test_third_party_code_loads_dassls_pickles(protocol: int) -> None:
     items = [Datum("/a/train.jpg", 1, 0, "train"), Datum("/b.jpg", 0, 0, "val")]
     data = pickled({"train": items, "val": items[1:]}, protocol)
     read = pickle.loads(data)
@@ -64,7 +64,7 @@ def test_foreign_code_reads_dassls_pickles(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_our_own_go_through_pickles_and_copies(protocol: int) -> None:
+def test_our_items_can_be_pickled_and_copied(protocol: int) -> None:
     item = Datum("/a.jpg", 3, 2, "owl")
     assert pickle.loads(pickle.dumps(item, protocol)) == deepcopy(item) == item
     assert item.__getstate__() == {
@@ -73,7 +73,7 @@ def test_our_own_go_through_pickles_and_copies(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("state", [{"_impath": 3}, {"_impath": "a", "_label": -1}, {"_impath": ""}])
-def test_a_state_that_is_none(state: dict[str, object]) -> None:
+def test_wrong_states(state: dict[str, object]) -> None:
     with pytest.raises((TypeError, ValueError)):
         Datum("a.jpg").__setstate__(state)
 
@@ -88,13 +88,13 @@ def write(path: str, content: object, protocol: int = 4) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_one_line_says_that_a_draw_differs(
+def test_a_warning_if_the_samples_differ(
     protocol: int, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset, path = drawn(root)
     train, val = dataset.train_x or [], dataset.val or []
     capsys.readouterr()
-    # The same draw, also of a folder that lies elsewhere, and as ImageNet's file has no val.
+    # The same sample, also of a folder elsewhere; ImageNet's file has no val.
     moved = [Datum(i.impath.replace(str(root), "/home/x"), i.label, 0, "c") for i in train]
     windows = [Datum(i.impath.replace("/", "\\"), i.label, 0, "c") for i in train]
     for same in ({"train": train, "val": val}, {"train": moved}, {"train": windows}):
@@ -113,7 +113,7 @@ def test_one_line_says_that_a_draw_differs(
     )
 
 
-def test_coops_own_draw_is_ours(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coops_sample_equals_ours(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = Squares(toy_config(root, root, "DATASET.NUM_SHOTS", "-1"))
     rng = Random(1)
     draw = {
@@ -132,9 +132,7 @@ class _Bomb:
         return exec, ("raise SystemExit('run')",)
 
 
-def test_what_cannot_be_compared_is_passed_over(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_pickles_are_ignored(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset, name = drawn(root)
     path = Path(name)
     write(name, {"train": dataset.train_x or []})
@@ -161,7 +159,7 @@ def test_what_cannot_be_compared_is_passed_over(
         read_sample(path)
 
 
-def test_a_pickle_is_only_read_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pickle_is_loaded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, name = drawn(root)
     write(name, {"train": dataset.train_x or [], "val": dataset.val or []})
     monkeypatch.setattr(pickle, "Unpickler", None)

@@ -1,4 +1,4 @@
-"""The store of features: what is put in comes out, whatever happens to files and folders."""
+"""The store of features returns the stored rows, also with damaged files and full disks."""
 
 import subprocess
 import sys
@@ -18,17 +18,17 @@ from trainers.core.features.store import FeatureStore, StoredRows
 KEY = "a1"
 
 
-def kept(
-    folder: Path, rows: Tensor, stamp: str = "now", stored_as: torch.dtype | None = None
+def stored(
+    folder: Path, rows: Tensor, fingerprint: str = "now", stored_as: torch.dtype | None = None
 ) -> tuple[StoredRows | None, int]:
-    """Get rows from a store, and how often they had to be made."""
+    """Rows from a store, and how often they were made."""
     made = []
 
     def make() -> Iterator[Tensor]:
         made.append(1)
         return iter(rows.split(3))
 
-    return FeatureStore(folder).get(KEY, stamp, len(rows), make, stored_as), len(made)
+    return FeatureStore(folder).get(KEY, fingerprint, len(rows), make, stored_as), len(made)
 
 
 def numbers(*shape: int) -> Tensor:
@@ -41,18 +41,18 @@ def numbers(*shape: int) -> Tensor:
     shape=st.lists(st.integers(1, 4), min_size=1, max_size=2),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
 )
-def test_rows_come_back_bit_for_bit(count: int, shape: list[int], dtype: torch.dtype) -> None:
+def test_rows_are_bit_identical(count: int, shape: list[int], dtype: torch.dtype) -> None:
     rows = numbers(count, *shape).to(dtype)
     with tempfile.TemporaryDirectory() as folder:
         for expected in (1, 0):
-            found, made = kept(Path(folder), rows)
+            found, made = stored(Path(folder), rows)
             assert found is not None
             assert (len(found), made) == (count, expected)
             assert torch.equal(found.read(0, count), rows)
             assert torch.equal(found.read(1, count), rows[1:])
             assert torch.equal(found.take([count - 1, 0]), rows[[count - 1, 0]])
-        stored = np.load(FeatureStore(folder).path(KEY), allow_pickle=False)
-        assert stored.tobytes() == rows.view(torch.uint8).numpy().tobytes()
+        array = np.load(FeatureStore(folder).path(KEY), allow_pickle=False)
+        assert array.tobytes() == rows.view(torch.uint8).numpy().tobytes()
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,70 +61,66 @@ def test_rows_come_back_bit_for_bit(count: int, shape: list[int], dtype: torch.d
     position=st.floats(0, 1, exclude_max=True),
     bit=st.integers(0, 7),
 )
-def test_no_flipped_bit_changes_what_comes_out(suffix: str, position: float, bit: int) -> None:
+def test_flipped_bits_change_no_row(suffix: str, position: float, bit: int) -> None:
     rows = numbers(5, 6)
     with tempfile.TemporaryDirectory() as folder:
-        kept(Path(folder), rows)
+        stored(Path(folder), rows)
         path = FeatureStore(folder).path(KEY).with_suffix(suffix)
         content = bytearray(path.read_bytes())
         content[int(position * len(content))] ^= 1 << bit
         path.write_bytes(content)
-        found, _ = kept(Path(folder), rows)
+        found, _ = stored(Path(folder), rows)
         assert found is not None
         assert torch.equal(found.read(0, 5), rows)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "stale"])
-def test_a_bad_entry_is_made_again_with_one_line(
+def test_a_bad_entry_is_replaced_with_a_message(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, path = numbers(5, 6), FeatureStore(tmp_path).path(KEY)
-    kept(tmp_path, rows)
+    stored(tmp_path, rows)
     content = path.read_bytes()
     flipped = bytes([content[-1] ^ 1])
     bad = {"cut": content[:-7], "empty": b"", "flipped": content[:-1] + flipped, "stale": content}
     path.write_bytes(bad[damage])
     capsys.readouterr()
-    stamp = "later" if damage == "stale" else "now"
-    found, made = kept(tmp_path, rows, stamp)
+    fingerprint = "later" if damage == "stale" else "now"
+    found, made = stored(tmp_path, rows, fingerprint)
     assert made == 1
     assert found is not None
     assert torch.equal(found.read(0, 5), rows)
     (line,) = capsys.readouterr().out.splitlines()
     assert str(path) in line
     assert ("stale" if damage == "stale" else "damaged") in line
-    assert kept(tmp_path, rows, stamp)[1] == 0
+    assert stored(tmp_path, rows, fingerprint)[1] == 0
 
 
-def test_rounded_rows_are_the_same_the_first_time_and_later(tmp_path: Path) -> None:
+def test_rounded_rows_are_the_same_before_and_after_storing(tmp_path: Path) -> None:
     rows = numbers(7, 2, 3)
     for _ in range(2):
-        found, _made = kept(tmp_path, rows, stored_as=torch.float16)
+        found, _made = stored(tmp_path, rows, stored_as=torch.float16)
         assert found is not None
         assert torch.equal(found.read(0, 7), rows.half().float())
     in_memory = StoredRows.in_memory(rows.split(2), torch.float16)
     assert torch.equal(in_memory.take([4, 1]), rows.half().float()[[4, 1]])
 
 
-def test_a_folder_that_cannot_be_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_impossible_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
-    assert kept(tmp_path / "file" / "below", numbers(2, 2)) == (None, 0)
+    assert stored(tmp_path / "file" / "below", numbers(2, 2)) == (None, 0)
     (line,) = capsys.readouterr().out.splitlines()
     assert str(tmp_path / "file") in line
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-def test_a_full_disk_is_one_line_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
     try:
-        found, made = kept(tmp_path, numbers(100, 100))
+        found, made = stored(tmp_path, numbers(100, 100))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (found, made) == (None, 1)
@@ -132,7 +128,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_what_fails_while_making_is_passed_on_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_while_making_rows_leaves_no_file(tmp_path: Path) -> None:
     def make() -> Iterator[Tensor]:
         yield numbers(1, 2)
         raise LookupError("an image cannot be read")
@@ -140,7 +136,7 @@ def test_what_fails_while_making_is_passed_on_and_leaves_nothing(tmp_path: Path)
     with pytest.raises(LookupError):
         FeatureStore(tmp_path).get(KEY, "now", 2, make)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
-    assert kept(tmp_path, numbers(2, 2))[1] == 1
+    assert stored(tmp_path, numbers(2, 2))[1] == 1
 
 
 MAKER = """
@@ -166,7 +162,7 @@ assert rows.read(0, 20).flatten().tolist() == list(range(40))
 """
 
 
-def test_two_processes_at_once_make_an_entry_once(tmp_path: Path) -> None:
+def test_two_processes_make_an_entry_once(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     processes = [
         subprocess.Popen(

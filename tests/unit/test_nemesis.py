@@ -40,7 +40,7 @@ def test_pun_is_permutation_invariant_and_linear_in_omega(
 
 @given(PROMPTS, NORM, st.sets(st.integers(0, LENGTH - 1)), st.floats(0.1, 50))
 def test_pan_by_hand(values: np.ndarray, p: float, chosen: set[int], omega: float) -> None:
-    """The mean over the selected positions; no gradient elsewhere; 0 when nothing is selected."""
+    """The mean over the selected positions; no gradient elsewhere; 0 without a selection."""
     ctx = torch.from_numpy(values).double().requires_grad_()
     alpha = torch.zeros(LENGTH, dtype=torch.float64)
     alpha[sorted(chosen)] = omega
@@ -57,7 +57,7 @@ def test_pan_by_hand(values: np.ndarray, p: float, chosen: set[int], omega: floa
     torch.testing.assert_close(loss.detach(), uniform)
 
 
-def test_the_schedule_falls_around_the_middle() -> None:
+def test_the_schedule() -> None:
     assert omega_schedule(25, 50) == 0.5
     assert omega_schedule(0, 50) == pytest.approx(1 - 1 / (1 + math.exp(5)))
     assert omega_schedule(49, 50) < 0.01
@@ -107,7 +107,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize(("name", "arch", "options"), METHODS, ids=lambda v: str(v)[:60])
-def test_groups_equal_prompts_one_by_one(
+def test_groups_equal_single_prompts(
     name: str, arch: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     opts = [item for pair in options.items() for item in pair]
@@ -160,18 +160,17 @@ def test_pun_alone_runs_no_pre_inference(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
-def test_a_batch_that_is_all_right_needs_no_pre_inference(wrong: int) -> None:
-    """No prompt can classify more than all; with one mistake it is worth asking."""
+def test_a_correct_batch_needs_no_pre_inference(wrong: int) -> None:
     ctx, targets = torch.randn(4, 8), torch.arange(3)
     logits = functional.one_hot((targets + wrong * (targets == 0)) % 3).float()
-    asked: list[Tensor] = []
+    calls: list[Tensor] = []
 
     def evaluate(groups: Tensor) -> Tensor:
-        asked.append(groups)
+        calls.append(groups)
         return functional.one_hot(targets).float().expand(len(groups), -1, -1)
 
     alpha = NormPenalty(n=2).aware(ctx, torch.tensor([3, 1]), targets, logits, evaluate)
-    assert len(asked) == wrong
+    assert len(calls) == wrong
     assert alpha.tolist() == [0.0, wrong, 0.0, wrong]
 
 

@@ -1,4 +1,4 @@
-"""A file in trainers/ or datasets/ that cannot be imported is named, and stops nobody else."""
+"""A file in trainers/ or datasets/ that cannot be imported is named; others still work."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def call(checkout: Path, module: str, *arguments: str) -> subprocess.CompletedPr
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with plug-in folders of its own."""
+    """A checkout with its own plug-in folders."""
     for shared in ("clip", "dassl", "safeio", "nemesis", "configs", "train.py"):
         (tmp_path / shared).symlink_to(ROOT / shared)
     for name in ("nemesis sweep", "nemesis predict"):
@@ -56,7 +56,7 @@ def only_line(text: str, beginning: str) -> str:
     return line
 
 
-def test_a_broken_trainer_is_refused_by_name_when_it_is_asked_for(checkout: Path) -> None:
+def test_a_broken_trainer_is_refused_by_name(checkout: Path) -> None:
     for name, (code, _) in BROKEN.items():
         (checkout / "trainers" / f"{name}.py").write_text(code)
     done = call(
@@ -72,9 +72,7 @@ def test_a_broken_trainer_is_refused_by_name_when_it_is_asked_for(checkout: Path
     assert not (checkout / "out").exists()
 
 
-def test_other_trainers_and_commands_work_beside_broken_files(
-    checkout: Path, data_root: Path
-) -> None:
+def test_other_trainers_and_commands_work(checkout: Path, data_root: Path) -> None:
     (checkout / "trainers" / "broken.py").write_text(BROKEN["leaving"][0])
     (checkout / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
     (checkout / "trainers" / "talking.py").write_text("print('imported')")  # not part of the JSON
@@ -94,7 +92,7 @@ def test_other_trainers_and_commands_work_beside_broken_files(
     assert done.returncode == 0 and "runs: 0 done" in done.stdout
 
 
-def test_a_broken_dataset_is_refused_by_name_when_it_is_asked_for(checkout: Path) -> None:
+def test_a_broken_dataset_is_refused_by_name(checkout: Path) -> None:
     (checkout / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
     named = ("--output-dir", "out", "DATASET.NAME", "NoImages")
     done = call(checkout, "train", "--trainer", "CoOp", *named)
@@ -105,7 +103,7 @@ def test_a_broken_dataset_is_refused_by_name_when_it_is_asked_for(checkout: Path
 
 
 def test_settings_of_a_broken_trainer(checkout: Path) -> None:
-    """They are unknown because its file was skipped, which the sentence says."""
+    """They are unknown because its file was skipped."""
     (checkout / "trainers" / "broken.py").write_text("def (:")
     settings = ("DATASET.NAME", "DTD", "TRAINER.BROKEN.DEPTH", "3")
     done = call(checkout, "train", "--trainer", "Broken", "--output-dir", "out", *settings)
@@ -127,8 +125,8 @@ def test_a_sweep_of_a_broken_trainer(checkout: Path) -> None:
     assert "trainers/broken.py cannot be imported (SyntaxError: " in error
 
 
-def test_a_name_that_two_files_register_is_neither(checkout: Path) -> None:
-    """A copy of coop.py whose class was not renamed: nobody can say which CoOp is meant."""
+def test_a_name_that_two_files_register(checkout: Path) -> None:
+    """A copy of coop.py whose class was not renamed."""
     (checkout / "trainers" / "my_coop.py").write_text(TWICE)
     done = call(
         checkout, "train", "--trainer", "CoOp", "--output-dir", "out", "DATASET.NAME", "DTD"
@@ -139,7 +137,7 @@ def test_a_name_that_two_files_register_is_neither(checkout: Path) -> None:
     assert 'An object named "CoOp" is already registered in TRAINER, by trainers.coop' in error
 
 
-def test_python_users_see_where_it_fails(checkout: Path) -> None:
+def test_python_shows_the_place_of_the_error(checkout: Path) -> None:
     (checkout / "trainers" / "broken.py").write_text(f"{HALF}\n1 / 0")
     code = (
         "import trainers; from dassl.engine import TRAINER_REGISTRY as registry\n"

@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from nemesis.report.listing import (
-    DASH,
-    Item,
-    Listing,
-    groups_of,
-    latex,
-    number,
-    to_latex,
-    to_markdown,
-)
+from nemesis.report.accuracy import make_tables
+from nemesis.report.figures import drawable
 from nemesis.report.settings import name_rows
 from tests.helpers.report_runs import a_run, a_test, pun, report_of, table, write
 from tests.helpers.runs import command, finish
@@ -41,21 +33,6 @@ def runs(tmp_path: Path) -> Path:
     return write(tmp_path / "runs", *RUNS)
 
 
-def test_accuracy_table(runs: Path) -> None:
-    """Mean and sample deviation by hand; what is missing is said."""
-    assert table(report_of(runs) / "few_shot.md") == [
-        ["dataset", "method", "1 shot", "16 shots", "seeds"],
-        ["EmojiAnimals", "CoOp", "78.0 ± 1.0", DASH, "3"],
-        ["EmojiFood", "ZeroshotCLIP", "40.0", "40.0", "1"],
-        ["EmojiFood", "CoOp", "62.0 ± 1.0", "71.5 ± 0.7 (2 of 3 seeds)", f"2{DASH}3"],
-        ["EmojiFood", "CoOp+PUN", "63.0 ± 1.0", DASH, "3"],
-        ["average", "ZeroshotCLIP", "40.0 (1 of 2 datasets)", "40.0 (1 of 2 datasets)", DASH],
-        # Each seed's average is 70, whatever the seed.
-        ["average", "CoOp", "70.0 ± 0.0", "71.5 (1 of 2 datasets)", "3"],
-        ["average", "CoOp+PUN", "63.0 (1 of 2 datasets)", DASH, DASH],
-    ]
-
-
 def test_csv_holds_every_number(runs: Path) -> None:
     rows = records(report_of(runs) / "few_shot.csv")
     (cell,) = [row for row in rows if (row["dataset"], row["shots"]) == ("EmojiFood", "16")]
@@ -64,46 +41,25 @@ def test_csv_holds_every_number(runs: Path) -> None:
     assert (cell["accuracies"], cell["lacks"]) == ("71.0 72.0", "2 of 3 seeds")
 
 
-def test_how_many_seeds_there_should_be(runs: Path) -> None:
-    cells = table(report_of(runs, "--seeds", "5") / "few_shot.md")
-    assert cells[1][2] == "78.0 ± 1.0 (3 of 5 seeds)"
-
-
-def test_figure_and_its_points(runs: Path) -> None:
+def test_figures(runs: Path) -> None:
+    write(runs / "more", pun(75.0, shots=16))
     output = report_of(runs)
-    assert (output / "accuracy_over_shots.png").read_bytes().startswith(b"\x89PNG")
-    assert (output / "accuracy_over_shots.pdf").read_bytes().startswith(b"%PDF")
-    points = records(output / "accuracy_over_shots.csv")
-    average = [row for row in points if row["dataset"] == "average"]
-    # Averages over fewer datasets than there are would jump: they are in the table alone.
-    assert [(row["method"], row["shots"], row["mean"]) for row in average] == [
-        ("CoOp", "1", "70.0000")
-    ]
+    for name in ("accuracy_over_shots", "difference_over_shots", "difference_by_dataset"):
+        assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (output / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert f"({name}.png)" in (output / "report.md").read_text(encoding="utf-8")
+
+
+def test_averages_that_miss_datasets_are_not_drawn() -> None:
+    """They would jump; they are in the table alone."""
+    drawn = drawable(make_tables(name_rows(RUNS).runs).over_shots)
+    assert [key for key in drawn if key[1] == "average"] == [("CoOp", "average", 1)]
 
 
 def test_the_same_runs_make_the_same_files(runs: Path) -> None:
     first = {path.name: path.read_bytes() for path in report_of(runs).iterdir()}
     second = {path.name: path.read_bytes() for path in report_of(runs).iterdir()}
     assert first == second
-
-
-def test_base_to_new_and_transfer(tmp_path: Path) -> None:
-    made = []
-    for seed in (1, 2):
-        base = a_run(80.0, seed=seed, shots=16, subsample_classes="base")
-        source = a_run(70.0 + seed, seed=seed, shots=16)
-        made += [base, a_test(base, 40.0, subsample_classes="new"), source]
-        made += [a_test(source, 50.0 + seed, "EmojiAnimals")]
-    output = report_of(write(tmp_path / "runs", *made))
-    assert table(output / "base_to_new.md")[1:] == [
-        ["EmojiFood", "CoOp", "16", "80.0 ± 0.0", "40.0 ± 0.0", "53.3", "2"]
-    ]
-    assert table(output / "transfer.md") == [
-        ["trained on", "method", "shots", "EmojiFood", "EmojiAnimals", "average", "seeds"],
-        ["EmojiFood", "CoOp", "16", "71.5 ± 0.7", "51.5 ± 0.7", "51.5", "2"],
-    ]
-    page = (output / "report.html").read_text(encoding="utf-8")
-    assert "--eval-only --model-dir runs/1" in page
 
 
 def labels(*runs: dict[str, Any], by: tuple[str, ...] = ()) -> list[str]:
@@ -171,53 +127,3 @@ def test_real_runs(tmp_path: Path, data_root: Path) -> None:
         ["EmojiActivities", "CoOp+PUN"],
     ]
     assert cells[1][2] == f"{found['accuracy']:.1f}"
-
-
-LISTING = Listing(
-    "name",
-    "A & B",
-    "50% of <these> | those",
-    ["dataset", "method", "x_1"],
-    [
-        [Item("a|b"), Item("<script>"), Item("1.0 ± 0.1", 1.0, "2 of 3 seeds")],
-        [Item("average"), Item("x"), Item("2.0", 2.0, best=True)],
-    ],
-)
-
-
-def test_latex_is_booktabs_and_escaped() -> None:
-    text = to_latex(LISTING)
-    assert text.splitlines()[1:] == [
-        r"\begin{table}",
-        r"\centering",
-        r"\caption{A \& B. 50\% of \textless{}these\textgreater{} \textbar{} those}",
-        r"\label{tab:name}",
-        r"\begin{tabular}{llr}",
-        r"\toprule",
-        r"dataset & method & x\_1 \\",
-        r"\midrule",
-        r"a\textbar{}b & \textless{}script\textgreater{} & 1.0 $\pm$ 0.1 \emph{(2 of 3 seeds)} \\",
-        r"\midrule",
-        r"average & x & \textbf{2.0} \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    assert latex("a_b{c}^~\\") == r"a\_b\{c\}\textasciicircum{}\textasciitilde{}\textbackslash{}"
-
-
-def test_markdown_is_escaped() -> None:
-    lines = to_markdown(LISTING).splitlines()
-    assert lines[2] == "50% of &lt;these> | those"
-    assert r"| a\|b" in lines[6]
-    assert "&lt;script>" in lines[6]
-
-
-def test_numbers_are_rounded_for_people() -> None:
-    assert [number(x, sign=True).text for x in (1.234, -1.0, -0.001, None)] == [
-        *("+1.23", "\N{MINUS SIGN}1.00", "0.00", DASH)
-    ]
-
-
-def test_rows_are_grouped_by_their_first_cell() -> None:
-    assert [(name, len(rows)) for name, rows in groups_of(LISTING)] == [("a|b", 1), ("average", 1)]

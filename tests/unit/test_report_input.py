@@ -69,7 +69,7 @@ def test_rows_that_are_not_comparable_are_named(
     report_of(write(tmp_path / "runs", a_run(60.0), pun(62.0, backbone="RN50")))
     printed = capsys.readouterr().out
     assert "Not all rows are comparable: backbone is mini for CoOp and RN50 for CoOp+PUN" in printed
-    assert "1 pairs left out" in printed
+    assert "1 pair left out" in printed
 
 
 def test_two_runs_of_one_cell_and_seed_are_refused(
@@ -154,7 +154,7 @@ def test_untested_and_stray_runs_are_named(runs: Path, capsys: pytest.CaptureFix
 
 
 def test_mistakes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "must be at least 1" in refuse(capsys, runs, "--seeds", "-1")
+    assert "must be at least 1" in refuse(capsys, runs, "--expected-seeds", "-1")
     assert 'did you mean "a5"' in refuse(capsys, runs, "--paper", "a55")
     assert "invalid choice" in refuse(capsys, runs, "--test", "z")
 

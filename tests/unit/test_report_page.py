@@ -155,7 +155,7 @@ def test_a_click_sorts(page: Path, tmp_path: Path) -> None:
         script = f"<script>{click * clicks}</script></body>"
         copy.write_text(text.replace("</body>", script), encoding="utf-8")
         dom = browse(copy, tmp_path / "profile")
-        body = dom[dom.index('id="few_shot"') : dom.index('id="figure"')]
+        body = dom[dom.index('id="few_shot"') : dom.index('id="measures"')]
         return re.findall(r'<td class="text *">([^<]*)</td>', body)
 
     assert order(0) == ["ZeroshotCLIP", "CoOp", "CoOp+PUN", "PLOT"]

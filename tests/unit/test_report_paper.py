@@ -1,29 +1,29 @@
 """Runs are compared with the paper only if data, backbone and settings are the paper's."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clip.download import MODELS
 from nemesis.report.accuracy import make_tables
-from nemesis.report.paper import ELEVEN, FILES, PAPER, paper_numbers
+from nemesis.report.paper import FILES, PAPER, paper_numbers
 from nemesis.report.paper_comparison import (
     Match,
     find_matches,
-    paper_listing,
+    paper_table,
     printed_tables,
     wanted_tables,
     why_no_matches,
 )
+from nemesis.report.results import ELEVEN
 from nemesis.report.settings import name_rows
 from safeio.errors import UserError
-from tests.helpers.report_runs import a_run, a_test, like_the_paper
+from tests.helpers.report_runs import a_run, a_test, like_the_paper, texts
 
 
 def matches(*runs: dict[str, Any]) -> list[Match]:
     named = name_rows(runs).runs
-    return find_matches(named, make_tables(named))
+    return find_matches(named, make_tables(named).scores)
 
 
 def found(*runs: dict[str, Any]) -> list[tuple[str, str, float]]:
@@ -55,12 +55,17 @@ def test_a_run_of_coop() -> None:
     """Table A5: CoOp on OxfordPets with one shot has 85.80."""
     (match,) = matches(pets())
     assert (match.paper.table, match.paper.value) == ("a5", 85.80)
-    listing = paper_listing(name_rows([pets()]).runs, [match])
-    assert listing is not None
-    assert [item.text for item in listing.rows[0]] == [
-        *("OxfordPets", "CoOp", "1 shot", "86.0", "85.80", "+0.20", "Table A5")
-    ]
-    assert "1 seed instead of 5" in listing.caption
+    table = paper_table(name_rows([pets()]).runs, [match])
+    assert texts(table)[1] == ["OxfordPets", "CoOp", "1 shot", "86.0", "85.80", "+0.20", "Table A5"]
+    assert "1 seed instead of 5" in table.caption
+    assert "standard deviation" not in table.caption
+    assert match.within_one_std is None
+
+
+@pytest.mark.parametrize(("accuracies", "within"), [((85.0, 86.0), True), ((86.0, 86.1), False)])
+def test_numbers_within_one_standard_deviation(accuracies: tuple[float, ...], within: bool) -> None:
+    (match,) = matches(*(pets(value, seed=seed) for seed, value in enumerate(accuracies)))
+    assert match.within_one_std is within
 
 
 def test_weights_are_known_by_their_hash() -> None:
@@ -83,7 +88,7 @@ def test_other_runs_are_left_alone(other: dict[str, Any]) -> None:
 
 def test_the_bundled_benchmark_has_no_numbers_in_the_paper() -> None:
     runs = name_rows([a_run(60.0, backbone="RN50")]).runs
-    assert find_matches(runs, make_tables(runs)) == []
+    assert find_matches(runs, make_tables(runs).scores) == []
     assert "for other data (its eleven public datasets, not EmojiFood)" in why_no_matches(runs)
     assert "for RN50 and ViT-B/16" in why_no_matches(name_rows([pets(backbone="RN101")]).runs)
 
@@ -103,7 +108,7 @@ def test_omega_is_that_of_the_number() -> None:
 def test_rows_of_unlike_omega_have_no_number() -> None:
     """One row that holds two settings is none of the paper's."""
     runs = [("CoOp+PUN", nemesis(50.0)), ("CoOp+PUN", {**nemesis(1.0), "seed": 2})]
-    assert find_matches(runs, make_tables(runs)) == []
+    assert find_matches(runs, make_tables(runs).scores) == []
 
 
 def test_tau_is_compared_by_the_mean_over_shots() -> None:
@@ -115,10 +120,9 @@ def test_tau_is_compared_by_the_mean_over_shots() -> None:
     assert (match.paper.table, match.paper.value) == ("a6", 68.28)
     assert match.measured.mean == pytest.approx(86.2)
     assert matches(*runs[1:]) == []
-    listing = paper_listing(name_rows(runs).runs, [match])
-    assert listing is not None
-    assert "do not state their shots" in listing.caption
-    assert "instead of 5" not in listing.caption  # a mean over shots does not tell its seeds
+    caption = paper_table(name_rows(runs).runs, [match]).caption
+    assert "do not state their shots" in caption
+    assert "instead of 5" not in caption  # a mean over shots does not tell its seeds
 
 
 def test_domain_generalisation() -> None:
@@ -157,28 +161,19 @@ def test_runs_like_the_papers_differ_by_nothing() -> None:
 def test_what_is_not_as_in_the_paper_is_said() -> None:
     run = pets(train_views=4)
     run["config"]["TRAINER"]["COOP"] |= {"CSC": True, "CTX_INIT": "a photo of a"}
-    listing = paper_listing(name_rows([run]).runs, matches(run))
-    assert listing is not None
+    caption = paper_table(name_rows([run]).runs, matches(run)).caption
     for part in ("4 cached augmentations", "CSC True instead of False", "CTX_INIT 'a photo of a'"):
-        assert part in listing.caption
+        assert part in caption
 
 
 def test_tables_are_shown_apart() -> None:
-    (listing,) = printed_tables(wanted_tables(["Table A6"]))
-    assert listing.source == "paper"
-    assert [item.text for item in listing.rows[0]][:2] == ["0.1", "89.29"]
-    assert "do not apply to runs on other data" in listing.caption
+    (table,) = printed_tables(wanted_tables(["Table A6"]))
+    assert table.tag == "the paper's numbers"
+    assert texts(table)[1][:2] == ["0.1", "89.29"]
+    assert "do not apply to runs on other data" in table.caption
     assert len(printed_tables(wanted_tables(["a4", "A4"]))) == 2
 
 
 def test_an_unknown_table_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r'"a50" is not an available table .* did you mean "a5"'):
         wanted_tables(["a50"])
-
-
-def test_shared_numbers_are_those_of_the_shared_folder() -> None:
-    shared = Path(__file__).parents[2].parent / "shared" / "paper"
-    if not shared.is_dir():
-        pytest.skip("no ../shared/paper here")
-    for path in shared.glob("*.csv"):
-        assert (PAPER / path.name).read_text() == path.read_text()

@@ -23,7 +23,7 @@ def test_rows_as_in_the_file_and_what_is_missing(
 ) -> None:
     path = write(tmp_path, data_root, seeds=[1, 2], shots=[1, 2], methods=METHODS)
     message = refuse(capsys, "--sweep", path)
-    assert "0 of the 12 runs of" in message and "Do them first: python -m nemesis sweep" in message
+    assert "0 of 12 runs done of" in message and "do them first: python -m nemesis sweep" in message
     other = write(tmp_path, data_root, seeds=[3])  # in the same folder
     assert sweep.main([other, "--workers", "0"]) == 0
     done = ["emoji_activities/CoOp/", "emoji_activities/Penalised/shots_1/seed1-OMEGA_0.5"]
@@ -31,7 +31,7 @@ def test_rows_as_in_the_file_and_what_is_missing(
 
     assert report.main(["--sweep", path, "--over-shots"]) == 0
     output = tmp_path / "runs" / "tables" / Path(path).stem
-    assert "- 5 of the 12 runs of" in (output / "report.md").read_text()
+    assert "5 of 12 runs done" in (output / "report.md").read_text()
     header, *rows = table(output / "few_shot.md")
     assert header == ["dataset", "method", "1 shot", "2 shots", "mean over shots", "seeds"]
     assert [row[1] for row in rows] == [
@@ -52,7 +52,7 @@ def test_rows_as_in_the_file_and_what_is_missing(
     [
         ([], "name folders with runs, or --sweep"),
         (["runs", "--set", "OPTIM.LR", "1"], "--set is for --sweep"),
-        (["runs", "--bench", "mini"], "--bench is for --sweep"),
+        (["runs", "--profile", "mini"], "--profile is for --sweep"),
         (["a", "b", "--sweep", "x.yaml"], "one folder of all its runs, not 2"),
         (["--sweep", "x.yaml", "--by", "size"], "--by names rows, but --sweep has names"),
         (["--sweep", "none.yaml"], "none.yaml does not exist"),

@@ -72,21 +72,70 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert lr(**changes) == 0.8
 
 
-def test_a_bench_replaces_keys_and_a_base_is_extended(tmp_path: Path) -> None:
-    bench = {"mini": {"seeds": [7], "config": "mini_generic"}}
-    (paper,) = runs_of(tmp_path, bench=bench)
-    (mini,) = make_runs(read_sweep(tmp_path / "sweep.yaml", "mini"))
-    assert (paper.config["SEED"], mini.config["SEED"]) == (1, 7)
+def test_a_methods_cases_override_its_own_settings(tmp_path: Path) -> None:
+    own = {
+        "set": {"OPTIM.LR": 0.7},
+        "cases": [{"datasets": ["emoji_food"], "set": {"OPTIM.LR": 1}}],
+    }
+    both = ["emoji_activities", "emoji_food"]
+    runs = runs_of(tmp_path, datasets=both, methods={"CoOp": own})
+    assert [run.config["OPTIM"]["LR"] for run in runs] == [0.7, 1]
 
 
-def test_a_bench_extends_its_bases_key_by_key(tmp_path: Path) -> None:
-    base = {**SMALL, "bench": {"mini": {"seeds": [7], "config": "mini_generic"}}}
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+def test_a_profile_replaces_keys_and_extends_its_bases_key_by_key(tmp_path: Path) -> None:
+    mini = {"seeds": [7], "config": "mini_generic"}
+    (paper,) = runs_of(tmp_path, profiles={"mini": mini})
     path = tmp_path / "child.yaml"
-    path.write_text("_BASE_: base.yaml\nbench: {mini: {seeds: [8]}}\n")
-    (mini,) = make_runs(read_sweep(path, "mini"))
-    assert mini.config["SEED"] == 8
-    assert mini.config["TRAINER"]["COOP"]["CSC"] is False  # mini_generic's
+    path.write_text("_BASE_: sweep.yaml\nprofiles: {mini: {seeds: [8]}}\n")
+    (run,) = make_runs(read_sweep(path, "mini"))
+    assert (paper.config["SEED"], run.config["SEED"]) == (1, 8)
+    assert run.config["TRAINER"]["COOP"]["CSC"] is False  # mini_generic's
+
+
+def test_the_reports_keys_have_defaults(tmp_path: Path) -> None:
+    runs_of(tmp_path)
+    file = read_sweep(tmp_path / "sweep.yaml")
+    assert (file.title, file.baseline, file.paper, file.over_shots) == ("sweep", "", (), False)
+    runs_of(tmp_path, title="T", baseline="CoOp", paper="a5", over_shots=True)
+    file = read_sweep(tmp_path / "sweep.yaml")
+    assert (file.title, file.baseline, file.paper, file.over_shots) == ("T", "CoOp", ("a5",), True)
+
+
+def selected(folder: Path, *flags: str) -> list[str]:
+    """The names, without identities, of the runs that flags select."""
+    arguments = sweep.build_parser().parse_args([str(folder / "sweep.yaml"), *flags])
+    return [run.name.rpartition("-")[0] for run in sweep.sweep_of(arguments).runs]
+
+
+def test_flags_replace_the_files_lists(tmp_path: Path) -> None:
+    zero = {"shots": [0], "seeds": [1]}
+    pun = {"trainer": "CoOpNemesis", "grid": {"TRAINER.NEMESIS.OMEGA": [1, 10]}}
+    methods = {"ZeroshotCLIP": zero, "CoOp": None, "PUN": pun}
+    cases = [{"shots": [1], "set": {"OPTIM.MAX_EPOCH": 3}}]
+    evaluate = [{"name": "again"}]
+    runs_of(tmp_path, methods=methods, cases=cases, evaluate=evaluate)
+    where = ("--datasets", "emoji_food", "--domains")
+    food = "emoji_food/CoOp/shots_2/seed3"
+    # A method's own lists stay, as zero-shot CLIP's.
+    only = (*where, "--shots", "2", "--seeds", "3", "--methods")
+    assert selected(tmp_path, *only, "ZeroshotCLIP", "CoOp") == [
+        "emoji_food/ZeroshotCLIP/shots_0/seed1",
+        food,
+    ]
+    assert selected(tmp_path, *only, "mine=CoOp") == [food.replace("CoOp", "mine")]
+    assert selected(tmp_path, *only, "PLOT") == [food.replace("CoOp", "PLOT")]
+    assert selected(tmp_path, *only, "ZeroshotCLIP2") == ["emoji_food/ZeroshotCLIP2/shots_0/seed1"]
+    axis = ("--grid", "TRAINER.NEMESIS.OMEGA", "2")
+    assert selected(tmp_path, *only, "PUN", *axis) == ["emoji_food/PUN/shots_2/seed3-OMEGA_2"]
+    tests = ("--methods", "CoOp", "--targets", "emoji_food", "--domains", "fxemoji")
+    assert [name.split("/")[-2] for name in selected(tmp_path, *tests)] == [
+        *("shots_1", "test_emoji_food", "test_fxemoji")
+    ]
+    arguments = sweep.build_parser().parse_args(
+        [str(tmp_path / "sweep.yaml"), "--config", "mini_generic", "--methods", "CoOp"]
+    )
+    config = sweep.sweep_of(arguments).runs[0].config  # not the file's cases
+    assert (config["TRAINER"]["COOP"]["CSC"], config["OPTIM"]["MAX_EPOCH"]) == (False, 20)
 
 
 def test_evaluations_follow_the_run_whose_model_they_test(tmp_path: Path) -> None:
@@ -139,13 +188,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "empty list": ({"shots": []}, "shots is empty; write a list"),
     "empty grid": ({"grid": {"OPTIM.LR": []}}, "OPTIM.LR takes a list of at least one value"),
     "bad seed": ({"seeds": [-1]}, "seeds takes whole numbers from 0 on, not -1"),
-    "unknown key of a bench": (
-        {"bench": {"mini": {"sedes": [1]}}},
-        'bench.mini: the key "sedes" is unknown; did you mean "seeds"?',
+    "unknown key of a profile": (
+        {"profiles": {"mini": {"sedes": [1]}}},
+        'profiles.mini: the key "sedes" is unknown; did you mean "seeds"?',
     ),
+    "no title": ({"title": [1]}, "title takes a text, not"),
     "no mapping": ({"methods": ["CoOp"]}, "methods takes a mapping"),
     "unknown dataset": ({"datasets": ["emoji_fod"]}, 'did you mean "emoji_food"?'),
-    "unknown config": ({"config": "mimi"}, 'methods.CoOp: "mimi" is not available; did you mean'),
+    "unknown config": ({"config": "mimi"}, 'did you mean "mini"?'),
     "unknown trainer": ({"methods": {"CoOpp": None}}, 'trainer: "CoOpp" is not available; did you'),
     "unknown setting": ({"set": {"OPTIM.LRR": 1}}, 'key "OPTIM.LRR" is unknown; did you mean'),
     "unknown axis": ({"grid": {"OPTIM.RL": [1]}}, 'the key "OPTIM.RL" is unknown'),
@@ -162,7 +212,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "reserved": ({"set": {"SEED": 3}}, 'SEED cannot be set here; use the sweep\'s key "seeds"'),
     "reserved axis": ({"grid": {"OUTPUT_DIR": ["a"]}}, "OUTPUT_DIR cannot be set here; use the"),
     "twice": ({"methods": {"CoOp": None, "Again": {"trainer": "CoOp"}}}, "are the same run"),
-    "unknown case": ({"cases": [{"methods": ["Coop"], "set": {}}]}, 'did you mean "CoOp"?'),
+    "unknown key of a case": ({"cases": [{"shot": [1]}]}, 'cases[0]: the key "shot" is unknown'),
 }
 
 
@@ -185,7 +235,12 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--bench", "min"], 'has no profile "min" under bench; it has paper'),
+        (["--profile", "min"], 'has no profile "min"; it has paper'),
+        (["--methods", "PUM"], '"PUM" is not available; did you mean "PUN"? Available: CoOp, PUN'),
+        (["--grid", "OPTIM.LR", "1"], "--grid OPTIM.LR: no method of this sweep has a grid of"),
+        (["--grid", "OPTIM.LR"], "--grid OPTIM.LR has no value; write --grid KEY VALUE ..."),
+        (["--datasets", "emoji_fod"], 'did you mean "emoji_food"?'),
+        (["--shots", "-1"], "shots takes whole numbers from 0 on, not -1"),
         (["--only", "emoji_fodo"], "No run's name begins with emoji_fodo"),
         (["--set", "OPTIM.LRR", "1"], 'the key "OPTIM.LRR" is unknown'),
         (["--set", "SEED", "1"], 'SEED cannot be set here; use the sweep\'s key "seeds"'),
@@ -197,16 +252,15 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
 def test_so_is_a_mistake_in_the_command(
     flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs_of(tmp_path)
+    runs_of(tmp_path, methods={"CoOp": None, "PUN": {"trainer": "CoOpNemesis"}})
     assert sweep.main([str(tmp_path / "sweep.yaml"), *flags]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep.main([str(tmp_path / "none.yaml")]) == 2
-    assert "none.yaml does not exist" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/sweeps").glob("*.yaml")), ids=str)
-def test_the_bundled_sweeps_can_be_run(path: Path, tmp_path: Path) -> None:
-    assert resolve_sweep(path, output=tmp_path / "runs").left
+def test_a_sweep_is_named_by_its_file_or_its_stem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert resolve_sweep("demo", output=tmp_path).file.path == ROOT / "configs/sweeps/demo.yaml"
+    for name, message in (("none.yaml", "none.yaml does not exist"), ("dem", 'mean "demo"?')):
+        assert sweep.main([name]) == 2
+        assert message in capsys.readouterr().err

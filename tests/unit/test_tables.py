@@ -1,7 +1,6 @@
-"""The sweeps of the paper's tables: what they run, and what they have in common."""
+"""The sweeps of the paper's tables and protocols: what they run, and what they have in common."""
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from nemesis.sweeps.grid import make_runs
 from nemesis.sweeps.runs import Run
 from nemesis.sweeps.sweep_file import read_sweep
 from tests.helpers.runs import ROOT
-from tests.helpers.shell import script
 
 SEEDS, SHOTS, DATASETS = 5, 5, 11
 # Runs in the paper's setting, and on the bundled benchmark.
@@ -24,17 +22,26 @@ SIZES = {
     "table_a6": (3 * 6 * SHOTS * SEEDS, 3 * SHOTS * 3),
     "table_a7": (3 * 6 * SHOTS * SEEDS, 3 * SHOTS * 3),
     "figure_2": (3 * DATASETS * SHOTS * SEEDS, 3 * SHOTS * SEEDS),
+    "low_norm": (DATASETS * SHOTS * SEEDS, 2 * 2 * 2),
+    "figure_a1": (SEEDS, 2),
+    "figures_a2_a3": (3, 3),
+}
+PROTOCOLS = {
+    "few_shot": (DATASETS * SHOTS * SEEDS, 2 * 3 * 3),
+    "base_to_new": (DATASETS * SEEDS * 2, 2 * 3 * 2),
+    "cross_dataset": (SEEDS * (1 + 10), 3 * (1 + 3)),
+    "domain_generalization": (SEEDS * (1 + 4), 3 * (1 + 3)),
 }
 
 
 @lru_cache
-def runs_of(name: str, bench: str = "paper") -> dict[str, Run]:
-    sweep = read_sweep(ROOT / f"configs/sweeps/{name}.yaml", bench)
+def runs_of(name: str, profile: str = "paper") -> dict[str, Run]:
+    sweep = read_sweep(ROOT / f"configs/sweeps/{name}.yaml", profile)
     return {run.digest: run for run in make_runs(sweep)}
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_each_resolves_for_both_benchmarks(name: str) -> None:
+def test_each_resolves_for_both_profiles(name: str) -> None:
     paper, mini = runs_of(name), runs_of(name, "mini")
     assert (len(paper), len(mini)) == SIZES[name]
     assert {str(run.output) for run in paper.values()} == {"output/paper"}
@@ -47,15 +54,24 @@ def test_each_resolves_for_both_benchmarks(name: str) -> None:
         assert run.config["INPUT"]["TRAIN_VIEWS"] == 0
 
 
-def test_every_table_has_a_script_and_every_sweep_is_counted() -> None:
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_has_a_folder_of_its_own(name: str) -> None:
+    paper, mini = runs_of(name), runs_of(name, "mini")
+    assert (len(paper), len(mini)) == PROTOCOLS[name]
+    assert {str(run.output) for run in paper.values()} == {f"output/{name}"}
+    assert {str(run.output) for run in mini.values()} == {f"output/mini/{name}"}
+
+
+def test_every_sweep_is_counted_here_and_in_the_documentation() -> None:
     sweeps = {path.stem for path in (ROOT / "configs/sweeps").glob("*.yaml")}
-    assert {name for name in sweeps if not name.startswith("demo")} == set(SIZES)
-    scripts = {path.stem for path in (ROOT / "scripts").glob("*.sh")}
-    assert {*SIZES, "table_a8", "table_a9", "run_all"} <= scripts
+    assert {name for name in sweeps if not name.startswith("demo")} == {*SIZES, *PROTOCOLS}
+    text = (ROOT / "docs/reproduce.md").read_text()
+    for name, (paper, mini) in {**SIZES, **PROTOCOLS}.items():
+        assert f"{name} | {paper} | {mini} |" in text
 
 
-def common(one: str, other: str, bench: str) -> int:
-    return len(set(runs_of(one, bench)) & set(runs_of(other, bench)))
+def common(one: str, other: str, profile: str) -> int:
+    return len(set(runs_of(one, profile)) & set(runs_of(other, profile)))
 
 
 def test_tables_share_their_runs() -> None:
@@ -69,6 +85,8 @@ def test_tables_share_their_runs() -> None:
     assert common("table_1", "table_a5", "paper") == 5 * SEEDS
     # CoOp, and PAN that selects one position.
     assert common("table_3", "table_a5", "paper") == 2 * SHOTS * SEEDS
+    assert common("low_norm", "table_a5", "paper") == SIZES["low_norm"][0]
+    assert common("figure_a1", "low_norm", "mini") == SIZES["figure_a1"][1]
     assert common("figure_2", "table_a5", "mini") == SIZES["figure_2"][1]
     assert common("table_1", "table_a5", "mini") == 7 * SEEDS
     assert common("table_3", "table_a5", "mini") == 2 * SHOTS * 3
@@ -89,78 +107,8 @@ def test_the_papers_settings_of_nemesis_and_of_training() -> None:
         assert run.config["OPTIM"]["MAX_EPOCH"] == epochs
     omegas = {run.config["TRAINER"]["NEMESIS"]["OMEGA"] for run in runs_of("table_2").values()}
     assert 0.1 in omegas
-    for run in runs_of("table_a4").values():
+    for run in runs_of("few_shot", "paper").values():
+        assert run.digest in runs_of("table_a5")
+    for run in (*runs_of("table_a4").values(), *runs_of("base_to_new").values()):
         assert run.config["TRAINER"]["COCOOP"]["CTX_INIT"] == "a photo of a"
         assert run.config["OPTIM"]["MAX_EPOCH"] == 10
-
-
-def test_a_script_reports_what_there_is_and_fails_when_a_run_failed(
-    tmp_path: Path, data_root: Path
-) -> None:
-    output = tmp_path / "my runs"
-    row = "emoji_activities/CoOp+Nemesis"
-    (output / row).mkdir(parents=True)
-    (output / row / "shots_16").write_text("in the way of these runs")
-    tiny = ["--set", "OPTIM.MAX_EPOCH", "1", "--set", "INPUT.TRAIN_VIEWS", "1", "--workers", "0"]
-    first = [*tiny, "--only", f"{row}/shots_1/seed1-BETA_0.0"]
-    settings = {"BENCH": "mini", "DATA": str(data_root)}
-    done = script("table_4", output, *first, "--only", f"{row}/shots_16/seed1-BETA_0.0", **settings)
-    assert done.returncode == 1, done.stderr
-    assert "1 runs done, 0 were done already, 1 failed" in done.stdout
-    text = (output / "tables/table_4/report.md").read_text()
-    assert "- 1 of the 84 runs of " in text
-    assert "CoOp+Nemesis (beta 0.3)" in text and "0 of 3 seeds" in text and "1 of 3 seeds" in text
-    assert "The paper's Table 4" in text
-
-    done = script("table_4", output, *first, **settings)
-    assert done.returncode == 0, done.stderr
-    assert "All 1 runs are done" in done.stdout and "CoOp+Nemesis (beta 0.3)" in done.stdout
-
-
-def test_run_all_goes_on_after_a_failure_and_names_it(tmp_path: Path) -> None:
-    """Table 1 has no such run; a dry run measures no costs."""
-    output = tmp_path / "runs"
-    words = ("--dry-run", "--only", "emoji_food")
-    done = script("run_all", output, *words, BENCH="mini", TABLES="table_1 table_a8 table_4")
-    assert done.returncode == 1
-    assert "42 runs: 0 done" in done.stdout
-    assert done.stderr.endswith("failed: table_1\n")
-    assert not output.exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("table_4", {"BENCH": "tiny"}, 'error: BENCH is "tiny"; accepted: paper, mini\n'),
-        ("run_all", {"BENCH": "tiny"}, 'error: BENCH is "tiny"; accepted: paper, mini\n'),
-        ("table_a8", {"BENCH": "tiny"}, 'error: BENCH is "tiny"; accepted: paper, mini\n'),
-        ("run_all", {"TABLES": "table_5"}, 'error: TABLES has "table_5"; accepted: table_1 '),
-    ],
-)
-def test_a_mistake_is_one_sentence(
-    name: str, settings: dict[str, str], message: str, tmp_path: Path
-) -> None:
-    done = script(name, tmp_path / "runs", **settings)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_table_of_costs_has_the_papers_numbers(tmp_path: Path) -> None:
-    few = ("--classes", "10", "--repetitions", "1", "--threads", "1")
-    done = script("table_a9", tmp_path / "runs", *few, BENCH="mini")
-    assert done.returncode == 0, done.stderr
-    text = (tmp_path / "runs/tables/table_a9/table_a9.md").read_text()
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in text.splitlines()
-        if "|" in line
-    ]
-    assert rows[0] == ["classes", "implementation", "N=1", "N=2", "N=4", "N=8", "N=16", "CoOp, s"]
-    assert [row[:2] for row in rows[2:]] == [
-        ["10", "reference, mini"],
-        ["10", "this repository, mini"],
-        ["10", "paper, EuroSAT"],
-    ]
-    assert rows[-1][2:] == ["1.2", "1.2", "1.2", "1.4", "1.8", "-"]
-    assert all(float(cell) > 0 for row in rows[2:4] for cell in row[2:])

@@ -1,4 +1,4 @@
-"""Flags and KEY VALUE pairs of train.py, in every order, and those that contradict each other."""
+"""Flags and KEY VALUE pairs of train.py: in any order, and contradictions."""
 
 import os
 import sys
@@ -128,7 +128,7 @@ def test_contradictions_are_refused_before_pytorch_is_imported(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "CoCoOpNemesis", "PLOT"])
-def test_nothing_learned_is_nothing_to_test(
+def test_a_test_needs_a_trained_model(
     trainer: str, tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = command(tmp_path / "run", data_root, "--eval-only", trainer=trainer)
@@ -136,7 +136,7 @@ def test_nothing_learned_is_nothing_to_test(
     assert not (tmp_path / "run").exists()
 
 
-def test_zero_shot_methods_have_nothing_to_learn(
+def test_zero_shot_methods_need_no_training(
     tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(command(tmp_path / "run", data_root, *SHORT, "--eval-only", trainer="ZeroshotCLIP"))
@@ -146,7 +146,7 @@ def test_zero_shot_methods_have_nothing_to_learn(
     assert "does not exist" in message and not (tmp_path / "b").exists()
 
 
-def test_who_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_trainers_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     class TheirZeroshot(TrainerX):  # as in CoOp: a model and its inference, no step
         def model_inference(self, image: object) -> None:  # type: ignore[override]
             del image
@@ -158,10 +158,10 @@ def test_who_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TRAINER_REGISTRY, "_objects", dict(TRAINER_REGISTRY._objects))
     for trainer in (TheirZeroshot, TheirCoOp):
         TRAINER_REGISTRY.register(trainer)
-    said = {
+    found = {
         name: learns(read("TRAINER.NAME", name)) for name in TRAINER_REGISTRY.registered_names()
     }
-    assert [name for name, value in said.items() if not value] == [
+    assert [name for name, value in found.items() if not value] == [
         "TheirZeroshot",
         "ZeroshotCLIP",
         "ZeroshotCLIP2",
@@ -199,7 +199,7 @@ def test_files_in_the_home_folder(
     assert not (tmp_path / "~").exists()
 
 
-def test_without_anything(
+def test_missing_flags(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -212,7 +212,7 @@ def test_without_anything(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_example_is_a_command_that_can_run() -> None:
+def test_the_example_is_valid() -> None:
     cfg = train.make_config(train.build_parser().parse_args(train.EXAMPLE.split()[2:]))
     assert (cfg.TRAINER.NAME, cfg.DATASET.NAME) == ("CoOp", "EmojiFood")
 
