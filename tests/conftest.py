@@ -14,6 +14,7 @@ from hypothesis import settings
 # Tests run side by side, on tiny models: more threads would only wait for each other.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
 # No test asserts a time, and a busy machine is slow.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")

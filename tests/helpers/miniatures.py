@@ -22,21 +22,13 @@ PER_CLASS = 10
 
 @dataclass(frozen=True)
 class Miniature:
-    """A dataset on disk, and the parts and classes that its loader has to return.
+    """A dataset on disk, and the parts and classes that its loader has to return."""
 
-    Attributes:
-        folder: below the data root.
-        write: writes it.
-        classnames: the class names by label.
-        sizes: of train, val and test without a split file.
-        annotations: files that a split file replaces.
-    """
-
-    folder: str
+    folder: str  # below the data root
     write: Callable[[Path], None]
     classnames: Sequence[str]
-    sizes: tuple[int, int, int]
-    annotations: Sequence[str] = ()
+    sizes: tuple[int, int, int]  # of train, val and test without a split file
+    annotations: Sequence[str] = ()  # files that a split file replaces
 
 
 def image(path: Path, shade: int = 0) -> None:

@@ -49,7 +49,7 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 def load(path: object, *opts: Any, root: object = "/nowhere") -> dict[str, list[Datum]]:
     """The dataset's parts; an absolute path needs no data root."""
-    fixed = ["DATASET.ROOT", str(root), "DATASET.FOLDER.PATH", str(path), "SEED", 1]
+    fixed: list[Any] = ["DATASET.ROOT", str(root), "DATASET.FOLDER.PATH", str(path), "SEED", 1]
     dataset = build_dataset(load_config(CONFIG, opts=[*fixed, *opts]))
     return {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
 

@@ -1,14 +1,13 @@
 """A tiny CLIP of Hugging Face's transformers with random weights, and its files."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from transformers import CLIPConfig, CLIPModel
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no look-ups on the network
 TOLERANCE = 2e-5
 MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.25]
 VOCABULARY = 100  # its last token ends a text
@@ -25,8 +24,6 @@ VISION = {
 
 def their_clip(activation: str = "gelu") -> Any:
     """The model of transformers itself, in evaluation mode."""
-    from transformers import CLIPConfig, CLIPModel
-
     act = {"hidden_act": activation}
     torch.manual_seed(0)
     config = CLIPConfig(text_config=TEXT | act, vision_config=VISION | act, projection_dim=24)

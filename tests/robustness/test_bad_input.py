@@ -34,6 +34,15 @@ from tests.helpers.runs import SHORT, Capture, command, finish, refuse
         ("TEST.EVALUATOR Clasification", '"Classification"'),
         ("DATASET.NAME X", "is not in the DATASET registry; available: "),
         ("DATASET.ROOT /nowhere DATASET.NAME OxfordPets", "/nowhere"),
+        ("TRAINER.NEMESIS.OMEGA -1.0", "OMEGA"),
+        ("TRAINER.NEMESIS.TAU 1.0", "TAU"),
+        ("TRAINER.NEMESIS.TAU 0.0", "TAU"),
+        ("TRAINER.NEMESIS.N 0", "TRAINER.NEMESIS.N"),
+        ("TRAINER.NEMESIS.N 17", "16 vectors"),
+        ("TRAINER.NEMESIS.BETA 1.5", "BETA"),
+        ("TRAINER.NEMESIS.NORM tow", "two"),
+        ("TRAINER.NEMESIS.SCHEDULE logistik", "logistic"),
+        ("TRAINER.NEMESIS.OMEGAA 1.0", "TRAINER.NEMESIS.OMEGA"),
         ("--config-file configs/none.yaml", "configs/none.yaml"),
         ("--eval-only --model-dir {tmp}/none --load-epoch 5", "model.pth.tar-5"),
         ("--sead 1", "--sead"),
@@ -51,34 +60,12 @@ def test_a_mistake_is_one_sentence(
         archive.writestr("readme.txt", "hello")
     output = tmp_path / "runs" / "run"
     words = [word.format(**files, tmp=tmp_path) for word in overrides.split()]
-    given = command(output, data_root, *SHORT, "DEVICE", "cpu")
+    trainer = "CoOpNemesis" if "NEMESIS" in overrides else "CoOp"
+    given = command(output, data_root, *SHORT, "DEVICE", "cpu", trainer=trainer)
     given = [*given[:-6], *words, *given[-6:]] if words[0].startswith("--") else [*given, *words]
     assert part in refuse(given, capsys)
     assert not output.parent.exists()
     assert zipfile.is_zipfile(files["not_a_model"])
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "part"),
-    [
-        ("OMEGA", "-1.0", "OMEGA"),
-        ("TAU", "1.0", "TAU"),
-        ("TAU", "0.0", "TAU"),
-        ("N", "0", "TRAINER.NEMESIS.N"),
-        ("N", "17", "16 vectors"),
-        ("BETA", "1.5", "BETA"),
-        ("NORM", "tow", "two"),
-        ("SCHEDULE", "logistik", "logistic"),
-        ("OMEGAA", "1.0", "TRAINER.NEMESIS.OMEGA"),
-    ],
-)
-def test_nemesis_settings_are_checked(
-    key: str, value: str, part: str, tmp_path: Path, data_root: Path, capsys: Capture
-) -> None:
-    overrides = (f"TRAINER.NEMESIS.{key}", value)
-    arguments = command(tmp_path / "run", data_root, *overrides, trainer="CoOpNemesis")
-    assert part in refuse(arguments, capsys)
-    assert not (tmp_path / "run" / "prompt_learner").exists()
 
 
 def test_a_prompt_of_another_length_is_refused(

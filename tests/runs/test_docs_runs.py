@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPConfig, CLIPModel
 
 import train
 from clip.weights import MINI_PATH
@@ -15,7 +16,7 @@ from datasets.emoji import concepts_of, write_scenes
 from tests.helpers.own_images import write_csv
 from tests.helpers.pages import code_with, runs_of
 from tests.helpers.runs import ROOT, finish_in, results
-from tests.helpers.tiny_transformers import write_folder, write_json
+from tests.helpers.tiny_transformers import write_cache, write_folder, write_json
 
 SHORT = ("OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0")
 HOWTO, WEIGHTS, MIGRATION = (runs_of(f"{p}.md") for p in ("howto", "weights", "migration"))
@@ -125,15 +126,12 @@ MODEL_CFG: dict[str, Any] = {
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
-def _of_transformers(folder: Path) -> None:
-    from transformers import CLIPConfig, CLIPModel
-
+def of_transformers() -> CLIPModel:
     text = {"hidden_size": 16, "intermediate_size": 64, "num_attention_heads": 8}
     vision = {"hidden_size": 24, "intermediate_size": 96, "num_attention_heads": 12}
     one = {"num_hidden_layers": 1, "hidden_act": "gelu"}
-    config = CLIPConfig(text_config=text | one, vision_config=vision | one, projection_dim=8)
-    write_folder(folder, CLIPModel(config))
-    write_json(folder / "preprocessor_config.json", {"image_mean": MEAN, "image_std": STD})
+    towers = {"text_config": text | one, "vision_config": vision | one}
+    return CLIPModel(CLIPConfig(**towers, projection_dim=8))
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +140,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     (root / "configs").symlink_to(ROOT / "configs")
     weights = root / "weights"
-    _of_transformers(weights / "clip-vit-base-patch32")
-    cached = root / "cache" / "models--openai--clip-vit-base-patch32"
-    _of_transformers(cached / "snapshots" / ("0" * 40))
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text("0" * 40)
-
+    images = {"image_mean": MEAN, "image_std": STD}
+    for folder in (
+        write_folder(weights / "clip-vit-base-patch32", of_transformers()),
+        write_cache(root / "cache", of_transformers(), "openai/clip-vit-base-patch32"),
+    ):
+        write_json(folder / "preprocessor_config.json", images)
     state, folder = open_clip.CLIP(**MODEL_CFG).state_dict(), weights / "open_clip_vit_b32"
     folder.mkdir()
     write_json(folder / "open_clip_config.json", {"model_cfg": MODEL_CFG})

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
 def test_a_run_leaves_its_files(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} >= FILES
     run = results(finished)
-    expected = {"status": "finished", "trainer": "CoOp", "dataset": "EmojiActivities"}
+    expected: dict[str, Any] = {
+        "status": "finished",
+        "trainer": "CoOp",
+        "dataset": "EmojiActivities",
+    }
     expected |= {"shots": 1, "seed": 1, "epochs": 3, "backbone": "mini"}
     assert {key: run[key] for key in expected} == expected
     assert run["accuracy"] + run["error_rate"] == pytest.approx(100)
