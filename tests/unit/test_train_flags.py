@@ -168,6 +168,7 @@ def test_the_home_folder(flag: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert str(tmp_path / "run") == read("OUTPUT_DIR", "~/run").OUTPUT_DIR
 
 
+@pytest.mark.slow
 def test_files_in_the_home_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data_root: Path
 ) -> None:
