@@ -11,7 +11,6 @@ Sections (python -m nemesis bench SECTION --help lists the flags of one):
     cost        a step against a reference implementation (the default)
     corruption  corrupted prompts: one process each against one pass
     loading     data loading against the image encoder
-    listing     listing ImageNet's images, and loading the cached listing
     sweep       runs in a worker against a process each
     vectorise   run groups against runs one by one
     soak        memory and open files of a process over many runs
@@ -31,7 +30,7 @@ from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from . import corruption, cost, listing, loading, runs
+from . import corruption, cost, loading, runs
 from .report import Report
 
 Section = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Report]]
@@ -39,7 +38,6 @@ SECTIONS: dict[str, Section] = {
     "cost": (cost.add_flags, cost.run),
     "corruption": (corruption.add_flags, corruption.run),
     "loading": (loading.add_flags, loading.run),
-    "listing": (listing.add_flags, listing.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
     "vectorise": (runs.add_vectorise_flags, runs.run_vectorise),
     "soak": (runs.add_soak_flags, runs.run_soak),

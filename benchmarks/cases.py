@@ -112,14 +112,17 @@ class ReferenceSide:
         self.setting = setting
         self.clip_model = build_reference_clip(setting.backbone.load(setting.device).model)
 
+    def model(self, case: Case, ctx: Tensor) -> ReferenceCoOp:
+        """Return the case's method with these prompts."""
+        method = self.methods.get(case.trainer, ReferenceCoOp)
+        return method(self.clip_model, self.setting.classnames, ctx)
+
     def workload(self, case: Case) -> Workload:
         """Return the callable to measure."""
         case = CASES[case.reference_as] if case.reference_as else case
         sets = [case.sets] if case.trainer.startswith("PLOT") else []
         shape = (*sets, N_CTX, self.setting.backbone.config.transformer_width)
-        ctx = 0.02 * torch.randn(shape, device=self.setting.device)
-        method = self.methods.get(case.trainer, ReferenceCoOp)
-        model = method(self.clip_model, self.setting.classnames, ctx)
+        model = self.model(case, 0.02 * torch.randn(shape, device=self.setting.device))
         workload: Workload = getattr(self, f"_{case.kind}")(model, case)
         return workload
 

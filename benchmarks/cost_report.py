@@ -37,13 +37,9 @@ end, fp32, batch 32 (CoCoOp: 4), random weights and images, ImageNet's class nam
 
 @dataclass
 class Entry:
-    """The measurements of a case on one side.
+    """The measurements of a case on one side, `plain` (reference) or `ours` (this repository).
 
     Attributes:
-        backbone: its name.
-        classes: C.
-        case: key of `CASES`.
-        side: `plain` (reference implementation) or `ours` (this repository).
         seconds: median, per prompt if the case has several; None if not timed.
         runs: seconds of every repetition, likewise.
         above: peak memory above the loaded model in bytes.

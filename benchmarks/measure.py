@@ -72,14 +72,7 @@ def time_by_turns(
 ) -> dict[str, list[float]]:
     """Time all workloads in rounds, so that disturbances affect all of them alike.
 
-    Args:
-        workloads: by name.
-        effort: see `Effort`.
-        device: device to synchronise.
-        done: called after each round of each workload.
-
-    Returns:
-        Seconds of every repetition by name.
+    Calls `done` after each round of each workload, and returns the seconds of all rounds by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for name, workload in workloads.items():

@@ -19,11 +19,9 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 
 def parity(setting: Setting, methods: tuple[str, ...] = METHODS) -> dict[str, float]:
-    """Compute relative differences of features, logits, losses and gradients, by case and quantity.
+    """Compute relative differences of features, logits, losses and gradients by case and quantity.
 
-    Args:
-        setting: the model, the class names and the device.
-        methods: keys of `CASES` that are training steps.
+    The methods are keys of `CASES` that are training steps.
     """
     reference, repository = ReferenceSide(setting), RepositorySide(setting)
     differences = {}
@@ -68,8 +66,7 @@ def _compare(
 def _reference_method(reference: ReferenceSide, trainer: Any, case: Case) -> ReferenceCoOp:
     """Build the reference method with the trainer's current parameters."""
     learner = trainer.model.prompt_learner
-    method = reference.methods.get(case.trainer, ReferenceCoOp)
-    model = method(reference.clip_model, reference.setting.classnames, learner.ctx)
+    model = reference.model(case, learner.ctx)
     if hasattr(learner, "meta_net"):
         model.get_submodule("meta_net").load_state_dict(learner.meta_net.state_dict())
     return model

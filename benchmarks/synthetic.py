@@ -29,16 +29,9 @@ PROMPT_SETS = 4  # PLOT's P
 
 @dataclass(frozen=True)
 class Backbone:
-    """A CLIP to measure.
+    """A CLIP to measure: its name, its weights for `load_clip`, and what they do not contain.
 
-    Attributes:
-        name: as passed by the user.
-        weights: argument for `load_clip`; random weights for an architecture's name.
-        config: its architecture.
-        pixel_mean: value of INPUT.PIXEL_MEAN.
-        pixel_std: value of INPUT.PIXEL_STD.
-        text_heads: attention heads of the text encoder; 0 reads them from the weights.
-        vision_heads: attention heads of the image encoder, likewise.
+    0 heads are read from the weights.
     """
 
     name: str
@@ -89,10 +82,7 @@ class SyntheticClasses(DatasetBase):
 
 
 def class_names(count: int) -> list[str]:
-    """Return ImageNet class names, evenly spaced over its 1000.
-
-    Adjacent classes of ImageNet are similar (a hundred dogs), unlike those of other datasets.
-    """
+    """Return evenly spaced ImageNet class names, as adjacent ones (a hundred dogs) are similar."""
     names = imagenet_classnames()
     return [names[index * len(names) // count] for index in range(count)]
 
@@ -100,15 +90,7 @@ def class_names(count: int) -> list[str]:
 def synthetic_trainer(
     name: str, backbone: Backbone, classnames: Sequence[str], device: torch.device, *opts: Any
 ) -> Any:
-    """Build a registered trainer on a backbone, ready for `forward_backward`.
-
-    Args:
-        name: name of the trainer.
-        backbone: see `Backbone`.
-        classnames: C names.
-        device: device of the trainer.
-        *opts: KEY VALUE pairs that override the settings here.
-    """
+    """Build a registered trainer on a backbone, ready for `forward_backward`; opts are settings."""
     side = backbone.config.image_resolution
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         (Path(folder) / CLASSNAMES_FILE).write_text("\n".join(classnames), encoding="utf-8")

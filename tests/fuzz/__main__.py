@@ -1,25 +1,22 @@
-r"""Coverage-guided fuzzing of a file reader: save inputs that it does not reject with a UserError.
+r"""Coverage-guided fuzzing of a file reader: find inputs that it does not reject with a UserError.
 
     python -m tests.fuzz --list
     python -m tests.fuzz torchscript --runs 100000 --seconds 600
 
-Starts from valid files of the kind and from the corpus of earlier runs (in OUTPUT_DIR/TARGET). An
-input that raises another exception is saved in OUTPUT_DIR/TARGET/defects, and the search continues.
-If an input ends the process or exceeds --timeout or --memory, libFuzzer saves it there and exits.
-Needs atheris: pip install -e '.[fuzz]'.
+Starts from valid files of the kind and from the corpus of earlier runs (OUTPUT_DIR/TARGET/corpus).
+The first input that raises another exception, ends the process or exceeds --timeout or --memory is
+saved by libFuzzer in OUTPUT_DIR/TARGET/defects and ends the search. Needs atheris:
+pip install -e '.[fuzz]' (Linux on x86-64, Python 3.10 to 3.13).
 
-Exit codes: 0 no defect, 1 defects, 2 an error in the command.
+Exit codes: 0 no defect, 2 an error in the command, others a defect.
 """
 
 import argparse
 import contextlib
 import hashlib
 import importlib
-import os
-import subprocess
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,16 +27,10 @@ from safeio.errors import UserError
 
 # Packages whose coverage guides the search: the project's, and the third-party readers it uses.
 INSTRUMENTED = (
-    "clip",
-    "dassl",
-    "safeio",
-    "nemesis",
-    "trainers.core.prompt_file",
-    "yaml",
-    "zipfile",
+    *("clip", "dassl", "safeio", "nemesis", "trainers.core.prompt_file"),
+    *("yaml", "zipfile"),
 )
 LONGEST_INPUT = 1 << 16  # bytes; the valid files are smaller
-CHILD = "FUZZ_CHILD"  # set in the child process, which libFuzzer can end at any moment
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,54 +48,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _atheris() -> Any:
+def run(arguments: argparse.Namespace) -> None:
+    """Print the targets, or run libFuzzer, which ends the process.
+
+    Raises:
+        UserError: the target is unknown, or atheris is missing.
+    """
     try:
-        return importlib.import_module("atheris")
+        atheris: Any = importlib.import_module("atheris")
     except ImportError:
         raise UserError(
             "The fuzzer needs the package atheris; install it with pip install -e '.[fuzz]' "
             "(Linux on x86-64, Python 3.10 to 3.13)"
         ) from None
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Search in a child process and print the results.
-
-    Raises:
-        UserError: the target is unknown, or atheris is missing.
-    """
-    if arguments.list:
-        readers = importlib.import_module("tests.fuzz.readers")
-        print("\n".join(readers.READERS))
-        return 0
-    _atheris()
-    folder = arguments.output_dir.absolute() / str(arguments.target)
-    tried = folder / "tried"
-    tried.unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", *sys.argv[1:]],
-        env={**os.environ, CHILD: "1"},
-        check=False,
-    )
-    if done.returncode == 2:
-        return 2
-    count = tried.stat().st_size if tried.exists() else 0
-    defects = sorted((folder / "defects").glob("*"))
-    print(f"{arguments.target}: {count:,} inputs tried, {len(defects)} defects in {folder}/defects")
-    for defect in defects:
-        print(f"  {defect.name}")
-    return int(bool(defects))
-
-
-def search(arguments: argparse.Namespace) -> int:
-    """Run libFuzzer in this process, which it ends.
-
-    Raises:
-        UserError: the target is unknown.
-    """
-    atheris = _atheris()
     with atheris.instrument_imports(include=list(INSTRUMENTED)):
         readers: Any = importlib.import_module("tests.fuzz.readers")
+    if arguments.list:
+        print("\n".join(readers.READERS))
+        return
     if arguments.target not in readers.READERS:
         raise UserError(
             f'"{arguments.target}" is not a target; choose from {", ".join(readers.READERS)}'
@@ -112,26 +73,16 @@ def search(arguments: argparse.Namespace) -> int:
     reader = readers.READERS[arguments.target]
     folder = arguments.output_dir.absolute() / arguments.target
     corpus, defects = folder / "corpus", folder / "defects"
-    corpus.mkdir(parents=True, exist_ok=True)
-    defects.mkdir(exist_ok=True)
-    scratch = tempfile.TemporaryDirectory()
-    for data in readers.seeds_of(reader, Path(scratch.name)):
+    for path in (corpus, defects):
+        path.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp())
+    for data in readers.seeds_of(reader, scratch):
         (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     warnings.simplefilter("ignore")
-    # One byte per input, so that the count survives the end of the process.
-    tried = (folder / "tried").open("ab", buffering=0)
 
     def attempt(data: bytes) -> None:
-        tried.write(b".")
-        try:
-            with contextlib.redirect_stdout(None):
-                readers.answer(reader, data, Path(scratch.name) / "read")
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            kind = f"{type(error).__name__}-{Path(last.filename).stem}-{last.lineno}"
-            if not any(defects.glob(f"{kind}-*")):  # the first input of each kind of failure
-                digest = hashlib.sha256(data).hexdigest()[:8]
-                (defects / f"{kind}-{digest}").write_bytes(data)
+        with contextlib.redirect_stdout(None):
+            readers.answer(reader, data, scratch / "read")
 
     options = {
         "runs": arguments.runs,
@@ -146,12 +97,11 @@ def search(arguments: argparse.Namespace) -> int:
     flags = [f"-{name}={value}" for name, value in options.items()]
     atheris.Setup(["fuzz", *flags, str(corpus)], attempt)
     atheris.Fuzz()
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    return exit_code(search if os.environ.get(CHILD) else run, build_parser(), argv)
+    return exit_code(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

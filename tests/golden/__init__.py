@@ -29,7 +29,7 @@ def labels(batch: int = 0) -> Tensor:
 
 
 def assert_same_clip(actual: CLIP, expected: CLIP, arch: str = "vit") -> None:
-    """Equal weights bit by bit, and equal outputs up to how a convolution adds up."""
+    """Bit-identical weights, and outputs equal up to rounding."""
     weights = expected.state_dict()
     assert set(actual.state_dict()) == set(weights)
     for key, value in actual.state_dict().items():

@@ -1,8 +1,8 @@
-"""The golden cases: what the methods' reference implementations compute on tiny models.
+"""The golden cases: results of the methods' reference implementations on tiny models.
 
-They are read from every folder that the environment variable NEMESIS_GOLDEN_DIR names (several are
-separated by os.pathsep); without it, from the folders of tests/data that have a cases.json. Models
-and inputs are those of the case's own folder, and the bundled ones where it has none.
+They are read from the folders in the environment variable NEMESIS_GOLDEN_DIR (separated by
+os.pathsep), by default from the folders of tests/data with a cases.json. Models and inputs are
+those of the case's folder, else the bundled ones.
 """
 
 import json
@@ -34,12 +34,12 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class GoldenFolder:
-    """A folder with cases.json and the files beside it."""
+    """A folder with cases.json and its files."""
 
     path: Path
 
     def file(self, name: str) -> Path:
-        """A model or the inputs: the folder's own, or else the bundled one."""
+        """A model or the inputs: the folder's, else the bundled one."""
         own = self.path / name
         return own if own.is_file() else BUNDLED.path / name
 
@@ -81,7 +81,7 @@ class GoldenFolder:
 
 @dataclass(frozen=True)
 class Case:
-    """What a reference implementation computed, on which model and with which settings."""
+    """A result of a reference implementation, with its model and settings."""
 
     folder: GoldenFolder
     entry: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Real trainers on the golden models: only the batches and the starting prompts are given."""
+"""Real trainers on the golden models, with given batches and initial prompts."""
 
 import dataclasses
 import functools
@@ -61,18 +61,14 @@ def golden_trainer(
     pairs = [item for pair in settings.items() for item in pair]
     trainer = build_trainer(load_config(opts=[*pairs, *opts]))
     trainer.max_epoch = trainer.cfg.OPTIM.MAX_EPOCH
-    trainer.num_batches = 2  # the learning rate changes when a test says so
+    trainer.num_batches = 2  # tests set the learning rate
     trainer.batch_idx = 0
     trainer.set_model_mode("train")
     return trainer
 
 
 def case_trainer(case: Case, name: str, ctx: Tensor, root: Path, *opts: Any) -> Any:
-    """The trainer of a case, starting from its prompts.
-
-    The prompts' shape says how long they are, whether each class has its own, and, for PLOT, how
-    many there are.
-    """
+    """The trainer of a case with its initial prompts, whose shape determines the settings."""
     method = name.removesuffix("Nemesis")
     node, sets = NODES[method], list(ctx.shape[:-2])
     settings: dict[str, Any] = {f"TRAINER.{node}.N_CTX": ctx.shape[-2]}
@@ -95,8 +91,8 @@ def nemesis_trainer(
 ) -> Any:
     """The trainer of a case with Nemesis.
 
-    On some datasets the reference hard-codes a constant schedule and weighs PAN, but not PUN, by
-    50. Here one omega weighs both, so the same sum takes another omega and beta.
+    On some datasets the reference hard-codes a constant schedule and weights PAN, but not PUN, by
+    50. Here one omega weights both, so the same sum needs another omega and beta.
     """
     params = case.params
     beta = float(params["beta"] if beta is None else beta)
@@ -116,7 +112,7 @@ def nemesis_trainer(
 
 
 def aware_weight(case: Case) -> float:
-    """What the reference weighed PAN by: its alpha at the positions that it selected."""
+    """The reference's weight of PAN: its alpha at the selected positions."""
     alpha = case.expected.get("alpha", torch.zeros(1))
     return float(alpha.max()) if alpha.any() else float(case.params["A"])
 
@@ -129,7 +125,7 @@ def is_constant(params: dict[str, Any]) -> bool:
 
 
 def set_prompts(trainer: Any, ctx: Tensor) -> None:
-    """Start from given prompts."""
+    """Set the initial prompts."""
     parameter = trainer.model.prompt_learner.ctx
     assert parameter.shape == ctx.shape
     with torch.no_grad():
@@ -142,7 +138,7 @@ def fix_positions(trainer: Any, positions: list[int]) -> None:
 
 
 def set_rate(trainer: Any, rate: float) -> None:
-    """Set the learning rate in force."""
+    """Set the current learning rate."""
     for group in trainer.optim.param_groups:
         group["lr"] = rate
 
@@ -150,7 +146,7 @@ def set_rate(trainer: Any, rate: float) -> None:
 def step(
     trainer: Any, arch: str, number: int = 0, epoch: int = 0, source: GoldenFolder = BUNDLED
 ) -> dict[str, Any]:
-    """One real optimisation step on a golden batch, in an epoch; returns what it logs."""
+    """One optimisation step on a golden batch in an epoch; returns the logged values."""
     trainer.epoch = epoch
     trainer.before_epoch()
     batch = {"img": source.images(arch, number), "label": source.labels(number)}
@@ -158,6 +154,6 @@ def step(
 
 
 def case_step(trainer: Any, case: Case, number: int = 0, epoch: int = 0) -> dict[str, Any]:
-    """One real optimisation step on a batch of the case's folder; returns what it logs."""
+    """One optimisation step on a batch of the case's folder; returns the logged values."""
     summary = step(trainer, case.arch, number, epoch, case.folder)
     return {"ce": summary["loss"], **summary}

@@ -69,7 +69,7 @@ def _p(params: dict[str, Any]) -> float:
 
 
 def _check_pre_inference(trainer: Any, case: Case) -> None:
-    """The corrupted prompts' logits, and what PAN makes of them."""
+    """The logits of the corrupted prompts, and PAN's alpha and loss."""
     expected, params = case.expected, case.params
     model, ctx = trainer.model, trainer.model.prompt_learner.ctx
     positions = torch.tensor(params["positions"])
@@ -79,7 +79,7 @@ def _check_pre_inference(trainer: Any, case: Case) -> None:
     assert_close(logits, expected["corrupt_logits"])
     if "correct" in expected:
         assert count_correct(logits, case.labels()).equal(expected["correct"])
-    if params["beta"] == 1:  # PAN has no part in the loss, and no alpha is recorded
+    if params["beta"] == 1:  # without PAN, no alpha is recorded
         return
     trainer.epoch = params["epoch"]
     trainer.before_epoch()

@@ -67,14 +67,14 @@ def check_crt(case: Case, root: Path) -> None:
 
 
 def _learned(case: Case) -> Tensor:
-    """The prompts among the inputs that differ from the corrupted ones at one position only."""
+    """The prompts of inputs.npz that differ from the corrupted ones only at one position."""
     corrupted, position = case.expected["ctx"], case.params.get("position")
     others = [j for j in range(corrupted.shape[-2]) if j != position]
     for key, ctx in case.folder.inputs.items():
         same_shape = key.startswith("ctx") and ctx.shape == corrupted.shape
         if same_shape and torch.allclose(ctx[..., others, :], corrupted[..., others, :]):
             return ctx
-    raise AssertionError("no prompts of inputs.npz are those that the case has corrupted")
+    raise AssertionError("inputs.npz does not contain the prompts that the case has corrupted")
 
 
 def _corrupted(ctx: Tensor, params: dict[str, Any], expected: dict[str, Tensor]) -> Tensor:
@@ -95,7 +95,7 @@ def _corrupted(ctx: Tensor, params: dict[str, Any], expected: dict[str, Tensor])
 
 def check_cocoop(case: Case, root: Path) -> None:
     expected = case.expected
-    for memory in (4.0, 1e-9):  # states of the text tower kept for the gradient, or computed twice
+    for memory in (4.0, 1e-9):  # states stored for the gradient, or computed twice
         trainer, parameters = _cocoop(case, root, "MODEL.CLIP.TEXT_MEMORY", memory)
         features = trainer.model.image_features(case.images())
         assert_close(features, expected["image_features_normed"])

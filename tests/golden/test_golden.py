@@ -1,4 +1,4 @@
-"""Every golden case and record of every folder; what nobody knows how to run fails.
+"""Every golden case and record of every folder; unknown kinds fail.
 
 NEMESIS_GOLDEN_DIR names other folders than the bundled ones, separated as in PATH:
 

@@ -120,12 +120,6 @@ def test_photographs_are_loaded_and_encoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_listing(tmp_path: Path) -> None:
-    rows = bench_json(tmp_path, "listing", "listing", "--files", "2000")["rows"]
-    assert [rows[name]["images"] for name in rows] == [2000, 2000, 1000 * 2, 2000]
-
-
-@pytest.mark.slow
 def test_runs_in_a_worker_and_in_groups(tmp_path: Path, data_root: Path) -> None:
     root = ("--root", str(data_root))
     found = bench_json(tmp_path, "sweep", "sweep", "--runs", "2", *root)
@@ -209,7 +203,6 @@ def test_targets_are_quotients_of_entries() -> None:
         (["--table", "a8", "--cases", "coop"], "leave out"),
         (["loading", "--cases", "coop"], "--cases"),
         (["corruption", "--backbones", "RN50", "mini"], "one backbone"),
-        (["listing", "--files", "10"], "at least 1000"),
         (["sweep", "--runs", "0"], "at least 1"),
         (["soak", "--runs", "9"], "at least 10"),
         (["vectorise", "--settings", "mini/PLOT"], "mini/CoOpNemesis"),

@@ -6,7 +6,6 @@ import pickletools
 import sys
 from copy import deepcopy
 from pathlib import Path
-from random import Random
 from types import ModuleType
 from typing import Any
 
@@ -111,20 +110,6 @@ def test_a_warning_if_the_samples_differ(
         f"Warning: {path} contains another sample of 2 shots with seed 1 and is not used: 3 of "
         "its 8 train images are not in our 8, 1 of its 9 val images are not in our 8"
     )
-
-
-def test_coops_sample_equals_ours(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = Squares(toy_config(root, root, "DATASET.NUM_SHOTS", "-1"))
-    rng = Random(1)
-    draw = {
-        "train": whole.generate_fewshot_dataset(whole.train_x or [], num_shots=2, rng=rng),
-        "val": whole.generate_fewshot_dataset(whole.val or [], num_shots=2, rng=rng),
-    }
-    path = root / "squares" / "split_fewshot" / "shot_2-seed_1.pkl"
-    path.parent.mkdir(exist_ok=True)
-    write(str(path), draw)
-    assert drawn(root)[0].train_x == draw["train"]
-    assert "Warning" not in capsys.readouterr().out
 
 
 class _Bomb:

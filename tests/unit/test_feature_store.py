@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.helpers.runs import ROOT
 from trainers.core.features.store import FeatureStore, StoredRows
 
 KEY = "a1"
@@ -143,6 +144,7 @@ MAKER = """
 import sys, time
 from pathlib import Path
 import torch
+from tests.helpers.runs import ROOT
 from trainers.core.features.store import FeatureStore
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
@@ -163,15 +165,10 @@ assert rows.read(0, 20).flatten().tolist() == list(range(40))
 
 
 def test_two_processes_make_an_entry_once(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    commands = [[sys.executable, "-c", MAKER, str(tmp_path), name] for name in "xy"]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MAKER, str(tmp_path), name],
-            cwd=root,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in "xy"
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for command in commands
     ]
     printed = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]

@@ -10,33 +10,35 @@ import pytest
 
 from tests.helpers.runs import ROOT, SHORT, command, results
 
-START = "import sys, {module}; sys.exit({module}.main(sys.argv[1:]))"
 REGISTER = "from dassl.engine import TRAINER_REGISTRY, TrainerX\n"
-HALF = f"""
-{REGISTER}
-@TRAINER_REGISTRY.register()
-class Broken(TrainerX):
-    pass
-"""
+HALF = f"{REGISTER}\n@TRAINER_REGISTRY.register()\nclass Broken(TrainerX):\n    pass\n"
+TWICE = HALF.replace("Broken", "CoOp")
 BROKEN = {
     "cut": ("def (:", "SyntaxError: "),
     "lacking": ("import a_package_that_is_missing", "No module named 'a_package_that_is_missing'"),
     "raising": (f"{HALF}\n1 / 0", "ZeroDivisionError: division by zero"),
     "leaving": ("import sys; sys.exit('bye')", "it ends the process: SystemExit bye"),
 }
-TWICE = f"{REGISTER}\n@TRAINER_REGISTRY.register()\nclass CoOp(TrainerX):\n    pass\n"
 BROKEN_DATASET = "from nowhere_at_all import Images\n"
 
 
-def call(checkout: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of a checkout in a new process."""
-    return subprocess.run(
-        [sys.executable, "-c", START.format(module=module), *arguments],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def call(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python command in a checkout."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def refusal(checkout: Path, *arguments: str) -> str:
+    """The error of a command of nemesis or of train.py."""
+    verb = [] if arguments[0] == "train.py" else ["-m", "nemesis"]
+    done = call(checkout, *verb, *arguments)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    return line
+
+
+def train(trainer: str, *settings: str) -> tuple[str, ...]:
+    return ("train.py", "--trainer", trainer, "--output-dir", "out", "DATASET.NAME", *settings)
 
 
 @pytest.fixture
@@ -44,83 +46,64 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout with its own plug-in folders."""
     for shared in ("clip", "dassl", "safeio", "nemesis", "configs", "train.py"):
         (tmp_path / shared).symlink_to(ROOT / shared)
-    for name in ("nemesis sweep", "nemesis predict"):
-        (tmp_path / name).symlink_to(ROOT / name)
     for copied in ("trainers", "datasets"):
         shutil.copytree(ROOT / copied, tmp_path / copied)
     return tmp_path
 
 
-def only_line(text: str, beginning: str) -> str:
-    (line,) = (line for line in text.splitlines() if line.startswith(beginning))
-    return line
-
-
 def test_a_broken_trainer_is_refused_by_name(checkout: Path) -> None:
     for name, (code, _) in BROKEN.items():
         (checkout / "trainers" / f"{name}.py").write_text(code)
-    done = call(
-        checkout, "train", "--trainer", "Broken", "--output-dir", "out", "DATASET.NAME", "DTD"
-    )
+    done = call(checkout, *train("Broken", "DTD"))
     assert done.returncode == 2
     *warnings, error = done.stderr.splitlines()
     assert error.startswith('error: "Broken" is not in the TRAINER registry, and trainers/cut.py ')
     for warning, (name, (_, reason)) in zip(warnings, sorted(BROKEN.items()), strict=True):
-        said = f"trainers/{name}.py cannot be imported ("
-        assert warning.startswith(f"Warning: {said}") and warning.endswith(" and is skipped")
-        assert reason in warning and said in error and reason in error
+        part = f"trainers/{name}.py cannot be imported ("
+        assert warning.startswith(f"Warning: {part}") and warning.endswith(" and is skipped")
+        assert reason in warning and part in error and reason in error
     assert not (checkout / "out").exists()
 
 
+@pytest.mark.slow
 def test_other_trainers_and_commands_work(checkout: Path, data_root: Path) -> None:
     (checkout / "trainers" / "broken.py").write_text(BROKEN["leaving"][0])
     (checkout / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
     (checkout / "trainers" / "talking.py").write_text("print('imported')")  # not part of the JSON
     run = checkout / "run"
     few = (*SHORT, "OPTIM.MAX_EPOCH", "1", "TEST.SPLIT", "val")
-    assert call(checkout, "train", *command(run, data_root, *few)).returncode == 0
+    assert call(checkout, "train.py", *command(run, data_root, *few)).returncode == 0
     assert results(run)["trainer"] == "CoOp"
 
     image = next(data_root.rglob("*.png"))
-    done = call(checkout, "predict", str(run), str(image), "--json", "--top-k", "1")
+    predict = ("predict", str(run), str(image), "--json", "--top-k", "1")
+    done = call(checkout, "-m", "nemesis", *predict)
     assert done.returncode == 0
     assert json.loads(done.stdout)["predictions"]
     warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
     assert [line.split()[1] for line in warnings] == ["datasets/no_images.py", "trainers/broken.py"]
 
-    done = call(checkout, "sweep", "configs/sweeps/demo.yaml", "--dry-run")
+    done = call(checkout, "-m", "nemesis", "sweep", "configs/sweeps/demo.yaml", "--dry-run")
     assert done.returncode == 0 and "runs: 0 done" in done.stdout
 
 
 def test_a_broken_dataset_is_refused_by_name(checkout: Path) -> None:
     (checkout / "datasets" / "no_images.py").write_text(BROKEN_DATASET)
-    named = ("--output-dir", "out", "DATASET.NAME", "NoImages")
-    done = call(checkout, "train", "--trainer", "CoOp", *named)
-    error = only_line(done.stderr, "error: ")
-    assert done.returncode == 2
+    error = refusal(checkout, *train("CoOp", "NoImages"))
     assert error.startswith('error: "NoImages" is not in the DATASET registry, and datasets/no_im')
     assert "No module named 'nowhere_at_all'" in error
 
 
-def test_settings_of_a_broken_trainer(checkout: Path) -> None:
+def test_settings_and_sweeps_of_a_broken_trainer(checkout: Path) -> None:
     """They are unknown because its file was skipped."""
     (checkout / "trainers" / "broken.py").write_text("def (:")
-    settings = ("DATASET.NAME", "DTD", "TRAINER.BROKEN.DEPTH", "3")
-    done = call(checkout, "train", "--trainer", "Broken", "--output-dir", "out", *settings)
-    error = only_line(done.stderr, "error: ")
-    assert done.returncode == 2 and '"TRAINER.BROKEN.DEPTH" is unknown' in error
+    error = refusal(checkout, *train("Broken", "DTD", "TRAINER.BROKEN.DEPTH", "3"))
+    assert '"TRAINER.BROKEN.DEPTH" is unknown' in error
     assert "trainers/broken.py cannot be imported (SyntaxError: " in error
-
-
-def test_a_sweep_of_a_broken_trainer(checkout: Path) -> None:
-    (checkout / "trainers" / "broken.py").write_text("def (:")
-    (checkout / "my.yaml").write_text(
-        "output: runs\ndatasets: [emoji_food]\nshots: [1]\nseeds: [1]\n"
-        "config: mini\nmethods: {Broken: }\n"
-    )
-    done = call(checkout, "sweep", "my.yaml", "--dry-run")
-    error = only_line(done.stderr, "error: ")
-    assert done.returncode == 2
+    keys = {"output": "runs", "datasets": ["emoji_food"], "shots": [1], "seeds": [1]}
+    content = {**keys, "config": "mini", "methods": {"Broken": None}}
+    (checkout / "my.yaml").write_text(json.dumps(content))
+    error = refusal(checkout, "sweep", "my.yaml", "--dry-run")
     assert error.startswith('error: my.yaml: methods.Broken: trainer: "Broken" is not')
     assert "trainers/broken.py cannot be imported (SyntaxError: " in error
 
@@ -128,11 +111,7 @@ def test_a_sweep_of_a_broken_trainer(checkout: Path) -> None:
 def test_a_name_that_two_files_register(checkout: Path) -> None:
     """A copy of coop.py whose class was not renamed."""
     (checkout / "trainers" / "my_coop.py").write_text(TWICE)
-    done = call(
-        checkout, "train", "--trainer", "CoOp", "--output-dir", "out", "DATASET.NAME", "DTD"
-    )
-    error = only_line(done.stderr, "error: ")
-    assert done.returncode == 2
+    error = refusal(checkout, *train("CoOp", "DTD"))
     assert "trainers/my_coop.py cannot be imported" in error
     assert 'An object named "CoOp" is already registered in TRAINER, by trainers.coop' in error
 
@@ -158,8 +137,6 @@ def test_python_shows_the_place_of_the_error(checkout: Path) -> None:
         "registry.get('Broken')"
     )
     for start in (code, "import trainers.broken"):
-        done = subprocess.run(
-            [sys.executable, "-c", start], cwd=checkout, capture_output=True, text=True, check=False
-        )
+        done = call(checkout, "-c", start)
         assert done.returncode == 1
         assert 'trainers/broken.py", line' in done.stderr and "1 / 0" in done.stderr

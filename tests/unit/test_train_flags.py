@@ -1,6 +1,7 @@
 """Flags and KEY VALUE pairs of train.py: in any order, and contradictions."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import train
 from dassl.config import CfgNode, declare_config, defaults
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.engine.build import learns
-from safeio.errors import UserError
+from tests.helpers.refusals import refused
 from tests.helpers.runs import ROOT, SHORT, command, finish, refuse, results
 
 BASE = ("--trainer", "CoOp", "--dataset-config-file", "configs/datasets/emoji_food.yaml")
@@ -37,12 +38,7 @@ def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
         (("DATASET.NUM_SHOTS", "1", "--source-domains", "a", "SEED", "-5"), ("a",), 1, -5),
         (("--source-domains", "a", "--seed", "4", "DATASET.NUM_SHOTS", "1"), ("a",), 1, 4),
         (("--source-domains", "a", "--seed=4", "DATASET.NUM_SHOTS", "2"), ("a",), 2, 4),
-        (
-            ("--source-domains", "TEST", "imagenet_v2.0", "SEED", "3"),
-            ("TEST", "imagenet_v2.0"),
-            -1,
-            3,
-        ),
+        (("--source-domains", "TEST", "v2.0", "SEED", "3"), ("TEST", "v2.0"), -1, 3),
         (("DATASET.NUM_SHOTS", "1", "--", "SEED", "2"), (), 1, 2),
     ],
 )
@@ -76,9 +72,8 @@ def test_pairs_end_every_list() -> None:
     ],
 )
 def test_mistakes_in_pairs(words: tuple[str, ...], part: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with refused(re.escape(part)):
         read(*words)
-    assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +156,8 @@ def test_which_trainers_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {
         name: learns(read("TRAINER.NAME", name)) for name in TRAINER_REGISTRY.registered_names()
     }
-    assert [name for name, value in found.items() if not value] == [
-        "TheirZeroshot",
-        "ZeroshotCLIP",
-        "ZeroshotCLIP2",
-    ]
+    others = [name for name, value in found.items() if not value]
+    assert others == ["TheirZeroshot", "ZeroshotCLIP", "ZeroshotCLIP2"]
 
 
 @pytest.mark.parametrize("flag", ["--output-dir", "--resume", "--model-dir"])
@@ -176,6 +168,7 @@ def test_the_home_folder(flag: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert str(tmp_path / "run") == read("OUTPUT_DIR", "~/run").OUTPUT_DIR
 
 
+@pytest.mark.slow
 def test_files_in_the_home_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data_root: Path
 ) -> None:
@@ -210,14 +203,12 @@ def test_missing_flags(
     message = refuse(["--config-file", str(ROOT / "configs/trainers/CoOp/mini.yaml")], capsys)
     assert "--trainer is missing" in message
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_example_is_valid() -> None:
+    monkeypatch.chdir(ROOT)
     cfg = train.make_config(train.build_parser().parse_args(train.EXAMPLE.split()[2:]))
     assert (cfg.TRAINER.NAME, cfg.DATASET.NAME) == ("CoOp", "EmojiFood")
 
 
-def test_a_settings_name_outside_of_all_groups_ends_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_declared_setting_ends_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults, "_declared", dict(defaults._declared))
     declare_config("NEWGROUP", {"X": 1})
     cfg = read("--source-domains", "a", "DEVICE", "cpu", "NEWGROUP.X", "2")

@@ -116,6 +116,7 @@ def test_the_lines_of_coops_trainers_load_a_model(
     """Both kinds of .pt."""
     torch.manual_seed(0)
     small = CLIP(CLIPConfig(32, 32, (1, 1, 1, 1), 8, None, transformer_width=64)).eval()
+    small.requires_grad_(False)
     example = (torch.zeros(1, 3, 32, 32), clip.tokenize("a dog"))
     monkeypatch.setenv("HOME", str(tmp_path))
     with warnings.catch_warnings():
