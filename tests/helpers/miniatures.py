@@ -22,13 +22,21 @@ PER_CLASS = 10
 
 @dataclass(frozen=True)
 class Miniature:
-    """A dataset on disk, and the parts and classes that its loader has to return."""
+    """A dataset on disk, and the parts and classes that its loader has to return.
 
-    folder: str  # below the data root
+    Attributes:
+        folder: below the data root.
+        write: writes it.
+        classnames: the class names by label.
+        sizes: of train, val and test without a split file.
+        annotations: files that a split file replaces.
+    """
+
+    folder: str
     write: Callable[[Path], None]
     classnames: Sequence[str]
-    sizes: tuple[int, int, int]  # of train, val and test without a split file
-    annotations: Sequence[str] = ()  # files that a split file replaces
+    sizes: tuple[int, int, int]
+    annotations: Sequence[str] = ()
 
 
 def image(path: Path, shade: int = 0) -> None:

@@ -9,12 +9,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
+import train
 from dassl.data import DataManager
 from dassl.data.broken_images import find_broken
 from dassl.data.images import read_image
+from dassl.engine import build_trainer
+from safeio.checksums import read_verified_json
 from safeio.errors import UserError
 from tests.helpers.dassl_toy import CLASSES, make_images, toy_config
+from tests.helpers.feature_runs import OFF, scores
 from tests.helpers.own_images import write_csv
 from tests.helpers.runs import Capture, command, finish, refuse, results
 
@@ -110,6 +115,30 @@ def test_whole_parts_and_classes_are_not_skipped(
     assert "DATALOADER.ON_BAD_IMAGE" in message and "skip" in message
 
 
+def test_an_error_of_the_system_is_not_a_bad_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UserError, match="Input/output error"):
+        find_broken([str(path)], tmp_path / "checks")
+    assert not (tmp_path / "checks").exists()
+    monkeypatch.undo()
+    assert find_broken([str(path)], tmp_path / "checks") == {}
+    # Without a place for the record the outcome is the same; a damaged record is made again.
+    (tmp_path / "file").write_text("x")
+    assert find_broken([str(path)], tmp_path / "file") == {}
+    (record,) = (tmp_path / "checks").iterdir()
+    record.write_text("[1]")
+    assert find_broken([str(path)], tmp_path / "checks") == {}
+    assert read_verified_json(record) == {"broken": {}}
+
+
 # Whole runs: skipping gives the results of a list without the bad images.
 
 
@@ -157,6 +186,22 @@ def test_skipping_trains_on_the_others(
     for key in ("accuracy", "macro_f1", "num_test"):
         assert first[key] == second[key]
     assert (tmp_path / "bad" / "log.txt").read_text().count("_test.jpg: ") == 3
+
+
+@pytest.mark.parametrize("cache", [(), (OFF,)], ids=["cache", "none"])
+def test_cached_features_stay_aligned(
+    cache: tuple[str, ...], tmp_path: Path, pictures: Path
+) -> None:
+    found: dict[str, list[Tensor]] = {"good": [], "bad": []}
+    for name, opts in (("good", ()), ("bad", SKIP)):
+        given = [*cache, *arguments(tmp_path / name, pictures, name, *opts, trainer="ZeroshotCLIP")]
+        for _ in range(2):
+            trainer = build_trainer(train.make_config(train.build_parser().parse_args(given)))
+            found[name].append(scores(trainer))
+            labels = [item.label for item in trainer.test_loader.dataset.data_source]
+            found[name].append(torch.tensor(labels))
+    for good, bad in zip(found["good"], found["bad"], strict=True):
+        assert torch.equal(good, bad)
 
 
 def test_without_skipping_the_run_stops(tmp_path: Path, pictures: Path, capsys: Capture) -> None:

@@ -1,5 +1,6 @@
 """Public datasets with missing or wrong files: one sentence names them."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from scipy.io import savemat
 
 from dassl.data.datasets import Source
 from dassl.data.datasets.source import refuse_missing
+from dassl.data.images import read_image
 from safeio.errors import UserError
 from tests.helpers.miniatures import (
     MINIATURES,
+    WITH_SPLIT_FILE,
     build,
     image,
     load,
+    parts_of,
+    text,
 )
 from tests.helpers.runs import Capture
 
@@ -36,6 +41,19 @@ def test_all_missing_files_are_named_at_once(name: str, tmp_path: Path) -> None:
         assert str(tmp_path / MINIATURES[name].folder / path) in message
     if MINIATURES[name].annotations:
         assert f"or split_zhou_{name}.json instead" in message
+
+
+@pytest.mark.parametrize("name", [n for n in WITH_SPLIT_FILE if MINIATURES[n].annotations])
+def test_a_missing_annotation_file(name: str, tmp_path: Path) -> None:
+    folder = build(name, tmp_path)
+    for path in MINIATURES[name].annotations:
+        (folder / path).rename(tmp_path / "away")
+        with pytest.raises(UserError, match="is missing") as caught:
+            load(name, tmp_path)
+        assert str(folder / path) in str(caught.value)
+        assert "download what is available" in str(caught.value)
+        (tmp_path / "away").rename(folder / path)
+    assert load(name, tmp_path).num_classes == len(MINIATURES[name].classnames)
 
 
 def test_the_error_says_where_a_missing_part_is_available(tmp_path: Path) -> None:
@@ -134,3 +152,42 @@ def test_fewer_images_than_shots(
     assert len(set(drawn[0])) == 2 + 3 + 3 if repeat == "False" else len(set(drawn[0])) <= 8
     line = f"Classes with fewer than 3 training images, {done}: 707-320 (2)"
     assert capsys.readouterr().out.count(line) == 2
+
+
+def test_two_classes_of_one_name(tmp_path: Path, capsys: Capture) -> None:
+    folder = build("ImageNet", tmp_path)
+    lines = ("n01440764 missile", "n01443537 goldfish", "n01484850 missile")
+    text(folder / "classnames.txt", *lines)
+    dataset = load("ImageNet", tmp_path)
+    assert dataset.classnames == ["missile", "goldfish", "missile"]
+    assert 'Several classes are called "missile"' in capsys.readouterr().out
+
+
+def test_a_split_file_that_names_other_images(tmp_path: Path) -> None:
+    folder = build("OxfordPets", tmp_path)
+    dataset = load("OxfordPets", tmp_path)
+    last = Path((dataset.test or [])[-1].impath)
+    last.unlink()  # one of many: found when it is opened
+    missing = (load("OxfordPets", tmp_path).test or [])[-1].impath
+    with pytest.raises(UserError, match=rf"{last} does not exist"):
+        read_image(missing)
+    (folder / "images").rename(folder / "pictures")
+    (folder / "images").mkdir()
+    with pytest.raises(UserError, match=r"but .*split_zhou_OxfordPets\.json contains it"):
+        load("OxfordPets", tmp_path)
+
+
+def test_other_alphabets_and_links(tmp_path: Path) -> None:
+    folder = build("Food101", tmp_path)
+    elsewhere = tmp_path / "other disk"
+    (folder / "images" / "waffles").rename(elsewhere)
+    for number, path in enumerate(sorted(elsewhere.iterdir())):
+        path.rename(elsewhere / f"gâteau ☕ {number}.jpg")
+    (folder / "images" / "gâteaux").symlink_to(elsewhere, target_is_directory=True)
+    for shots in ("-1", "2", "2"):
+        dataset = load("Food101", tmp_path, "DATASET.NUM_SHOTS", shots)
+        assert dataset.classnames == ["apple_pie", "baby_back_ribs", "gâteaux"]
+        items = [item for part in parts_of(dataset) for item in part]
+        assert all(read_image(item.impath).size == (12, 10) for item in items)
+    content = json.loads((folder / "split_zhou_Food101.json").read_text(encoding="utf-8"))
+    assert content["test"][-1][0].startswith("gâteaux/gâteau ☕")

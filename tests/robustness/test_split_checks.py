@@ -4,12 +4,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from dassl.data import DataManager
-from dassl.data.datasets import Datum, build_dataset
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
 from dassl.engine import build_trainer
 from safeio.errors import UserError
 from tests.helpers.dassl_toy import Squares, make_split, run, toy_command, toy_config
@@ -97,6 +97,26 @@ def test_links_to_a_training_image_are_shared_images(root: Path, capsys: Capture
     assert capsys.readouterr().out.count("2 in train and test") == 1
     trainer.check_train()
     assert not capsys.readouterr().out
+
+
+def test_names_that_differ_in_case_are_different_files(root: Path) -> None:
+    images = root / "squares" / "images" / "red"
+    if (images / "00.PNG").exists():
+        pytest.skip("this file system ignores case")
+    (images / "00.PNG").write_bytes((images / "01.png").read_bytes())
+    edit(root, add("test", ["red/00.PNG", 0, "red"]))
+    assert build_dataset(toy_config(root, root)).split_check == {}
+    (images / "00.PNG").unlink()
+    (images / "00.PNG").symlink_to(images / "00.png")
+    assert build_dataset(toy_config(root, root)).split_check == {"train_and_test": 1}
+
+
+def test_repeated_shots_are_not_shared_images(root: Path, capsys: Capture) -> None:
+    repeat = ("DATASET.NUM_SHOTS", "9", "DATASET.REPEAT_SHOTS", "True")
+    trainer = build_trainer(toy_config(root, root, *repeat))
+    trainer.check_train()
+    assert len(trainer.dm.items["train_x"]) == 36 and trainer.dm.split_check == {}
+    assert "Warning" not in capsys.readouterr().out
 
 
 # Bad content
@@ -218,6 +238,17 @@ def test_only_opened_images_have_to_exist(root: Path, tmp_path: Path) -> None:
         build_trainer(toy_config(root, root, "TEST.SPLIT", "val")).evaluate()
 
 
+def test_broken_links_and_folders_are_missing_images(root: Path, tmp_path: Path) -> None:
+    first, second, third = map(Path, remove(root, "test", 3))
+    first.symlink_to(tmp_path / "nowhere")
+    second.mkdir()
+    third.symlink_to(root / "squares" / "images" / "red" / "03.png")
+    with pytest.raises(UserError, match="2 of the 12 test images"):
+        build_trainer(toy_config(root, root)).check_evaluation()
+    skip = error_of(root, "DATALOADER.ON_BAD_IMAGE", "skip")  # which is for broken images alone
+    assert "2 of the 12 test images cannot be opened" in skip
+
+
 def test_a_missing_test_image_costs_no_run(root: Path, tmp_path: Path, capsys: Capture) -> None:
     output = tmp_path / "run"
     finish(toy_command(root, output, *EPOCH))
@@ -271,6 +302,22 @@ def test_an_empty_part_is_found_before_training(
         run(root, tmp_path / "val", "TEST.SPLIT", "val", *EPOCH)
 
 
+def test_datasets_of_one_class_or_none(root: Path) -> None:
+    class Lists(DatasetBase):
+        images: ClassVar[list[Datum]] = []
+
+        def __init__(self, cfg: Any) -> None:
+            super().__init__(train_x=self.images, test=self.images)
+
+    DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), "Lists": Lists}
+    assert "Lists has no images" in error_of(root, "DATASET.NAME", "Lists")
+    Lists.images = [Datum("a.png", 0, classname="red")]
+    assert 'Lists has a single class, "red"' in error_of(root, "DATASET.NAME", "Lists")
+    # Class names without images have no accuracy that would be 100%.
+    opts = ("DATASET.NAME", "ClassNames", "DATASET.CLASSNAMES", "['cat']")
+    assert DataManager(toy_config(root, root, *opts)).num_classes == 1
+
+
 # Domains
 
 
@@ -302,3 +349,34 @@ def test_source_domains_of_the_benchmark(tmp_path: Path, data_root: Path) -> Non
     assert styles("openmoji", "noto") == styles() == {"noto", "openmoji"}
     with pytest.raises(UserError, match=r"fxemoji.*Available: noto, openmoji"):
         styles("fxemoji")
+
+
+def test_domains_of_third_party_datasets(root: Path) -> None:
+    """They may ignore the domains, or know them without listing them."""
+    images = [Datum(f"{n}.png", n % 2, n // 2, str(n % 2)) for n in range(4)]
+
+    class Foreign(DatasetBase):
+        def __init__(self, cfg: Any) -> None:
+            super().__init__(train_x=images, test=images)
+
+    class Listed(Foreign):
+        domains = ["day", "night"]
+
+    class Blind(Foreign):
+        def __init__(self, cfg: Any) -> None:
+            DatasetBase.__init__(self, train_x=images[:2], test=images[:2])
+
+    day = ("DATASET.SOURCE_DOMAINS", "['day']", "DATASET.NAME", "Foreign")
+
+    def build(kind: type[DatasetBase], *opts: str) -> Any:
+        DATASET_REGISTRY._objects = {**dict(DATASET_REGISTRY.items()), "Foreign": kind}
+        return build_dataset(toy_config(root, root, *day, *opts))
+
+    assert build(Foreign).train_x == build(Listed).train_x == images
+    with pytest.raises(UserError, match='did you mean "night"'):
+        build(Listed, "DATASET.TARGET_DOMAINS", "['nigth']")
+    with pytest.raises(UserError, match="Blind has no domains"):
+        build(Blind)
+    listed = build(Listed)
+    listed.is_input_domain_valid(["day"])
+    listed.check_input_domains(["day"], ["night"])

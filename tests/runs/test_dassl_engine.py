@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dassl.engine import (
     TrainerBase,
     TrainerX,
     build_trainer,
+    clear_run,
     finished_run,
 )
 from dassl.engine.run_record import read_history
@@ -122,6 +124,26 @@ def test_evaluation_alone(root: Path, finished: Path, tmp_path: Path) -> None:
 def test_no_test(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path, "TEST.NO_TEST", "True", "OPTIM.MAX_EPOCH", "1")
     assert (finished_run(tmp_path) or {})["accuracy"] is None
+
+
+def test_clearing_keeps_foreign_files(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "toy" / "notes.txt").write_text("mine")
+    (copy / "empty").mkdir()
+    clear_run(copy)
+    names = {path.relative_to(copy).as_posix() for path in copy.rglob("*")}
+    assert names == {"log.txt", "toy", "toy/notes.txt", "empty"}
+    assert finished_run(copy) is None
+
+
+def test_damaged_records_are_left_out(tmp_path: Path) -> None:
+    for content in (None, "", "{", "[]", '{"status": "running"}'):
+        if content is not None:
+            (tmp_path / "results.json").write_text(content)
+        assert finished_run(tmp_path) is None
+    (tmp_path / "history.jsonl").write_text('{"event": "train", "epoch": 0}\n{"event": "tr')
+    assert [entry["epoch"] for entry in read_history(tmp_path)] == [0]
 
 
 class Diverging(ToyTrainer):

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import train
 from clip.weights import MINI_PATH
+from dassl.data import DatasetWrapper
 from tests.helpers.feature_runs import FEW, OFF, entries, make, scores, spoil
-from tests.helpers.runs import Capture, command, finish, results
+from tests.helpers.runs import Capture, command, finish, refuse, results
 
 
 @pytest.fixture
@@ -74,6 +75,19 @@ def test_methods_and_seeds_share_features_and_open_no_image(tmp_path: Path, data
     assert list((data / "features").glob("*.npy")) == [entry]
     # Without the cache the spoilt images are opened.
     assert train.main(command(tmp_path / "off", data, OFF, *FEW, trainer="ZeroshotCLIP")) == 2
+
+
+def test_an_unreadable_image_gives_the_same_error(
+    tmp_path: Path, data: Path, capsys: Capture
+) -> None:
+    image = next(iter(make(tmp_path, data, *FEW).dm.dataset.val)).impath
+    Path(image).write_bytes(b"no image")
+    messages = [
+        refuse(command(tmp_path / "run", data, *flag, *FEW, trainer="ZeroshotCLIP"), capsys)
+        for flag in ((), (OFF,))
+    ]
+    assert image in messages[0]
+    assert messages[0] == messages[1]
 
 
 def test_outdated_and_damaged_entries_are_made_again(
@@ -145,3 +159,14 @@ def test_the_key_depends_on_what_determines_the_features(tmp_path: Path, data_ro
     source = plain.test_loader.dataset
     source.transform = lambda image: source.to_tensor(image.rotate(90))
     assert key(plain) is None
+
+
+def test_a_custom_reader_of_images_is_not_cached(tmp_path: Path, data_root: Path) -> None:
+    class Mirrored(DatasetWrapper):
+        def _read(self, index: int, path: str) -> Any:
+            return super()._read(index, path).rotate(180)
+
+    trainer = make(tmp_path, data_root, *FEW)
+    trainer.val_loader.dataset.__class__ = Mirrored
+    trainer.test()
+    assert not entries(tmp_path)

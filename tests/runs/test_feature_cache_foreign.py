@@ -21,16 +21,33 @@ class FlippedInference(CoOp):
         return self.model(input.flip(-1))
 
 
+class FlippedBatches(CoOp):
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        images, labels = super().parse_batch_test(batch)
+        return images.flip(-1), labels
+
+
 class FlippedFeatures(PromptedCLIP):
     def image_features(self, images: Tensor) -> Tensor:
         return super().image_features(images.flip(-1))
 
 
+class FlippedForward(PromptedCLIP):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.flip(-1))
+
+
 class OwnFeatures(CoOp):
+    model_class: type[PromptedCLIP] = FlippedFeatures
+
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
         model = super().build_prompted_clip(classnames)
-        model.__class__ = FlippedFeatures
+        model.__class__ = self.model_class
         return model
+
+
+class OwnForward(OwnFeatures):
+    model_class = FlippedForward
 
 
 class FlippedZeroshot(ZeroshotCLIP):
@@ -51,8 +68,11 @@ class NegatedScores(CoOp):
         return -super().classify(image_features)
 
 
-TRAINERS = (FlippedInference, OwnFeatures, FlippedZeroshot, OwnStep, NegatedScores)
-FOREIGN: dict[str, type[Any]] = {trainer.__name__: trainer for trainer in TRAINERS}
+FOREIGN: dict[str, type[Any]] = {
+    t.__name__: t
+    for t in (FlippedInference, FlippedBatches, OwnFeatures, OwnForward, FlippedZeroshot)
+}
+FOREIGN |= {"OwnStep": OwnStep, "NegatedScores": NegatedScores}
 
 
 @pytest.fixture(autouse=True)

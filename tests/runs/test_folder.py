@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,14 @@ def test_part_folders_are_listed_again_in_every_run(tmp_path: Path) -> None:
     assert sizes(load("pets", root=tmp_path)) == [6, 6, 7]
 
 
+def test_validation_is_optional_and_may_lack_a_class(tmp_path: Path) -> None:
+    folder = fill_parts(tmp_path / "pets", "train", "test")
+    shutil.rmtree(folder / "test" / "cat")
+    parts = load(folder)
+    assert sizes(parts) == [6, 0, 4]
+    assert names(parts["test"]) == {1: "dog", 2: "owl"}
+
+
 def test_a_test_part_is_needed_unless_nothing_is_tested(tmp_path: Path) -> None:
     folder = fill_parts(tmp_path / "pets", "train", "val")
     assert "needs train and test" in message(folder)
@@ -58,6 +68,15 @@ def test_class_folders_are_split_once(tmp_path: Path, capsys: Capture) -> None:
     assert sum(sizes(load(folder))) == 35
 
 
+def test_few_shot_and_new_classes(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pets")
+    few = load(folder, "DATASET.NUM_SHOTS", 2)
+    assert sizes(few) == [6, 6, 9]
+    assert load(folder, "DATASET.NUM_SHOTS", 2) == few
+    assert (folder / "split_fewshot" / "shot_2-seed_1.json").is_file()
+    assert names(load(folder, "DATASET.SUBSAMPLE_CLASSES", "new")["test"]) == {0: "owl"}
+
+
 def test_subfolders_are_searched_and_other_files_counted(tmp_path: Path, capsys: Capture) -> None:
     folder = fill(tmp_path / "pets")
     hidden = ("cat/.hidden.png", "cat/.trash/b.png", ".cache/c.png")
@@ -68,6 +87,20 @@ def test_subfolders_are_searched_and_other_files_counted(tmp_path: Path, capsys:
     assert sum(sizes(load(folder))) == 31
     printed = capsys.readouterr().out
     assert "Not used in" in printed and ": 2 files" in printed
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "vehicles", ("bus", "train"))
+    assert set(names(load(folder)["test"]).values()) == {"bus", "train"}
+
+
+def test_folders_next_to_the_parts_are_named(tmp_path: Path, capsys: Capture) -> None:
+    folder = fill_parts(tmp_path / "pets", "train", "test")
+    (folder / "labels").mkdir()
+    (folder / "labels" / "cat.xml").touch()
+    assert sizes(load(folder)) == [6, 0, 6]
+    printed = capsys.readouterr().out
+    assert "Not used next to train, test" in printed and "labels" in printed
 
 
 def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
@@ -118,6 +151,16 @@ def test_bad_class_names(text: bytes, part: str, tmp_path: Path) -> None:
 def test_names_that_are_equal_for_clip(twin: str, tmp_path: Path) -> None:
     error = message(fill(tmp_path / "pets", ("red_panda", twin)))
     assert "red_panda" in error and twin in error and 'same name "red panda"' in error
+
+
+def test_names_in_any_script(tmp_path: Path) -> None:
+    accented = "chat_siamés"
+    folder = tmp_path / "Tiere für mich"
+    fill(folder / "train", (unicodedata.normalize("NFC", accented), "ネコ"), 1)
+    fill(folder / "test", (unicodedata.normalize("NFD", accented), "ネコ"), 1)
+    parts = load(folder, "DATASET.NUM_SHOTS", 1)
+    assert names(parts["train"]) == names(parts["test"]) == {0: accented, 1: "ネコ"}
+    assert load(folder, "DATASET.NUM_SHOTS", 1) == parts
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")

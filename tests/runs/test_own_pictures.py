@@ -1,18 +1,20 @@
 """A user's own pictures in folders, lists and predict: orientation, formats, names, limits."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 from torch import Tensor
 
 import train
-from dassl.data import DatasetWrapper
+from dassl.data import DatasetWrapper, image_kinds
 from dassl.data.broken_images import find_broken
 from dassl.data.datasets import Datum, list_images
 from dassl.data.images import read_image
@@ -227,6 +229,30 @@ def test_folders_and_lists_name_heic_images(tmp_path: Path, capsys: Capture) -> 
     printed = capsys.readouterr().out
     assert f"Listed in {folder / 'list.csv'}: 1 HEIC images" in printed
     assert "b.heic: HEIC needs the package pillow-heif" in printed
+
+
+def test_formats_depend_on_the_installed_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def register() -> None:
+        accept = (lambda *_: picture(0), lambda prefix: prefix[4:12] == b"ftypheic")
+        monkeypatch.setitem(Image.OPEN, "HEIF", accept)
+
+    fake = SimpleNamespace(register_heif_opener=register)
+    monkeypatch.setitem(sys.modules, "pillow_heif", fake)
+    monkeypatch.setattr(image_kinds, "reads_heif", lambda: True)
+    monkeypatch.setattr(features, "check", lambda name: name != "avif")
+    image_kinds.readable_formats.cache_clear()
+    try:
+        assert read_image(str(CASES / "heic.HEIC")).size == (48, 32)
+        folder = fill(tmp_path / "pets")
+        (folder / "test" / "cat" / "b.HEIC").write_bytes((CASES / "heic.HEIC").read_bytes())
+        assert len(scores_of(tmp_path, folder)) == 5
+        assert "HEIC" not in capsys.readouterr().out
+        with pytest.raises(UserError, match=r"AVIF needs Pillow 11\.3 or newer"):
+            read_image(str(CASES / "a.avif"))
+    finally:
+        image_kinds.readable_formats.cache_clear()
 
 
 # Names and limits

@@ -89,6 +89,24 @@ def test_parts_with_a_wrapping_folder_inside(tmp_path: Path) -> None:
     assert sizes(loaded) == [6, 0, 6] and names(loaded["test"]) == CLASSES
 
 
+def test_a_part_of_a_single_class_is_not_entered(tmp_path: Path) -> None:
+    folder = fill_parts(tmp_path / "pets", "train")
+    for year in ("2020", "2021"):
+        paint(folder / "test" / "cat" / year / "a.png")
+    assert sizes(load(folder)) == [6, 0, 2]
+
+
+def test_class_names_lie_next_to_the_class_folders_or_above(tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    fill(folder / "images", count=4)
+    lines = "cat tabby\ndog poodle\nowl barn owl\n"
+    (folder / "classnames.txt").write_text(lines, encoding="utf-8-sig", newline="\r\n")
+    named = {0: "tabby", 1: "poodle", 2: "barn owl"}
+    assert names(load(folder)["test"]) == named
+    (folder / "classnames.txt").rename(folder / "images" / "classnames.txt")
+    assert names(load(folder)["test"]) == named
+
+
 # Refused layouts
 
 PARTS = "train/a train/b test/a"
@@ -118,6 +136,20 @@ def test_layouts_that_are_refused(layout: str, tmp_path: Path) -> None:
     folder = fill(tmp_path / "pets", layout.split(), count=4)
     assert LAYOUTS[layout] in message(folder)
     assert not list(folder.rglob("split_*"))
+
+
+def test_folders_of_domains_become_the_classes_with_a_note(tmp_path: Path, capsys: Capture) -> None:
+    folder = fill_parts(tmp_path / "pets", "photo", "sketch", count=4)
+    assert names(load(folder)["test"]) == {0: "photo", 1: "sketch"}
+    assert "the classes are photo, sketch, folders of" in capsys.readouterr().out
+
+
+def test_classes_without_test_images_are_named(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "pets"
+    fill(folder / "Train", count=2)
+    fill(folder / "Test", ("cat", "dog"), count=2)
+    load(folder)
+    assert "has no test images of 1 of its 3 classes: ['owl']" in capsys.readouterr().out
 
 
 # One class

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dassl.data.data_manager import set_loader_epoch
 from tests.helpers.feature_runs import entries, make, spoil
-from tests.helpers.runs import ONE_EPOCH, command, finish, results
+from tests.helpers.runs import ONE_EPOCH, Capture, command, finish, refuse, results
 from trainers.core.features.views import ViewImages, view_loader
 
 TWO = (*ONE_EPOCH, "INPUT.TRAIN_VIEWS", "2")
@@ -124,3 +124,12 @@ def test_a_view_depends_only_on_its_file_and_number(tmp_path: Path, data_root: P
     assert random.getstate() == states[0]
     assert str(np.random.get_state()) == str(states[1])
     assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_impossible_views_are_refused(tmp_path: Path, data_root: Path, capsys: Capture) -> None:
+    for options, part in (
+        (("INPUT.TRAIN_VIEWS", "-1"), "INPUT.TRAIN_VIEWS is -1"),
+        (("INPUT.TRAIN_VIEWS", "2", "DATALOADER.K_TRANSFORMS", "2"), "K_TRANSFORMS"),
+    ):
+        assert part in refuse(command(tmp_path / "run", data_root, *options), capsys)
+    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -13,7 +13,7 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
 from dassl.config import CfgNode, get_cfg_default
-from dassl.data import DataManager, build_data_loader
+from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.data_manager import set_loader_epoch
 from dassl.data.datasets import Datum
 from dassl.data.samplers import SeededIndex, build_sampler
@@ -167,6 +167,32 @@ def test_workers_and_the_image_cache_do_not_change_batches(root: Path) -> None:
     assert (index, index.seed) == (3, 2**62)
 
 
+def test_several_views_and_the_original_image(root: Path) -> None:
+    opts = ("DATALOADER.K_TRANSFORMS", "3", "DATALOADER.RETURN_IMG0", "True")
+    manager = DataManager(toy_config(root, root, *opts))
+    item = manager.train_loader_x.dataset[SeededIndex(0, 5)]
+    assert {"img", "img2", "img3", "img0"} <= set(item)
+    assert not torch.equal(item["img"], item["img2"])
+    assert item["img0"].shape == item["img"].shape
+
+
+def test_custom_transforms_and_wrapper(root: Path) -> None:
+    class Marked(DatasetWrapper):
+        def __getitem__(self, idx: int) -> dict[str, Any]:
+            return {**super().__getitem__(idx), "marked": True}
+
+    to_tensor = T.Compose([T.Resize((8, 8)), T.ToTensor()])
+    manager = DataManager(
+        toy_config(root, root),
+        custom_tfm_train=[to_tensor, to_tensor],
+        custom_tfm_test=to_tensor,
+        dataset_wrapper=Marked,
+    )
+    batch = next(iter(manager.train_loader_x))
+    assert batch["img2"].shape == (4, 3, 8, 8)
+    assert batch["marked"].all()
+
+
 def domains(n_domains: int = 3, count: int = 8) -> list[Datum]:
     return [Datum(f"{d}/{i}", i % 4, d) for d in range(n_domains) for i in range(count)]
 
@@ -188,6 +214,19 @@ def test_domain_samplers(name: str, n_domain: int, expected: int) -> None:
             assert drawn == sorted(drawn)
     with pytest.raises(UserError, match="cannot be divided"):
         build_sampler(name, data_source=data, batch_size=7)
+
+
+def test_class_sampler() -> None:
+    data = domains()
+    sampler = build_sampler("RandomClassSampler", data_source=data, batch_size=6, n_ins=3)
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        assert len(sampler) == len(list(sampler))
+    order = list(sampler)
+    for start in range(0, len(order), 3):
+        assert len({data[i].label for i in order[start : start + 3]}) == 1
+    with pytest.raises(UserError, match="N_INS"):
+        build_sampler("RandomClassSampler", data_source=data, batch_size=6, n_ins=7)
 
 
 def test_bad_loaders(root: Path) -> None:

@@ -11,12 +11,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn import metrics
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dassl.config import CfgNode, get_cfg_default
 from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase, build_evaluator
+from dassl.evaluation.matrix_picture import draw_matrix
+from dassl.evaluation.measures import confusion_matrix
 from dassl.metrics import compute_accuracy
 from safeio.errors import UserError
 
@@ -109,6 +112,17 @@ def test_calibration_is_guos_sum(seed: int, size: int, scale: float) -> None:
         assert ece_of(scores, truth) == pytest.approx(100 * theirs.item(), abs=1e-3)
 
 
+def test_calibration_by_hand() -> None:
+    sure = torch.tensor([[100.0, 0.0]] * 4)
+    assert ece_of(sure, torch.tensor([0, 0, 0, 1])) == pytest.approx(25)
+    assert ece_of(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1])) == pytest.approx(0)
+    assert ece_of(torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64)) == pytest.approx(80)
+    assert ece_of(torch.ones(3, 1), torch.zeros(3, dtype=torch.int64)) == 0  # a single class
+    half = torch.tensor([[8.0, 0.0, 1.0]]).half()
+    expected = 1 - half.float().softmax(dim=1)[0, 0].item()
+    assert ece_of(half, torch.tensor([0])) == pytest.approx(100 * expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_outputs_that_are_not_finite_are_no_result(value: float) -> None:
     outputs = torch.ones(4, 3)
@@ -154,6 +168,23 @@ def test_per_class_and_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     first = (tmp_path / "cmat.png").read_bytes()
     evaluator.evaluate()
     assert (tmp_path / "cmat.png").read_bytes() == first
+
+
+@given(LABELS)
+def test_matrix_equals_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    predicted, truth = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    expected = metrics.confusion_matrix(truth, predicted, labels=range(6))
+    assert confusion_matrix(truth, predicted, 6).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("classes", [1, 40, 400])
+def test_the_matrix_picture_is_readable(classes: int, tmp_path: Path) -> None:
+    """No cell is smaller than three pixels, and no side longer than a screen."""
+    names = [f"猫 {'long ' * 9}{label}" for label in range(classes)]
+    path = tmp_path / "matrix.png"
+    draw_matrix(torch.eye(classes, dtype=torch.int64), names, path)
+    with Image.open(path) as image:
+        assert 3 * classes < min(image.size) <= max(image.size) < 3200
 
 
 @given(LABELS, st.integers(1, 5))

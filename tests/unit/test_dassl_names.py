@@ -13,10 +13,12 @@ from PIL import Image
 from torch import nn
 
 from dassl.config import get_cfg_default
+from dassl.data import DatasetWrapper
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import SimpleNet, TrainerXU, build_trainer
+from dassl.engine.trainer_xu import PairedBatches
 from dassl.metrics.distance import compute_distance_matrix
-from dassl.modeling import build_backbone, build_head
+from dassl.modeling import BACKBONE_REGISTRY, Backbone, build_backbone, build_head
 from dassl.optim.lr_scheduler import (
     ConstantWarmupScheduler,
     LinearWarmupScheduler,
@@ -139,6 +141,27 @@ def test_training_with_unlabelled_images(count: str, batches: int, tmp_path: Pat
         cfg = toy_config(root, tmp_path / "none", "TRAINER.NAME", "Pairs")
         with pytest.raises(UserError, match="no unlabelled training images"):
             build_trainer(cfg).train()
+
+
+def test_paired_batches_and_transformed_images() -> None:
+    assert list(PairedBatches([1, 2, 3], "ab", 3)) == [(1, "a"), (2, "b"), (3, "a")]
+    cfg = get_cfg_default()
+    cfg.DATALOADER.K_TRANSFORMS = 2
+    width: Any = lambda image: image.width  # noqa: E731
+    for is_train, expected in ((False, 4), (True, [4, 4])):
+        wrapper = DatasetWrapper(cfg, [], transform=lambda x: x, is_train=is_train)
+        assert wrapper._transform_image(width, Image.new("RGB", (4, 4))) == expected
+
+
+def test_own_backbones_are_registered() -> None:
+    @BACKBONE_REGISTRY.register()
+    def tiny(**kwargs: Any) -> Backbone:
+        return Backbone()
+
+    try:
+        assert isinstance(build_backbone("tiny", verbose=False), Backbone)
+    finally:
+        del BACKBONE_REGISTRY._objects["tiny"]
 
 
 def test_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

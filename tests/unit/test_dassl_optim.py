@@ -97,3 +97,24 @@ def test_bad_schedules() -> None:
     ):
         with pytest.raises(UserError, match=part):
             build_lr_scheduler(optimizer, cfg)
+
+
+def test_state_is_plain_and_complete() -> None:
+    cfg = config(LR_SCHEDULER="cosine", MAX_EPOCH=9, WARMUP_EPOCH=1, WARMUP_TYPE="constant")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = build_lr_scheduler(optimizer, cfg)
+    expected = rates(cfg, 9)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    state, optimizer_state = scheduler.state_dict(), optimizer.state_dict()
+    assert all(isinstance(value, int | list) for value in state.values())
+    other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    resumed = build_lr_scheduler(other, cfg)
+    other.load_state_dict(optimizer_state)
+    resumed.load_state_dict(state)
+    for epoch in range(4, 9):
+        assert other.param_groups[0]["lr"] == expected[epoch]
+        resumed.step()
+    with pytest.raises(ValueError, match="Dassl"):
+        resumed.load_state_dict({**state, "successor": None})

@@ -120,6 +120,15 @@ def test_missing_folders_are_named(root: Path, tmp_path: Path) -> None:
         NoSplit(toy_config(root, root))
 
 
+def test_a_read_only_data_folder_is_accepted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    assert len(squares(root).train_x) == 16
+    assert not (root / "squares" / "split_fewshot" / "shot_4-seed_1.json").exists()
+
+
 @given(st.text())
 def test_joined_paths_stay_inside(relative: str) -> None:
     folder = Path("/data/images")
@@ -129,6 +138,16 @@ def test_joined_paths_stay_inside(relative: str) -> None:
         return
     assert joined.is_relative_to(folder)
     assert ".." not in joined.parts
+
+
+@given(st.lists(st.integers(0, 6), min_size=1))
+def test_halves_are_a_partition(labels: list[int]) -> None:
+    data = [Datum(str(i), label, classname=str(label)) for i, label in enumerate(labels)]
+    (base,) = subsample_classes(data, subsample="base")
+    (new,) = subsample_classes(data, subsample="new")
+    assert sorted(item.impath for item in base + new) == sorted(item.impath for item in data)
+    assert not {item.classname for item in base} & {item.classname for item in new}
+    assert DatasetBase.get_num_classes(base) - DatasetBase.get_num_classes(new) in (0, 1)
 
 
 def test_datum_and_base_class() -> None:

@@ -1,9 +1,16 @@
 """Checkpoints, logs, meters, files, devices and registries."""
 
+import json
+import random
+import sys
+from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from dassl import utils
@@ -37,6 +44,20 @@ def test_checkpoint_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "Checkpoint saved to" in capsys.readouterr().out
 
 
+def test_random_states_come_back(tmp_path: Path) -> None:
+    utils.set_random_seed(4)
+    torch.save(utils.random_states(), tmp_path / "r")
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.normal()), torch.rand(1).item()
+
+    first = draw()
+    utils.restore_random_states(torch.load(tmp_path / "r", weights_only=True))
+    assert draw() == first
+    utils.set_random_seed(4)
+    assert draw() == first
+
+
 def test_unreadable_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="No checkpoint at"):
         utils.load_checkpoint(tmp_path / "none")
@@ -52,6 +73,29 @@ def test_unreadable_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "must not run" not in capsys.readouterr().out
     with pytest.raises(UserError, match="no checkpoint to resume from"):
         utils.resume_from_checkpoint(tmp_path, nn.Linear(1, 1))
+
+
+def test_dassls_own_checkpoints_load(tmp_path: Path) -> None:
+    """They contain whole scheduler objects and NumPy scalars next to the weights."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5)
+    scheduler = {"last_epoch": 1, "base_lrs": [0.1], "successor": cosine, "_step_count": 2}
+    state = {
+        "state_dict": OrderedDict(model.state_dict()),
+        "epoch": 5,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler,
+        "val_result": np.float64(91.5),
+    }
+    for zipped in (True, False):
+        torch.save(state, tmp_path / "c", _use_new_zipfile_serialization=zipped)
+        loaded = utils.load_checkpoint(tmp_path / "c")
+        assert torch.equal(loaded["state_dict"]["weight"], model.weight)
+        assert loaded["val_result"] == 91.5
+        assert not isinstance(loaded["scheduler"]["successor"], type(cosine))
 
 
 def test_writes_are_atomic_and_the_first_publication_stays(tmp_path: Path) -> None:
@@ -79,6 +123,26 @@ def test_pretrained_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "Warning: no weights in" in capsys.readouterr().out
 
 
+def test_logger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout
+    logger = utils.setup_logger(tmp_path / "run")
+    assert logger is not None
+    with logger:
+        print("hello")
+        print("bar", file=sys.stderr)
+    assert sys.stdout is before
+    assert (tmp_path / "run" / "log.txt").read_text() == "hello\n"
+    assert capsys.readouterr().out == "hello\n"
+    second = utils.setup_logger(tmp_path / "run")
+    assert second is not None
+    with second:
+        print("again")
+    assert second.path is not None
+    assert second.path.name.startswith("log.txt-20")
+    assert (tmp_path / "run" / "log.txt").read_text() == "hello\n"
+    assert utils.setup_logger(None) is None
+
+
 def test_output_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "sub"):
@@ -94,6 +158,19 @@ def test_output_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(UserError, match="cannot be written to: Permission denied"):
         utils.setup_logger(tmp_path)
+
+
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(1, 9)), min_size=1))
+def test_average_meter(values: list[tuple[float, int]]) -> None:
+    plain, tensors = utils.AverageMeter(), utils.AverageMeter()
+    for value, n in values:
+        plain.update(value, n)
+        tensors.update(torch.tensor(value, dtype=torch.float64), n)
+    count = sum(n for _, n in values)
+    mean = sum(v * n for v, n in values) / count
+    assert plain.avg == pytest.approx(mean, abs=1e-6)
+    assert (plain.val, plain.avg, plain.sum) == (tensors.val, tensors.avg, tensors.sum)
+    assert plain.count == count
 
 
 def test_metric_meter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +204,59 @@ def test_devices() -> None:
         utils.choose_device(cfg)
     cfg.USE_CUDA = False
     assert utils.choose_device(cfg) == torch.device("cpu")
+
+
+def test_registry() -> None:
+    registry = utils.Registry("ANIMAL")
+    with pytest.raises(UserError, match="nothing is registered"):
+        registry.get("Cat")
+
+    @registry.register()
+    class Cat:
+        pass
+
+    class Dog:
+        pass
+
+    registry.register(Dog)
+    assert registry.get("Cat") is Cat
+    assert registry.registered_names() == ["Cat", "Dog"]
+    with pytest.raises(KeyError):
+        registry.register(Dog)
+    registry.register(Dog, force=True)
+    with pytest.raises(UserError, match=r'"cta" is not .* did you mean "Cat"'):
+        registry.get("cta")
+
+
+def test_layers() -> None:
+    body, head = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+    model = nn.Sequential(OrderedDict(body=body, head=head))
+    utils.open_specified_layers(model, "head")
+    assert not body.training
+    assert not body.weight.requires_grad
+    assert head.weight.requires_grad
+    with pytest.raises(ValueError, match="tail"):
+        utils.open_specified_layers(model, ["tail"])
+    utils.open_all_layers(model)
+    assert body.training
+    assert body.weight.requires_grad
+    assert body.bias is not None
+    assert utils.count_num_param(model) == 2 * 9 + 2 + 4
+    assert utils.count_num_param(params=body.bias) == 2
+    for kind in ("normal", "xavier", "kaiming", "orthogonal"):
+        utils.init_network_weights(model, kind)
+        assert not body.bias.any()
+    with pytest.raises(ValueError, match="zeros"):
+        utils.init_network_weights(model, "zeros")
+
+
+def test_small_helpers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (".hidden", "b", "a"):
+        (tmp_path / name).touch()
+    assert utils.listdir_nohidden(tmp_path, sort=True) == ["a", "b"]
+    assert utils.check_isfile(tmp_path / "a") and not utils.check_isfile(tmp_path / "c")
+    assert "No file found" in capsys.readouterr().out
+    assert utils.tolist_if_not(1) == utils.tolist_if_not([1]) == [1]
+    assert f"torch: {torch.__version__.split('+')[0]}" in utils.collect_env_info()
+    utils.write_json({"ä": 1}, tmp_path / "deep" / "x.json")
+    assert json.loads((tmp_path / "deep" / "x.json").read_text(encoding="utf-8")) == {"ä": 1}

@@ -1,6 +1,7 @@
 """The public datasets, each in its own format on disk: classes, parts, splits, few shots."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -11,9 +12,11 @@ import trainers  # noqa: F401  (declares the settings that configs name)
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.data.datasets.split_dataset import SPLIT_SEED
+from datasets.imagenet import imagenet_classnames
 from tests.helpers.miniatures import (
     CONFIG_OF,
     MINIATURES,
+    TEST_ONLY,
     TRAINABLE,
     WITH_SPLIT_FILE,
     build,
@@ -132,6 +135,14 @@ def test_few_shots(name: str, tmp_path: Path) -> None:
     assert {i.impath for i in other.train_x or []} != {i.impath for i in train}
 
 
+@pytest.mark.parametrize("name", TEST_ONLY)
+def test_variants_of_imagenet_only_test(name: str, tmp_path: Path) -> None:
+    build(name, tmp_path)
+    dataset = load(name, tmp_path, "DATASET.NUM_SHOTS", "16")
+    assert [len(part) for part in parts_of(dataset)] == list(MINIATURES[name].sizes)
+    assert not (dataset.directory / "split_fewshot").exists()
+
+
 # What is special about a dataset
 
 
@@ -160,3 +171,18 @@ def test_imagenet_is_ordered_by_wordnet_id(tmp_path: Path) -> None:
     folder = build("ImageNetA", tmp_path)
     image(folder / "imagenet-a" / "n01443537" / "0.jpg")
     assert load("ImageNetA", tmp_path).lab2cname == {0: "goldfish", 1: "stingray", 2: "acorn"}
+
+
+def test_the_shipped_class_names_need_no_list(tmp_path: Path) -> None:
+    folder = build("ImageNetV2", tmp_path)
+    (folder / "classnames.txt").unlink()
+    images = folder / "imagenetv2-matched-frequency-format-val"
+    shutil.rmtree(images)
+    for label in range(1000):
+        (images / str(label)).mkdir(parents=True)
+        (images / str(label) / "a.jpeg").touch()
+    dataset = load("ImageNetV2", tmp_path)
+    assert dataset.classnames == imagenet_classnames()
+    assert dataset.classnames[0] == "tench"
+    item = (dataset.test or [])[-1]
+    assert (Path(item.impath).parent.name, item.classname) == ("999", "toilet paper")

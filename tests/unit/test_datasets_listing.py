@@ -1,15 +1,20 @@
 """Cached listings of class folders: used, noticed to be outdated, and not trusted when damaged."""
 
 import gzip
+import hashlib
 import json
+import multiprocessing
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dassl.data.datasets import class_items, list_images
+from dassl.data.datasets import class_items, folder_items, list_images
+from dassl.data.datasets.splits import entries_digest, to_entries
 from safeio.errors import UserError
+from tests.helpers.runs import Capture
 
 CLASSES = ("cat", "dog")
 
@@ -92,6 +97,47 @@ def test_a_damaged_listing_is_made_again(damage: Any, images: Path, cache: Path)
     assert cache.read_bytes()[10:] == whole[10:]  # except gzip's time
 
 
+def _list(images: Path, cache: Path, barrier: Any, queue: Any) -> None:
+    barrier.wait()
+    queue.put(list_images(images, cache))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_two_processes_list_the_same(images: Path, cache: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(2), context.Queue()
+    arguments = (images, cache, barrier, queue)
+    processes = [context.Process(target=_list, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert found[0] == found[1] == list_images(images, cache)
+    assert [path.name for path in cache.parent.iterdir() if path.is_file()] == [cache.name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that root cannot write to")
+def test_a_read_only_folder(images: Path, capsys: Capture) -> None:
+    assert set(list_images(images, Path("/proc/self/listing.json.gz"))) == set(CLASSES)
+    assert "could not be saved" in capsys.readouterr().out
+
+
+def test_links_and_other_alphabets(images: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "é ü.jpg").touch()
+    (images / "猫").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (images / "cat" / "linked.jpg").symlink_to(tmp_path / "elsewhere" / "é ü.jpg")
+    os.utime(tmp_path / "elsewhere", (1, 1))
+    for _ in range(2):
+        listing = list_images(images, cache)
+        assert listing["猫"] == ["é ü.jpg"]
+        assert "linked.jpg" in listing["cat"]
+    items = folder_items(images)
+    assert items[-1].impath == str(images / "猫" / "é ü.jpg")
+    assert all(Path(item.impath).is_file() for item in items)
+
+
 def test_folders_that_are_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere cannot be listed"):
         list_images(tmp_path / "nowhere")
@@ -109,3 +155,10 @@ def test_folders_that_are_refused(images: Path, tmp_path: Path) -> None:
     (images / "cat" / os.fsdecode(b"\xff.jpg")).touch()
     with pytest.raises(UserError, match=r"is not valid UTF-8.*udcff\.jpg"):
         list_images(images)
+
+
+def test_the_digest_of_many_images_is_that_of_their_json(images: Path) -> None:
+    items = folder_items(images) * 5000
+    pool = {"train": to_entries(items, images), "val": to_entries([], images)}
+    expected = hashlib.sha256(json.dumps(pool).encode()).hexdigest()
+    assert entries_digest({"train": items, "val": []}, images) == expected

@@ -1,6 +1,8 @@
 """Every kind of pixels in image files gives the colours that a viewer shows."""
 
+import re
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -150,6 +152,11 @@ def test_unknown_ranges_are_refused(
     assert list(find_broken([str(path)], tmp_path / "checks")) == [str(path)]
 
 
+def test_an_unknown_tiff_is_refused(tmp_path: Path) -> None:
+    message = refusal(tiff(tmp_path / "a.tif", np.zeros((2, 2))))
+    assert re.search(r"damaged, or TIFF of a kind that Pillow [\d.]+ does not read", message)
+
+
 # Modes
 
 MODES = ("1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "PA")
@@ -166,6 +173,19 @@ def test_every_mode_of_pillow(mode: str) -> None:
     for viewed in (False, True):
         found = np.asarray(to_rgb(image.convert(mode), viewed)).astype(int)
         assert np.abs(found - expected).max() <= 1
+
+
+def test_byte_orders_and_premultiplied_colours() -> None:
+    for mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        for viewed in (False, True):
+            image = Image.new(mode, (2, 1))
+            image.putpixel((1, 0), 0x8000)
+            assert np.asarray(to_rgb(image, viewed)).tolist() == [[[0] * 3, [128] * 3]]
+    for mode in ("La", "RGBa"):
+        straight = Image.new(mode.upper(), (1, 1), (100,) * (len(mode) - 1) + (128,))
+        for viewed, colour in ((False, 100), (True, (100 * 128 + 255 * 127) / 255)):
+            found = np.asarray(to_rgb(straight.convert(mode), viewed)).astype(int)
+            assert np.abs(found - colour).max() <= 2
 
 
 def test_ordinary_pictures_are_those_of_pillow(tmp_path: Path) -> None:
@@ -246,3 +266,11 @@ def test_pictures_of_phones_are_upright(orientation: int, tmp_path: Path) -> Non
     path = tiff(tmp_path / "scan.tif", grey, orientation=orientation)
     for decode in ("as_viewed", "as_stored"):
         assert np.array_equal(pixels(path, decode)[..., 0], np.asarray(upright.convert("L")))
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff" * 8, b"MM\0*\0\0\0\x08\xff\xff"])
+def test_damaged_metadata_is_ignored(tail: bytes, tmp_path: Path) -> None:
+    path = png(tmp_path / "a.png", 8, 0, np.array([[0, 255]]), (b"eXIf", tail))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own, for some of them
+        assert pixels(path, "as_viewed").tolist() == [[[0] * 3, [255] * 3]]

@@ -11,7 +11,8 @@ from PIL import Image
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from dassl.data.transforms import INTERPOLATION_MODES, bounded
+from dassl.config import load_config
+from dassl.data.transforms import INTERPOLATION_MODES, bounded, build_transform
 from dassl.data.transforms.bounded import CentreOfStrip, RandomCrop, Resize
 
 MODES = list(INTERPOLATION_MODES.values())
@@ -75,6 +76,20 @@ def test_strips_equal_torchvision_up_to_rounding(
     assert CentreOfStrip(32)(image).size != image.size
     assert differ(T.Compose([CentreOfStrip(32), *centred(mode)])(image), whole) <= 1
     assert differ(Resize((16, 32), mode)(image), fixed) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("size", [(20_000_000, 1), (1, 20_000_000), (3, 5_000_000)])
+def test_every_geometry_takes_every_strip(geometry: str, size: tuple[int, int]) -> None:
+    names = [*filter(None, [geometry]), "normalize"]
+    image = Image.new("RGB", size, (7, 7, 7))
+    for interpolation in INTERPOLATION_MODES:
+        opts: list[Any] = ["INPUT.TRANSFORMS", names, "INPUT.INTERPOLATION", interpolation]
+        cfg = load_config(opts=opts)
+        for is_train in (True, False):
+            transform = build_transform(cfg, is_train)
+            assert transform is not None and transform(image).shape == (3, 224, 224)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

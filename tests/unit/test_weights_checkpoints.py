@@ -195,3 +195,15 @@ def test_the_content_counts_and_not_the_suffix(state: State, tmp_path: Path) -> 
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
     (tmp_path / "model.safetensors").write_text(pointer)
     refused_path(tmp_path / "model.safetensors", "git lfs pull")
+
+
+def test_shared_objects_are_read_once(state: State, tmp_path: Path) -> None:
+    """A thousand entries that each hold a thousand times the same dictionary, and one storage."""
+    small: dict[Any, Any] = dict.fromkeys(range(1000), "text")
+    middle = dict.fromkeys(range(1000), small)
+    state["ln_final.bias"] = state["ln_final.weight"]
+    content = {"more": dict.fromkeys(range(1000), middle), "model": state, "path": Program()}
+    loaded = load(content, tmp_path)
+    assert_weights(loaded, state)
+    norm = loaded.model.ln_final
+    assert norm.bias.data_ptr() != norm.weight.data_ptr()

@@ -8,6 +8,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clip import download
 from clip.weights import MINI_PATH, load_clip
@@ -15,7 +16,7 @@ from dassl.config import load_config
 from dassl.utils import reuse_loaded
 from nemesis.inference.predictions import most_probable
 from safeio.errors import UserError
-from tests.helpers.runs import command, finish, results
+from tests.helpers.runs import Capture, command, finish, refuse, results
 from tests.helpers.tiny_transformers import their_clip, write_folder, write_json
 from tests.helpers.weights_files import refused_path
 from trainers.core.frozen_clip import load_frozen_clip
@@ -84,6 +85,17 @@ def test_a_folder_of_open_clip(
     state = {f"module.{key}": value for key, value in theirs.state_dict().items()}
     torch.save({"epoch": 3, "name": "x", "state_dict": state}, folder / "epoch_3.pt")
     assert_same_features(load_clip(str(folder / "epoch_3.pt")).model, theirs)
+
+
+def test_config_json_describes_other_files_next_to_it(tmp_path: Path) -> None:
+    theirs = their_clip("gelu")
+    folder = write_folder(tmp_path / "theirs", theirs)
+    model = load_clip(str(folder)).model
+    save_file(model.state_dict(), folder / "converted.safetensors")
+    loaded = load_clip(str(folder / "converted.safetensors"))
+    assert loaded.model.config == model.config
+    write_json(folder / "config.json", {"learning_rate": 0.1})  # of another program
+    assert "activation" in load_clip(str(folder / "converted.safetensors")).assumed
 
 
 def _vision(**values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -176,6 +188,25 @@ def test_published_weights_are_known_by_their_hash(
     cfg = _config(plain_mini, "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")
     with pytest.raises(UserError, match="according to OpenAI's RN50"):
         load_frozen_clip(cfg, CPU, "fp32")
+
+
+def test_a_changed_description_is_read_again(plain_mini: Path, capsys: Capture) -> None:
+    """Also within one process, whose runs share their CLIP."""
+    with reuse_loaded():
+        first = load_frozen_clip(_config(plain_mini), CPU, "fp32")
+        again = load_frozen_clip(_config(plain_mini), CPU, "fp32")
+        config = vars(first.model.config)
+        assert again.model is first.model
+        vision = {"image_size": 64, "layers": list(config["vision_layers"])}
+        vision |= {"width": config["vision_width"], "head_width": 64}
+        text = {"context_length": config["context_length"], "vocab_size": config["vocab_size"]}
+        text |= {"width": config["transformer_width"], "layers": config["transformer_layers"]}
+        model = {"embed_dim": config["embed_dim"], "vision_cfg": vision}
+        model["text_cfg"] = {**text, "heads": 2}
+        write_json(plain_mini.parent / "open_clip_config.json", {"model_cfg": model})
+        changed = load_frozen_clip(_config(plain_mini), CPU, "fp32")
+    assert changed.model.config.activation == "gelu"
+    assert "activation gelu (read)" in capsys.readouterr().out
 
 
 def test_predictions_from_nan_are_refused() -> None:

@@ -15,6 +15,8 @@ from clip.config import CLIPConfig
 from clip.download import MODELS, fetch
 from clip.errors import WeightsError
 from clip.model import CLIP
+from clip.weights import load_clip
+from tests.golden import tiny_clip
 from tests.helpers.server import Server, serve
 
 CONTENT = bytes(range(256)) * 20_000
@@ -65,6 +67,16 @@ def test_a_cut_download_resumes(server: Server, tmp_path: Path) -> None:
     assert _names(tmp_path) == {"RN50.pt"}
 
 
+@pytest.mark.parametrize(
+    ("part", "ranges"), [(CONTENT[:5000], False), (CONTENT, True), (CONTENT, False)]
+)
+def test_parts_on_disk(part: bytes, ranges: bool, server: Server, tmp_path: Path) -> None:
+    """A server without ranges sends everything again; a whole part needs nothing more."""
+    (tmp_path / "RN50.pt.part").write_bytes(part)
+    server.ranges = ranges
+    assert fetch(server.url, tmp_path).read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("part", [b"of another file", CONTENT + b"more"])
 def test_a_part_of_another_file_is_dropped(part: bytes, server: Server, tmp_path: Path) -> None:
     (tmp_path / "RN50.pt.part").write_bytes(part)
@@ -107,6 +119,14 @@ def _publish(path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> str
     digest = hashlib.sha256(server.content).hexdigest()
     monkeypatch.setitem(MODELS, "RN50", server.url.replace(DIGEST, digest))
     return digest
+
+
+def test_a_model_by_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(tiny_clip("rn").state_dict(), tmp_path / "tiny.pt")
+    digest = _publish(tmp_path / "tiny.pt", server, monkeypatch)
+    loaded = load_clip("RN50", transformer_heads=2, download_root=tmp_path / "weights")
+    assert loaded.sha256 == digest
+    assert loaded.source == str(tmp_path / "weights" / "RN50.pt")
 
 
 @pytest.mark.parametrize("archive", [False, True])

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPVisionConfig
 
+from clip.errors import WeightsError
 from clip.hugging_face import TEXT_DEFAULTS, VISION_DEFAULTS
 from clip.weights import load_clip
 from tests.helpers.tiny_transformers import (
@@ -16,6 +17,7 @@ from tests.helpers.tiny_transformers import (
     STD,
     assert_same_features,
     config_of,
+    features,
     tensors_of,
     their_clip,
     write_folder,
@@ -51,6 +53,15 @@ def test_without_config_the_assumptions_are_listed(theirs: Any, tmp_path: Path) 
     assert loaded.assumed == assumed
     assert loaded.facts["activation"] == {"value": "quick_gelu", "origin": "assumed"}
     assert "text_heads 1 (assumed)" in loaded.summary()
+
+
+def test_heads_of_another_width_change_the_features(theirs: Any, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, theirs)
+    guessed = load_clip(str(folder), vision_heads=10, activation="quick_gelu")
+    right, wrong = features(theirs)[0], features(guessed.model)[0]
+    assert (right * wrong).sum(dim=-1).max() < 0.99
+    assert guessed.origins["vision_heads"] == guessed.origins["activation"] == "set"
+    assert guessed.origins["text_heads"] == "read"
 
 
 def test_the_weights_in_several_files(theirs: Any, tmp_path: Path) -> None:
@@ -99,6 +110,21 @@ def test_defaults_are_those_of_transformers() -> None:
         assert ours == {key: getattr(their, key) for key in ours}
 
 
+@pytest.mark.parametrize(
+    "images", [{"do_normalize": False}, {"image_processor": {"image_mean": 1}}]
+)
+def test_other_preparations_of_images(images: dict[str, Any], theirs: Any, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, theirs)
+    (folder / "preprocessor_config.json").unlink()
+    write_json(folder / "processor_config.json", images)
+    loaded = load_clip(str(folder))
+    if "do_normalize" in images:
+        assert (loaded.pixel_mean, loaded.pixel_std) == ((0.0,) * 3, (1.0,) * 3)
+    else:
+        assert loaded.pixel_mean == (1.0,) * 3
+        assert loaded.assumed == ["pixel_std"]
+
+
 def _tower(name: str, **values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda content: {**content, name: {**content[name], **values}}
 
@@ -132,6 +158,14 @@ def test_descriptions_that_do_not_fit(name: str, theirs: Any, tmp_path: Path) ->
     folder = write_folder(tmp_path, theirs)
     write_json(folder / "config.json", change(config_of(theirs)))
     refused_path(folder, part)
+
+
+def test_bad_means_are_refused(theirs: Any, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, theirs)
+    for mean in ([0.5, 0.5], ["0.5"] * 3, [float("nan")] * 3, "grey", [1e400] * 3):
+        write_json(folder / "preprocessor_config.json", {"image_mean": mean})
+        with pytest.raises(WeightsError, match="three numbers are needed"):
+            load_clip(str(folder))
 
 
 def _without(*parts: str) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from clip.build import convert_weights
 from clip.errors import WeightsError
 from clip.model import CLIP
 from clip.torchscript import is_torchscript, read_torchscript
@@ -50,6 +52,48 @@ def test_an_archive_gives_the_model(
     assert_same_clip(loaded.model, tiny_clip(arch), arch)
 
 
+def test_a_half_precision_archive_becomes_fp32(tmp_path: Path) -> None:
+    model = tiny_clip("vit")
+    convert_weights(model)
+    _archive(model, "vit", tmp_path / "archive.pt")
+    tensors = read_torchscript(tmp_path / "archive.pt")
+    assert tensors["visual.conv1.weight"].dtype == torch.float16
+    assert tensors["ln_final.weight"].dtype == torch.float32
+    assert load_clip(str(tmp_path / "archive.pt"), transformer_heads=2).model.dtype == torch.float32
+
+
+def test_a_scripted_module_with_all_kinds_of_attributes(tmp_path: Path) -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.arange(6.0).reshape(2, 3).t())
+            self.sizes = [1, 2, 3]
+            self.names = {"a": 1}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+            self.again = self.inner
+            self.register_buffer("steps", torch.tensor(7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    module, path = Outer(), tmp_path / "scripted.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(module).save(str(path))
+    tensors = read_torchscript(path)
+    assert torch.equal(tensors["inner.weight"], module.inner.weight)
+    assert torch.equal(tensors["steps"], torch.tensor(7))
+    with pytest.raises(WeightsError, match="not that of a CLIP"):
+        load_clip(str(path))
+
+
 def _write_archive(path: Path, data: bytes, storages: dict[str, bytes] | None = None) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("evil/data.pkl", data)
@@ -81,6 +125,13 @@ def test_allowed_names_do_nothing(tmp_path: Path) -> None:
     _write_archive(tmp_path / "evil.pt", pickled)
     assert read_torchscript(tmp_path / "evil.pt") == {}
     assert not mark.exists()
+
+
+def test_a_module_without_state_is_refused(tmp_path: Path) -> None:
+    _write_archive(tmp_path / "empty.pt", b"\x80\x02c__torch__\nModule\n)\x81.")
+    assert read_torchscript(tmp_path / "empty.pt") == {}
+    with pytest.raises(WeightsError, match="no state dict"):
+        load_clip(str(tmp_path / "empty.pt"))
 
 
 @pytest.mark.parametrize(
@@ -119,3 +170,13 @@ def test_tensors_cannot_reach_beyond_their_storage(
     _write_archive(tmp_path / "evil.pt", pickled, {"0": data} if data is not None else {})
     with pytest.raises(WeightsError, match="not a usable TorchScript archive"):
         read_torchscript(tmp_path / "evil.pt")
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.99])
+def test_a_damaged_archive(keep: float, tmp_path: Path) -> None:
+    model, path = tiny_clip("vit"), tmp_path / "archive.pt"
+    _archive(model, "vit", path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(WeightsError, match=r"archive\.pt"):
+        load_clip(str(path), transformer_heads=2)
