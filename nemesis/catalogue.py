@@ -12,8 +12,9 @@ import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from safeio.files import expanded
+from trainers.config_names import CONFIGS, TRAINERS
 
-from .config_files import CONFIGS, Name
+from .run_config import Name
 
 Facts = dict[str, Any]
 
@@ -25,20 +26,22 @@ def methods() -> list[Facts]:
         One {"name", "summary", "paper", "prompts", "towers", "nemesis", "configs"} per method.
         summary is the first line of the class's docstring; paper, prompts and towers are class
         attributes, which a Nemesis variant inherits; nemesis is what its norm losses act on, ""
-        for a method without them; configs are the stems in configs/trainers/<name>.
+        for a method without them; configs are the files in configs/trainers/; other names combine a
+        backbone and words, such as rn50_ep50.
     """
     return [_method(name, trainer) for name, trainer in TRAINER_REGISTRY.items()]
 
 
 def _method(name: str, trainer: Any) -> Facts:
     acts_on = "normalizes" if hasattr(trainer, "norm_penalty") else ""
-    files = sorted((CONFIGS / "trainers" / name).glob("*.yaml"))
+    folders = [TRAINERS / cls.__name__ for cls in getattr(trainer, "__mro__", ())]
+    configs = {path.stem for folder in folders for path in folder.glob("*.yaml")} - {"recipe"}
     return {
         "name": name,
         "summary": _first_line(trainer),
         **{key: getattr(trainer, key, "") for key in ("paper", "prompts", "towers")},
         "nemesis": getattr(trainer, acts_on, "") if acts_on else "",
-        "configs": [path.stem for path in files],
+        "configs": sorted(configs),
     }
 
 
