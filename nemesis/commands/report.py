@@ -163,10 +163,10 @@ def report_sweep(sweep: Sweep, options: Options | None = None, title: str | None
 def write(options: Options) -> int:
     """Write a report, print its tables and return the exit code."""
     report = build(options)
-    for table in report.results:
+    for table in report.page.results:
         print(table.markdown())
-    for note in report.notes:
-        print(f"- {note}")
+    for line in (*report.page.cards, *report.page.notes):
+        print(f"- {line}")
     print(f"\nReport: {report.output / 'report.html'}")
     for path, why in report.damaged.items():
         print(printable(f"error: {path} is damaged: {why}"), file=sys.stderr)
