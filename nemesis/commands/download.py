@@ -45,8 +45,8 @@ def selected(names: Sequence[str]) -> list[str]:
         UserError: a name is unknown; the message suggests the nearest.
     """
     public = [name for name in SOURCES if name in DATASET_REGISTRY]
-    accepted = {name: [name] for name in DATASET_REGISTRY.registered_names()}
-    accepted |= {stem: [name] for name, stem in dataset_stems().items()}
+    accepted = {stem: [name] for name, stem in dataset_stems().items()}
+    accepted |= {name: [name] for name in DATASET_REGISTRY.registered_names()}
     accepted["all"] = public
     for name in names:
         check_availability(name, list(accepted))
