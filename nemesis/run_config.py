@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
 from dassl.config import CfgNode, load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from safeio.errors import UserError
-from trainers.config_names import config_file
+from trainers.config_names import config_file, dataset_stems
 
 from .image_list import ImageList
 
@@ -30,7 +29,7 @@ def build_config(
         dataset: stem of a file in configs/datasets, a registered name, a YAML file or a list of
             images.
         method: a registered name.
-        config: name of a config of the method, or a YAML file; see `trainers.config_names`.
+        config: name as in configs/README.md, or a YAML file.
         settings: of the caller, such as the data root; they override the files.
         overrides: of the user; they override all others.
 
@@ -77,6 +76,6 @@ def dataset_settings(
             "nemesis.ImageList"
         )
     name = os.fspath(dataset)
-    if name in DATASET_REGISTRY:
+    if name in DATASET_REGISTRY and name not in dataset_stems():
         return None, {"DATASET.NAME": name}
     return config_file("datasets", name), {}
