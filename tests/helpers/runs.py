@@ -63,7 +63,7 @@ def finish(arguments: list[str]) -> None:
 
 def finish_in(checkout: Path, arguments: list[str]) -> None:
     """Run train.py of a copy of the checkout in a new process, and expect success."""
-    # -c instead of the script: Python would look for the packages beside the link's target.
+    # -c instead of the script: Python would look for packages next to the link's target.
     start = "import sys, train; sys.exit(train.main(sys.argv[1:]))"
     words = [sys.executable, "-c", start, *arguments]
     done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False)

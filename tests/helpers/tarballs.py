@@ -27,9 +27,7 @@ def make_tar(path: Path, members: Iterable[tuple[tarfile.TarInfo, bytes]], mode:
 
 
 def make_zip(
-    path: Path,
-    files: Mapping[str, bytes],
-    special: Iterable[tuple[zipfile.ZipInfo, bytes]] = (),
+    path: Path, files: Mapping[str, bytes], special: Iterable[tuple[zipfile.ZipInfo, bytes]] = ()
 ) -> Path:
     """Write a compressed zip."""
     path.parent.mkdir(parents=True, exist_ok=True)

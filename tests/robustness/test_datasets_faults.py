@@ -12,15 +12,7 @@ from dassl.data.datasets import Source
 from dassl.data.datasets.source import refuse_missing
 from dassl.data.images import read_image
 from safeio.errors import UserError
-from tests.helpers.miniatures import (
-    MINIATURES,
-    WITH_SPLIT_FILE,
-    build,
-    image,
-    load,
-    parts_of,
-    text,
-)
+from tests.helpers.miniatures import MINIATURES, WITH_SPLIT_FILE, build, image, load, parts_of, text
 from tests.helpers.runs import Capture
 
 

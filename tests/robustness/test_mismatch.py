@@ -69,11 +69,7 @@ def rewrite(run_dir: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -
 
 @pytest.mark.parametrize("known_from", ["checkpoint", "prompt.safetensors", "config.yaml"])
 def test_class_specific_prompts_are_refused_for_other_classes(
-    specific: Path,
-    known_from: str,
-    tmp_path: Path,
-    data_root: Path,
-    capsys: Capture,
+    specific: Path, known_from: str, tmp_path: Path, data_root: Path, capsys: Capture
 ) -> None:
     run_dir = Path(shutil.copytree(specific, tmp_path / "run"))
     if known_from != "checkpoint":
@@ -197,12 +193,7 @@ def picture(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("best", [False, True])
 def test_predict_and_export_read_coops_own_checkpoints(
-    generic: Path,
-    best: bool,
-    tmp_path: Path,
-    data_root: Path,
-    picture: str,
-    capsys: Capture,
+    generic: Path, best: bool, tmp_path: Path, data_root: Path, picture: str, capsys: Capture
 ) -> None:
     folder = str(published(generic, tmp_path / "coop", best))
     # Many published folders contain only the checkpoint itself.
@@ -228,11 +219,7 @@ def test_predict_and_export_read_coops_own_checkpoints(
 
 
 def test_coops_own_checkpoints_with_other_settings_are_refused(
-    generic: Path,
-    tmp_path: Path,
-    data_root: Path,
-    picture: str,
-    capsys: Capture,
+    generic: Path, tmp_path: Path, data_root: Path, picture: str, capsys: Capture
 ) -> None:
     folder, setup = str(published(generic, tmp_path / "coop")), setup_of(data_root, "mini_ctx16")
     assert predict.main([folder, picture, *setup, "--set", "TRAINER.COOP.N_CTX", "4"]) == 2
@@ -251,11 +238,7 @@ def test_coops_own_checkpoints_with_other_settings_are_refused(
 
 
 def test_class_specific_prompts_of_coops_own_code_follow_their_classes(
-    specific: Path,
-    tmp_path: Path,
-    data_root: Path,
-    picture: str,
-    capsys: Capture,
+    specific: Path, tmp_path: Path, data_root: Path, picture: str, capsys: Capture
 ) -> None:
     """CoOp saves the embeddings of the class names next to the prompts."""
     folder = published(specific, tmp_path / "coop")

@@ -1,4 +1,4 @@
-"""A run that genuine Dassl wrote is resumed: checkpoints alone, with pickled schedulers."""
+"""Runs of genuine Dassl resume: only checkpoints, with pickled schedulers."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 
 def dassl_checkpoint(folder: Path, epochs: int, rate: float = 0.02, warmup: bool = True) -> None:
-    """What genuine Dassl writes: whole scheduler objects, nothing else that we write."""
+    """Write a checkpoint as genuine Dassl does, with whole scheduler objects."""
     network = ToyNet(4)
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
     successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
@@ -44,8 +44,7 @@ def test_a_run_that_dassl_wrote_is_resumed(
     theirs = tmp_path / "theirs"
     dassl_checkpoint(theirs, 2, warmup=warmup)
     before = content(theirs)
-    said = refuse(["--resume", str(theirs)], capsys)
-    assert said == (
+    assert refuse(["--resume", str(theirs)], capsys) == (
         f"error: {theirs}/config.yaml is missing, so --resume {theirs} needs the flags that "
         "started the run: --trainer, --config-file and --dataset-config-file, or KEY VALUE pairs"
     )
@@ -64,11 +63,13 @@ def test_a_run_that_dassl_wrote_is_resumed(
     assert same_state(model(theirs), model(tmp_path / "ours"))
 
 
-def test_what_dassls_checkpoint_contradicts(root: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_settings_that_dassls_checkpoint_contradicts(
+    root: Path, tmp_path: Path, capsys: Capture
+) -> None:
     dassl_checkpoint(tmp_path / "theirs", 6, rate=0.3)
     flags = ("--resume", str(tmp_path / "theirs"), "--trainer", "ToyTrainer")
     given = toy_command(root, tmp_path / "ours", "OPTIM.MAX_EPOCH", "8", flags=flags)
     assert "(OPTIM.LR: 0.3 -> 0.02)" in refuse(given, capsys)
-    said = refuse(toy_command(root, tmp_path / "ours", flags=flags), capsys)
-    assert "was saved after 6 epochs, but OPTIM.MAX_EPOCH is 4" in said
+    message = refuse(toy_command(root, tmp_path / "ours", flags=flags), capsys)
+    assert "was saved after 6 epochs, but OPTIM.MAX_EPOCH is 4" in message
     assert not content(tmp_path / "ours")

@@ -8,16 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.own_images import (
-    fill,
-    fill_parts,
-    load,
-    message,
-    names,
-    paint,
-    sizes,
-    write_csv,
-)
+from tests.helpers.own_images import fill, fill_parts, load, message, names, paint, sizes, write_csv
 from tests.helpers.runs import Capture, command, finish, refuse, results
 
 # Layouts

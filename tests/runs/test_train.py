@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 )
 from torch import Tensor
 
+from tests.helpers.own_images import fill
 from tests.helpers.runs import ONE_EPOCH, SHORT, Capture, command, finish, results
 
 FILES = {"log.txt", "config.yaml", "history.jsonl", "prompt.safetensors", "results.json"}
@@ -83,10 +84,11 @@ def test_prompts_are_tested_on_other_images_and_classes(
     finish(command(tmp_path / "sketch", data_root, *sketch))
     assert results(tmp_path / "sketch")["target_domains"] == ["openmoji-black"]
     finish(command(tmp_path / "new", data_root, *model, "DATASET.SUBSAMPLE_CLASSES", "new"))
-    finish(command(tmp_path / "food", data_root, *model, dataset="food"))
-    food = results(tmp_path / "food")
-    assert (food["dataset"], food["shots"]) == ("EmojiFood", -1)
-    source = food["source_run"]
+    pets = ("DATASET.FOLDER.PATH", str(fill(tmp_path / "pets")))
+    finish(command(tmp_path / "other", data_root, *model, *pets, dataset="folder"))
+    other = results(tmp_path / "other")
+    assert (other["dataset"], other["shots"]) == ("Folder", -1)
+    source = other["source_run"]
     assert (source["dataset"], source["shots"]) == ("EmojiActivities", 1)
     assert all(trained[key] == value for key, value in source.items() if key != "config")
 
