@@ -28,7 +28,9 @@ setup(
             "beartype>=0.18",
             "datasets>=2.19",  # only to test that it still imports beside us
             "hypothesis>=6.100",
+            "ipykernel>=6.29",  # runs docs/notebooks/quickstart.ipynb in the tests
             "mypy>=1.10",
+            "nbclient>=0.10",
             "open_clip_torch>=2.26",
             "POT>=0.9",  # the oracle of our Sinkhorn
             "pytest>=8",

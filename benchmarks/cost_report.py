@@ -9,7 +9,7 @@ from typing import Any
 
 from nemesis.report.table import Table
 
-from .cases import CASES, REFERENCE, REPOSITORY, SIDES, STUDY_IMAGES, TEST_BATCH, TEST_IMAGES
+from .cases import CASES, REFERENCE, SIDES, STUDY_IMAGES, TEST_BATCH, TEST_IMAGES
 from .measure import GIB
 from .report import Report, measured_with, table
 from .synthetic import N_CTX
@@ -87,9 +87,6 @@ class Entries:
         return [asdict(entry) for entry in self.all]
 
 
-Lookup = tuple[int, str, str]  # classes, case, side
-
-
 @dataclass(frozen=True)
 class Target:
     """A bound on RN50, fp32, CPU: on a ratio of two measurements, or on a single one.
@@ -97,25 +94,25 @@ class Target:
     Attributes:
         title: label of the row.
         bound: a relation and its right-hand side.
-        top: the numerator's entry.
-        bottom: the denominator's entry; None for a single measurement.
+        classes: C.
+        top: case and side of the numerator's entry.
+        bottom: those of the denominator's entry; "" for a single measurement.
         quantity: seconds, bytes above the model, or total GiB of an entry.
     """
 
     title: str
     bound: str
-    top: Lookup
-    bottom: Lookup | None
+    classes: int
+    top: str
+    bottom: str
     quantity: Callable[[Entry], float | None] = lambda entry: entry.seconds
 
     def value(self, entries: Entries) -> float | None:
         """Return the measured value; None if an entry is missing."""
-        found = [entries.find("RN50", *key) for key in (self.top, self.bottom) if key]
+        keys = [key.split() for key in (self.top, self.bottom) if key]
+        found = [entries.find("RN50", self.classes, case, side) for case, side in keys]
         numbers = [self.quantity(entry) if entry else None for entry in found]
-        if not all(numbers):
-            return None
-        first, *rest = (float(number or 0) for number in numbers)
-        return first / rest[0] if rest else first
+        return numbers[0] if len(numbers) == 1 else ratio(*numbers)
 
     def met(self, value: float) -> bool:
         """Return whether a value meets the target."""
@@ -124,62 +121,50 @@ class Target:
         return met
 
 
+def _above(entry: Entry) -> float | None:
+    return entry.above
+
+
+def _total_gib(entry: Entry) -> float | None:
+    return entry.total / GIB if entry.total else None
+
+
 TARGETS = (
     Target(
         "text forward + backward, 100 classes, reference / this repository",
-        ">= 18",
-        (FEW, "text_backward", REFERENCE),
-        (FEW, "text_backward", REPOSITORY),
+        *(">= 18", FEW, "text_backward plain", "text_backward ours"),
     ),
     Target(
         "text forward, 1000 classes, reference / this repository",
-        ">= 16",
-        (MANY, "text_forward", REFERENCE),
-        (MANY, "text_forward", REPOSITORY),
+        *(">= 16", MANY, "text_forward plain", "text_forward ours"),
     ),
     Target(
         "text forward of N = 16 corrupted prompts / one reference text forward, 100 classes",
-        "<= 0.9",
-        (FEW, "text_corrupted", REPOSITORY),
-        (FEW, "text_forward", REFERENCE),
+        *("<= 0.9", FEW, "text_corrupted ours", "text_forward plain"),
     ),
     Target(
         "PAN N = 1 step / CoOp step, this repository, 100 classes, batch 32",
-        "<= 1.08",
-        (FEW, "pan1", REPOSITORY),
-        (FEW, "coop", REPOSITORY),
+        *("<= 1.08", FEW, "pan1 ours", "coop ours"),
     ),
     Target(
         "PAN N = 16 step, this repository / CoOp step, reference, 100 classes, batch 32",
-        "<= 0.6",
-        (FEW, "pan16", REPOSITORY),
-        (FEW, "coop", REFERENCE),
+        *("<= 0.6", FEW, "pan16 ours", "coop plain"),
     ),
     Target(
         "peak memory of a CoOp step above the model, 100 classes, reference / this repository",
-        ">= 10",
-        (FEW, "coop", REFERENCE),
-        (FEW, "coop", REPOSITORY),
-        lambda entry: entry.above,
+        *(">= 10", FEW, "coop plain", "coop ours", _above),
     ),
     Target(
         "CoOp step with cached views, 100 classes, reference / this repository",
-        ">= 20",
-        (FEW, "coop_cached", REFERENCE),
-        (FEW, "coop_cached", REPOSITORY),
+        *(">= 20", FEW, "coop_cached plain", "coop_cached ours"),
     ),
     Target(
         "evaluation of a second prompt on a cached test set / the first evaluation, 100 classes",
-        "<= 0.02",
-        (FEW, "evaluation_again", REPOSITORY),
-        (FEW, "evaluation", REPOSITORY),
+        *("<= 0.02", FEW, "evaluation_again ours", "evaluation ours"),
     ),
     Target(
         "CoOp training step on 1000 classes, batch 32: total peak memory, GiB",
-        "< 6",
-        (MANY, "coop", REPOSITORY),
-        None,
-        lambda entry: entry.total / GIB if entry.total else None,
+        *("< 6", MANY, "coop ours", "", _total_gib),
     ),
 )
 

@@ -42,7 +42,7 @@ from safeio.errors import UserError
 from .report import STATUS, Report, environment, measured_with, process_status, table
 
 ROOT = Path(__file__).parent.parent
-# Name -> beta; further penalties differ as the runs of a group may: PUN, PAN and both.
+# Name -> beta.
 BETAS = {"CoOp": None, "CoOp+PUN": 1.0, "CoOp+PAN": 0.0, "CoOp+PUN+PAN": 0.5}
 SETTINGS = tuple(
     f"{config}/{method}" for config in ("mini_ctx16", "mini") for method in ("CoOp", "CoOpNemesis")
@@ -53,15 +53,9 @@ CPU = torch.device("cpu")
 def sweep_runs(
     folder: Path, root: Path, methods: Sequence[str], count: int, config: str, **keys: Any
 ) -> tuple[Path, list[Run]]:
-    """Write a sweep file to a folder and return it with its first runs.
+    """Write a sweep file to a folder and return it with its first `count` runs.
 
-    Args:
-        folder: for the file and the runs.
-        root: data root.
-        methods: keys of `BETAS`.
-        count: number of runs; methods alternate, seeds increase.
-        config: stem of the methods' configuration.
-        **keys: settings of the runs, with __ for dots; SHOTS is the number of shots.
+    The methods are keys of `BETAS`; the keys are settings with __ for dots, and SHOTS.
     """
     nemesis = {
         name: {"trainer": "CoOpNemesis", "set": {"TRAINER.NEMESIS.BETA": beta}}
@@ -85,11 +79,7 @@ def sweep_runs(
 
 
 def check(arguments: argparse.Namespace, *names: str, least: int = 1) -> None:
-    """Check numbers.
-
-    Raises:
-        UserError: one is too small.
-    """
+    """Raise a UserError if one of these numbers is too small."""
     for name in names:
         value = getattr(arguments, name)
         if min(value if isinstance(value, list) else [value]) < least:
@@ -97,16 +87,12 @@ def check(arguments: argparse.Namespace, *names: str, least: int = 1) -> None:
 
 
 def add_root(add: Callable[..., Any]) -> None:
-    """Add the flag of the data root."""
+    """Add --root."""
     add("--root", type=Path, default=ROOT / "data", metavar="DIR", help="data root (default: data)")
 
 
 def do_runs(task: Sequence[Run], state: CleanState) -> None:
-    """Execute runs as a worker does: several as a group.
-
-    Raises:
-        UserError: a run failed.
-    """
+    """Execute runs as a worker does: several as a group. Raises a UserError if one fails."""
     for outcome in work(tuple(task), state):
         if outcome.status != DONE:
             raise UserError(f"{outcome.run.name}: {outcome.status} {outcome.reason}")
@@ -120,11 +106,7 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_sweep(arguments: argparse.Namespace) -> Report:
-    """Measure runs in processes of their own and in a worker.
-
-    Raises:
-        UserError: a number is too small, or a run fails.
-    """
+    """Measure runs in their own processes and in a worker."""
     check(arguments, "runs", "epochs")
     methods = ("CoOp", "CoOp+PUN", "CoOp+PAN")
     settings = {"OPTIM__MAX_EPOCH": arguments.epochs, "INPUT__TRAIN_VIEWS": 4}
@@ -150,24 +132,17 @@ def run_sweep(arguments: argparse.Namespace) -> Report:
         "start_up_seconds": {"median": median(starts), "max": max(starts)},
         "settings": load,
     }
-    rows = [
-        ["train.py for each run, s", separate],
-        ["nemesis sweep --workers 1, s", swept],
-        ["ratio", separate / swept],
-        ["start-up in a worker, median, s", median(starts)],
-        ["start-up in a worker, max, s", max(starts)],
-    ]
+    names = ("train.py for each run, s", "nemesis sweep --workers 1, s", "ratio")
+    names += ("start-up in a worker, median, s", "start-up in a worker, max, s")
+    values = (separate, swept, separate / swept, median(starts), max(starts))
     title = f"{arguments.runs} runs of {arguments.epochs} epochs"
+    rows = list(zip(names, values, strict=True))
     shown = table("sweep", title, ["", "measured"], rows, measured_with(load))
     return Report("sweep", [shown], contents)
 
 
 def _launch(*command: object) -> float:
-    """Run a Python command in a process with one thread and return its seconds.
-
-    Raises:
-        UserError: the command fails.
-    """
+    """Run a Python command with one thread; return its seconds, or raise a UserError."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *map(str, command)],
@@ -195,8 +170,7 @@ def _one_by_one(runs: Sequence[Run], folder: Path) -> float:
 
 def _start_ups(runs: Sequence[Run]) -> list[float]:
     """Return each run's seconds from configuration to first step, after a warm-up run."""
-    seconds = []
-    state = CleanState(1)
+    seconds, state = [], CleanState(1)
     with reuse_loaded(), contextlib.redirect_stdout(io.StringIO()):
         for run in [runs[0], *runs]:
             state.restore()
@@ -220,11 +194,7 @@ def add_vectorise_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_vectorise(arguments: argparse.Namespace) -> Report:
-    """Measure run groups.
-
-    Raises:
-        UserError: a setting is unknown, a number is too small, or a run fails.
-    """
+    """Measure run groups."""
     check(arguments, "k", "epochs", "shots", "rounds", "alone")
     unknown = [name for name in arguments.settings if name not in SETTINGS]
     if unknown:
@@ -251,11 +221,8 @@ def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) 
     """Measure seconds per run (wall, processor) of both, alternating, after a warm-up round."""
     config, trainer = setting.split("/")
     methods = ["CoOp"] if trainer == "CoOp" else list(BETAS)[1:]
-    keys = {
-        "SHOTS": arguments.shots,
-        "OPTIM__MAX_EPOCH": arguments.epochs,
-        "INPUT__TRAIN_VIEWS": views,
-    }
+    keys = {"SHOTS": arguments.shots, "OPTIM__MAX_EPOCH": arguments.epochs}
+    keys["INPUT__TRAIN_VIEWS"] = views
     state = CleanState(torch.get_num_threads())
     together, alone = [], []
     with tempfile.TemporaryDirectory() as name:
@@ -269,7 +236,7 @@ def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) 
             wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
             return wall / runs, cpu / runs
 
-        measure(count, False)
+        measure(count, True)
         for _ in range(arguments.rounds):
             together.append(measure(count, True))
             alone.append(measure(min(count, arguments.alone), False))
@@ -293,19 +260,16 @@ def add_soak_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_soak(arguments: argparse.Namespace) -> Report:
-    """Measure what a process holds after each run.
-
-    Raises:
-        UserError: there are too few runs, a run failed, or the system is not Linux.
-    """
+    """Measure the resources of a process after each run."""
     check(arguments, "runs", least=10)
     if not STATUS.is_file():
-        raise UserError("soak needs Linux, which reports the memory and open files of a process")
+        raise UserError("soak needs Linux, which reports memory and open files of a process")
     with tempfile.TemporaryDirectory() as folder:
         found = soak(arguments.runs, arguments.root, Path(folder))
     first = found["warm_up"] - 1
-    names = ("memory", "handles", "threads")
-    rows = [[name, found[name][first], found[name][-1]] for name in names]
+    rows = [
+        [name, found[name][first], found[name][-1]] for name in ("memory", "handles", "threads")
+    ]
     titles = ["", f"after run {first + 1}", f"after run {arguments.runs}"]
     slope = f"Memory is in MiB; it grows by {1024 * found['slope_mib']:+.1f} KiB per run."
     return Report("soak", [table("soak", "Many runs in one process", titles, rows, slope)], found)
@@ -317,9 +281,6 @@ def soak(runs: int, root: Path, folder: Path) -> dict[str, Any]:
     Returns:
         Lists `memory` (resident, MiB), `handles` (open files) and `threads` after each run, the
         number of runs `warm_up` that are ignored, and `slope_mib` after them.
-
-    Raises:
-        UserError: a run failed.
     """
     settings = {"OPTIM__MAX_EPOCH": 1, "INPUT__TRAIN_VIEWS": 1}
     methods = ("CoOp", "CoOp+PAN")

@@ -5,6 +5,7 @@ huggingface_hub downloads them once and then finds them offline; this package re
 
 import re
 from pathlib import Path
+from typing import Any
 
 from . import hugging_face, open_clip_names
 from .checkpoint import INDEX_SUFFIX, shard_names
@@ -95,7 +96,7 @@ class _Repository:
 
     def fetch(self, file: str, download: bool = True) -> Path | None:
         """Return the path of a file, downloaded if needed; None if the repository lacks it."""
-        place = {"cache_dir": self.root, "revision": self.revision}
+        place: dict[str, Any] = {"cache_dir": self.root, "revision": self.revision}
         found = self.hub.try_to_load_from_cache(self.name, file, **place)
         if isinstance(found, str):
             return Path(found)

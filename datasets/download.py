@@ -166,8 +166,8 @@ class Fetcher:
             check(file, address.checksum, source.size)
         else:
             print(f"{self.folder / source.path}: from {address.page}")
-            checks = {"checksum": address.checksum, "size": source.size}
-            download(address.url, file, attempts=ATTEMPTS, **checks)
+            checksum, size = address.checksum, source.size
+            download(address.url, file, checksum=checksum, size=size, attempts=ATTEMPTS)
         if not source.unpack:
             _move(file, self.folder / source.path)
             return

@@ -13,10 +13,10 @@ from dassl.engine import finished_run, run_experiment
 from dassl.engine.run_files import read_history
 from safeio.errors import UserError
 
-from .config_files import Name, build_config
 from .image_list import ImageList
 from .inference.classifier import Classifier, load
 from .logs import hides_progress, logged
+from .run_config import Name, build_config
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def train(
     Args:
         method: a name of `nemesis.methods`.
         dataset: a name of `nemesis.datasets`, a YAML file or a `nemesis.ImageList`.
-        config: stem of a file in configs/trainers/<method>, or a YAML file; None for the defaults.
+        config: a name such as mini or rn50_ep50, or a YAML file; None for the defaults.
         shots: training images of each class; None for the configuration's, which is all by default.
         seed: of the few-shot sample, initialisation and batches; a negative one is random.
         output_dir: folder of the run.

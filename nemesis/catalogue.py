@@ -3,17 +3,15 @@
 import inspect
 import os
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from safeio.files import expanded
+from trainers.config_names import dataset_stems, names_of
 
-from .config_files import CONFIGS, Name
+from .run_config import Name
 
 Facts = dict[str, Any]
 
@@ -25,20 +23,19 @@ def methods() -> list[Facts]:
         One {"name", "summary", "paper", "prompts", "towers", "nemesis", "configs"} per method.
         summary is the first line of the class's docstring; paper, prompts and towers are class
         attributes, which a Nemesis variant inherits; nemesis is what its norm losses act on, ""
-        for a method without them; configs are the stems in configs/trainers/<name>.
+        for a method without them; configs are names without words (configs/README.md).
     """
     return [_method(name, trainer) for name, trainer in TRAINER_REGISTRY.items()]
 
 
 def _method(name: str, trainer: Any) -> Facts:
     acts_on = "normalizes" if hasattr(trainer, "norm_penalty") else ""
-    files = sorted((CONFIGS / "trainers" / name).glob("*.yaml"))
     return {
         "name": name,
         "summary": _first_line(trainer),
         **{key: getattr(trainer, key, "") for key in ("paper", "prompts", "towers")},
         "nemesis": getattr(trainer, acts_on, "") if acts_on else "",
-        "configs": [path.stem for path in files],
+        "configs": names_of(name),
     }
 
 
@@ -54,7 +51,7 @@ def datasets(root: Name = "data") -> list[Facts]:
         "missing" (some files are), "generated" (made at first use, not yet on the disk) or "own"
         (images that DATASET.FOLDER.PATH names). missing lists the required files.
     """
-    stems = config_stems()
+    stems = dataset_stems()
     found = DATASET_REGISTRY.items()
     named = [(stems.get(name, name), name, one) for name, one in found if name != "ClassNames"]
     base = Path(expanded(os.fspath(root)))
@@ -86,14 +83,6 @@ def _dataset(stem: str, name: str, dataset: Any, root: Path) -> Facts:
         "state": state,
         "missing": missing,
     }
-
-
-@cache
-def config_stems() -> dict[str, str]:
-    """Return DATASET.NAME -> stem of its file in configs/datasets."""
-    files = sorted((CONFIGS / "datasets").glob("*.yaml"))
-    read = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
-    return {content["DATASET"]["NAME"]: stem for stem, content in read.items()}
 
 
 def _first_line(found: Any) -> str:

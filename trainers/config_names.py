@@ -8,13 +8,14 @@ top of the nearest recipe.yaml.
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from clip.config import ARCHITECTURES
 from dassl.config import CONFIG_RULES
 from dassl.config.defaults import plain_defaults
-from dassl.config.node import short_path
+from dassl.config.node import read_yaml_layers, short_path
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.names import check_availability, choices
 from safeio.errors import UserError
@@ -47,17 +48,35 @@ def config_file(folder: str, name: str) -> str:
 
     Args:
         folder: below configs/, such as "datasets" or "trainers/CoOp".
-        name: such as rn50_ep50. Names of methods need no file, so reading the path checks them.
+        name: such as rn50_ep50, or a dataset's DATASET.NAME. Names of methods need no file, so
+            reading the path checks them.
 
     Raises:
         UserError: no dataset has this name.
     """
     if name.endswith((".yaml", ".yml")):
         return name
-    path = CONFIGS / folder / f"{name}.yaml"
-    if folder == "datasets" and not path.is_file():
-        check_availability(name, _names_in([path.parent]))
-    return str(path)
+    if folder == "datasets":
+        stems = dataset_stems()
+        name = stems.get(name, name)
+        check_availability(name, [*stems.values(), *stems])
+    return str(CONFIGS / folder / f"{name}.yaml")
+
+
+@cache
+def dataset_stems() -> dict[str, str]:
+    """Return DATASET.NAME -> stem of its file in configs/datasets."""
+    files = sorted((CONFIGS / "datasets").glob("*.yaml"))
+    return {read_yaml_layers(path)[-1][1]["DATASET"]["NAME"]: path.stem for path in files}
+
+
+def names_of(trainer: str) -> list[str]:
+    """Return the names that config files of a trainer begin with: files and backbones.
+
+    Raises:
+        UserError: no trainer has this name.
+    """
+    return _bases([*(TRAINERS / name for name in _registered_classes(trainer)), TRAINERS])
 
 
 def resolve_name(path: Path) -> dict[str, Any] | None:
@@ -100,7 +119,7 @@ def _split(name: str, folders: Sequence[Path]) -> tuple[dict[str, Any], list[str
             return {"_BASE_": str(file)}, words
         if base in BACKBONES:
             return _backbone_settings(BACKBONES[base], folders), words
-    available = [*BACKBONES, *_names_in(folders)]
+    available = _bases(folders)
     raise UserError(
         f'"{name}" starts with the name of no file or backbone{choices(name, available)}'
     )
@@ -111,8 +130,9 @@ def _find(name: str, folders: Sequence[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _names_in(folders: Sequence[Path]) -> list[str]:
-    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+def _bases(folders: Sequence[Path]) -> list[str]:
+    files = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    return [*BACKBONES, *sorted(files - {"recipe"})]
 
 
 def _backbone_settings(name: str, folders: Sequence[Path]) -> dict[str, Any]:

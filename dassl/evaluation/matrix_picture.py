@@ -45,8 +45,8 @@ def draw_matrix(matrix: Int[Tensor, "classes classes"], names: Sequence[str], pa
     _label(axis, names, counts, shares, side / len(names))
     axis.spines[:].set_color("0.8")
     axis.tick_params(color="0.8")
-    # Without matplotlib's version, equal matrices give equal files.
-    options = {"dpi": DPI, "format": "png", "bbox_inches": "tight", "metadata": {"Software": None}}
+    options: dict[str, Any] = {"dpi": DPI, "format": "png", "bbox_inches": "tight"}
+    options["metadata"] = {"Software": None}  # so that equal matrices give equal files
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
         write_atomic(path, lambda temporary: figure.savefig(temporary, **options))

@@ -46,7 +46,7 @@ class PairsParser(Parser):
         """
         flags, pairs = self._split(sys.argv[1:] if args is None else args)
         arguments, rest = super().parse_known_args(flags, namespace)
-        arguments.opts = _checked(pairs)
+        arguments.opts = pairs if rest else _checked(pairs)
         return arguments, rest
 
     def _split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -23,8 +23,8 @@ from dassl.data.datasets import DATASET_REGISTRY, Source
 from dassl.utils import Parser, check_availability, exit_code
 from datasets.download import Address, Fetcher, Missing
 from datasets.sources import SOURCES
-from nemesis.catalogue import config_stems
 from safeio.errors import UserError
+from trainers.config_names import dataset_stems
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,8 +45,8 @@ def selected(names: Sequence[str]) -> list[str]:
         UserError: a name is unknown; the message suggests the nearest.
     """
     public = [name for name in SOURCES if name in DATASET_REGISTRY]
-    accepted = {name: [name] for name in DATASET_REGISTRY.registered_names()}
-    accepted |= {stem: [name] for name, stem in config_stems().items()}
+    accepted = {stem: [name] for name, stem in dataset_stems().items()}
+    accepted |= {name: [name] for name in DATASET_REGISTRY.registered_names()}
     accepted["all"] = public
     for name in names:
         check_availability(name, list(accepted))

@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--by", nargs="+", default=[], choices=TRAITS, help="traits to add to the row names")
     add("--over-shots", action="store_true", help="show the mean over the shots, as in Table A6")
     seeds = "seeds of a complete cell; default: the largest number of any cell"
-    add("--expected-seeds", type=int, default=0, metavar="N", help=seeds)
+    add("--seeds", type=int, default=0, metavar="N", help=seeds)
     mixed = "average runs of a row that differ in backbone, data or versions"
     add("--allow-mixed", action="store_true", help=mixed)
     return parser
@@ -72,8 +72,8 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: a flag is invalid, missing, or conflicts with another.
     """
-    if arguments.expected_seeds < 0:
-        raise UserError(f"--expected-seeds is {arguments.expected_seeds}, but must be at least 1")
+    if arguments.seeds < 0:
+        raise UserError(f"--seeds is {arguments.seeds}, but must be at least 1")
     folders, sweep = arguments.folders, arguments.sweep
     if sweep is None:
         if not folders:
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         test=arguments.test,
         paper=arguments.paper,
         by=arguments.by,
-        seeds=arguments.expected_seeds,
+        seeds=arguments.seeds,
         allow_mixed=arguments.allow_mixed,
         over_shots=arguments.over_shots,
     )
@@ -163,10 +163,10 @@ def report_sweep(sweep: Sweep, options: Options | None = None, title: str | None
 def write(options: Options) -> int:
     """Write a report, print its tables and return the exit code."""
     report = build(options)
-    for table in report.results:
+    for table in report.page.results:
         print(table.markdown())
-    for note in report.notes:
-        print(f"- {note}")
+    for line in (*report.page.cards, *report.page.notes):
+        print(f"- {line}")
     print(f"\nReport: {report.output / 'report.html'}")
     for path, why in report.damaged.items():
         print(printable(f"error: {path} is damaged: {why}"), file=sys.stderr)

@@ -6,7 +6,8 @@ r"""Find the words nearest to learned context vectors.
 Prints, for every vector, its norm and the entries of CLIP's vocabulary with the smallest Euclidean
 distance, as CoOp's interpret_prompt does. Entries without an embedding in the weights (all zeros)
 are left out. For CoCoOp, the vectors are those before conditioning on an image. Positions and
-prompt sets count from 0. A token with </w> ends a word; a token without is the beginning of one.
+prompt sets count from 0. An entry with a hyphen is the beginning of a word; --json prints CLIP's
+tokens, in which </w> ends a word.
 
 Exit codes: 0 done, 1 a run could not be read (the others were), 2 an error in the command.
 """

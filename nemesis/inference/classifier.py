@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dassl.utils import check_availability
-from nemesis.config_files import Name
 from nemesis.image_list import ImageList, Picture
 from nemesis.logs import logged
+from nemesis.run_config import Name
 from safeio.errors import UserError
 from trainers.core.features.evaluation import FrozenCLIPTrainer
 from trainers.core.prompt_trainer import PromptTrainer

@@ -11,8 +11,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import CONFIG, build_trainer
 from dassl.utils import CheckpointFolder, load_checkpoint
 from dassl.utils.checkpoint_folder import number_of
-from nemesis.config_files import Name, build_config, dataset_settings, pairs
 from nemesis.image_list import ImageList
+from nemesis.run_config import Name, build_config, dataset_settings, pairs
 from safeio.checksums import file_digest
 from safeio.errors import UserError
 from safeio.files import PathLike

@@ -94,10 +94,15 @@ def word_table(vectors: Sequence[Vector], title: str) -> Table:
             *(vector[key] for key in columns),
             vector["position"],
             number(vector["norm"], 3),
-            *(f"{word['word']} ({word['distance']:.3f})" for word in vector["words"]),
+            *(f"{_shown(word['word'])} ({word['distance']:.3f})" for word in vector["words"]),
         ]
         for vector in vectors
     ]
     count = len(vectors[0]["words"]) if vectors else 0
     header = [*columns, "position", "norm", *(f"word {n + 1} (distance)" for n in range(count))]
     return Table("words", title, header, rows)
+
+
+def _shown(token: str) -> str:
+    """Return a word, or the beginning of one with a hyphen; CLIP marks ends by </w>."""
+    return token.removesuffix("</w>") if token.endswith("</w>") else f"{token}-"

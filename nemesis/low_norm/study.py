@@ -25,7 +25,7 @@ from dassl.engine import finished_run
 from dassl.utils import package_versions
 from nemesis.inference.classifier import Classifier, load
 from nemesis.inference.load_run import checkpoint_identity
-from nemesis.logs import LOGGER, hides_progress
+from nemesis.logs import LOGGER, hides_progress, logged
 from nemesis.report.results import method_of
 from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
@@ -162,7 +162,8 @@ class StudiedRun:
         """Load the run at first; for further checkpoints, load only the prompts."""
         if self._classifier is None or self._evaluator is None:
             self._classifier = load(self.path, epoch=epoch, with_data=True, **self.options)
-            self._evaluator = PromptEvaluator(self._classifier.prompt_trainer())
+            with logged():
+                self._evaluator = PromptEvaluator(self._classifier.prompt_trainer())
         else:
             self._classifier.use_epoch(epoch)
         return self._evaluator

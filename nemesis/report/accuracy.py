@@ -214,7 +214,6 @@ def _table(
         [*keys, *columns, "seeds"],
         lines,
         f"{caption} {BEST}" if bold else caption,
-        align="l" * len(keys) + "r" * (len(columns) + 1),
         grouped=True,
         records=[_record(key, scores[key]) for key in _ordered(scores)],
     )

@@ -1,6 +1,6 @@
 """Build the whole report: read and check the runs, make the tables, write the files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
@@ -36,6 +36,11 @@ from .settings import Rows, name_rows
 from .sweep_status import SweepStatus
 from .table import Table, write_text
 
+NO_PAIRS = "No comparison: no other row shares data and seeds with the baseline."
+NO_BASELINE = (
+    "No comparison: CoOp does not have exactly one row; choose another with --baseline NAME."
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -70,19 +75,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished report.
+    """A finished report: its folder, its page, and unusable results.json files with the reason."""
 
-    Attributes:
-        results: the tables of results.
-        notes: caveats for the reader.
-        damaged: unusable results.json files, each with the reason.
-        output: the folder.
-    """
-
-    results: list[Table]
-    notes: list[str]
-    damaged: dict[Path, str]
     output: Path
+    page: Page
+    damaged: Mapping[Path, str]
 
 
 def build(options: Options) -> Report:
@@ -93,31 +90,43 @@ def build(options: Options) -> Report:
             and seed, or the baseline or a table is unknown.
     """
     printed = printed_tables(wanted_tables(options.paper))
-    sweep = options.sweep
     index, rows, missing = _read(options)
-    runs, stray = _split(in_row_order(rows.runs, sweep.rows if sweep else ()))
+    order = options.sweep.rows if options.sweep else ()
+    runs, stray = _split(in_row_order(rows.runs, order))
     if not options.allow_mixed:
         for protocol in COLUMNS:
             refuse_mixed(members_of(protocol, runs))
-    all_runs = in_row_order([*runs, *missing], sweep.rows if sweep else ())
-    accuracy = make_tables(all_runs, options.seeds, options.over_shots)
+    every = in_row_order([*runs, *missing], order)
+    accuracy = make_tables(every, options.seeds, options.over_shots)
+    notes = _notes(index, rows, stray, accuracy)
+    common = commonpath([folder.absolute() for folder in options.folders or [Path()]])
+    output = prepare_output_dir(options.output or Path(common) / "report")
+    page = _page(options, runs, accuracy, notes, printed, output)
+    _write(output, page)
+    return Report(output, page, index.damaged)
+
+
+def _page(
+    options: Options,
+    runs: Runs,
+    accuracy: AccuracyTables,
+    notes: Sequence[str],
+    printed: Sequence[Table],
+    output: Path,
+) -> Page:
     baseline = choose_baseline(runs, options.baseline)
     compared = compare(runs, baseline, options.test) if baseline else []
     matches = find_matches(runs, accuracy.scores)
-    measures = measures_table(runs)
     no_match = "" if matches else why_no_matches(runs)
-    output = _output(options)
-    page = Page(
+    measures = measures_table(runs)
+    no_comparison = "" if compared else NO_PAIRS if baseline else NO_BASELINE
+    single = ONE_SEED if one_seed(runs) else ""
+    texts = [single, *notes, *notes_on(runs), no_comparison, no_match]
+    return Page(
         title=options.title,
-        runs=describe_runs(runs, sweep),
+        runs=describe_runs(runs, options.sweep),
         cards=cards(runs, accuracy.scores, headline(compared), matches, no_match),
-        notes=[
-            *([ONE_SEED] if one_seed(runs) else []),
-            *_notes(index, rows, stray, accuracy),
-            *notes_on(runs),
-            *([] if compared else [_why_no_comparison(baseline)]),
-            *([no_match] if no_match else []),
-        ],
+        notes=[text for text in texts if text],
         comparisons=compared,
         results=[
             *map(comparison_table, compared),
@@ -132,10 +141,8 @@ def build(options: Options) -> Report:
         labels=list(dict.fromkeys(label for label, _ in runs)),
         commands=example_commands(runs),
         common=common_settings(runs),
-        folders=sweep.name if sweep else ", ".join(map(str, options.folders)),
+        folders=options.sweep.name if options.sweep else ", ".join(map(str, options.folders)),
     )
-    _write(output, page)
-    return Report(list(page.results), list(page.notes), index.damaged, output)
 
 
 def _read(options: Options) -> tuple[RunIndex, Rows, Runs]:
@@ -150,7 +157,7 @@ def _read(options: Options) -> tuple[RunIndex, Rows, Runs]:
         )
     index = read_runs(list(sweep.done))
     named = [(sweep.done[run["folder"]], run) for run in index.runs]
-    return index, Rows(named, {}, {}), sweep.missing
+    return index, Rows(named, {}), sweep.missing
 
 
 def _split(runs: Runs) -> tuple[Runs, list[Path]]:
@@ -158,13 +165,6 @@ def _split(runs: Runs) -> tuple[Runs, list[Path]]:
     used = [(label, run) for label, run in runs if any(of(run) for of in COLUMNS.values())]
     used_ids = {id(run) for _, run in used}
     return used, [run["folder"] for _, run in runs if id(run) not in used_ids]
-
-
-def _output(options: Options) -> Path:
-    if options.output:
-        return prepare_output_dir(options.output)
-    common = commonpath([folder.absolute() for folder in options.folders])
-    return prepare_output_dir(Path(common) / "report")
 
 
 def _notes(
@@ -189,18 +189,12 @@ def _notes(
     return notes
 
 
-def _why_no_comparison(baseline: str | None) -> str:
-    if baseline:
-        return f"No comparison: no other row shares data and seeds with {baseline}."
-    return "No comparison: CoOp does not have exactly one row; choose another with --baseline NAME."
-
-
 def _write(output: Path, page: Page) -> None:
     for table in (*page.results, *page.groups, *page.origin):
         table.write(output)
     figures = draw_files(page, output)
     head = [f"# {page.title}\n", f"{' · '.join(page.runs)}\n"]
-    facts = "".join(f"- {card.label}: {card.value} ({card.detail})\n" for card in page.cards)
+    facts = "".join(f"- {card}\n" for card in page.cards)
     notes = "".join(f"- {note}\n" for note in page.notes)
     drawings = [f"![{alt}]({file})\n" for file, alt in figures.items()]
     tables = [table.markdown() for table in page.results]

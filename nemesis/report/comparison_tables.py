@@ -35,7 +35,6 @@ def comparison_table(found: Comparison) -> Table:
         header,
         rows,
         _caption(found),
-        align="l" + "r" * (len(header) - 1),
         records=[
             _record(found, label, column, found.differences[label, column])
             for label in found.labels
@@ -57,7 +56,6 @@ def group_table(found: Comparison) -> Table:
         ["method", *found.groups],
         rows,
         f"Mean difference to {found.baseline} over shots and seeds, in percentage points.",
-        align="l" + "r" * len(found.groups),
     )
 
 

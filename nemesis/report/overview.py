@@ -39,6 +39,9 @@ class Card:
     value: str
     detail: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.label}: {self.value}{f' ({self.detail})' if self.detail else ''}"
+
 
 def describe_runs(runs: Runs, sweep: SweepStatus | None) -> list[str]:
     """Describe the runs in a few words each: backbone, size, completeness, code, date, time."""

@@ -16,23 +16,18 @@ from .results import Run, Runs, counted, trained, trained_on
 from .settings import TRAITS, flat, settings_of, show
 from .table import Cell, Entry, Table, number
 
-MEASURES = ("accuracy", "macro_f1", "ece", "train_seconds", "parameters")
+RECORDED = (
+    *("seed", "accuracy", "macro_f1", "ece", "train_seconds", "parameters", "num_test", "epochs"),
+    *("device", "backbone", "weights_sha256"),
+)
 SHOWN_TRAITS = ("backbone", "weights", "train_views", "size", "split")
 
 
 def runs_table(runs: Runs, output: Path) -> Table:
     """Tabulate every run, with a link to its folder relative to the report's."""
     records = [_record(label, run, output) for label, run in runs]
-    header = [
-        "method",
-        "dataset",
-        "tested on",
-        "shots",
-        "seed",
-        "accuracy",
-        "training, s",
-        "folder",
-    ]
+    words = ("method", "dataset", "tested on", "shots", "seed")
+    header = [*words, "accuracy", "training, s", "folder"]
     caption = f"{counted(len(runs), 'finished and tested run')}; folders are links."
     return Table("runs", "Runs", header, list(map(_row, records)), caption, records=records)
 
@@ -44,13 +39,7 @@ def _record(label: str, run: Run, output: Path) -> dict[str, Any]:
         "dataset": dataset,
         "tested_on": _tested(run),
         "shots": shots,
-        "seed": run["seed"],
-        **{name: run.get(name) for name in MEASURES},
-        "num_test": run.get("num_test"),
-        "epochs": run.get("epochs"),
-        "device": run.get("device"),
-        "backbone": run.get("backbone"),
-        "weights_sha256": run.get("weights_sha256"),
+        **{name: run.get(name) for name in RECORDED},
         "train_views": TRAITS["train_views"](run),
         "folder": relpath(run["folder"], output),
     }
@@ -97,7 +86,7 @@ def settings_table(runs: Runs) -> Table:
         "Settings that differ between rows, and each row's backbone and data. Several values in "
         "one cell belong to different datasets or shots."
     )
-    return Table("settings", "Settings", header, rows, caption, align="l" * len(header))
+    return Table("settings", "Settings", header, rows, caption)
 
 
 def common_settings(runs: Runs) -> str:

@@ -112,12 +112,10 @@ class Rows:
 
     Attributes:
         runs: (row name, run).
-        keys: for each method, the settings that name its rows.
-        implied: for each method, differing settings that `keys` determine.
+        implied: for each method, differing settings that those in the row names determine.
     """
 
     runs: list[tuple[str, Run]]
-    keys: dict[str, list[str]]
     implied: dict[str, list[str]]
 
 
@@ -134,19 +132,18 @@ def name_rows(runs: Sequence[Run], by: Sequence[str] = ()) -> Rows:
     methods: defaultdict[str, list[tuple[Run, Settings]]] = defaultdict(list)
     for run in runs:
         methods[method_of(trained(run))].append((run, settings_of(run)))
-    keys: dict[str, list[str]] = {}
     implied: dict[str, list[str]] = {}
     labels: dict[int, str] = {}
     for method, members in methods.items():
         differing = sorted(_differing(members), key=_importance)
-        keys[method], implied[method] = _without_implied(differing, [s for _, s in members])
-        names = short_names(keys[method])
+        keys, implied[method] = _without_implied(differing, [s for _, s in members])
+        names = short_names(keys)
         for run, settings in members:
-            named = {names[key]: settings[key] for key in keys[method] if key in settings}
+            named = {names[key]: settings[key] for key in keys if key in settings}
             traits = {name: TRAITS[name](run) for name in by}
             known = {name: value for name, value in traits.items() if value is not None}
             labels[id(run)] = row_name(method, {**named, **known})
-    return Rows([(labels[id(run)], run) for run in runs], keys, implied)
+    return Rows([(labels[id(run)], run) for run in runs], implied)
 
 
 def _differing(members: Iterable[tuple[Run, Settings]]) -> set[str]:

@@ -106,7 +106,6 @@ class Table:
         columns: column names.
         rows: the entries: a `Cell`, text, a whole number, or None for a dash.
         caption: description of the numbers.
-        align: a letter per column, l or r; by default, columns of numbers are aligned right.
         grouped: whether to set off adjacent rows with the same first cell; the group "average" is
             a summary.
         records: content of the CSV, if that differs from the rows.
@@ -118,7 +117,6 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Entry]]
     caption: str = ""
-    align: str = ""
     grouped: bool = False
     records: Sequence[Mapping[str, Any]] | None = None
     tag: str = ""
@@ -130,8 +128,8 @@ class Table:
 
     @cached_property
     def alignment(self) -> str:
-        """A letter per column: l or r."""
-        return self.align or "".join(
+        """A letter per column: l, or r for a column of numbers."""
+        return "".join(
             "l" if any(_is_text(row[at]) for row in self.cells) or not self.cells else "r"
             for at in range(len(self.columns))
         )

@@ -69,7 +69,7 @@ def all_records() -> list[Any]:
 def test_case(case: Case, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     record_property("golden", case.kind)
     if case.kind not in CHECKS:
-        pytest.fail(f"{case.kind} is no known kind of golden case; known are {', '.join(CHECKS)}")
+        pytest.fail(f"{case.kind} is not a known kind of golden case; known are {', '.join(CHECKS)}")
     for key, described in case.entry["arrays"].items():
         assert list(case.expected[key].shape) == described["shape"], key
     CHECKS[case.kind](case, tmp_path)
@@ -79,5 +79,5 @@ def test_case(case: Case, tmp_path: Path, record_property: Callable[[str, object
 def test_record(file: Path, record_property: Callable[[str, object], None]) -> None:
     record_property("golden", file.name)
     if file.name not in RECORDS:
-        pytest.fail(f"{file.name} is no known record; known are {', '.join(RECORDS)}")
+        pytest.fail(f"{file.name} is not a known record; known are {', '.join(RECORDS)}")
     RECORDS[file.name](json.loads(file.read_text(encoding="utf-8")))

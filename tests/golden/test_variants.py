@@ -50,8 +50,8 @@ def test_new_cases_pass_and_wrong_or_unknown_ones_fail(tmp_path: Path) -> None:
 
     counts, printed = run_golden(made, foreign)
     assert counts == {"passed": len(cases), "failed": 3}
-    assert "telepathy is no known kind of golden case" in printed
-    assert "moods.json is no known record" in printed
+    assert "telepathy is not a known kind of golden case" in printed
+    assert "moods.json is not a known record" in printed
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

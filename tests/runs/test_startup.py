@@ -6,19 +6,9 @@ import sys
 
 import pytest
 
+from nemesis.__main__ import VERBS
 from tests.helpers.runs import ROOT
 
-COMMANDS = (
-    "bench",
-    "download",
-    "export",
-    "low-norm",
-    "predict",
-    "report",
-    "sweep",
-    "train",
-    "words",
-)
 ARGUMENTS = {"train": ["--trainer", "CoOp", "--config-file", "configs/trainers/CoOp/mini.yaml"]}
 # A process that is started in the background inherits that Ctrl-C is ignored.
 HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -57,7 +47,7 @@ def press(command: str, module: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("command", "module"),
     [
-        *((command, "torch.nn") for command in COMMANDS),
+        *((command, "torch.nn") for command in (*VERBS, "train")),
         *(("train", module) for module in ("dassl.utils", "numpy", "torchvision.transforms")),
     ],
 )

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,11 @@ def configs(
     ]
 
 
-def finish_alone(folder: Path, data_root: Path, variants: Mapping[int, Variant]) -> None:
-    for k, variant in variants.items():
-        finish(arguments(folder / f"alone{k}", data_root, variant))
+def finish_alone(
+    folder: Path, data_root: Path, variants: Sequence[Variant], config: str = ""
+) -> None:
+    for k, variant in enumerate(variants):
+        finish(arguments(folder / f"alone{k}", data_root, variant, config))
 
 
 def assert_alike(alone: Path, together: Path, size: int) -> None:
@@ -98,16 +100,6 @@ def assert_equal_prompts(alone: Path, together: Path) -> None:
     assert ((one - two).norm() / one.norm()).item() < 1e-6
 
 
-def check(folder: Path, data_root: Path, variants: Sequence[Variant], config: str = "") -> None:
-    """Train the variants alone and together, and compare."""
-    for k, variant in enumerate(variants):
-        finish(arguments(folder / f"alone{k}", data_root, variant, config))
-    cfgs = configs(folder, data_root, variants, config)
-    assert train_together(cfgs) == [None] * len(cfgs)
-    for k in range(len(variants)):
-        assert_alike(folder / f"alone{k}", folder / f"together{k}", len(variants))
-
-
 @pytest.mark.parametrize("config", ["mini_ctx16", "mini"])
 def test_nemesis_of_all_kinds_generic_and_class_specific(
     config: str, tmp_path: Path, data_root: Path
@@ -116,10 +108,16 @@ def test_nemesis_of_all_kinds_generic_and_class_specific(
     variants: list[Variant] = [
         ("CoOpNemesis", {**kind, "SEED": 1 + k}) for k, kind in enumerate(kinds)
     ]
-    check(tmp_path, data_root, variants, config)
+    finish_alone(tmp_path, data_root, variants, config)
+    assert train_together(configs(tmp_path, data_root, variants, config)) == [None] * 4
+    for k in range(4):
+        assert_alike(tmp_path / f"alone{k}", tmp_path / f"together{k}", 4)
 
 
-def test_methods_epochs_shots_and_rates_may_differ(tmp_path: Path, data_root: Path) -> None:
+@pytest.mark.slow
+def test_methods_epochs_shots_and_rates_may_differ_and_a_diverging_run_ends_alone(
+    tmp_path: Path, data_root: Path
+) -> None:
     """Fresh and cached augmentation; a run that ends early does not stop the others."""
     fresh = {"INPUT.TRAIN_VIEWS": 0}
     variants: list[Variant] = [
@@ -127,43 +125,35 @@ def test_methods_epochs_shots_and_rates_may_differ(tmp_path: Path, data_root: Pa
         ("CoOpNemesis", {**PAN, "SEED": 4, **fresh, "OPTIM.MAX_EPOCH": 1}),
         ("CoOp", {"SEED": 3, "OPTIM.LR": 0.02, "DATASET.NUM_SHOTS": 2, "OPTIM.NAME": "adam"}),
         ("CoOp", {"SEED": 5, "TEST.FINAL_MODEL": "best_val", "OPTIM.MAX_EPOCH": 2}),
+        ("CoOp", {"SEED": 2, "OPTIM.LR": 1e38}),
     ]
-    check(tmp_path, data_root, variants)
+    finish_alone(tmp_path, data_root, variants[:4])
+    *others, error = train_together(configs(tmp_path, data_root, variants))
+    assert others == [None] * 4
+    assert isinstance(error, FloatingPointError) and "diverged" in str(error)
+    assert not (tmp_path / "together4" / "results.json").exists()
+    for k in range(4):
+        assert_alike(tmp_path / f"alone{k}", tmp_path / f"together{k}", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["CoCoOpNemesis", "PLOTNemesis"])
 def test_the_other_methods(trainer: str, tmp_path: Path, data_root: Path) -> None:
     few = {"DATASET.SUBSAMPLE_CLASSES": "base", "OPTIM.MAX_EPOCH": 1, "TEST.NO_TEST": True}
     variants: list[Variant] = [
         (trainer, {**kind, **few, "SEED": k}) for k, kind in enumerate((PUN, BOTH))
     ]
-    finish_alone(tmp_path, data_root, dict(enumerate(variants)))
+    finish_alone(tmp_path, data_root, variants)
     assert train_together(configs(tmp_path, data_root, variants)) == [None, None]
     for k in range(2):
         assert_equal_prompts(tmp_path / f"alone{k}", tmp_path / f"together{k}")
 
 
-def test_a_run_that_diverges_ends_alone(tmp_path: Path, data_root: Path) -> None:
-    variants: list[Variant] = [
-        ("CoOp", {"SEED": 1}),
-        ("CoOp", {"SEED": 2, "OPTIM.LR": 1e38}),
-        ("CoOpNemesis", {"SEED": 3, **PAN}),
-    ]
-    finish_alone(tmp_path, data_root, {k: variants[k] for k in (0, 2)})
-    first, error, last = train_together(configs(tmp_path, data_root, variants))
-    assert first is None
-    assert last is None
-    assert isinstance(error, FloatingPointError)
-    assert "diverged" in str(error)
-    assert not (tmp_path / "together1" / "results.json").exists()
-    for k in (0, 2):
-        assert_alike(tmp_path / f"alone{k}", tmp_path / f"together{k}", 3)
-
-
+@pytest.mark.slow
 def test_killed_runs_resume_each_where_it_was(tmp_path: Path, data_root: Path) -> None:
     """One run was killed in its third epoch and one in its second; the third had not started."""
     variants: list[Variant] = [("CoOpNemesis", {**BOTH, "SEED": k}) for k in range(3)]
-    finish_alone(tmp_path, data_root, dict(enumerate(variants)))
+    finish_alone(tmp_path, data_root, variants)
     for k, epoch in ((0, 2), (1, 1)):
         folder = tmp_path / f"together{k}"
         shutil.copytree(tmp_path / f"alone{k}", folder)

@@ -48,7 +48,7 @@ def test_prompts_that_start_as_words_say_them(
     assert [vector["norm"] for vector in vectors[:4]] == pytest.approx(norms, abs=1e-3)
     assert words.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "photo</w> (0.0" in printed and ("baseball" in printed) == (run.name != "CoCoOp")
+    assert "photo (0.0" in printed and ("baseball" in printed) == (run.name != "CoCoOp")
 
 
 def test_distances_are_euclidean_and_empty_rows_no_words() -> None:

@@ -88,8 +88,8 @@ def test_declarations_of_a_method_and_its_nemesis_variant() -> None:
     assert declared(Logs) == declared(LogsNemesis) == ("pooled", True, True, True)
     assert can_train_together(LogsNemesis)
     assert declared(Silent) == ("pooled", True, False, False)
-    assert declared(OwnClassifier)[:2] == ("pooled", False)
-    assert declared(ZeroshotCLIP)[:2] == ("pooled", True)
+    assert declared(OwnClassifier, NAMES[:2]) == ("pooled", False)
+    assert declared(ZeroshotCLIP, NAMES[:2]) == ("pooled", True)
 
 
 def test_a_declared_class_uses_the_cache(tmp_path: Any, data_root: Any) -> None:

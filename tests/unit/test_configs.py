@@ -13,7 +13,7 @@ from nemesis.sweeps.grid import make_runs
 from nemesis.sweeps.sweep_file import read_sweep
 from safeio.errors import UserError
 from tests.helpers.runs import ROOT
-from trainers.config_names import BACKBONES, CONFIGS, TRAINERS, config_file, resolve_name
+from trainers.config_names import BACKBONES, CONFIGS, TRAINERS, config_file, names_of, resolve_name
 
 WORDS, NAME = "a photo of a", "MODEL.BACKBONE.NAME"
 # The papers' backbones by their spelling in the published names.
@@ -45,8 +45,9 @@ def test_every_file_loads() -> None:
 
 def test_every_trainer_has_every_backbone_and_the_mini_config() -> None:
     for trainer in TRAINER_REGISTRY.registered_names():
-        for name in (*BACKBONES, "mini"):
-            assert BACKBONES.get(name, name) == load(trainer, name).MODEL.BACKBONE.NAME
+        for name in names_of(trainer):
+            assert BACKBONES.get(name, "mini") == load(trainer, name).MODEL.BACKBONE.NAME
+        assert {*BACKBONES, "mini"} <= set(names_of(trainer))
 
 
 @pytest.mark.parametrize("nemesis", ["", "Nemesis"])
@@ -116,6 +117,7 @@ def test_elsewhere_a_missing_file_is_missing(tmp_path: Path) -> None:
             load_config(config_file=str(path))
     with pytest.raises(UserError, match='did you mean "emoji_food"'):
         config_file("datasets", "emoji_fod")
+    assert config_file("datasets", "EmojiFood") == config_file("datasets", "emoji_food")
     own = tmp_path / "own.yaml"
     own.write_text(f"_BASE_: {TRAINERS}/PLOTNemesis/rn50_ep50.yaml\nSEED: 3\n")
     assert load_config(config_file=str(own)).OPTIM.MAX_EPOCH == 50

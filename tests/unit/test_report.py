@@ -24,9 +24,14 @@ def runs(tmp_path: Path) -> Path:
     return write(tmp_path / "runs", *RUNS)
 
 
-def test_figures(runs: Path) -> None:
-    write(runs / "more", pun(75.0, shots=16))
-    output = report_of(runs)
+def test_figures(tmp_path: Path) -> None:
+    made = [
+        method(70.0, dataset=dataset, shots=shots)
+        for method in (a_run, pun)
+        for dataset in ("A", "B")
+        for shots in (1, 16)
+    ]
+    output = report_of(write(tmp_path / "runs", *made))
     for name in ("accuracy_over_shots", "difference_over_shots", "difference_by_dataset"):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (output / f"{name}.pdf").read_bytes().startswith(b"%PDF")

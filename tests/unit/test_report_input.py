@@ -154,7 +154,7 @@ def test_untested_and_stray_runs_are_named(runs: Path, capsys: pytest.CaptureFix
 
 
 def test_mistakes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "must be at least 1" in refuse(capsys, runs, "--expected-seeds", "-1")
+    assert "must be at least 1" in refuse(capsys, runs, "--seeds", "-1")
     assert 'did you mean "a5"' in refuse(capsys, runs, "--paper", "a55")
     assert "invalid choice" in refuse(capsys, runs, "--test", "z")
 

@@ -77,7 +77,8 @@ def described(*runs: dict[str, Any], sweep: SweepStatus | None = None) -> list[s
 
 
 def test_what_was_run() -> None:
-    origin = {"provenance": {"commit": "c" * 40}, "finished": 86400.0, "train_seconds": 3600.0}
+    origin: dict[str, Any] = {"finished": 86400.0, "train_seconds": 3600.0}
+    origin["provenance"] = {"commit": "c" * 40}
     assert described(a_run(1.0, **origin), a_run(1.0, seed=2, shots=4, **origin)) == [
         *("mini", "1 dataset", "1, 4 shots", "2 seeds", "2 runs found", "commit ccccccc"),
         *("1970-01-02", "2 CPU hours of training"),

@@ -61,7 +61,8 @@ def test_features_and_gradients_equal_the_reference(
 ) -> None:
     ctx = contexts(groups, (len(names),) if class_specific else (), length).requires_grad_()
     weights = torch.randn(groups, len(names), 32, generator=torch.Generator().manual_seed(0))
-    encoder = SoftPromptEncoder(tiny_clip("vit"), names, length, position, memory)
+    encoder = SoftPromptEncoder(tiny_clip("vit"), names, length, position)
+    encoder.memory_limit = memory
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(text_encoding.BYTES_AT_ONCE, "cpu", at_once * ctx.shape[-1] * 4)

@@ -34,7 +34,7 @@ def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("--source-domains", "noto", "DATASET.NUM_SHOTS", "1"), ("noto",), 1, -1),
         (("--source-domains", "a", "b.c", "DATASET.NUM_SHOTS", "1"), ("a", "b.c"), 1, -1),
-        (("--source", "a", "DATASET.NUM_SHOTS", "1", "--seed", "4"), ("a",), 1, 4),
+        (("--source-domains", "a", "DATASET.NUM_SHOTS", "1", "--seed", "4"), ("a",), 1, 4),
         (("DATASET.NUM_SHOTS", "1", "--source-domains", "a", "SEED", "-5"), ("a",), 1, -5),
         (("--source-domains", "a", "--seed", "4", "DATASET.NUM_SHOTS", "1"), ("a",), 1, 4),
         (("--source-domains", "a", "--seed=4", "DATASET.NUM_SHOTS", "2"), ("a",), 2, 4),

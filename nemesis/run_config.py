@@ -2,20 +2,17 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
 from dassl.config import CfgNode, load_config
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import check_availability
 from safeio.errors import UserError
+from trainers.config_names import config_file, dataset_stems
 
 from .image_list import ImageList
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 Name = str | os.PathLike[str]
 
 
@@ -32,19 +29,20 @@ def build_config(
         dataset: stem of a file in configs/datasets, a registered name, a YAML file or a list of
             images.
         method: a registered name.
-        config: stem of a file in configs/trainers/<method>, or a YAML file.
+        config: name as in configs/README.md, or a YAML file.
         settings: of the caller, such as the data root; they override the files.
         overrides: of the user; they override all others.
 
     Raises:
         UserError: a name, a key or a value is wrong.
     """
+    flags = {**({"TRAINER.NAME": method} if method else {}), **(settings or {})}
+    file, own = dataset_settings(dataset, flags.get("DATASET.ROOT", "data"))
+    method_file = None
     if method is not None:
         TRAINER_REGISTRY.get(method)
-    flags = {"TRAINER.NAME": method} if method else {}
-    flags |= settings or {}
-    file, own = dataset_settings(dataset, flags.get("DATASET.ROOT", "data"))
-    return load_config(file, method_file(method, config), flags | own, pairs(overrides))
+        method_file = config and config_file(f"trainers/{method}", os.fspath(config))
+    return load_config(file, method_file, flags | own, pairs(overrides))
 
 
 def pairs(settings: Mapping[str, Any] | None) -> list[Any]:
@@ -78,26 +76,6 @@ def dataset_settings(
             "nemesis.ImageList"
         )
     name = os.fspath(dataset)
-    if name in DATASET_REGISTRY:
+    if name in DATASET_REGISTRY and name not in dataset_stems():
         return None, {"DATASET.NAME": name}
-    return _file(name, CONFIGS / "datasets", DATASET_REGISTRY.registered_names()), {}
-
-
-def method_file(method: str | None, config: Name | None) -> str | None:
-    """Return the configuration file of a method by its stem or path.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if config is None:
-        return None
-    return _file(os.fspath(config), CONFIGS / "trainers" / (method or ""))
-
-
-def _file(name: str, folder: Path, others: list[str] | None = None) -> str:
-    if name.endswith((".yaml", ".yml")):
-        return name
-    check_availability(
-        name, [*sorted(path.stem for path in folder.glob("*.yaml")), *(others or ())]
-    )
-    return str(folder / f"{name}.yaml")
+    return config_file("datasets", name), {}
