@@ -69,7 +69,9 @@ def all_records() -> list[Any]:
 def test_case(case: Case, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     record_property("golden", case.kind)
     if case.kind not in CHECKS:
-        pytest.fail(f"{case.kind} is not a known kind of golden case; known are {', '.join(CHECKS)}")
+        pytest.fail(
+            f"{case.kind} is not a known kind of golden case; known are {', '.join(CHECKS)}"
+        )
     for key, described in case.entry["arrays"].items():
         assert list(case.expected[key].shape) == described["shape"], key
     CHECKS[case.kind](case, tmp_path)
