@@ -41,7 +41,8 @@ def build_config(
     method_file = None
     if method is not None:
         TRAINER_REGISTRY.get(method)
-        method_file = config and config_file(f"trainers/{method}", os.fspath(config))
+        if config is not None:
+            method_file = config_file(f"trainers/{method}", os.fspath(config))
     return load_config(file, method_file, flags | own, pairs(overrides))
 
 

@@ -122,8 +122,7 @@ def test_files_that_import_a_broken_one(checkout: Path) -> None:
         (checkout / "trainers" / f"{name}.py").write_text(code)
         (checkout / "trainers" / f"of_{name}.py").write_text(f"from . import {name}\n")
     (checkout / "trainers" / "z_coop.py").write_text("from . import coop\n")
-    named = ("--trainer", "CoOp", "--output-dir", "out", "DATASET.NAME", "DTD")
-    error = only_line(call(checkout, "train", *named).stderr, "error: ")
+    error = refusal(checkout, *train("CoOp", "DTD"))
     assert error.startswith('error: "CoOp" is not in the TRAINER registry')
     for file, where in (("of_cut", "cut"), ("of_raising", "raising"), ("z_coop", "coop")):
         assert f"trainers/{file}.py cannot be imported (trainers/{where}.py: " in error
