@@ -96,7 +96,7 @@ def cards(
         scores: see `AccuracyTables`.
         found: the comparison of the first screen, if any.
         matches: with the paper's numbers.
-        no_match: why there are none.
+        no_match: why there are no matches.
     """
     return [_best(found, one_seed(runs)), _accuracy(scores, found), _paper(runs, matches, no_match)]
 
