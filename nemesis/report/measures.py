@@ -48,8 +48,8 @@ def measures_table(runs: Runs) -> Table | None:
     for label in dict.fromkeys(record["method"] for record in shown):
         own = [record for record in shown if record["method"] == label]
         missing = f"{len(own)} of {datasets} datasets" if len(own) < datasets else ""
-        cells = [_cell(name, own) for name in used]
-        rows.append([label, replace(cells[0], missing=missing), *cells[1:]])
+        first, *others = (_cell(name, own) for name in used)
+        rows.append([label, replace(first, missing=missing), *others])
     caption = f"At {shots_name(most)}; means over datasets and seeds, if several. "
     caption += "Macro-F1 and ECE (expected calibration error, lower is better) in %; training: "
     caption += "seconds of one run on its device; parameters: learned ones."
