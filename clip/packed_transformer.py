@@ -46,10 +46,8 @@ class PackedAttention:
         # Unlike that of index_select, the gradient of embedding sums in a deterministic order.
         keys_values = functional.embedding(self.key_index, key_value)
         parts = (query.unflatten(0, (len(self.key_index), -1)), *keys_values.chunk(2, dim=-1))
-        mixed = functional.scaled_dot_product_attention(
-            *(part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts),
-            attn_mask=self.bias,
-        )
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
         outputs = mixed.transpose(1, 2).reshape(query.shape)
         return outputs if self.output_index is None else outputs[self.output_index]
 

@@ -80,29 +80,15 @@ def _refuse_hidden_split(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
             )
 
 
-def _separator(first: str) -> str:
-    """Return the separator of the columns in a CSV's first line."""
-    fits = (
-        one
-        for one in SEPARATORS
-        if {*COLUMNS} <= {*_names(next(csv.reader([first], delimiter=one), []))}
-    )
-    return next(fits, SEPARATORS[0])
-
-
-def _names(header: Iterable[str]) -> list[str]:
-    return [name.strip().lower() for name in header]
-
-
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line numbers and rows, without spaces around the values."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            separator = _separator(first)
+            separator = max(SEPARATORS, key=first.count)
             reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
-            header = _names(next(reader, []))
+            header = [name.strip().lower() for name in next(reader, [])]
             once = all(header.count(name) == 1 for name in COLUMNS) and header.count("split") < 2
             if not once:
                 raise UserError(

@@ -6,6 +6,7 @@ train.py, the workers of a sweep, run groups and Python users call `run_experime
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from safeio.errors import UserError
@@ -17,8 +18,8 @@ from ..utils import setup_logger
 from .build import build_and_seed, check_trainer, learns
 from .folder_check import FolderState, check_tested_folder, claim_folder
 from .interruption import Interrupted, stopping_on_signals
-from .run_files import RESUME, StartupCleanup
-from .run_lock import run_folder
+from .run_files import RESUME, startup_cleanup
+from .run_lock import lock_folder
 
 
 def run_experiment(
@@ -55,9 +56,9 @@ def run_experiment(
     tests = model_dir is not None
     _check(cfg, model_dir)
     with ExitStack() as stack:
-        cleanup = stack.enter_context(StartupCleanup(Path(cfg.OUTPUT_DIR)))
+        startup = stack.enter_context(startup_cleanup(Path(cfg.OUTPUT_DIR)))
         output = prepare_output_dir(cfg.OUTPUT_DIR)
-        stack.enter_context(run_folder(output))
+        stack.enter_context(lock_folder(output))
         stack.enter_context(stopping_on_signals())
         # The trainer checks this, too, but building it takes time.
         writes = train or tests
@@ -74,10 +75,10 @@ def run_experiment(
             if model_dir is not None:
                 trainer.ignore_mismatch = ignore_mismatch
                 trainer.load_model(model_dir, epoch=load_epoch)
-                cleanup.started = True
+                startup.started = True
                 trainer.evaluate(model_dir)
             elif train:
-                _train(trainer, cleanup)
+                _train(trainer, startup)
         except Interrupted as stop:
             print(f"Interrupted: {stop}")
             raise
@@ -96,10 +97,10 @@ def _check(cfg: Config, model_dir: str | None) -> None:
     check_tested_folder(cfg.OUTPUT_DIR, model_dir or "")
 
 
-def _train(trainer: Any, cleanup: StartupCleanup) -> None:
-    cleanup.started = True
+def _train(trainer: Any, startup: SimpleNamespace) -> None:
+    startup.started = True
     try:
         trainer.train()
     except UserError:  # for example, the checkpoint to resume is of another run
-        cleanup.started = trainer.record.started
+        startup.started = trainer.record.started
         raise

@@ -1,8 +1,9 @@
 """The files of a run's folder: names, reading and removal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 from safeio.checksums import DamagedFile, read_verified_json, without_checksum
@@ -104,38 +105,25 @@ def results_fault(directory: PathLike) -> str:
     return ""
 
 
-class StartupCleanup:
-    """Context that removes new logs and folders if a run fails before it has started.
+@contextmanager
+def startup_cleanup(directory: Path) -> Iterator[SimpleNamespace]:
+    """Remove new logs and folders if a run fails before it has started.
 
-    Attributes:
-        started: set it to True when the run writes its own files; nothing is removed after that.
+    The run sets the attribute `started` when it writes its own files; then nothing is removed.
     """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.started = False
-        self._missing = [path for path in (directory, *directory.parents) if not path.exists()]
-        self._old_logs = set(self._logs())
-
-    def _logs(self) -> list[Path]:
-        return list(self.directory.glob(f"{LOG}*"))
-
-    def __enter__(self) -> "StartupCleanup":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, Exception) or self.started:
-            return
-        for log in set(self._logs()) - self._old_logs:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    old_logs, run = set(directory.glob(f"{LOG}*")), SimpleNamespace(started=False)
+    try:
+        yield run
+    except Exception:
+        if run.started:
+            raise
+        for log in set(directory.glob(f"{LOG}*")) - old_logs:
             log.unlink(missing_ok=True)
-        for folder in self._missing:
+        for folder in missing:
             for name in (LOCK, HOLDER):
                 (folder / name).unlink(missing_ok=True)
             if not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()
+        raise

@@ -22,7 +22,7 @@ LOCK_TIMEOUT = 15.0
 
 
 @contextmanager
-def run_folder(directory: PathLike) -> Iterator[None]:
+def lock_folder(directory: PathLike) -> Iterator[None]:
     """Lock an existing run's folder for this process; the lock ends with the process.
 
     Temporary files of killed processes are removed. If the file system does not support locks, a

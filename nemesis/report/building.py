@@ -44,20 +44,13 @@ NO_BASELINE = (
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a report.
+    """Options of a report; the others are flags of `nemesis report` with the same names.
 
     Attributes:
         folders: folders that contain the runs.
         output: folder of the report; None for `report` in the common parent of the folders.
-        title: heading of the page.
-        baseline: name of a row or method; None for CoOp, if present.
-        test: "wilcoxon" or "t".
-        paper: the paper's tables to show separately.
-        by: traits that name rows.
         seeds: minimum number of seeds of a complete cell.
-        allow_mixed: whether a row may hold runs that differ in a trait.
         sweep: the sweep to report; None for all runs in the folders.
-        over_shots: whether to append the mean over shots to the tables.
     """
 
     folders: Sequence[Path]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 from safeio.errors import UserError
@@ -31,21 +31,13 @@ ALL = "all"
 Place = tuple[str, int, str, int]  # dataset, shots, column, seed
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A run of a row and the baseline's run on the same data with the same seed.
-
-    Attributes:
-        label: the row.
-        column: number of shots, half of the classes, or test set.
-        group: what a heat map has a column for: the dataset, with its half; or the test set.
-        gain: accuracy minus the baseline's in %; None if the two runs differ in a trait.
-    """
+class Pair(NamedTuple):
+    """A run of a row and the baseline's run on the same data with the same seed."""
 
     label: str
-    column: str
-    group: str
-    gain: float | None
+    column: str  # number of shots, half of the classes, or test set
+    group: str  # column of the heat map: the dataset, with its half; or the test set
+    gain: float | None  # None if the two runs are not comparable
 
 
 @dataclass(frozen=True)
@@ -175,13 +167,7 @@ def choose_baseline(runs: Runs, wanted: str | None) -> str | None:
 
 
 def compare(runs: Runs, baseline: str, test: str = "wilcoxon") -> list[Comparison]:
-    """Compare every row with the baseline, protocol by protocol.
-
-    Args:
-        runs: with their row names, in row order.
-        baseline: name of a row.
-        test: "wilcoxon" or "t".
-    """
+    """Compare every row with the baseline, protocol by protocol; `test` is a key of `TESTS`."""
     made = []
     for protocol in COLUMNS:
         pairs = list(_pairs(protocol, members_of(protocol, runs), baseline))

@@ -6,7 +6,7 @@ from typing import Any
 from .comparison import Comparison, Difference
 from .paired_tests import LEVEL, STRICT_LEVEL, TESTS
 from .results import counted
-from .table import DASH, STAR, Cell, Entry, Table, number
+from .table import DASH, MINUS, STAR, Cell, Entry, Table, number
 
 TITLES = {
     "few_shot": "accuracy over shots",
@@ -79,11 +79,10 @@ def _caption(found: Comparison) -> str:
 
 
 def _gain_cell(found: Difference | None) -> Cell:
-    if found is None or found.mean is None:
+    if found is None:
         return Cell(DASH)
-    cell = number(found.mean, sign=True)
-    tone = "gain" if cell.text[0] == "+" else "loss" if found.mean < 0 else ""
-    return number(found.mean, sign=True, mark=found.stars, tone=tone)
+    cell = number(found.mean, sign=True, mark=found.stars)
+    return replace(cell, tone={"+": "gain", MINUS: "loss"}.get(cell.text[0], ""))
 
 
 def _p_cell(p: float | None) -> Cell:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -35,10 +36,8 @@ def measures_table(runs: Runs) -> Table | None:
     for label, run in runs:
         if "model_dir" not in run and run["accuracy"] is not None:
             cells[(label, *trained_on(run))].append(run)
-    records = [
-        dict(zip(("method", "dataset", "shots"), key, strict=True)) | _means(members)
-        for key, members in cells.items()
-    ]
+    keys = ("method", "dataset", "shots")
+    records = [dict(zip(keys, key, strict=True)) | _means(own) for key, own in cells.items()]
     used = [name for name in MEASURES if any(record[name] is not None for record in records)]
     if set(used) <= {"accuracy"}:
         return None
@@ -49,7 +48,8 @@ def measures_table(runs: Runs) -> Table | None:
     for label in dict.fromkeys(record["method"] for record in shown):
         own = [record for record in shown if record["method"] == label]
         missing = f"{len(own)} of {datasets} datasets" if len(own) < datasets else ""
-        rows.append([label, *(_cell(name, own, missing) for name in used)])
+        first, *others = (_cell(name, own) for name in used)
+        rows.append([label, replace(first, missing=missing), *others])
     caption = f"At {shots_name(most)}; means over datasets and seeds, if several. "
     caption += "Macro-F1 and ECE (expected calibration error, lower is better) in %; training: "
     caption += "seconds of one run on its device; parameters: learned ones."
@@ -63,7 +63,6 @@ def _means(runs: Iterable[Run]) -> dict[str, Any]:
     return {name: fmean(found) if found else None for name, found in known.items()}
 
 
-def _cell(name: str, records: Iterable[dict[str, Any]], missing: str) -> Cell:
+def _cell(name: str, records: Iterable[dict[str, Any]]) -> Cell:
     values = [record[name] for record in records if record[name] is not None]
-    digits = MEASURES[name][1]
-    return number(fmean(values) if values else None, digits, missing=missing if values else "")
+    return number(fmean(values) if values else None, MEASURES[name][1])

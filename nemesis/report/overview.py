@@ -96,7 +96,7 @@ def cards(
         scores: see `AccuracyTables`.
         found: the comparison of the first screen, if any.
         matches: with the paper's numbers.
-        no_match: why there are none.
+        no_match: why there are no matches.
     """
     return [_best(found, one_seed(runs)), _accuracy(scores, found), _paper(runs, matches, no_match)]
 
@@ -109,7 +109,7 @@ def _best(found: Comparison | None, single: bool) -> Card:
     points = f"{number(whole.mean, sign=True).text} points"
     wins = f"{best}: wins {whole.wins} of {counted(len(whole.gains), 'pair')}"
     if single:
-        return Card(f"largest difference to {found.baseline}", points, f"{wins}, from one seed")
+        return Card(f"best difference to {found.baseline}", points, f"{wins}, from one seed")
     label = f"best of all, against {found.baseline}"
     return Card(
         label, points, wins if (whole.mean or 0) > 0 else f"{wins}; none is better on average"

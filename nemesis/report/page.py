@@ -19,6 +19,7 @@ from .figures import INK, Lines
 from .overview import Card
 from .table import Table, html_template
 
+NARROW = 6  # columns of a heat map that fit a telephone
 HERE = Path(__file__).parent
 ACCURACY, DIFFERENCE, MAP = "accuracy_over_shots", "difference_over_shots", "difference_by_dataset"
 
@@ -92,9 +93,11 @@ def render(page: Page) -> str:
 
 def _first_screen(page: Page) -> Iterator[Drawing]:
     """Draw the differences to the baseline: over shots, and by dataset."""
+    found = headline(page.comparisons)
     for name, caption, draw in _difference_figures(page):
         svg = Markup(figures.to_svg(draw(Lines(page.labels, INK)), name))
-        yield Drawing(caption, f"{caption}; the numbers are in the tables", svg, name == MAP)
+        wide = name == MAP and found is not None and len(found.groups) > NARROW
+        yield Drawing(caption, f"{caption}; the numbers are in the tables", svg, wide)
 
 
 def _difference_figures(page: Page) -> Iterator[tuple[str, str, Callable[[Lines], Figure]]]:

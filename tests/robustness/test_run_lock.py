@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dassl.engine.run_lock import run_folder
+from dassl.engine.run_lock import lock_folder
 from safeio.errors import UserError
 from tests.helpers.killing import end_of, start, wait_for
 from tests.helpers.runs import Capture, command, refuse
@@ -39,7 +39,7 @@ def test_a_second_process_is_refused_and_told_who_is_first(
         end_of(first)
     # A dead process holds no lock, although the file about it remains.
     assert (folder / ".run.json").is_file()
-    with run_folder(folder), pytest.raises(UserError, match="in use"), run_folder(folder):
+    with lock_folder(folder), pytest.raises(UserError, match="in use"), lock_folder(folder):
         pass
     assert not (folder / ".run.json").exists()
 
@@ -55,7 +55,7 @@ def test_a_lock_that_a_dead_runs_loaders_hold_is_waited_for(tmp_path: Path) -> N
     signal.signal(signal.SIGALRM, lambda *_: os.close(lock))
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     start_time = time.monotonic()
-    with run_folder(tmp_path):
+    with lock_folder(tmp_path):
         assert time.monotonic() - start_time >= 0.3
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
@@ -66,7 +66,7 @@ def test_temporary_files_of_a_dead_run_are_removed_and_no_others(tmp_path: Path)
     for name in left + others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    with run_folder(tmp_path):
+    with lock_folder(tmp_path):
         assert not [name for name in left if (tmp_path / name).exists()]
         assert all((tmp_path / name).exists() for name in others)
 
@@ -78,7 +78,7 @@ def test_a_file_system_without_locks_gives_a_warning(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with run_folder(tmp_path):
+    with lock_folder(tmp_path):
         pass
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("Warning: ") and "No locks available" in warning

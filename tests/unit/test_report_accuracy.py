@@ -9,7 +9,6 @@ from nemesis.report.results import in_row_order, method_of
 from nemesis.report.scores import harmonic_mean
 from nemesis.report.settings import name_rows
 from nemesis.report.table import DASH
-from safeio.errors import UserError
 from tests.helpers.report_runs import a_run, a_test, pun, texts
 
 
@@ -146,10 +145,3 @@ def test_transfer_has_a_table_for_each_source() -> None:
     tables = make_tables(name_rows([*sources, *tests]).runs).tables
     assert [table.name for table in tables] == ["few_shot", "transfer", "transfer_2"]
     assert [table.columns[4] for table in tables[1:]] == ["Caltech101", "EuroSAT"]
-
-
-def test_two_runs_of_one_cell_and_seed_are_refused() -> None:
-    """Neither is known to be the right one, and the newest need not be."""
-    runs = [("CoOp", {**a_run(60.0), "folder": name}) for name in ("first", "second")]
-    with pytest.raises(UserError, match="first and second are two runs of CoOp on EmojiFood"):
-        make_tables(runs)

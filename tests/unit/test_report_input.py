@@ -26,14 +26,16 @@ def runs(tmp_path: Path) -> Path:
         ({"train_views": 4}, "train_views: 0 in .*0, 4 in .*1"),
         ({"versions": {"torch": "3.0.1"}}, "major version of torch: 2 in .*0, 3 in .*1"),
         ({"split": "val"}, "split: test in .*0, val in .*1"),
+        ({"size": [224, 224]}, "image size: 64x64 in .*0, 224x224 in .*1; name rows .* --by size"),
         ({"num_test": 999}, "number of test images: 1000 in .*0, 999 in .*1"),
     ],
 )
 def test_unlike_runs_are_not_mixed(
     other: dict[str, Any], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write(tmp_path / "runs", a_run(60.0), a_run(62.0, seed=2, **other))
-    message = refuse(capsys, folder)
+    run = a_run(62.0, seed=2, **other)
+    run["config"]["INPUT"]["SIZE"] = other.get("size", [64, 64])
+    message = refuse(capsys, write(tmp_path / "runs", a_run(60.0), run))
     assert re.search(f"Runs of CoOp differ in {sentence}", message), message
     assert "--allow-mixed" in message
 
@@ -45,14 +47,6 @@ def test_unlike_runs_are_mixed_when_told(tmp_path: Path) -> None:
     assert "CoOp mixes runs that differ in number of test images" in (
         output / "report.md"
     ).read_text(encoding="utf-8")
-
-
-def test_image_sizes_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    large = a_run(62.0, seed=2)
-    large["config"]["INPUT"]["SIZE"] = [224, 224]
-    message = refuse(capsys, write(tmp_path / "runs", a_run(60.0), large))
-    assert "image size: 64x64 in" in message
-    assert "--by size" in message
 
 
 def test_zero_shot_clip_has_no_training_views(tmp_path: Path) -> None:

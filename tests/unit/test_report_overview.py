@@ -40,7 +40,7 @@ def test_cards_of_several_seeds() -> None:
 def test_cards_of_one_seed() -> None:
     assert shown(a_run(60.0), pun(59.0)) == [
         (
-            *("largest difference to CoOp", "\N{MINUS SIGN}1.00 points"),
+            *("best difference to CoOp", "\N{MINUS SIGN}1.00 points"),
             "CoOp+PUN: wins 0 of 1 pair, from one seed",
         ),
         ("accuracy on EmojiFood at 1 shot", "60.0 %", "CoOp 60.0"),

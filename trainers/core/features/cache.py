@@ -84,7 +84,8 @@ class FeatureCache:
         transform = _configured_transform(source)
         if transform is None:
             return None
-        paths = [_absolute(item.impath) for item in source.data_source]
+        found = (item.impath for item in source.data_source)
+        paths = [path if path.startswith("/") else str(Path(path).absolute()) for path in found]
         parts = {
             **{"kind": kind, "view": view, "paths": paths},
             **{"transform": transform, "decode": source.decode},
@@ -157,10 +158,6 @@ def _configured_transform(source: DatasetWrapper) -> str | None:
         return repr(source.to_tensor)
     configured = repr(build_transform(source.cfg, is_train=source.is_train))
     return configured if repr(source.transform) == configured else None
-
-
-def _absolute(path: str) -> str:
-    return path if path.startswith("/") else str(Path(path).absolute())
 
 
 def _digest(value: Any) -> str:

@@ -144,13 +144,9 @@ def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> DataLoad
         sampler=loader.sampler,
         drop_last=loader.drop_last,
         pin_memory=loader.pin_memory,
-        collate_fn=_identity,
+        collate_fn=lambda batch: batch,
         generator=generator,
     )
-
-
-def _identity(batch: Any) -> Any:
-    return batch
 
 
 def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int) -> StoredRows:
