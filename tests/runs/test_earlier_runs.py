@@ -55,7 +55,9 @@ def test_a_killed_run_resumes_to_the_numbers_of_the_uninterrupted_one(
     assert results(runs / "killed")["accuracy"] == pytest.approx(earlier["accuracy"], abs=0.5)
 
 
-@pytest.mark.parametrize("name", FINISHED)
+@pytest.mark.parametrize(
+    "name", ["coop_nemesis", "plot", pytest.param("cocoop_nemesis", marks=pytest.mark.slow)]
+)
 def test_a_prompt_is_tested_again(name: str, runs: Path, data_root: Path, tmp_path: Path) -> None:
     earlier: dict[str, Any] = results(EARLIER / name)
     settings = NEMESIS if name == "coop_nemesis" else ("DATASET.NUM_SHOTS", "1")
