@@ -14,7 +14,7 @@ from PIL import Image
 import nemesis
 from nemesis import UserError
 from safeio.checksums import file_digest
-from tests.helpers.runs import FEW, ROOT, results
+from tests.helpers.runs import FEW, ROOT, Capture, results
 from trainers.core.prompt_file import read_tensors
 
 SETTINGS = {**dict(zip(FEW[::2], FEW[1::2], strict=True)), "OPTIM.MAX_EPOCH": 1}
@@ -42,7 +42,7 @@ def pictures(count: int, seed: int = 0) -> list[tuple[Any, str]]:
 def test_the_same_run_as_by_the_command(
     quick: dict[str, Any],
     short_run: Callable[..., Path],
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     capsys.readouterr()
