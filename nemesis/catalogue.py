@@ -52,11 +52,11 @@ def datasets(root: Name = "data") -> list[Facts]:
         (images that DATASET.FOLDER.PATH names). missing lists the required files.
     """
     stems = dataset_stems()
-    found = DATASET_REGISTRY.items()
+    found: list[tuple[str, Any]] = [*DATASET_REGISTRY.items()]
     named = [(stems.get(name, name), name, one) for name, one in found if name != "ClassNames"]
     base = Path(expanded(os.fspath(root)))
     facts = [_dataset(stem, name, one, base) for stem, name, one in named]
-    bundled = {stem for stem, _, one in named if one.generated}
+    bundled = {stem for stem, _, one in named if getattr(one, "generated", False)}
     return sorted(facts, key=lambda f: (f["state"] == "own", f["name"] not in bundled, f["name"]))
 
 
@@ -69,7 +69,7 @@ def _dataset(stem: str, name: str, dataset: Any, root: Path) -> Facts:
     ]
     if not folder:
         state = "own"
-    elif dataset.generated:
+    elif getattr(dataset, "generated", False):
         state = "complete" if (root / folder).is_dir() else "generated"
     else:
         missing = missing or ([] if (root / folder).is_dir() else [folder])

@@ -100,6 +100,8 @@ def test_a_list_of_images(quick: dict[str, Any], tmp_path: Path) -> None:
 
 
 IMAGE = Image.new("RGB", (8, 8))
+NO_IMAGE: Any = 3
+NO_MAPPING: Any = ["DEVICE", "cpu"]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +166,10 @@ def test_a_wrong_argument_of_train(
         (lambda run: nemesis.load(run, epoch=9), "No checkpoint"),
         (lambda run: nemesis.load(run, device="tpu"), "tpu"),
         (lambda run: nemesis.load(run, settings={"DEVISE": "cpu"}), 'did you mean "DEVICE"'),
-        (lambda run: nemesis.load(run, settings=["DEVICE", "cpu"]), "settings maps keys"),
+        (lambda run: nemesis.load(run, settings=NO_MAPPING), "settings maps keys"),
         (lambda run: nemesis.load(run, method="CoOp"), "has a config.yaml of its own"),
         (lambda run: nemesis.load(run).predict("gone.jpg"), "gone.jpg does not exist"),
-        (lambda run: nemesis.load(run).predict([IMAGE, 3]), "pass a path, a PIL image"),
+        (lambda run: nemesis.load(run).predict([IMAGE, NO_IMAGE]), "pass a path, a PIL image"),
         (lambda run: nemesis.load(run).predict(IMAGE, top_k=0), "top_k is 0"),
         (lambda run: nemesis.load(run).predict(IMAGE, batch_size=0), "batch_size is 0"),
         (lambda run: nemesis.load(run).evaluate("pixels"), '"pixels" is not available'),
