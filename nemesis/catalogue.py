@@ -10,6 +10,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from safeio.files import expanded
 from trainers.config_names import dataset_stems, names_of
+from trainers.nemesis_trainer import NemesisMixin
 
 from .run_config import Name
 
@@ -29,12 +30,12 @@ def methods() -> list[Facts]:
 
 
 def _method(name: str, trainer: Any) -> Facts:
-    acts_on = "normalizes" if hasattr(trainer, "norm_penalty") else ""
+    has_nemesis = isinstance(trainer, type) and issubclass(trainer, NemesisMixin)
     return {
         "name": name,
         "summary": _first_line(trainer),
         **{key: getattr(trainer, key, "") for key in ("paper", "prompts", "towers")},
-        "nemesis": getattr(trainer, acts_on, "") if acts_on else "",
+        "nemesis": trainer.normalizes if has_nemesis else "",
         "configs": names_of(name),
     }
 
