@@ -24,7 +24,7 @@ WRONG = {
     "words": (("gone", "--set", "KEY"), "--set: expected 2 arguments"),
     "methods": (("CoOp",), "CoOp"),
     "datasets": (("food",), "food"),
-    "download": (("caltech100",), 'did you mean "Caltech101"'),
+    "download": (("caltech100",), 'did you mean "caltech101"'),
     "bench": (("--threads", "none"), "none"),
 }
 NEEDED = {
