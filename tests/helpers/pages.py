@@ -14,7 +14,8 @@ PAGES = {
 def commands(page: str, start: str) -> list[list[str]]:
     """The arguments of every indented command on a page that starts like this."""
     pattern = rf"^ {{4}}\S*{re.escape(start)}\s+.*"
-    found = re.findall(pattern, PAGES[page].replace("\\\n", ""), re.M)
+    text = re.sub(r"\$\([^)]*\)", "FOLDER", PAGES[page].replace("\\\n", ""))
+    found = re.findall(pattern, text, re.M)
     return [shlex.split(text.partition(start)[2], comments=True) for text in found]
 
 

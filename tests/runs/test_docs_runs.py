@@ -130,7 +130,7 @@ def of_transformers() -> CLIPModel:
     text = {"hidden_size": 16, "intermediate_size": 64, "num_attention_heads": 8}
     vision = {"hidden_size": 24, "intermediate_size": 96, "num_attention_heads": 12}
     one = {"num_hidden_layers": 1, "hidden_act": "gelu"}
-    towers = {"text_config": text | one, "vision_config": vision | one}
+    towers: Any = {"text_config": text | one, "vision_config": vision | one}
     return CLIPModel(CLIPConfig(**towers, projection_dim=8))
 
 

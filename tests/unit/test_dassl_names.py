@@ -76,7 +76,7 @@ def test_names_are_where_dassl_has_them(module: str) -> None:
 
 def test_a_configuration_from_a_copy_of_dassls_defaults(tmp_path: Path) -> None:
     theirs = YacsNode(toy_config(make_images(tmp_path / "data"), tmp_path / "out"))
-    for group, key in (("DATALOADER", "ON_BAD_IMAGE"), ("INPUT", "TRAIN_VIEWS"), ("TEST", "SPLIT")):
+    for group, key in (("DATALOADER", "ON_BAD_IMAGE"), ("INPUT", "DECODE"), ("TEST", "SPLIT")):
         del theirs[group][key]
     before = str(theirs)
     with registered():

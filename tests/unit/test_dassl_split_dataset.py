@@ -154,7 +154,7 @@ def test_datum_and_base_class() -> None:
     bad: dict[Any, Any] = {(Path("x"),): TypeError, ("x", 1.0): TypeError, ("",): ValueError}
     for arguments, error in bad.items():
         with pytest.raises(error):
-            Datum(*arguments)  # type: ignore[arg-type]
+            Datum(*arguments)
     data = [Datum("a", 1, 1, "one"), Datum("b", 0, 0, "zero"), Datum("c", 1, 0, "one")]
     base = DatasetBase(train_x=data)
     assert (base.num_classes, base.classnames) == (2, ["zero", "one"])
