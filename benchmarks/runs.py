@@ -205,8 +205,7 @@ def run_vectorise(arguments: argparse.Namespace) -> Report:
             for count in arguments.k:
                 rows.append(_group(arguments, setting, views, count))
                 print(_group_table(rows[-1:]).markdown(), flush=True)
-    flags = {key: str(value) for key, value in vars(arguments).items()}
-    contents = {"rows": rows, "arguments": flags, "environment": settings}
+    contents = {"rows": rows, "arguments": str(vars(arguments)), "environment": settings}
     return Report("vectorise", [_group_table(rows, measured_with(settings))], contents)
 
 
@@ -228,7 +227,7 @@ def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) 
     with tempfile.TemporaryDirectory() as name:
 
         def measure(runs: int, as_group: bool) -> tuple[float, float]:
-            place = Path(name) / str(len(together) + len(alone)) / str(as_group)
+            place = Path(name) / str(len(list(Path(name).iterdir())))
             _, made = sweep_runs(place, arguments.root, methods, runs, config, **keys)
             start = time.perf_counter(), time.process_time()
             for task in [made] if as_group else [[run] for run in made]:
@@ -240,7 +239,7 @@ def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) 
         for _ in range(arguments.rounds):
             together.append(measure(count, True))
             alone.append(measure(min(count, arguments.alone), False))
-    best = [[min(times) for times in zip(*rounds, strict=True)] for rounds in (together, alone)]
+    best = [[min(times) for times in zip(*seconds, strict=True)] for seconds in (together, alone)]
     return {
         "setting": setting,
         "views": views,
