@@ -180,7 +180,7 @@ def _time_command(run_dir: Path, threads: int) -> float:
     study_file(run_dir).unlink()
     flags = ["--replace", "--rescale", *map(str, GRID.rescale)]
     flags += ["--positions", *map(str, GRID.positions or ())]
-    output = ("--output", str(run_dir.parent / "low_norm"))
+    output = ("--output-dir", str(run_dir.parent / "low_norm"))
     return _call(threads, "-m", "nemesis", "low-norm", str(run_dir), *flags, *output)[0]
 
 

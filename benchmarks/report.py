@@ -28,7 +28,7 @@ class Report:
     """
 
     name: str
-    parts: Sequence[str | Table]
+    parts: Sequence[Any]
     contents: Mapping[str, Any]
 
     def write(self, folder: Path) -> str:

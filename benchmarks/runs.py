@@ -42,7 +42,6 @@ from safeio.errors import UserError
 from .report import STATUS, Report, environment, measured_with, process_status, table
 
 ROOT = Path(__file__).parent.parent
-# Name -> beta.
 BETAS = {"CoOp": None, "CoOp+PUN": 1.0, "CoOp+PAN": 0.0, "CoOp+PUN+PAN": 0.5}
 SETTINGS = tuple(
     f"{config}/{method}" for config in ("mini_ctx16", "mini") for method in ("CoOp", "CoOpNemesis")
@@ -132,8 +131,8 @@ def run_sweep(arguments: argparse.Namespace) -> Report:
         "start_up_seconds": {"median": median(starts), "max": max(starts)},
         "settings": load,
     }
-    names = ("train.py for each run, s", "nemesis sweep --workers 1, s", "ratio")
-    names += ("start-up in a worker, median, s", "start-up in a worker, max, s")
+    names = ["train.py for each run, s", "nemesis sweep --workers 1, s", "ratio"]
+    names += ["start-up in a worker, median, s", "start-up in a worker, max, s"]
     values = (separate, swept, separate / swept, median(starts), max(starts))
     title = f"{arguments.runs} runs of {arguments.epochs} epochs"
     rows = list(zip(names, values, strict=True))
@@ -206,8 +205,7 @@ def run_vectorise(arguments: argparse.Namespace) -> Report:
             for count in arguments.k:
                 rows.append(_group(arguments, setting, views, count))
                 print(_group_table(rows[-1:]).markdown(), flush=True)
-    flags = {key: str(value) for key, value in vars(arguments).items()}
-    contents = {"rows": rows, "arguments": flags, "environment": settings}
+    contents = {"rows": rows, "arguments": str(vars(arguments)), "environment": settings}
     return Report("vectorise", [_group_table(rows, measured_with(settings))], contents)
 
 
@@ -224,11 +222,12 @@ def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) 
     keys = {"SHOTS": arguments.shots, "OPTIM__MAX_EPOCH": arguments.epochs}
     keys["INPUT__TRAIN_VIEWS"] = views
     state = CleanState(torch.get_num_threads())
-    together, alone = [], []
+    together: list[tuple[float, float]] = []
+    alone: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as name:
 
         def measure(runs: int, as_group: bool) -> tuple[float, float]:
-            place = Path(name) / str(len(together) + len(alone)) / str(as_group)
+            place = Path(name) / str(len(list(Path(name).iterdir())))
             _, made = sweep_runs(place, arguments.root, methods, runs, config, **keys)
             start = time.perf_counter(), time.process_time()
             for task in [made] if as_group else [[run] for run in made]:
@@ -240,7 +239,7 @@ def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) 
         for _ in range(arguments.rounds):
             together.append(measure(count, True))
             alone.append(measure(min(count, arguments.alone), False))
-    best = [[min(times) for times in zip(*rounds, strict=True)] for rounds in (together, alone)]
+    best = [[min(times) for times in zip(*seconds, strict=True)] for seconds in (together, alone)]
     return {
         "setting": setting,
         "views": views,
@@ -286,16 +285,15 @@ def soak(runs: int, root: Path, folder: Path) -> dict[str, Any]:
     methods = ("CoOp", "CoOp+PAN")
     _, resolved = sweep_runs(folder, root, methods, runs, "mini_ctx16", **settings)
     state = CleanState(torch.get_num_threads())
-    rows = []
+    found: dict[str, list[Any]] = {"memory": [], "handles": [], "threads": []}
     with reuse_loaded():
         for run in resolved:
             do_runs([run], state)
             shutil.rmtree(run.folder)
             gc.collect()
-            handles = sum(1 for _ in Path("/proc/self/fd").iterdir())
-            rows.append((process_status("VmRSS") / 2**20, handles, threading.active_count()))
-    memory, handles, threads = map(list, zip(*rows, strict=True))
+            found["memory"].append(process_status("VmRSS") / 2**20)
+            found["handles"].append(sum(1 for _ in Path("/proc/self/fd").iterdir()))
+            found["threads"].append(threading.active_count())
     warm_up = max(5, runs // 4)
-    slope = linear_regression(range(runs - warm_up), memory[warm_up:]).slope
-    found = {"memory": memory, "handles": handles, "threads": threads}
+    slope = linear_regression(range(runs - warm_up), found["memory"][warm_up:]).slope
     return {**found, "warm_up": warm_up, "slope_mib": slope}

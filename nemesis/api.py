@@ -100,6 +100,8 @@ def train(
         FloatingPointError: the training diverged.
         KeyboardInterrupt: Ctrl-C; the run is saved, and `resume` continues it.
     """
+    if shots is not None and not (isinstance(shots, int) and shots > 0):
+        raise UserError(f"shots is {shots!r}, but must be a whole number above 0, or None for all")
     output = os.fspath(output_dir)
     flags = {
         "DATASET.ROOT": os.fspath(root),

@@ -10,6 +10,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from safeio.files import expanded
 from trainers.config_names import dataset_stems, names_of
+from trainers.nemesis_trainer import NemesisMixin
 
 from .run_config import Name
 
@@ -29,12 +30,12 @@ def methods() -> list[Facts]:
 
 
 def _method(name: str, trainer: Any) -> Facts:
-    acts_on = "normalizes" if hasattr(trainer, "norm_penalty") else ""
+    has_nemesis = isinstance(trainer, type) and issubclass(trainer, NemesisMixin)
     return {
         "name": name,
         "summary": _first_line(trainer),
         **{key: getattr(trainer, key, "") for key in ("paper", "prompts", "towers")},
-        "nemesis": getattr(trainer, acts_on, "") if acts_on else "",
+        "nemesis": trainer.normalizes if has_nemesis else "",
         "configs": names_of(name),
     }
 
@@ -52,11 +53,11 @@ def datasets(root: Name = "data") -> list[Facts]:
         (images that DATASET.FOLDER.PATH names). missing lists the required files.
     """
     stems = dataset_stems()
-    found = DATASET_REGISTRY.items()
+    found: list[tuple[str, Any]] = [*DATASET_REGISTRY.items()]
     named = [(stems.get(name, name), name, one) for name, one in found if name != "ClassNames"]
     base = Path(expanded(os.fspath(root)))
     facts = [_dataset(stem, name, one, base) for stem, name, one in named]
-    bundled = {stem for stem, _, one in named if one.generated}
+    bundled = {stem for stem, _, one in named if getattr(one, "generated", False)}
     return sorted(facts, key=lambda f: (f["state"] == "own", f["name"] not in bundled, f["name"]))
 
 
@@ -69,7 +70,7 @@ def _dataset(stem: str, name: str, dataset: Any, root: Path) -> Facts:
     ]
     if not folder:
         state = "own"
-    elif dataset.generated:
+    elif getattr(dataset, "generated", False):
         state = "complete" if (root / folder).is_dir() else "generated"
     else:
         missing = missing or ([] if (root / folder).is_dir() else [folder])

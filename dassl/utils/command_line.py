@@ -118,17 +118,25 @@ def refused_by_system(error: BaseException | None, kinds: Collection[int] = ()) 
     return ""
 
 
+class _Warnings(logging.StreamHandler[Any]):
+    """Prints what is logged at level WARNING or above to standard error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter("Warning: %(message)s"))
+
+
 @contextmanager
 def _logged_warnings_on_stderr() -> Iterator[None]:
-    """Print what the library logs at level WARNING or above."""
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("Warning: %(message)s"))
-    logging.getLogger().addHandler(handler)
+    """Print warnings of the library in this context, once if a command calls another."""
+    root, handler = logging.getLogger(), _Warnings()
+    if not any(isinstance(other, _Warnings) for other in root.handlers):
+        root.addHandler(handler)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(handler)
+        root.removeHandler(handler)
 
 
 @contextmanager

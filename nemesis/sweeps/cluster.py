@@ -33,12 +33,13 @@ class RayExecutor:
 
     def __init__(self, address: str, cpus: int = 1, gpus: float = 0.0) -> None:
         self._ray = _import_ray()
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         try:
             self._ray.init(
                 address=address,
                 ignore_reinit_error=True,
                 log_to_driver=False,
-                runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -87,11 +88,6 @@ class RayExecutor:
             self._ray.cancel(reference, force=True)
         self._tasks.clear()
         self._ray.shutdown()
-
-
-def _python_path() -> str:
-    """Return the PYTHONPATH with which the cluster's processes find this project."""
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def _import_ray() -> Any:

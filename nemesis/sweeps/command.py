@@ -84,14 +84,9 @@ def resolve_sweep(
 ) -> Sweep:
     """Read a sweep file, check all its runs and read their states.
 
-    Args:
-        name: a file, or the name of one in configs/sweeps without .yaml.
-        profile: see `read_sweep`.
-        output: see `make_runs`.
-        root: see `make_runs`.
-        settings: see `make_runs`.
-        only: prefixes of runs' names, which may contain `*`; empty selects all runs.
-        selection: see `read_sweep`.
+    `name` is a file, or the name of one in configs/sweeps without .yaml. `only` contains prefixes
+    of runs' names, which may contain `*`; empty selects all runs. For the others, see `read_sweep`
+    and `make_runs`.
 
     Raises:
         UserError: the file or an argument is invalid.

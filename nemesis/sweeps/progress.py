@@ -64,13 +64,7 @@ def _similarity_keys(run: Run) -> tuple[tuple[Any, ...], ...]:
 
 
 class Progress:
-    """Progress bar over all runs of a sweep; prints nothing without a terminal.
-
-    Args:
-        runs: to be executed.
-        estimate: of their time.
-        workers: how many run at a time.
-    """
+    """Progress bar over the runs to be executed; prints nothing without a terminal."""
 
     def __init__(self, runs: Sequence[Run], estimate: Estimate, workers: int) -> None:
         self._left = {run.digest: run for run in runs}

@@ -39,18 +39,15 @@ def texts(*patterns: str) -> list[bytes]:
 
 
 def as_json(content: Any) -> bytes:
-    """Encode as JSON in UTF-8."""
     return json.dumps(content).encode()
 
 
 def tiny_clip() -> CLIP:
-    """Return a CLIP with a few thousand parameters."""
     torch.manual_seed(0)
     return CLIP(CLIPConfig(**SIZES)).eval()
 
 
 def saved(content: Any) -> bytes:
-    """Return the bytes that torch.save writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
@@ -80,7 +77,6 @@ class _Traced(nn.Module):
 
 
 def torchscripts() -> list[bytes]:
-    """Return weights as a TorchScript archive, OpenAI's format."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, but nothing else writes these
@@ -89,7 +85,6 @@ def torchscripts() -> list[bytes]:
 
 
 def descriptions() -> list[bytes]:
-    """Return config files of Hugging Face's transformers and of open_clip."""
     tower = {"hidden_size": 8, "intermediate_size": 32, "hidden_act": "gelu"}
     theirs = {"model_type": "clip", "text_config": tower, "vision_config": tower}
     model = {"embed_dim": 8, "vision_cfg": {"layers": [1, 1, 1, 1]}, "text_cfg": {"heads": 2}}
@@ -98,7 +93,6 @@ def descriptions() -> list[bytes]:
 
 
 def safetensors() -> list[bytes]:
-    """Return weights as safetensors, with and without metadata."""
     state = {key: value.contiguous() for key, value in tiny_clip().state_dict().items()}
     embedding = state.pop("token_embedding.weight")
     packed = {
@@ -135,18 +129,15 @@ def checkpoints(folder: Path) -> list[bytes]:
 
 
 def prompts() -> list[bytes]:
-    """Return a learned prompt with metadata."""
     metadata = {"classnames": json.dumps(["cat", "dog"]), "trainer": json.dumps("CoOp")}
     return [save({"ctx": torch.zeros(4, 8)}, metadata)]
 
 
 def features(folder: Path) -> list[bytes]:
-    """The rows of an entry of the feature cache."""
     return [_entry(folder).read_bytes()]
 
 
 def feature_metadata(folder: Path) -> list[bytes]:
-    """The metadata next to the rows."""
     return [_entry(folder).with_suffix(".json").read_bytes()]
 
 
@@ -180,12 +171,10 @@ def images() -> list[bytes]:
 
 
 def listings() -> list[bytes]:
-    """Return a cached listing of class folders."""
     return [gzip.compress(as_json({"version": 2, "folders": {"cat": [5, ["a.png"]]}}))]
 
 
 def mats() -> list[bytes]:
-    """Return MATLAB files like those of the datasets."""
     found = []
     structs = [{"fname": "a.jpg", "class": 1}, {"fname": "b.jpg", "class": 2}]
     for compressed in (False, True):
@@ -196,7 +185,6 @@ def mats() -> list[bytes]:
 
 
 def archives() -> list[bytes]:
-    """Return a zip and tars of every compression."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images/a.txt", "hello" * 50)
@@ -239,13 +227,11 @@ def a_result(**entries: Any) -> dict[str, Any]:
 
 
 def results() -> list[bytes]:
-    """Return results.json of a training and of an evaluation."""
     source = a_result()
     return [as_json(source), as_json(a_result(model_dir="runs/1", source_run=source, shots=-1))]
 
 
 def histories() -> list[bytes]:
-    """Return a history of one epoch and one evaluation."""
     lines = [
         {"event": "train", "epoch": 0, "seconds": 1.0, "lr": 0.002, "loss": 2.0},
         {"event": "test", "epoch": 0, "split": "test", "accuracy": 50.0},

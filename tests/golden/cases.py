@@ -27,7 +27,6 @@ TEXT_HEADS = 2  # the golden models' width of 32 would give width // 64 = 0 head
 
 @cache
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays of a file as tensors."""
     with np.load(path, allow_pickle=False) as data:
         return {key: torch.from_numpy(data[key]) for key in data.files}
 
@@ -44,7 +43,6 @@ class GoldenFolder:
         return own if own.is_file() else BUNDLED.path / name
 
     def weights(self, arch: str) -> Path:
-        """The file of a tiny model, `vit` or `rn`."""
         return self.file(f"tiny_{arch}.safetensors")
 
     def clip(self, arch: str) -> CLIP:
@@ -63,12 +61,10 @@ class GoldenFolder:
         return self.inputs[f"images_{arch}"][batch]
 
     def labels(self, batch: int = 0) -> Tensor:
-        """The labels of a batch."""
         return self.inputs["labels"][batch]
 
     @property
     def index(self) -> dict[str, Any]:
-        """The contents of cases.json."""
         return json.loads((self.path / "cases.json").read_text(encoding="utf-8"))
 
     def cases(self) -> "Iterator[Case]":
@@ -95,24 +91,19 @@ class Case:
 
     @property
     def params(self) -> dict[str, Any]:
-        """The settings."""
         return self.entry["params"]
 
     @property
     def expected(self) -> dict[str, Tensor]:
-        """The numbers."""
         return read_arrays(self.folder.path / self.entry["file"])
 
     def clip(self) -> CLIP:
-        """A fresh model of the case's architecture."""
         return self.folder.clip(self.arch)
 
     def images(self, batch: int = 0) -> Tensor:
-        """A batch of images as the architecture takes them."""
         return self.folder.images(self.arch, batch)
 
     def labels(self, batch: int = 0) -> Tensor:
-        """The labels of a batch."""
         return self.folder.labels(batch)
 
 

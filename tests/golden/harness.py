@@ -35,7 +35,6 @@ class GoldenClasses(DatasetBase):
 def golden_trainer(
     name: str, arch: str, root: Path, *opts: Any, source: GoldenFolder = BUNDLED
 ) -> Any:
-    """A trainer by name on a tiny golden model."""
     settings: dict[str, Any] = {
         "TRAINER.NAME": name,
         "DATASET.NAME": "GoldenClasses",
@@ -125,7 +124,6 @@ def is_constant(params: dict[str, Any]) -> bool:
 
 
 def set_prompts(trainer: Any, ctx: Tensor) -> None:
-    """Set the initial prompts."""
     parameter = trainer.model.prompt_learner.ctx
     assert parameter.shape == ctx.shape
     with torch.no_grad():
@@ -138,7 +136,6 @@ def fix_positions(trainer: Any, positions: list[int]) -> None:
 
 
 def set_rate(trainer: Any, rate: float) -> None:
-    """Set the current learning rate."""
     for group in trainer.optim.param_groups:
         group["lr"] = rate
 

@@ -60,7 +60,6 @@ class Maker:
         return torch.randn(*shape, 32, generator=self.noise) * 0.3
 
     def finish(self) -> GoldenFolder:
-        """Write cases.json."""
         index = {"classes": CLASSES, "cases": self.entries}
         (self.path / "cases.json").write_text(json.dumps(index))
         return GoldenFolder(self.path)
@@ -68,7 +67,6 @@ class Maker:
     def write(
         self, kind: str, arch: str, params: dict[str, Any], arrays: dict[str, Tensor]
     ) -> None:
-        """Add a case."""
         file = f"{len(self.entries)}.npz"
         plain = {key: value.detach().numpy() for key, value in arrays.items()}
         stored: dict[str, Any] = {
@@ -190,7 +188,6 @@ def make_plot(maker: Maker) -> None:
 
 
 def make_all(path: Path) -> GoldenFolder:
-    """A folder with all of them."""
     maker = Maker(path)
     for make in (make_nemesis, make_plot):
         make(maker)

@@ -14,7 +14,7 @@ from PIL import Image
 import nemesis
 from nemesis import UserError
 from safeio.checksums import file_digest
-from tests.helpers.runs import FEW, ROOT, results
+from tests.helpers.runs import FEW, ROOT, Capture, results
 from trainers.core.prompt_file import read_tensors
 
 SETTINGS = {**dict(zip(FEW[::2], FEW[1::2], strict=True)), "OPTIM.MAX_EPOCH": 1}
@@ -42,7 +42,7 @@ def pictures(count: int, seed: int = 0) -> list[tuple[Any, str]]:
 def test_the_same_run_as_by_the_command(
     quick: dict[str, Any],
     short_run: Callable[..., Path],
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     capsys.readouterr()
@@ -100,6 +100,8 @@ def test_a_list_of_images(quick: dict[str, Any], tmp_path: Path) -> None:
 
 
 IMAGE = Image.new("RGB", (8, 8))
+NO_IMAGE: Any = 3
+NO_MAPPING: Any = ["DEVICE", "cpu"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,8 @@ def test_a_wrong_list(arguments: dict[str, Any], part: str, tmp_path: Path) -> N
         ({"dataset": "gone.yaml"}, "gone.yaml"),
         ({"config": "minni"}, 'did you mean "mini"'),
         ({"config": "gone.yaml"}, "gone.yaml"),
-        ({"shots": "four"}, "DATASET.NUM_SHOTS"),
+        ({"shots": "four"}, "shots is 'four'"),
+        ({"shots": 0}, "shots is 0"),
         ({"seed": "one"}, "SEED"),
         ({"root": ""}, "The data root is empty"),
         ({"device": "tpu"}, "tpu"),
@@ -164,10 +167,10 @@ def test_a_wrong_argument_of_train(
         (lambda run: nemesis.load(run, epoch=9), "No checkpoint"),
         (lambda run: nemesis.load(run, device="tpu"), "tpu"),
         (lambda run: nemesis.load(run, settings={"DEVISE": "cpu"}), 'did you mean "DEVICE"'),
-        (lambda run: nemesis.load(run, settings=["DEVICE", "cpu"]), "settings maps keys"),
+        (lambda run: nemesis.load(run, settings=NO_MAPPING), "settings maps keys"),
         (lambda run: nemesis.load(run, method="CoOp"), "has a config.yaml of its own"),
         (lambda run: nemesis.load(run).predict("gone.jpg"), "gone.jpg does not exist"),
-        (lambda run: nemesis.load(run).predict([IMAGE, 3]), "pass a path, a PIL image"),
+        (lambda run: nemesis.load(run).predict([IMAGE, NO_IMAGE]), "pass a path, a PIL image"),
         (lambda run: nemesis.load(run).predict(IMAGE, top_k=0), "top_k is 0"),
         (lambda run: nemesis.load(run).predict(IMAGE, batch_size=0), "batch_size is 0"),
         (lambda run: nemesis.load(run).evaluate("pixels"), '"pixels" is not available'),

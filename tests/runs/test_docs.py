@@ -48,14 +48,14 @@ def test_commands_are_accepted(page: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_there_are_commands() -> None:
     assert len(commands("README.md", "python train.py")) >= 2
-    assert {"pets", "birds", "plants"} <= set(runs_of("howto.md"))
+    assert {"pets", "birds", "plants"} <= set(runs_of("extend.md"))
     assert set(runs_of("migration.md")) == {"first", "black", "further"}
     assert {"transformers", "hub", "open_clip", "checkpoint"} == set(runs_of("weights.md"))
 
 
 def test_the_downloaded_weights_exist_in_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    words = runs_of("howto.md")["laion"]
+    words = runs_of("extend.md")["laion"]
     cfg = train.make_config(train.build_parser().parse_args(words))
     architecture, tag = cfg.MODEL.BACKBONE.NAME.removeprefix("open_clip:").split("/")
     assert (architecture, tag) in open_clip.list_pretrained()

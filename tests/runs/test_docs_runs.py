@@ -19,17 +19,17 @@ from tests.helpers.runs import ROOT, finish_in, results
 from tests.helpers.tiny_transformers import write_cache, write_folder, write_json
 
 SHORT = ("OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0")
-HOWTO, WEIGHTS, MIGRATION = (runs_of(f"{p}.md") for p in ("howto", "weights", "migration"))
+HOWTO, WEIGHTS, MIGRATION = (runs_of(f"{p}.md") for p in ("extend", "weights", "migration"))
 OWN_FILES = {"my_pets": ("CoOp",), "anchored": ("Anchored", "AnchoredNemesis")}
 CLASSES = [concept.slug for concept in concepts_of("activities")[:3]]
 
 
-# docs/howto.md
+# docs/extend.md
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with the files of docs/howto.md, and its data folder."""
+    """The project with the files of docs/extend.md, and its data folder."""
     root = tmp_path_factory.mktemp("checkout")
     for shared in ("train.py", "safeio", "clip", "dassl", "configs"):
         (root / shared).symlink_to(ROOT / shared)

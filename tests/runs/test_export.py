@@ -20,7 +20,7 @@ from clip.weights import load_clip
 from dassl.data import DatasetWrapper
 from nemesis.commands import export
 from tests.helpers.open_clip_model import open_clip_of
-from tests.helpers.runs import ROOT
+from tests.helpers.runs import ROOT, Capture
 from trainers.core.features.evaluation import FrozenCLIPTrainer
 
 PAGE = (ROOT / "docs/export.md").read_text()
@@ -143,7 +143,7 @@ def test_other_classes_and_precision(run_dir: Path, tmp_path: Path) -> None:
     assert not torch.equal(tensors[0], tensors[2])
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def refusal(capsys: Capture, *arguments: object) -> str:
     capsys.readouterr()
     assert export.main([*map(str, arguments)]) == 2
     (message,) = capsys.readouterr().err.splitlines()
@@ -152,7 +152,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 @pytest.mark.parametrize("method", ["CoCoOp", "CoCoOpNemesis", "PLOT", "PLOTNemesis"])
 def test_methods_without_a_matrix(
-    method: str, short_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    method: str, short_run: Callable[..., Path], capsys: Capture
 ) -> None:
     run = short_run(method)
     message = refusal(capsys, run)
@@ -161,9 +161,7 @@ def test_methods_without_a_matrix(
     assert not (run / "classifier.safetensors").exists()
 
 
-def test_mistakes(
-    run_dir: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes(run_dir: Path, exported: Path, tmp_path: Path, capsys: Capture) -> None:
     before = load_file(exported)
     assert "--overwrite it" in refusal(capsys, run_dir, "-o", exported)
     assert export.main([str(run_dir), "-o", str(exported), "--overwrite"]) == 0

@@ -17,7 +17,7 @@ from nemesis.low_norm.corruption import Corruption, replace, unit_noise
 from nemesis.low_norm.corruption import corrupt as corrupted
 from nemesis.low_norm.prompt_evaluation import PromptEvaluator
 from safeio.checksums import without_checksum
-from tests.helpers.runs import FEW, ROOT, SHORT, command, finish, results
+from tests.helpers.runs import FEW, ROOT, SHORT, Capture, command, finish, results
 from trainers.coop import CoOp
 from trainers.nemesis import rescale
 
@@ -179,7 +179,7 @@ def test_without_kept_features_the_counts_are_the_same(coop: Path) -> None:
 
 
 def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
-    coop: Path, tmp_path: Path, short_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    coop: Path, tmp_path: Path, short_run: Callable[..., Path], capsys: Capture
 ) -> None:
     runs = {name: tmp_path / name for name in ("good", "bare", "backbone", "cut", "begun", "size")}
     for path in runs.values():
@@ -237,7 +237,7 @@ def test_mistakes_are_one_sentence_and_the_other_runs_are_done(
     ids=" ".join,
 )
 def test_a_wrong_command_line(
-    arguments: list[str], coop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], coop: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     assert low_norm.main([str(coop), "--output-dir", str(tmp_path / "out"), *arguments]) == 2
     (message,) = capsys.readouterr().err.strip().splitlines()
@@ -286,9 +286,7 @@ def test_figures_over_the_epochs(trainings: Path, tmp_path: Path) -> None:
     assert "selections_15" in pan[0]
 
 
-def test_only_some_epochs(
-    trainings: Path, coop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_some_epochs(trainings: Path, coop: Path, tmp_path: Path, capsys: Capture) -> None:
     """Without factors there is no Figure 3; a run of one checkpoint fails alone."""
     runs, output = (str(coop), str(trainings / "CoOp")), ("--output-dir", str(tmp_path))
     capsys.readouterr()

@@ -23,7 +23,7 @@ def outputs(notebook: Any) -> tuple[str, int, set[str]]:
 
 
 def test_the_stored_outputs() -> None:
-    notebook = nbformat.read(PATH, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(PATH, as_version=4)
     nbformat.validate(notebook)
     text, pictures, streams = outputs(notebook)
     assert pictures == 3 and streams == {"stdout"}
@@ -36,10 +36,10 @@ def test_the_stored_outputs() -> None:
 def test_it_runs(tmp_path: Path, data_root: Path) -> None:
     data_root.mkdir(exist_ok=True)
     (tmp_path / "data").symlink_to(data_root)
-    notebook = nbformat.read(PATH, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(PATH, as_version=4)
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
     text, pictures, _ = outputs(notebook)
     assert pictures == 3
-    assert text.count("\n") == outputs(nbformat.read(PATH, as_version=4))[0].count("\n")  # type: ignore[no-untyped-call]
+    assert text.count("\n") == outputs(nbformat.read(PATH, as_version=4))[0].count("\n")
     assert (tmp_path / "output" / "notebook" / "results.json").is_file()

@@ -47,12 +47,9 @@ def test_a_script_runs_and_reports_the_sweep_of_its_name(name: str, tmp_path: Pa
 def test_variables_and_arguments_become_flags(tmp_path: Path) -> None:
     settings = {"DATASETS": 'dtd "my food.yaml"', "SHOTS": "1 4", "SEEDS": "2", "WORKERS": "3"}
     options = 'TRAINER.COOP.CTX_INIT "a photo of a"'
-    flags = called(
-        *("table_4", tmp_path, "OPTIM.LR", "0.1", "--dry-run", "--limit", "2"),
-        **settings,
-        OPTS=options,
-        DATA="my data",
-    )
+    settings |= {"OPTS": options, "DATA": "my data"}
+    words = ("OPTIM.LR", "0.1", "--dry-run", "--limit", "2")
+    flags = called("table_4", tmp_path, *words, **settings)
     assert (flags.datasets, flags.shots, flags.seeds) == (["dtd", "my food.yaml"], [1, 4], [2])
     assert (flags.workers, flags.root, flags.dry_run, flags.limit) == (3, "my data", True, 2)
     assert flags.set == [["TRAINER.COOP.CTX_INIT", "a photo of a"], ["OPTIM.LR", "0.1"]]

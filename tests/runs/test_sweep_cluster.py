@@ -49,7 +49,7 @@ def ray_workers() -> list[int]:
 def test_groups_on_a_cluster_give_the_table_of_this_machine_though_a_worker_is_killed(
     tmp_path: Path, data_root: Path, address: str
 ) -> None:
-    settings = {"OPTIM.MAX_EPOCH": 8, "TRAIN.CHECKPOINT_FREQ": 1}
+    settings = {"OPTIM.MAX_EPOCH": 4, "TRAIN.CHECKPOINT_FREQ": 1}
     here = write(tmp_path / "here", data_root, settings, seeds=list(range(8)))
     there = write(tmp_path / "there", data_root, settings, seeds=list(range(8)))
     assert sweep.main([here, *HERE]) == 0

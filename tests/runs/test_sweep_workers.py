@@ -247,11 +247,12 @@ def test_groups_give_the_table_of_single_runs(tmp_path: Path, data_root: Path) -
             assert found["accuracy"] == results(one.folder)["accuracy"]
 
 
-def test_done_busy_and_failing_runs_are_no_part_of_a_group(
-    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_done_busy_and_failing_runs_are_no_part_of_a_group(tmp_path: Path, data_root: Path) -> None:
     diverging = {"trainer": "CoOp", "set": {"OPTIM.LR": 1e38, "OPTIM.MAX_EPOCH": 3}}
-    methods = {"done": {"trainer": "CoOp", "seeds": [2]}, "busy": {"trainer": "CoOp", "seeds": [3]}}
+    methods: dict[str, Any] = {
+        "done": {"trainer": "CoOp", "seeds": [2]},
+        "busy": {"trainer": "CoOp", "seeds": [3]},
+    }
     methods |= {"diverging": diverging, "blocked": PUN, "CoOp": {}, "CoOp+PAN": PAN}
     path = write(tmp_path, data_root, methods=methods)
     done, busy, *others = runs_in(path)

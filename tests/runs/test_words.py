@@ -10,7 +10,7 @@ from clip.simple_tokenizer import tokenizer
 from clip.weights import load_clip
 from nemesis.commands import words
 from nemesis.inference.words import nearest_words
-from tests.helpers.runs import FEW, SHORT, command, finish
+from tests.helpers.runs import FEW, SHORT, Capture, command, finish
 
 WORDS = ["a</w>", "photo</w>", "of</w>", "a</w>"]
 
@@ -26,9 +26,7 @@ def run(
     return output
 
 
-def test_prompts_that_start_as_words_say_them(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prompts_that_start_as_words_say_them(run: Path, capsys: Capture) -> None:
     capsys.readouterr()
     chosen = ["baseball", "balloon"]
     arguments = [str(run), "--top-k", "2", "--classes", *chosen]
@@ -59,7 +57,7 @@ def test_distances_are_euclidean_and_empty_rows_no_words() -> None:
     assert distances[1, 0] == pytest.approx(0.5)
 
 
-def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert words.main([str(run), "--top-k", "0"]) == 2
     assert "not a whole number above 0" in capsys.readouterr().err
     assert words.main([str(run), str(tmp_path), "--top-k", "1"]) == 1

@@ -80,14 +80,6 @@ def test_attributes_that_trainers_use() -> None:
     assert ctx.grad is not None
 
 
-def test_layer_norm_computes_in_fp32() -> None:
-    norm = LayerNorm(8)
-    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)) * 300
-    expected = norm(x.half().float()).half()
-    assert torch.equal(norm(x.half()), expected)
-    assert torch.equal(norm.half()(x.half()), expected)
-
-
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_lower_precision(arch: str, dtype: torch.dtype) -> None:
@@ -101,21 +93,21 @@ def test_lower_precision(arch: str, dtype: torch.dtype) -> None:
     actual, _ = model(images(arch), tokens)
     assert actual.dtype == dtype
     torch.testing.assert_close(actual.float(), expected, atol=0.15, rtol=0.05)
+    norm, x = LayerNorm(8), (torch.randn(4, 8) * 300).to(dtype)  # computes in fp32
+    assert torch.equal(norm(x), norm(x.float()).to(dtype))
+    assert torch.equal(norm.to(dtype)(x), norm.float()(x.float()).to(dtype))
 
 
 def test_build_model_keeps_the_precision_of_the_state_dict() -> None:
     state_dict = tiny_clip("rn").state_dict()
-    halves = {
-        key: value.half() if value.is_floating_point() else value
-        for key, value in state_dict.items()
-    }
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in state_dict.items()}
     assert build_model(halves, transformer_heads=2).dtype == torch.float16
     model = build_model(halves, transformer_heads=2, dtype=torch.float32)
     assert model.dtype == torch.float32
     first = next(model.parameters())
     with torch.no_grad():
-        first.zero_()  # does not change the state dict
-    assert halves["positional_embedding"].any()
+        first.zero_()
+    assert halves["positional_embedding"].any()  # the state dict is unchanged
     assert build_model(state_dict, transformer_heads=2).dtype == torch.float32
 
     old = {key: value for key, value in state_dict.items() if "num_batches" not in key}
@@ -130,8 +122,8 @@ def test_random_models_are_seeded_and_do_not_use_the_global_generator() -> None:
     first, second = (build_random("ViT-B/32", vision_layers=1, transformer_layers=1) for _ in "ab")
     other = build_random("ViT-B/32", seed=1, vision_layers=1, transformer_layers=1)
     assert torch.equal(before, torch.get_rng_state())
-    same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)]
-    assert all(same)
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     assert not torch.equal(first.text_projection, other.text_projection)
 
 
@@ -154,11 +146,9 @@ def test_spellings() -> None:
 
 def test_heads_context_and_activation_are_arguments() -> None:
     state_dict = tiny_clip("vit").state_dict()
-    model = build_model(
-        state_dict, transformer_heads=4, vision_heads=2, context_length=20, activation="gelu"
-    )
-    assert model.config.text_heads == 4
-    assert isinstance(model.visual, VisionTransformer)
+    heads = {"transformer_heads": 4, "vision_heads": 2}
+    model = build_model(state_dict, **heads, context_length=20, activation="gelu")
+    assert model.config.text_heads == 4 and isinstance(model.visual, VisionTransformer)
     assert model.visual.transformer.blocks[0].attn.heads == 2
     assert model.positional_embedding.shape == (20, 32)
     assert isinstance(model.transformer.blocks[0].mlp.gelu, nn.GELU)

@@ -139,6 +139,7 @@ def test_a_batch_of_one_image_and_pun_alone(tmp_path: Path) -> None:
     trainer.before_epoch()
     summary = trainer.forward_backward({"img": images("vit")[:1], "label": labels()[:1]})
     assert math.isfinite(summary["loss"])
+    (tmp_path / "pun").mkdir()
     trainer = golden_trainer("CoOpNemesis", "vit", tmp_path / "pun")
     trainer.aware_alpha = None  # would fail if it were called
     assert "pun" in step(trainer, "vit")

@@ -10,6 +10,7 @@ import nemesis
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from nemesis.__main__ import VERBS, main
+from tests.helpers.runs import Capture
 from trainers.core.prompt_trainer import PromptTrainer
 from trainers.nemesis_trainer import NemesisMixin
 
@@ -23,7 +24,7 @@ WRONG = {
     "words": (("gone", "--set", "KEY"), "--set: expected 2 arguments"),
     "methods": (("CoOp",), "CoOp"),
     "datasets": (("food",), "food"),
-    "download": (("caltech100",), 'did you mean "Caltech101"'),
+    "download": (("caltech100",), 'did you mean "caltech101"'),
     "bench": (("--threads", "none"), "none"),
 }
 NEEDED = {
@@ -32,7 +33,7 @@ NEEDED = {
 }
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def refusal(capsys: Capture, *words: str) -> str:
     capsys.readouterr()
     assert main(words) == 2
     printed = capsys.readouterr()
@@ -44,7 +45,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_typed_wrong(
-    verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verb: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert f'did you mean "{verb}"' in refusal(capsys, verb[:-1] + "z")
@@ -56,7 +57,7 @@ def test_a_verb_typed_wrong(
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_describes_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verb_describes_itself(verb: str, capsys: Capture) -> None:
     assert main([]) == 0
     assert f"  {verb} " in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
@@ -71,7 +72,7 @@ def test_a_verb_describes_itself(verb: str, capsys: pytest.CaptureFixture[str]) 
     assert not flags & (known - own)
 
 
-def test_methods(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["methods", "--json"]) == 0
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert set(found) == set(TRAINER_REGISTRY.registered_names())
@@ -101,7 +102,7 @@ def test_methods(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert "Me, 2026" in capsys.readouterr().out
 
 
-def test_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_datasets(tmp_path: Path, capsys: Capture) -> None:
     for path in ("stanford_cars/cars_train/1.jpg", "dtd/images/1.jpg", "emoji_food/images/x.png"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
