@@ -146,8 +146,9 @@ def test_spellings() -> None:
 
 def test_heads_context_and_activation_are_arguments() -> None:
     state_dict = tiny_clip("vit").state_dict()
-    heads = {"transformer_heads": 4, "vision_heads": 2}
-    model = build_model(state_dict, **heads, context_length=20, activation="gelu")
+    model = build_model(
+        state_dict, transformer_heads=4, vision_heads=2, context_length=20, activation="gelu"
+    )
     assert model.config.text_heads == 4 and isinstance(model.visual, VisionTransformer)
     assert model.visual.transformer.blocks[0].attn.heads == 2
     assert model.positional_embedding.shape == (20, 32)
