@@ -150,7 +150,8 @@ def _read_features(folder: Path) -> None:
 
 
 def _prompt(path: Path) -> None:
-    known_classnames(path.parent)
+    if known_classnames(path.parent) is None:
+        raise UserError("the prompt names no classes")
 
 
 def _results(path: Path) -> None:
