@@ -67,12 +67,12 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 @pytest.mark.parametrize(
     ("trainer", "beta", "n", "cached", "most"),
     [
-        ("CoOp", None, 1, True, (563, 0)),
-        ("CoOp", None, 1, False, (706, 0)),
-        ("CoOpNemesis", 1.0, 1, False, (725, 0)),
-        ("CoOpNemesis", 0.0, 1, False, (1002, 1)),
-        ("CoOpNemesis", 0.0, 4, False, (1030, 4)),
-        ("CoOpNemesis", 0.0, 16, False, (1030, 4)),
+        ("CoOp", None, 1, True, (390, 0)),
+        ("CoOp", None, 1, False, (533, 0)),
+        ("CoOpNemesis", 1.0, 1, False, (552, 0)),
+        ("CoOpNemesis", 0.0, 1, False, (742, 1)),
+        ("CoOpNemesis", 0.0, 4, False, (743, 1)),
+        ("CoOpNemesis", 0.0, 16, False, (743, 1)),
     ],
 )
 def test_a_step(
@@ -97,4 +97,5 @@ def test_a_step(
     }
     if not cached:
         del batch["features"]
-    assert count(lambda: built.forward_backward(batch)) == most
+    operators, waits = count(lambda: built.forward_backward(batch))
+    assert (operators <= most[0], waits <= most[1]) == (True, True), (operators, waits)
