@@ -51,12 +51,10 @@ STEP = Capability(
 class PromptTrainer(TrainerX):
     """Tunes the soft prompts of a frozen CLIP with cross-entropy.
 
-    Other code relies on these class attributes. If a subclass overrides a method that is listed for
-    an attribute in `capabilities`, the attribute is lowered, unless the subclass declares it.
+    Overriding a method that `capabilities` lists for an attribute lowers it, unless declared again.
 
     Attributes:
-        paper, prompts, towers: of the method, for lists: its publication, what it learns and the
-            encoders that take the prompts.
+        paper, prompts, towers: publication, what is learned, encoders that take the prompts.
         normalizes: what the norm losses of a Nemesis variant act on.
         node: the method's configuration node, cfg.TRAINER.<node>.
         no_matrix: why the method has no `class_weights`, for the error message.
