@@ -106,7 +106,8 @@ def _train(cfgs: Sequence[Any], overwrite: bool) -> list[Exception | None]:
                     run.proceed()
         except Interrupted as stop:
             for run in runs:
-                run.stop(Interrupted(stop.number, stop.repeated))
+                run.stop(signal := Interrupted(stop.number, stop.repeated))
+                stop.saved = stop.saved or signal.saved
             raise
     return [run.end for run in runs]
 
