@@ -12,7 +12,7 @@ Sections (python -m nemesis bench SECTION --help lists the flags of one):
     corruption  corrupted prompts: one process each against one pass
     loading     data loading against the image encoder
     sweep       runs in a worker against a process each
-    vectorise   run groups against runs one by one
+    batch       runs trained as one batch against runs one by one
     soak        memory and open files of a process over many runs
 
 Exit codes: 0 done, 2 an error in the command (stated in one sentence).
@@ -39,7 +39,7 @@ SECTIONS: dict[str, Section] = {
     "corruption": (corruption.add_flags, corruption.run),
     "loading": (loading.add_flags, loading.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
-    "vectorise": (runs.add_vectorise_flags, runs.run_vectorise),
+    "batch": (runs.add_batch_flags, runs.run_batch),
     "soak": (runs.add_soak_flags, runs.run_soak),
 }
 

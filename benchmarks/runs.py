@@ -1,9 +1,9 @@
-"""Benchmark whole runs on the bundled benchmark, with one thread: sweep, vectorise and soak.
+"""Benchmark whole runs on the bundled benchmark, with one thread: sweep, batch and soak.
 
 sweep: a process of `train.py` per run against a worker of `nemesis sweep`, from the command line to
 the last results.json, and the start-up of a run in a worker (from its configuration to its first
 step, with CLIP and data loaded).
-vectorise: K runs trained as a group against one by one in the same process, round by round. The
+batch: K runs trained as one batch against one by one in the same process, round by round. The
 fastest round of each counts, since other programs can only slow a round down. The ratio of CPU time
 is more reliable on a busy machine. One by one, at most --alone of the K are run.
 soak: memory, open files and threads of a worker's process after each of many runs. The slope is
@@ -91,7 +91,7 @@ def add_root(add: Callable[..., Any]) -> None:
 
 
 def do_runs(task: Sequence[Run], state: CleanState) -> None:
-    """Execute runs as a worker does: several as a group. Raises a UserError if one fails."""
+    """Execute runs as a worker does: several as one batch. Raises a UserError if one fails."""
     for outcome in work(tuple(task), state):
         if outcome.status != DONE:
             raise UserError(f"{outcome.run.name}: {outcome.status} {outcome.reason}")
@@ -179,12 +179,12 @@ def _start_ups(runs: Sequence[Run]) -> list[float]:
     return seconds[1:]
 
 
-def add_vectorise_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the section `vectorise`."""
+def add_batch_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the section `batch`."""
     add = parser.add_argument
-    add("--k", nargs="+", type=int, default=[1, 5, 35], help="runs per group")
+    add("--k", nargs="+", type=int, default=[1, 5, 35], help="runs per batch")
     add("--settings", nargs="+", default=list(SETTINGS), help=f"some of: {' '.join(SETTINGS)}")
-    add("--views", nargs="+", type=int, default=[4, 0], help="INPUT.TRAIN_VIEWS; 0: no cache")
+    add("--views", nargs="+", type=int, default=[4], help="INPUT.TRAIN_VIEWS")
     add("--epochs", type=int, default=3, help="epochs per run (default 3)")
     add("--shots", type=int, default=4, help="images per class (default 4)")
     add("--rounds", type=int, default=2, help="measured rounds (default 2)")
@@ -192,8 +192,8 @@ def add_vectorise_flags(parser: argparse.ArgumentParser) -> None:
     add_root(add)
 
 
-def run_vectorise(arguments: argparse.Namespace) -> Report:
-    """Measure run groups."""
+def run_batch(arguments: argparse.Namespace) -> Report:
+    """Measure batches of runs."""
     check(arguments, "k", "epochs", "shots", "rounds", "alone")
     unknown = [name for name in arguments.settings if name not in SETTINGS]
     if unknown:
@@ -203,19 +203,19 @@ def run_vectorise(arguments: argparse.Namespace) -> Report:
     for setting in arguments.settings:
         for views in arguments.views:
             for count in arguments.k:
-                rows.append(_group(arguments, setting, views, count))
-                print(_group_table(rows[-1:]).markdown(), flush=True)
+                rows.append(_batch(arguments, setting, views, count))
+                print(_batch_table(rows[-1:]).markdown(), flush=True)
     contents = {"rows": rows, "arguments": str(vars(arguments)), "environment": settings}
-    return Report("vectorise", [_group_table(rows, measured_with(settings))], contents)
+    return Report("batch", [_batch_table(rows, measured_with(settings))], contents)
 
 
-def _group_table(rows: Sequence[dict[str, Any]], caption: str = "") -> Table:
+def _batch_table(rows: Sequence[dict[str, Any]], caption: str = "") -> Table:
     headers = ["setting", "views", "K", "runs/min together", "alone", "ratio", "CPU ratio"]
     shown = [list(row.values())[: len(headers)] for row in rows]
-    return table("vectorise", "Runs in groups", headers, shown, caption)
+    return table("batch", "Runs in batches", headers, shown, caption)
 
 
-def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) -> dict[str, Any]:
+def _batch(arguments: argparse.Namespace, setting: str, views: int, count: int) -> dict[str, Any]:
     """Measure seconds per run (wall, processor) of both, alternating, after a warm-up round."""
     config, trainer = setting.split("/")
     methods = ["CoOp"] if trainer == "CoOp" else list(BETAS)[1:]
@@ -226,11 +226,11 @@ def _group(arguments: argparse.Namespace, setting: str, views: int, count: int) 
     alone: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as name:
 
-        def measure(runs: int, as_group: bool) -> tuple[float, float]:
+        def measure(runs: int, as_batch: bool) -> tuple[float, float]:
             place = Path(name) / str(len(list(Path(name).iterdir())))
             _, made = sweep_runs(place, arguments.root, methods, runs, config, **keys)
             start = time.perf_counter(), time.process_time()
-            for task in [made] if as_group else [[run] for run in made]:
+            for task in [made] if as_batch else [[run] for run in made]:
                 do_runs(task, state)
             wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
             return wall / runs, cpu / runs

@@ -4,12 +4,14 @@ PyTorch multiplies fp32 matrices with MKL, which does not use AVX-512 on process
 than Intel; oneDNN, which PyTorch contains for its convolutions, does. The two differ by rounding.
 """
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 def _onednn_works() -> bool:
@@ -42,13 +44,41 @@ class _FrozenLinear(torch.autograd.Function):
         return _product(gradients[0].contiguous(), ctx.weight.t(), None), None, None
 
 
+# Frozen weights in the precision of autocast, which would cast them anew in every call, with the
+# version of the weights that was cast.
+_cast: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
+
+
+def _autocast_weight(weight: Tensor) -> Tensor:
+    """Return a frozen weight in the precision of autocast, cast once."""
+    dtype = torch.get_autocast_dtype(weight.device.type)
+    version, cast = _cast.get(weight, (-1, weight))
+    if version != weight._version or cast.dtype != dtype:
+        cast = weight.detach().to(dtype)
+        _cast[weight] = (weight._version, cast)
+    return cast
+
+
 def linear(
     x: Float[Tensor, "*batch ingoing"],
     weight: Float[Tensor, "outgoing ingoing"],
     bias: Float[Tensor, " outgoing"] | None = None,
-) -> Float[Tensor, "*batch outgoing"]:
-    """Return x @ weight.T + bias, computed by oneDNN for frozen fp32 weights on a CPU."""
+    part: slice = slice(None),
+) -> Float[Tensor, "*batch outputs"]:
+    """Return x @ weight.T + bias, computed by oneDNN for frozen fp32 weights on a CPU.
+
+    Args:
+        x: the inputs.
+        weight: the whole matrix.
+        bias: None for none.
+        part: compute only these outputs.
+    """
     frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+    if frozen and torch.is_autocast_enabled(x.device.type):
+        weight = _autocast_weight(weight)
+        bias = _autocast_weight(bias) if bias is not None else None
+    if part != slice(None):
+        weight, bias = weight[part], bias[part] if bias is not None else None
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     # Autocast, torch.compile and tracing only support PyTorch's own operator.
     observed = (

@@ -85,9 +85,9 @@ class PackedPrompts:
             rows = _finish_block(block, rows, query, key_value, self.everywhere)
         layer, width, normed = last.attn, rows.shape[1], last.ln_1(rows)
         outputs, queries = (functional.embedding(self.ends, states) for states in (rows, normed))
-        weight, bias = layer.in_proj_weight, layer.in_proj_bias
-        query = linear(queries, weight[:width], bias[:width])
-        key_value = linear(normed, weight[width:], bias[width:])
+        weights = layer.in_proj_weight, layer.in_proj_bias
+        query = linear(queries, *weights, slice(width))
+        key_value = linear(normed, *weights, slice(width, None))
         return _finish_block(last, outputs, query, key_value, self.at_ends)
 
 

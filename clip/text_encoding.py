@@ -122,13 +122,15 @@ class SoftPromptEncoder(nn.Module):
         at_once = self._states_at_once(ctx)
         spans = self._spans(class_specific, at_once)
         largest = max(self._count_states(class_specific, span) for span in spans)
-        recompute = needs_gradient and self._saved_bytes(ctx) > self.memory_limit
+        recompute = needs_gradient and self.saved_bytes(ctx) > self.memory_limit
         features = []
         for groups in ctx.split(max(1, at_once // largest)):
             for span in spans:
                 contexts = groups[:, slice(*span)] if class_specific else groups
                 features.append(
-                    checkpoint(self._encode, contexts, span, use_reentrant=False)
+                    checkpoint(
+                        self._encode, contexts, span, use_reentrant=False, preserve_rng_state=False
+                    )
                     if recompute
                     else self._encode(contexts, span)
                 )
@@ -201,8 +203,8 @@ class SoftPromptEncoder(nn.Module):
     def _count_states(self, class_specific: bool, span: tuple[int, int]) -> int:
         return len(self._class_range(class_specific, span).frozen)
 
-    def _saved_bytes(self, ctx: Tensor) -> int:
-        """Estimate the bytes that autograd saves for all groups and classes."""
+    def saved_bytes(self, ctx: Tensor) -> int:
+        """Estimate the bytes that autograd saves for all groups and classes of `forward`."""
         states = self._class_range(ctx.dim() == 4, (0, len(self.prompts))).frozen
         blocks = len(self.clip_model.transformer.blocks)
         return len(ctx) * states.nbytes * blocks * SAVED_WIDTHS

@@ -75,13 +75,13 @@ def rescale(
 ) -> Float[Tensor, "drawn *sets length width"]:
     """Return one copy of the prompts per position, with the vectors there multiplied by tau."""
     factors = torch.ones(len(positions), ctx.shape[-2], device=ctx.device, dtype=ctx.dtype)
-    factors[torch.arange(len(positions), device=ctx.device), positions] = tau
+    factors.scatter_(1, positions.unsqueeze(1), tau)
     sets = (1,) * (ctx.dim() - 2)
     return ctx * factors.view(len(positions), *sets, -1, 1)
 
 
 def count_correct(
-    logits: Float[Tensor, "*groups batch classes"], labels: Int[Tensor, " batch"]
+    logits: Float[Tensor, "*groups batch classes"], labels: Int[Tensor, "*own batch"]
 ) -> Int[Tensor, "*groups"]:
     """Return the number of images that each group of prompts classifies correctly."""
     return (logits.argmax(dim=-1) == labels).sum(dim=-1)
@@ -161,7 +161,7 @@ class NormPenalty:
     ) -> Float[Tensor, " length"]:
         """Return PAN's alpha: omega at drawn positions where rescaling v_j raises the accuracy.
 
-        If the batch is already classified correctly, PAN skips its pre-inference.
+        On a CPU, PAN skips its pre-inference if the batch is already classified correctly.
 
         Args:
             ctx: the context vectors.
@@ -172,13 +172,11 @@ class NormPenalty:
         """
         alpha = torch.zeros(ctx.shape[-2], device=ctx.device)
         if not self.select:
-            alpha[positions] = self.omega
-            return alpha
+            return alpha.scatter_(0, positions, self.omega)
         with torch.no_grad():
             correct = count_correct(logits, labels)
-            if correct == len(labels):
-                return alpha
+            if correct.device.type == "cpu" and correct.tolist() == len(labels):
+                return alpha  # nothing can be better; reading it would stall an accelerator
             corrupted = evaluate(rescale(ctx.detach(), positions, self.tau))
             better = count_correct(corrupted, labels) > correct
-        alpha[positions] = better.to(alpha.dtype) * self.omega
-        return alpha
+        return alpha.scatter_(0, positions, better * self.omega)

@@ -45,8 +45,7 @@ class NemesisMixin(PromptTrainer):
 
     def draw_positions(self) -> Int[Tensor, " drawn"]:
         """Draw N distinct positions uniformly, on the CPU so that every device gets the same."""
-        order = torch.randperm(self.model.prompt_learner.length)
-        return order[: self.norm_penalty.n].to(self.device)
+        return torch.randperm(self.model.prompt_learner.length)[: self.norm_penalty.n]
 
     def penalty(
         self,
@@ -78,7 +77,7 @@ class NemesisMixin(PromptTrainer):
         """Return PAN's alpha for this batch and count the selected positions."""
         alpha = self.norm_penalty.aware(
             self.model.prompt_learner.ctx,
-            self.draw_positions(),
+            self.draw_positions().to(self.device, non_blocking=True),
             labels,
             logits.detach(),
             lambda ctx: self.model.logits(image_features, ctx),

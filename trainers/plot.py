@@ -57,22 +57,28 @@ class TransportCLIP(PromptedCLIP):
         self, ctx: Float[Tensor, "groups *sets length width"]
     ) -> Float[Tensor, "groups prompts classes embed"]:
         """Return normalised text features of ctx (G, P, L, D) or (G, C, P, L, D)."""
-        by_set = ctx if ctx.dim() == 4 else ctx.transpose(1, 2)  # (G, P, L, D) or (G, P, C, L, D)
-        features = self.text_encoder(by_set.flatten(0, 1))
-        return functional.normalize(features, dim=-1).unflatten(0, by_set.shape[:2])
+        features = functional.normalize(self.text_encoder(self.encoder_groups(ctx)), dim=-1)
+        return features.unflatten(0, (len(ctx), -1))
+
+    def encoder_groups(
+        self, ctx: Float[Tensor, "groups *sets length width"]
+    ) -> Float[Tensor, "prompts *classes length width"]:
+        """Return every set of every group as one group, (G P, L, D) or (G P, C, L, D)."""
+        return (ctx if ctx.dim() == 4 else ctx.transpose(1, 2)).flatten(0, 1)
 
     def similarities(
         self,
-        image_features: Float[Tensor, "batch tokens embed"],
+        image_features: Float[Tensor, "*runs batch tokens embed"],
         text_features: Float[Tensor, "groups prompts classes embed"],
     ) -> Float[Tensor, "groups batch classes tokens prompts"]:
         """Return the cosine similarity of every image feature with every prompt."""
         text = text_features.to(image_features.dtype)
-        return torch.einsum("bme,gpce->gbcmp", image_features, text)
+        images = "bme" if image_features.dim() == 3 else "gbme"
+        return torch.einsum(f"{images},gpce->gbcmp", image_features, text)
 
     def match(
         self,
-        image_features: Float[Tensor, "batch tokens embed"],
+        image_features: Float[Tensor, "*runs batch tokens embed"],
         text_features: Float[Tensor, "groups prompts classes embed"],
     ) -> Float[Tensor, "groups batch classes"]:
         """Return logits: the scaled similarity under the optimal transport plan."""
@@ -89,6 +95,7 @@ class PLOT(PromptTrainer):
     prompts = "several sets of context vectors, matched with local image features"
     normalizes = "the vectors of all sets"
     node = "PLOT"
+    standard_step = True  # its CLIP matches each run's prompts with the run's own images, too
     features = "local"
     no_matrix = "matches several prompts per class with local features by optimal transport"
 

@@ -1,6 +1,12 @@
 """Configuration: YACS nodes, defaults, and merging of files, flags and overrides."""
 
-from .defaults import clean_cfg, complete_config, declare_config, get_cfg_default
+from .defaults import (
+    clean_cfg,
+    complete_config,
+    declare_config,
+    declare_word,
+    get_cfg_default,
+)
 from .hints import declare_aliases
 from .identity import NOT_IDENTITY, identifying_settings
 from .loading import load_config
@@ -15,6 +21,7 @@ __all__ = [
     "complete_config",
     "declare_aliases",
     "declare_config",
+    "declare_word",
     "get_cfg_default",
     "identifying_settings",
     "load_config",

@@ -4,7 +4,7 @@ import copy
 from functools import lru_cache
 from typing import Any
 
-from .node import CfgNode, Config, to_dict
+from .node import WORDS, CfgNode, Config, to_dict
 
 _GENERAL: dict[str, Any] = {
     "VERSION": 1,
@@ -152,6 +152,11 @@ def declare_config(path: str, defaults: dict[str, Any]) -> None:
         raise ValueError(f"{path} is declared by the engine already")
     _declared[path] = defaults
     plain_defaults.cache_clear()
+
+
+def declare_word(path: str, word: str) -> None:
+    """Let a key with a number as default also take a word."""
+    WORDS[path] = (*WORDS.get(path, ()), word)
 
 
 def get_cfg_default() -> CfgNode:

@@ -119,7 +119,9 @@ class CfgNode(YacsNode):
             self.__dict__.setdefault(_UNTYPED, set()).add(path)
         if path in self.__dict__.get(_UNTYPED, ()):
             old = None
-        node[last] = _coerce(value, old, path, source)
+        words = WORDS.get(path, ())
+        # A path with words has numbers otherwise, even after an earlier file has set a word.
+        node[last] = value if value in words else _coerce(value, 0 if words else old, path, source)
 
     def _find(self, path: str) -> Any:
         node: Any = self
@@ -133,6 +135,7 @@ class CfgNode(YacsNode):
 _MISSING = object()
 _NOTES = "__notes__"
 _UNTYPED = "__untyped__"  # paths whose default is None
+WORDS: dict[str, tuple[str, ...]] = {}  # path -> words that it takes besides whole numbers
 _VALUE_TYPES = (bool, int, float, str, tuple, list, type(None))  # as in YACS
 
 

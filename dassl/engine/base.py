@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ class TrainerBase:
     resumes_within_epoch = True
     # Whether a numbered checkpoint contains the whole epoch, including changes by `after_epoch`.
     checkpoints_complete = True
+    shared_epochs = False  # whether epochs are run outside, together with other trainers
     standard_test = True  # whether `test` evaluates the images of `evaluation_set`
     learns = False  # True for a class that defines a training step
     start_epoch = 0  # greater than 0 in a resumed run
@@ -257,6 +258,14 @@ class TrainerBase:
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """Train from `start_epoch`, which `before_train` may raise to resume, to `max_epoch`."""
+        for _ in self.training(start_epoch, max_epoch):
+            pass
+
+    def training(self, start_epoch: int, max_epoch: int) -> Iterator[None]:
+        """Train; if `shared_epochs`, yield instead of each `run_epoch`, which the caller replaces.
+
+        The caller throws an exception that ends this run into the generator.
+        """
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
         self.before_train()
         self._begin_training()
@@ -267,7 +276,10 @@ class TrainerBase:
             self.epoch_start_time = time.perf_counter()
             self.before_epoch()
             with interruption.deferred():
-                self.run_epoch()
+                if self.shared_epochs:
+                    yield
+                else:
+                    self.run_epoch()
                 self.finite_check.check_all(self.epoch, self.scaler)
                 self._record_epoch(time.perf_counter() - self.epoch_start_time)
                 self.after_epoch()

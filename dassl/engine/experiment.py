@@ -1,9 +1,9 @@
 """Run one experiment from its configuration to its results.
 
-train.py, the workers of a sweep, run groups and Python users call `run_experiment`.
+train.py, the workers of a sweep, batches and Python users call `run_experiment`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,16 @@ from .run_files import RESUME, startup_cleanup
 from .run_lock import lock_folder
 
 
-def run_experiment(
+def run_experiment(cfg: Config, **arguments: Any) -> None:
+    """Train and test, or evaluate the model of another run, and write results to cfg.OUTPUT_DIR.
+
+    See `experiment` for the arguments and exceptions.
+    """
+    for _ in experiment(cfg, **arguments):
+        pass
+
+
+def experiment(
     cfg: Config,
     *,
     train: bool = True,
@@ -31,8 +40,8 @@ def run_experiment(
     overwrite: bool = False,
     ignore_mismatch: bool = False,
     on_trainer: Callable[[Any], None] | None = None,
-) -> None:
-    """Train and test, or evaluate the model of another run, and write results to cfg.OUTPUT_DIR.
+) -> Generator[None, None, None]:
+    """Run an experiment; yield where an epoch of a trainer with `shared_epochs` must be run.
 
     Args:
         cfg: the frozen configuration.
@@ -78,7 +87,7 @@ def run_experiment(
                 startup.started = True
                 trainer.evaluate(model_dir)
             elif train:
-                _train(trainer, startup)
+                yield from _train(trainer, startup)
         except Interrupted as stop:
             print(f"Interrupted: {stop}")
             raise
@@ -97,10 +106,13 @@ def _check(cfg: Config, model_dir: str | None) -> None:
     check_tested_folder(cfg.OUTPUT_DIR, model_dir or "")
 
 
-def _train(trainer: Any, startup: SimpleNamespace) -> None:
+def _train(trainer: Any, startup: SimpleNamespace) -> Generator[None, None, None]:
     startup.started = True
     try:
-        trainer.train()
+        if getattr(trainer, "shared_epochs", False):
+            yield from trainer.training()
+        else:
+            trainer.train()
     except UserError:  # for example, the checkpoint to resume is of another run
         startup.started = trainer.record.started
         raise

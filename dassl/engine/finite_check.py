@@ -1,5 +1,6 @@
 """Stop on NaN or Inf in loss, gradients or parameters before a checkpoint is written."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,13 @@ class Step(NamedTuple):
     epoch: int
     batch: int
     files: Sequence[str] = ()
+
+
+def _are_finite(numbers: Sequence[Tensor]) -> list[bool]:
+    """Return whether each tensor is finite; those of an accelerator are read at once."""
+    if all(number.device.type == "cpu" for number in numbers):
+        return [all(map(math.isfinite, number.flatten().tolist())) for number in numbers]
+    return torch.stack([torch.isfinite(number).all() for number in numbers]).tolist()
 
 
 class FiniteCheck:
@@ -66,7 +74,7 @@ class FiniteCheck:
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked:
             return
-        finite = torch.stack([torch.isfinite(number).all() for _, number, _ in unchecked]).tolist()
+        finite = _are_finite([number for _, number, _ in unchecked])
         for good, (name, number, step) in zip(finite, unchecked, strict=True):
             if not good:
                 for path in step.files:

@@ -1,6 +1,6 @@
 """Check whether a run may be written to a folder and whether it resumes the run in it.
 
-train.py, Python, sweeps and run groups share one rule: a run of another configuration is neither
+train.py, Python, sweeps and batches share one rule: a run of another configuration is neither
 resumed nor replaced, unless the user requests it.
 """
 

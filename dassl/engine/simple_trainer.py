@@ -116,6 +116,16 @@ class SimpleTrainer(TrainerBase):
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, test and write the results; do nothing if the run in cfg.RESUME is finished.
 
+        Raises: see `training`.
+        """
+        for _ in self.training(start_epoch, max_epoch):
+            pass
+
+    def training(
+        self, start_epoch: int | None = None, max_epoch: int | None = None
+    ) -> Iterator[None]:
+        """Like `train`; see `TrainerBase.training`.
+
         Raises:
             UserError: the folder contains another or a finished run; see `claim_folder`.
             FloatingPointError: the training diverged.
@@ -129,7 +139,7 @@ class SimpleTrainer(TrainerBase):
         first = self.start_epoch if start_epoch is None else start_epoch
         last = self.max_epoch if max_epoch is None else max_epoch
         try:
-            super().train(resuming.start[0] or first, last)
+            yield from super().training(resuming.start[0] or first, last)
             self.record.ensure_started()
             self.export_artifacts(self.output_dir)
             origins = {"origins": resuming.origins} if resuming.origins else {}

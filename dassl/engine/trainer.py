@@ -67,7 +67,6 @@ class TrainerX(SimpleTrainer):
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
         self.num_batches = len(loader)
-        frequency = self.cfg.TRAIN.PRINT_FREQ
         done = self.resuming.restore_epoch(losses)
         end = time.time()
         for batch_idx, batch in remaining_batches(loader, done):
@@ -75,19 +74,25 @@ class TrainerX(SimpleTrainer):
             self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
             data_time.update(time.time() - end)
             losses.update(step(batch))
-            # Reading metrics from an accelerator stalls it, so not after every batch.
-            last = self.batch_idx + 1 == self.num_batches
-            printed = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
-            if printed or last:
-                self._check_means(losses)
             batch_time.update(time.time() - end)
-            if printed:
-                self._print_progress(losses, batch_time, data_time)
-            if printed or last:
-                self._write_progress(losses)
+            self.report_batch(losses, batch_time, data_time)
             self.resuming.checkpoint_if_due(self.epoch, batch_idx + 1, losses)
             end = time.time()
         self.epoch_means = losses.averages()
+
+    def report_batch(
+        self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
+    ) -> None:
+        """Check, print and write the metrics after some batches; reading stalls an accelerator."""
+        frequency = self.cfg.TRAIN.PRINT_FREQ
+        last = self.batch_idx + 1 == self.num_batches
+        printed = (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
+        if printed or last:
+            self._check_means(losses)
+        if printed:
+            self._print_progress(losses, batch_time, data_time)
+        if printed or last:
+            self._write_progress(losses)
 
     def _check_means(self, losses: MetricMeter) -> None:
         self.finite_check.check()

@@ -38,8 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--limit", type=int, metavar="N", help="execute at most N runs")
     text = "runs at a time (default: one per GPU, else per core); 0: run in this process"
     add("--workers", "-w", type=int, metavar="N", help=text)
-    text = "train up to K runs of one dataset and method family as a run group (default: 1)"
-    add("--vectorise", type=int, default=1, metavar="K", help=text)
+    text = "train up to K runs of one dataset and method family as one batch (default: 1)"
+    add("--batch", type=int, default=1, metavar="K", help=text)
     add("--cluster", metavar="ADDRESS", help="use a Ray cluster, such as auto")
     add("--gpus-per-run", type=float, default=0.0, metavar="N", help="on the cluster, such as 0.25")
     add_sweep_flags(parser)
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: see `nemesis.sweeps.command.resolve_sweep`.
     """
-    for flag, least in (("limit", 0), ("workers", 0), ("gpus_per_run", 0), ("vectorise", 1)):
+    for flag, least in (("limit", 0), ("workers", 0), ("gpus_per_run", 0), ("batch", 1)):
         value = getattr(arguments, flag)
         if value is not None and value < least:
             raise UserError(f"--{flag.replace('_', '-')} is {value}, but must be at least {least}")
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     cluster = None
     if arguments.cluster is not None:
         cluster = partial(RayExecutor, arguments.cluster, gpus=arguments.gpus_per_run)
-    code = run_sweep(sweep, arguments.workers, arguments.limit, cluster, arguments.vectorise)
+    code = run_sweep(sweep, arguments.workers, arguments.limit, cluster, arguments.batch)
     if arguments.report and code != STOPPED:
         from nemesis.commands import report  # imports Matplotlib
 

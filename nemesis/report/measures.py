@@ -12,9 +12,9 @@ from .table import Cell, Entry, Table, number
 
 
 def train_seconds(run: Run) -> float | None:
-    """Return a run's training time, or its share of the time of its run group."""
+    """Return a run's training time, or its share of the time of its batch."""
     seconds = run.get("train_seconds")
-    return seconds / (run.get("vectorised") or 1) if seconds else None
+    return seconds / (run.get("batched") or run.get("vectorised") or 1) if seconds else None
 
 
 # Measure -> its value in a run, and the decimal places shown.

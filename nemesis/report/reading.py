@@ -33,7 +33,8 @@ OPTIONAL: Mapping[str, type | tuple[type, ...]] = {
     "num_test": (int, NoneType),
     "train_views": int,
     **dict.fromkeys(("train_seconds", "macro_f1", "ece", "parameters"), (int, float, NoneType)),
-    "vectorised": int,
+    "batched": int,
+    "vectorised": int,  # of earlier versions
     "provenance": (dict, NoneType),
     "versions": dict,
     "weights_sha256": (str, NoneType),

@@ -85,7 +85,7 @@ class Run:
         return cfg
 
 
-# Runs that a worker executes in one call: one run, or a run group.
+# Runs that a worker executes in one call: one run, or a batch of runs.
 Task = tuple[Run, ...]
 
 
@@ -172,6 +172,7 @@ def newest_log(folder: Path) -> Path | None:
 
 
 def train_seconds(run: Run) -> float:
-    """Return a finished run's training time, or its share of the run group's time."""
+    """Return a finished run's training time, or its share of the batch's time."""
     results = finished_run(locate(run).folder) or {}
-    return float(results.get("train_seconds") or 0) / results.get("vectorised", 1)
+    runs = results.get("batched") or results.get("vectorised") or 1
+    return float(results.get("train_seconds") or 0) / runs

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from safeio.errors import UserError
-from trainers.core.vectorised import RUNS_AT_ONCE, vector_key
+from trainers.core.batch_key import batch_key
 
 from .executors import Executor
 from .runs import Run, State, Task, locate, state_of, train_seconds
@@ -29,20 +29,19 @@ def execute(
     """Execute runs in their order, and each evaluation once its model is trained.
 
     A failed run does not stop the others. A run whose worker dies gets a second attempt, outside of
-    run groups. Runs that another process holds are retried until they are free or finished.
+    batches. Runs that another process holds are retried until they are free or finished.
 
     Args:
         runs: to be executed.
         finished: digests of runs that are finished already.
         executor: executes them.
         on_outcome: called once per run, with its last outcome.
-        together: maximal size of a run group.
+        together: maximal number of runs in a batch.
     """
-    together = min(together, RUNS_AT_ONCE.get(executor.device, together))
     schedule = _Schedule(runs, finished, on_outcome)
     while schedule.left():
         while schedule.ready and (free := executor.free()):
-            # Smaller groups if otherwise some workers would get none.
+            # Smaller batches if otherwise some workers would get none.
             share = -(-len(schedule.ready) // free)
             executor.submit(schedule.next_task(min(together, share)))
         if not schedule.submitted:
@@ -76,7 +75,7 @@ class _Schedule:
         return bool(self.ready or self.submitted or self.busy)
 
     def next_task(self, size: int) -> Task:
-        """Return the next run, with up to size - 1 others that can be in its run group."""
+        """Return the next run, with up to size - 1 others that can be in its batch."""
         task = [self.ready.popleft()]
         key = self._key(task[0]) if size > 1 else None
         if key is not None:
@@ -88,13 +87,13 @@ class _Schedule:
         return tuple(task)
 
     def _key(self, run: Run) -> str | None:
-        """Return the key that runs of a run group share; None for a run outside of groups."""
+        """Return the key that runs of one batch share; None for a run that is trained alone."""
         # A run that killed its worker must not do that to other runs.
         if run.source is not None or self.losses[run.digest]:
             return None
         if run.digest not in self._keys:
             try:
-                self._keys[run.digest] = vector_key(run.cfg())
+                self._keys[run.digest] = batch_key(run.cfg()).text or None
             except UserError:  # executing the run reports it
                 self._keys[run.digest] = None
         return self._keys[run.digest]

@@ -29,7 +29,7 @@ from dassl.utils import (
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
-from trainers.core.vectorised import train_together
+from trainers.core.batched import train_together
 
 from .runs import Run, State, Task, clean_folder, locate, locked, newest_log, state_of
 
@@ -45,7 +45,7 @@ class Outcome:
         status: DONE, SKIPPED (finished before), BUSY (another process holds its lock), FAILED, or
             LOST (its worker died).
         reason: of a failure, in one sentence.
-        seconds: wall time; in a run group, the run's share.
+        seconds: wall time; in a batch, the run's share.
         broken: after an unexpected exception; the process should be replaced.
     """
 
@@ -79,7 +79,8 @@ class CleanState:
         self.dtype = torch.get_default_dtype()
         self.deterministic = torch.are_deterministic_algorithms_enabled()
         self.precision = torch.get_float32_matmul_precision()
-        self.cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+        cudnn = torch.backends.cudnn
+        self.cudnn = (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32)
         self.environment = dict(os.environ)
         self.folder = Path.cwd()
 
@@ -89,7 +90,8 @@ class CleanState:
         torch.set_default_dtype(self.dtype)
         torch.use_deterministic_algorithms(self.deterministic)
         torch.set_float32_matmul_precision(self.precision)
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = self.cudnn
+        cudnn = torch.backends.cudnn
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = self.cudnn
         torch.set_grad_enabled(True)
         set_random_seed(0)  # draws before a run seeds itself must not depend on earlier runs
         os.chdir(self.folder)
@@ -102,12 +104,12 @@ class CleanState:
 
 
 def work(task: Task, state: CleanState) -> list[Outcome]:
-    """Execute a run or a run group, except for runs that are finished or locked elsewhere.
+    """Execute a run or a batch of runs, except for runs that are finished or locked elsewhere.
 
     Output goes only to the runs' logs. Signals raise; all other exceptions become outcomes.
 
     Args:
-        task: one run, or a run group.
+        task: one run, or a batch of runs.
         state: of the process, restored before and after.
 
     Returns:

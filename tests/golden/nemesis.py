@@ -121,7 +121,7 @@ def _check_selections(trainer: Any, alpha: Tensor) -> None:
 
 def check_steps(case: Case, root: Path) -> None:
     expected, params = case.expected, case.params
-    trainer = _stepping_trainer(case, root)
+    trainer = stepping_trainer(case, root)
     ctx, rates = trainer.model.prompt_learner.ctx, params["lr"]
     scheduled = params.get("mode") == "sched"
     if scheduled:
@@ -142,7 +142,7 @@ def check_steps(case: Case, root: Path) -> None:
             _check_selections(trainer, expected["alpha"][number])
 
 
-def _stepping_trainer(case: Case, root: Path) -> Any:
+def stepping_trainer(case: Case, root: Path) -> Any:
     """The trainer that params.method names: the plain method, PUN, PAN, or both by a beta."""
     name, ctx = "PLOT" if case.kind == "steps_plot" else "CoOp", case.expected["ctx0"]
     method = case.params["method"]

@@ -33,7 +33,7 @@ OTHER = {
 def test_another_configuration_is_refused(
     name: str, folder: Path, root: Path, capsys: Capture
 ) -> None:
-    """train.py, Python and run groups refuse it and change nothing."""
+    """train.py, Python and batches refuse it and change nothing."""
     before = content(folder)
     kind = "a finished run" if name == "finished" else "an unfinished run"
     for key, value, difference in OTHER.values():

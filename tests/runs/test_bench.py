@@ -120,7 +120,7 @@ def test_photographs_are_loaded_and_encoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_runs_in_a_worker_and_in_groups(tmp_path: Path, data_root: Path) -> None:
+def test_runs_in_a_worker_and_in_batches(tmp_path: Path, data_root: Path) -> None:
     root = ("--root", str(data_root))
     found = bench_json(tmp_path, "sweep", "sweep", "--runs", "2", *root)
     assert found["ratio"] == found["train_py_seconds"] / found["sweep_py_seconds"] > 0
@@ -128,7 +128,7 @@ def test_runs_in_a_worker_and_in_groups(tmp_path: Path, data_root: Path) -> None
 
     few = ("--epochs", "1", "--shots", "1", "--rounds", "1", "--alone", "1", "--views", "1")
     one = ("--k", "2", "--settings", "mini_ctx16/CoOpNemesis")
-    (row,) = bench_json(tmp_path, "vectorise", "vectorise", *few, *one, *root)["rows"]
+    (row,) = bench_json(tmp_path, "batch", "batch", *few, *one, *root)["rows"]
     assert row["k"] == 2
     speeds = row["runs_per_minute_together"], row["runs_per_minute_alone"]
     assert row["ratio"] == pytest.approx(speeds[0] / speeds[1])
@@ -205,7 +205,7 @@ def test_targets_are_quotients_of_entries() -> None:
         (["corruption", "--backbones", "RN50", "mini"], "one backbone"),
         (["sweep", "--runs", "0"], "at least 1"),
         (["soak", "--runs", "9"], "at least 10"),
-        (["vectorise", "--settings", "mini/PLOT"], "mini/CoOpNemesis"),
+        (["batch", "--settings", "mini/PLOT"], "mini/CoOpNemesis"),
         (["corrupton"], "'corruption'"),
     ],
 )

@@ -65,13 +65,13 @@ def test_groups_on_a_cluster_give_the_table_of_this_machine_though_a_worker_is_k
 
     murderer = threading.Thread(target=kill)
     murderer.start()
-    codes.append(f"exit code {sweep.main([there, '--cluster', address, '--vectorise', '2'])}")
+    codes.append(f"exit code {sweep.main([there, '--cluster', address, '--batch', '2'])}")
     murderer.join(60)
     assert codes == ["exit code 0"]
     assert killed
     for one, other in zip(runs_in(here), runs_in(there), strict=True):
         assert one.digest == other.digest
-        assert results(other.folder)["vectorised"] == 2
+        assert results(other.folder)["batched"] == 2
         assert (learned(one)[0] - learned(other)[0]).abs().max() <= 1e-5
         assert learned(one)[1] == learned(other)[1]
 

@@ -97,7 +97,7 @@ def test_the_dry_run_lists_and_estimates(
     # Another seed takes as long as the one that is done.
     more = write(tmp_path, data_root, shots=[1, 2], seeds=[1, 2], output=str(run.output))
     estimate = r"1 at a time: 0:0\d:\d\d and 2 runs of unknown length"
-    assert re.search(estimate, shown(more, "--vectorise", "2")[-1])
+    assert re.search(estimate, shown(more, "--batch", "2")[-1])
     assert not (tmp_path / "runs").exists()
 
 

@@ -3,6 +3,7 @@
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from dassl.data.data_manager import set_loader_epoch
 from tests.helpers.feature_runs import entries, make, spoil
 from tests.helpers.runs import ONE_EPOCH, Capture, command, finish, refuse, results
-from trainers.core.features.views import ViewImages, view_loader
+from trainers.core.features.views import FeatureBank, ViewImages, view_loader
 
 TWO = (*ONE_EPOCH, "INPUT.TRAIN_VIEWS", "2")
 
@@ -111,6 +112,24 @@ def test_batches_of_features_follow_those_of_images(tmp_path: Path, data_root: P
     view_loader(again, again.train_loader_x, 3)
     assert not {path.name for path in kept} & {path.name for path in entries(moved)}
     assert {digest(path) for path in kept} == {digest(path) for path in entries(moved)}
+
+
+def test_with_epochs_each_epoch_has_its_view(tmp_path: Path, data_root: Path) -> None:
+    few = ("DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "2")
+    trainer = make(tmp_path, data_root, *few, "INPUT.TRAIN_VIEWS", "epochs")
+    loader = view_loader(trainer, trainer.train_loader_x, "epochs")
+    dataset: Any = loader.dataset
+    assert len(dataset.views) == 2
+    for epoch in (0, 1):
+        set_loader_epoch(loader, epoch)
+        for batch in loader:
+            rows = dataset.views[epoch].take(batch["index"].tolist())
+            assert torch.equal(batch["features"], rows)
+    assert not torch.equal(*(views.read(0, 1) for views in dataset.views))
+    # What does not fit into the memory is read from the files.
+    held, read = (FeatureBank([dataset.views], limit) for limit in (1 << 30, 0))
+    places = torch.tensor([[0, 90], [170 - 1, 3]])
+    assert torch.equal(held.take(places), read.take(places))
 
 
 def test_a_view_depends_only_on_its_file_and_number(tmp_path: Path, data_root: Path) -> None:

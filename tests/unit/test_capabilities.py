@@ -1,4 +1,4 @@
-"""Classes declare what is computed from cached features and together with other runs."""
+"""Classes declare what is computed from cached features and as one batch of runs."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from dassl.engine import TRAINER_REGISTRY
 from tests.helpers.feature_runs import FEW, entries, make
 from trainers.coop import CoOp
+from trainers.core.batch_key import can_batch
 from trainers.core.prompted_clip import PromptedCLIP
-from trainers.core.vectorised import can_train_together
 from trainers.nemesis_trainer import NemesisMixin
 from trainers.zsclip import ZeroshotCLIP
 
@@ -78,15 +78,16 @@ class OwnEncoder(OwnMatch):
 )
 def test_shipped_methods_declare_everything(name: str) -> None:
     kind = "local" if name.startswith("PLOT") else "pooled"
-    assert declared(TRAINER_REGISTRY.get(name)) == (kind, True, True, True)
+    batches = not name.startswith("CoCoOp")  # whose CLIP makes prompts for each image
+    assert declared(TRAINER_REGISTRY.get(name)) == (kind, True, batches, True)
 
 
 def test_declarations_of_a_method_and_its_nemesis_variant() -> None:
     assert ImagesNemesis.features is None
     for trainer in (ImagesNemesis, Doubled, DoubledNemesis):
-        assert not can_train_together(trainer)
+        assert not can_batch(trainer)
     assert declared(Logs) == declared(LogsNemesis) == ("pooled", True, True, True)
-    assert can_train_together(LogsNemesis)
+    assert can_batch(LogsNemesis)
     assert declared(Silent) == ("pooled", True, False, False)
     assert declared(OwnClassifier, NAMES[:2]) == ("pooled", False)
     assert declared(ZeroshotCLIP, NAMES[:2]) == ("pooled", True)

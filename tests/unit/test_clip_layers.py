@@ -75,6 +75,21 @@ def assert_same_features(encoder: torch.nn.Module, fast: torch.nn.Module) -> Non
         torch.testing.assert_close(getattr(fast, name)(images), features, atol=atol, rtol=0)
 
 
+def test_autocast_casts_a_frozen_weight_once() -> None:
+    layer, x = Linear(8, 6).requires_grad_(False), torch.randn(3, 8)
+    weights = layer.weight, layer.bias
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(layer(x), functional.linear(x, *weights))
+        assert torch.equal(
+            linear(x, *weights, slice(2, None)), functional.linear(x, *weights)[:, 2:]
+        )
+        cast = module._cast[layer.weight][1]
+        layer(x)
+        assert module._cast[layer.weight][1] is cast
+        layer.weight.mul_(2)  # such as another state dict
+        assert torch.equal(layer(x), functional.linear(x, *weights))
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_folding_changes_no_features(name: str) -> None:
     encoder, fast = encoders(name)

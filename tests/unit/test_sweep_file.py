@@ -246,7 +246,7 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
         (["--set", "SEED", "1"], 'SEED cannot be set here; use the sweep\'s key "seeds"'),
         (["--workers", "-2"], "--workers is -2"),
         (["--limit", "-1"], "--limit is -1"),
-        (["--vectorise", "0"], "--vectorise is 0, but must be at least 1"),
+        (["--batch", "0"], "--batch is 0, but must be at least 1"),
         (["--limit", "x"], "invalid int value"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from clip.build import convert_weights
 from clip.files import DESCRIPTIONS
 from clip.loaded import ASSUMED, SET
 from clip.simple_tokenizer import tokenizer
@@ -23,7 +24,15 @@ _SETTINGS = {
     "vision_heads": "MODEL.CLIP.VISION_HEADS",
 }
 
-declare_config("MODEL", {"COMPILE": False})  # torch.compile for the frozen image encoder
+TEXT_MEMORY = 4.0  # the default takes more on CUDA if more is free
+
+declare_config(
+    "MODEL",
+    {
+        "COMPILE": False,  # torch.compile for the frozen image encoder
+        "TF32": False,  # on CUDA: multiply fp32 matrices and convolve in TensorFloat-32
+    },
+)
 declare_config(
     "MODEL.CLIP",
     {
@@ -34,7 +43,7 @@ declare_config(
         "ACTIVATION": "",
         # GiB for the text encoder's activations that the backward pass needs; above it they are
         # recomputed in the backward pass (CoCoOp or PLOT with many classes).
-        "TEXT_MEMORY": 4.0,
+        "TEXT_MEMORY": TEXT_MEMORY,
         # Folder of downloaded weights; "" is ~/.cache/clip.
         "DOWNLOAD_ROOT": "",
     },
@@ -57,6 +66,9 @@ def load_frozen_clip(cfg: CfgNode, device: torch.device, precision: str) -> Load
     settings = json.dumps(node, sort_keys=True)
     key = (name, _files_state(name), cfg.MODEL.COMPILE, device, precision, settings)
     loaded = cached("clip", key, lambda: _load_and_freeze(cfg, device, precision))
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if cfg.MODEL.TF32 else "highest")
+        torch.backends.cudnn.allow_tf32 = cfg.MODEL.TF32  # PyTorch's default is True
     _check_input(cfg, loaded)
     loaded = _with_input(cfg, loaded)
     print(loaded.summary())
@@ -67,6 +79,14 @@ def load_frozen_clip(cfg: CfgNode, device: torch.device, precision: str) -> Load
             f"set {', '.join(assumed)}."
         )
     return loaded
+
+
+def text_memory(cfg: CfgNode, device: torch.device) -> int:
+    """Return the bytes for the text encoder's activations; on CUDA half of the free memory."""
+    limit = int(cfg.MODEL.CLIP.TEXT_MEMORY * 2**30)
+    if device.type == "cuda" and cfg.MODEL.CLIP.TEXT_MEMORY == TEXT_MEMORY:
+        limit = max(limit, torch.cuda.mem_get_info(device)[0] // 2)
+    return limit
 
 
 def _files_state(name: str) -> tuple[Any, ...]:
@@ -82,7 +102,6 @@ def _load_and_freeze(cfg: CfgNode, device: torch.device, precision: str) -> Load
     loaded = load_clip(
         cfg.MODEL.BACKBONE.NAME,
         device=device,
-        dtype=PRECISIONS[precision],
         transformer_heads=node.TEXT_HEADS or None,
         vision_heads=node.VISION_HEADS or None,
         context_length=node.CONTEXT_LENGTH or None,
@@ -90,7 +109,10 @@ def _load_and_freeze(cfg: CfgNode, device: torch.device, precision: str) -> Load
         download_root=node.DOWNLOAD_ROOT or None,
     )
     freeze(loaded.model)
+    # In fp32 until BatchNorm is folded, so that the weights are rounded only once.
     speed_up(loaded.model.visual, compile_it=cfg.MODEL.COMPILE)
+    if PRECISIONS[precision] is not torch.float32:
+        convert_weights(loaded.model, PRECISIONS[precision])
     return loaded
 
 

@@ -61,8 +61,9 @@ class PromptLearner(nn.Module):
         if num_sets is not None:
             sets.append(num_sets)
         length = prompt_length(n_ctx, ctx_init)
-        ctx = torch.empty(*sets, length, weight.shape[1], device=weight.device)
-        nn.init.normal_(ctx, std=INIT_STD)
+        # Drawn on the CPU, so that every device starts from the same vectors.
+        ctx = nn.init.normal_(torch.empty(*sets, length, weight.shape[1]), std=INIT_STD)
+        ctx = ctx.to(weight.device)
         if ctx_init:
             words = embed_words(clip_model, ctx_init)
             # Equal prompt sets would get equal gradients and stay equal, so noise is added to all

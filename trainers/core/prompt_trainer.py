@@ -27,22 +27,21 @@ from safeio.files import PathLike
 from ..nemesis import vector_norms
 from .features.evaluation import CLASSIFY, INFERENCE, NO_MATRIX, CachedFeatures, no_class_weights
 from .features.views import TRAINING, ViewFeatures, check_views, view_loader
-from .frozen_clip import load_frozen_clip
+from .frozen_clip import load_frozen_clip, text_memory
 from .frozen_encoder import autocast, check_precision
 from .prompt_checkpoints import PromptCheckpoints
 from .prompt_file import PROMPT_FILE, save_tensors
 from .prompt_learner import PromptLearner, prompt_length
 from .prompt_metadata import METADATA
 from .prompted_clip import PromptedCLIP
-from .step_hooks import StepHooks
 
-# `standard_step`: only PromptTrainer and NemesisMixin compute losses and gradients.
+# `standard_step`: only PromptTrainer, CoOp's and PLOT's CLIP and NemesisMixin compute a step.
 STEP = Capability(
     frozenset(
         {
             *("train", "run_epoch", "forward_backward", "features_and_labels", "loss", "penalty"),
-            *("build_model", "model_zero_grad", "model_backward", "model_update", "step_hooks"),
-            "model_backward_and_update",
+            *("build_model", "build_prompted_clip", "model_zero_grad", "model_backward"),
+            *("model_update", "model_backward_and_update", "aware_alpha"),
         }
     )
 )
@@ -60,7 +59,7 @@ class PromptTrainer(TrainerX):
         no_matrix: why the method has no `class_weights`, for the error message.
         features: the kind of frozen features that training and inference take; see `INFERENCE`.
         standard_classify: `classify` is the model's.
-        standard_step: runs can be trained in a run group; see `STEP`.
+        standard_step: a step is that of `batched_step`, which trains many runs at once.
         trains_on_features: a step accepts cached augmentations; see INPUT.TRAIN_VIEWS.
     """
 
@@ -85,7 +84,7 @@ class PromptTrainer(TrainerX):
     }
 
     model: PromptedCLIP
-    step_hooks = StepHooks()  # a run group replaces it
+    batched = 0  # number of runs that are trained as one batch with this one
 
     @property
     def method_cfg(self) -> Any:
@@ -110,7 +109,7 @@ class PromptTrainer(TrainerX):
         self.loaded_clip = load_frozen_clip(cfg, self.device, self.clip_precision)
         classnames = self.dm.dataset.classnames
         self.model = self.build_prompted_clip(classnames)
-        self.model.text_encoder.memory_limit = int(cfg.MODEL.CLIP.TEXT_MEMORY * 2**30)
+        self.model.text_encoder.memory_limit = text_memory(cfg, self.device)
         self.cached_features = CachedFeatures(self)
         if cfg.INPUT.TRAIN_VIEWS and self.train_loader_x is not None:
             check_views(self, self.train_loader_x, cfg.INPUT.TRAIN_VIEWS)
@@ -179,9 +178,9 @@ class PromptTrainer(TrainerX):
         return summary
 
     def model_backward(self, loss: Tensor) -> None:
-        """Check the loss and compute its gradients, perhaps together with those of other runs."""
+        """Check the loss and compute its gradients, under the gradient scaler."""
         self.detect_anomaly(loss)
-        self.step_hooks.backward(self.scaler.scale(loss))
+        self.scaler.scale(loss).backward()
 
     def model_update(self, names: Any = None) -> None:
         """Check the gradients and step the optimiser, under the gradient scaler."""
@@ -194,13 +193,17 @@ class PromptTrainer(TrainerX):
     ) -> tuple[Float[Tensor, "batch *tokens embed"], Int[Tensor, " batch"]]:
         """Return the batch's image features, cached (INPUT.TRAIN_VIEWS) or computed, and labels."""
         if "features" in batch:
-            return batch["features"].to(self.device), batch["label"].to(self.device)
+            features, labels = batch["features"], batch["label"]
+            return self._on_device(features), self._on_device(labels)
         images, labels = self.parse_batch_train(batch)
-        return self.step_hooks.image_features(self, images), labels
+        return self.image_features(images), labels
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the images and labels of a batch on the trainer's device."""
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        return self._on_device(batch["img"]), self._on_device(batch["label"])
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
     def before_train(self) -> None:
         """Replace the training images by cached augmentations if INPUT.TRAIN_VIEWS is set."""
@@ -292,9 +295,10 @@ class PromptTrainer(TrainerX):
         return {
             "weights_sha256": self.loaded_clip.sha256,
             "clip": self.loaded_clip.facts,
+            "tf32": self.cfg.MODEL.TF32,
             "train_views": self.cfg.INPUT.TRAIN_VIEWS,
             "n_ctx": self.model.prompt_learner.length,
             "parameters": sum(tensor.numel() for tensor in self.model.prompt_learner.parameters()),
             **({"ignored_mismatch": mismatch} if mismatch else {}),
-            **self.step_hooks.result_entries(),
+            **({"batched": self.batched} if self.batched else {}),
         }

@@ -82,14 +82,20 @@ class PromptedCLIP(nn.Module):
         self, ctx: Float[Tensor, "groups *sets length width"]
     ) -> Float[Tensor, "groups classes embed"]:
         """Return normalised text features g of every group's prompts."""
-        return functional.normalize(self.text_encoder(ctx), dim=-1)
+        return functional.normalize(self.text_encoder(self.encoder_groups(ctx)), dim=-1)
+
+    def encoder_groups(
+        self, ctx: Float[Tensor, "groups *sets length width"]
+    ) -> Float[Tensor, "prompts *classes length width"]:
+        """Return prompts as the groups that the text encoder processes."""
+        return ctx
 
     def match(
         self,
-        image_features: Float[Tensor, "batch embed"],
+        image_features: Float[Tensor, "*groups batch embed"],
         text_features: Float[Tensor, "groups classes embed"],
     ) -> Float[Tensor, "groups batch classes"]:
-        """Return logits: the scaled cosine similarities."""
+        """Return logits: the scaled cosine similarities with the same or each group's images."""
         scale = self.clip_model.logit_scale.exp()
         return scale * image_features @ text_features.mT
 

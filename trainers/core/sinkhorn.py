@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+CHECK_EVERY = 8  # iterations on an accelerator; a group that has stopped keeps its plan
+
 
 @torch.no_grad()
 def sinkhorn(
@@ -36,7 +38,10 @@ def sinkhorn(
     log_row = log_kernel.new_zeros(*cost.shape[:-1])
     log_column = log_kernel.new_zeros(*cost.shape[:-2], sets)
     running = torch.ones(len(cost), dtype=torch.bool, device=cost.device)
-    for _ in range(max_iter):
+    # Asking whether all groups have stopped stalls an accelerator, and a graph cannot do it.
+    every = 1 if cost.device.type == "cpu" else CHECK_EVERY
+    captured = cost.is_cuda and torch.cuda.is_current_stream_capturing()
+    for iteration in range(1, max_iter + 1):
         row = -math.log(tokens) - (log_kernel + log_column.unsqueeze(-2)).logsumexp(-1)
         column = -math.log(sets) - (log_kernel + row.unsqueeze(-1)).logsumexp(-2)
         change = (row.exp() - log_row.exp()).abs().flatten(1).mean(1)
@@ -44,6 +49,6 @@ def sinkhorn(
         log_row = torch.where(running.view(shape), row, log_row)
         log_column = torch.where(running.view(shape), column, log_column)
         running = running & (change >= thresh)
-        if not running.any():
+        if not captured and iteration % every == 0 and not running.any().tolist():
             break
     return (log_row.unsqueeze(-1) + log_kernel + log_column.unsqueeze(-2)).exp()

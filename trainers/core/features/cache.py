@@ -43,6 +43,18 @@ VERSION = 3
 _COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
 
 
+def computing_device(device: torch.device) -> dict[str, Any]:
+    """Return what decides the last bits of features: on CUDA also the card and its settings."""
+    if device.type != "cuda":
+        return {"device": device.type}
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "precision_fp32": torch.get_float32_matmul_precision(),
+        "cudnn": [torch.backends.cudnn.version(), torch.backends.cudnn.allow_tf32],
+        "benchmark": torch.backends.cudnn.benchmark,
+    }
+
+
 def is_frozen(encoder: nn.Module) -> bool:
     """Return whether no parameter requires a gradient and no module has a forward hook."""
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in encoder.modules())
@@ -67,7 +79,8 @@ class FeatureCache:
             "tower": weights_fingerprint(loaded.model.visual),
             "architecture": {key: value for key, value in config.items() if "text" not in key},
             "precision": precision,
-            "device": device.type,
+            **computing_device(device),
+            **({"compile": True} if cfg.MODEL.COMPILE else {}),
             # Matrix products of other sizes round differently in the last bit.
             "batch_size": cfg.DATALOADER.TEST.BATCH_SIZE,
             "packages": {name: versions[name] for name in _COMPUTING_PACKAGES},

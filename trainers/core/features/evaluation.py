@@ -96,7 +96,7 @@ class CachedFeatures:
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """The cache on disk; a trainer of a run group shares that of another trainer."""
+        """The cache on disk; a trainer of a batch shares that of another trainer."""
         trainer = self.trainer
         return FeatureCache(
             trainer.cfg, trainer.loaded_clip, trainer.clip_precision, trainer.device

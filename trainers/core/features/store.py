@@ -45,6 +45,11 @@ class StoredRows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def nbytes(self) -> int:
+        """The size of all rows as they are returned."""
+        return self._rows.numel() * self._dtype.itemsize
+
     def read(self, start: int, stop: int) -> Tensor:
         """Return the rows from `start` to before `stop`, (stop - start, ...)."""
         return self._rows[start:stop].to(self._dtype, copy=True)

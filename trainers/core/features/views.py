@@ -1,5 +1,8 @@
 """INPUT.TRAIN_VIEWS: train on K cached augmentations ("views") of every image, encoded once.
 
+With `epochs` instead of K, epoch e trains on view e: a new augmentation in every epoch, as in the
+papers.
+
 View v of an image depends only on the file's content and v. So all runs, seeds and methods that
 train on the same images share the features. Every item of a batch draws one of the K views with the
 seed that the sampler assigns, which depends only on the run's seed and the epoch.
@@ -7,13 +10,16 @@ seed that the sampler assigns, which depends only on the run's seed and the epoc
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dassl.config import CfgNode, declare_config
+from dassl.config import CfgNode, declare_config, declare_word
 from dassl.data import DatasetWrapper
 from dassl.data.data_manager import outlive_signals
 from dassl.data.images import read_image
@@ -28,8 +34,13 @@ from .cache import STORED_AS
 from .evaluation import FrozenCLIPTrainer
 from .store import StoredRows
 
-# 0: augment images anew in every epoch; K: draw from K cached augmentations of each image.
+# 0: augment images anew in every epoch; K: draw from K cached augmentations of each image;
+# epochs: as many cached augmentations as epochs, one for each.
 declare_config("INPUT", {"TRAIN_VIEWS": 0})
+declare_word("INPUT.TRAIN_VIEWS", "epochs")
+
+EPOCHS = "epochs"
+KEPT_BYTES = 1 << 30  # of a run's cached augmentations, held in memory
 
 # `trains_on_features`: a training step accepts batches of features instead of images.
 TRAINING = Capability(frozenset({"run_epoch", "forward_backward", "parse_batch_train"}))
@@ -39,11 +50,11 @@ def check_setting(trainer_class: Any, cfg: CfgNode) -> None:
     """Raise an error if INPUT.TRAIN_VIEWS is set for a trainer that needs images.
 
     Raises:
-        UserError: the trainer needs images, or the number is negative.
+        UserError: the trainer needs images, or it is neither a number nor `epochs`.
     """
     views = cfg.INPUT.TRAIN_VIEWS
-    if views < 0:
-        raise UserError(f"INPUT.TRAIN_VIEWS is {views}, but must be at least 0")
+    if views != EPOCHS and (not isinstance(views, int) or views < 0):
+        raise UserError(f"INPUT.TRAIN_VIEWS is {views}, but must be at least 0, or {EPOCHS}")
     if views and not getattr(trainer_class, "trains_on_features", False):
         raise UserError(
             f"INPUT.TRAIN_VIEWS is {views}, but {cfg.TRAINER.NAME} does not train "
@@ -79,22 +90,84 @@ def view_seed(path: str, view: int) -> int:
     )
 
 
-class ViewFeatures(Dataset[dict[str, Any]]):
-    """Batches of features: {"features", "label", "domain", "impath", "index"}."""
+class FeatureBank:
+    """The rows of several lists of views, in one tensor if they are few.
 
-    def __init__(self, source: DatasetWrapper, views: Sequence[StoredRows]) -> None:
+    Args:
+        lists: the views; lists of the same views are held once.
+        limit: bytes that may be held in memory; more are read from the files again and again.
+        device: of the rows.
+    """
+
+    def __init__(
+        self,
+        lists: Sequence[Sequence[StoredRows]],
+        limit: int,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self._rows = list({id(rows): rows for views in lists for rows in views}.values())
+        starts = [0, *accumulate(map(len, self._rows))]
+        self._starts = {id(rows): start for rows, start in zip(self._rows, starts, strict=False)}
+        # The first row of each list; its views follow each other.
+        self.offsets = [self._starts[id(views[0])] for views in lists]
+        self._kept: Tensor | None = None
+        if sum(rows.nbytes for rows in self._rows) <= limit:
+            self._kept = torch.cat([rows.read(0, len(rows)) for rows in self._rows])
+            self._kept = self._kept.to(self.device)
+        # Where `take` wants the places.
+        self.index_device = self.device if self._kept is not None else torch.device("cpu")
+
+    def take(self, places: Int[Tensor, "*batch"]) -> Float[Tensor, "*features"]:
+        """Return the rows at these places."""
+        if self._kept is not None:
+            return self._kept[places]
+        rows = [self._read(place) for place in places.flatten().tolist()]
+        return torch.cat(rows).unflatten(0, places.shape).to(self.device, non_blocking=True)
+
+    def _read(self, place: int) -> Tensor:
+        found = next(rows for rows in reversed(self._rows) if self._starts[id(rows)] <= place)
+        return found.take([place - self._starts[id(found)]])
+
+
+class ViewFeatures(Dataset[dict[str, Any]]):
+    """Batches of features: {"features", "label", "domain", "impath", "index"}.
+
+    Args:
+        source: the training images.
+        views: the features of each view, one row per image.
+        sampler: states the epoch if view e is that of epoch e; else None.
+    """
+
+    def __init__(
+        self,
+        source: DatasetWrapper,
+        views: Sequence[StoredRows],
+        sampler: EpochSampler | None = None,
+    ) -> None:
         self.source = source
         self.views = views
+        self.sampler = sampler
 
     def __len__(self) -> int:
         return len(self.source)
 
+    def places(self, indices: Sequence[Any]) -> list[int]:
+        """Return the rows of a batch among all views' rows; each index's seed draws its view."""
+        size, views = len(self), len(self.views)
+        if self.sampler is not None:
+            return [self.sampler.epoch % views * size + int(index) for index in indices]
+        return [index.seed % views * size + int(index) for index in indices]
+
+    @cached_property
+    def _bank(self) -> FeatureBank:
+        return FeatureBank([self.views], KEPT_BYTES)
+
     def __getitems__(self, indices: Sequence[Any]) -> dict[str, Any]:
-        """Return a batch; each index's seed draws the view of its item."""
+        """Return a batch."""
         items = [self.source.data_source[index] for index in indices]
-        rows = [self.views[i.seed % len(self.views)].take([int(i)]) for i in indices]
         return {
-            "features": torch.cat(rows),
+            "features": self._bank.take(torch.tensor(self.places(indices))),
             "label": torch.tensor([item.label for item in items]),
             "domain": torch.tensor([item.domain for item in items]),
             "impath": [item.impath for item in items],
@@ -102,7 +175,7 @@ class ViewFeatures(Dataset[dict[str, Any]]):
         }
 
 
-def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> str:
+def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> str:
     """Check that features can replace the images of a training loader.
 
     Returns:
@@ -126,20 +199,26 @@ def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> str:
     return kind
 
 
-def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int) -> DataLoader[Any]:
-    """Return a loader of K features per image with the same items and batches as an image loader.
+def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> DataLoader[Any]:
+    """Return a loader of features with the same items and batches as a loader of images.
+
+    Args:
+        trainer: computes the features.
+        loader: the training images.
+        views: K, or `epochs`.
 
     Raises:
         UserError: see `check_views`.
     """
     kind, dataset = check_views(trainer, loader, views), loader.dataset
-    print(f"Training draws from {views} cached augmentations of each of {len(dataset):,} images")
-    rows = [_view_features(trainer, loader, kind, view) for view in range(views)]
+    count = trainer.cfg.OPTIM.MAX_EPOCH if views == EPOCHS else int(views)
+    print(f"Training draws from {count} cached augmentations of each of {len(dataset):,} images")
+    rows = [_view_features(trainer, loader, kind, view) for view in range(count)]
     # Without a generator, each epoch would draw from the global one.
     generator = torch.Generator()
     generator.manual_seed(loader.sampler.seed)
     return DataLoader(
-        ViewFeatures(dataset, rows),
+        ViewFeatures(dataset, rows, loader.sampler if views == EPOCHS else None),
         batch_size=loader.batch_size,
         sampler=loader.sampler,
         drop_last=loader.drop_last,
