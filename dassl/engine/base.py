@@ -22,10 +22,7 @@ from .resume_checkpoint import newest_numbered
 
 
 class TrainerBase:
-    """Loop over epochs that trains the registered models.
-
-    The engine's classes declare all their attributes, so that `own_state` does not save them.
-    """
+    """Loop over epochs; declares all of its attributes, so that `own_state` does not save them."""
 
     capabilities: ClassVar[dict[str, Capability]] = {
         "resumes_within_epoch": Capability(STEP_HOOKS),
@@ -36,8 +33,7 @@ class TrainerBase:
     # Whether a run can resume between any two batches, or only between epochs. A class declares
     # True if only plain attributes and the content of `state_dict` change from batch to batch.
     resumes_within_epoch = True
-    # Whether a numbered checkpoint contains the whole epoch, including changes by `after_epoch`.
-    checkpoints_complete = True
+    checkpoints_complete = True  # whether a numbered checkpoint contains what after_epoch changes
     shared_epochs = False  # whether epochs are run outside, together with other trainers
     standard_test = True  # whether `test` evaluates the images of `evaluation_set`
     learns = False  # True for a class that defines a training step
@@ -101,8 +97,8 @@ class TrainerBase:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the result of `state_dict`; earlier versions may not have saved all entries.
 
-        A resumed run calls this after `before_train`, and again after `before_epoch` if it resumes
-        within an epoch. The state also contains "epoch" and "path", the checkpoint file.
+        Called after `before_train`, and again after `before_epoch` of an epoch that resumes within.
+        The state also contains "epoch" and "path", the checkpoint file.
         """
         self.registry.load_state_dict(state["models"], state.get("epoch"), state.get("path"))
         if isinstance(best := state.get("best_result"), int | float):
@@ -122,12 +118,8 @@ class TrainerBase:
     ) -> None:
         """Save a checkpoint of each model with everything needed to resume.
 
-        Args:
-            epoch: the epoch that has just ended, from 0.
-            directory: the run's folder, with one folder per model.
-            is_best: also save as model-best.pth.tar.
-            val_result: result on the validation set.
-            model_name: file name instead of model.pth.tar-<epoch + 1>.
+        The epoch that has just ended counts from 0. `is_best` also saves model-best.pth.tar, and
+        `model_name` replaces the file name model.pth.tar-<epoch + 1>.
 
         Raises:
             FloatingPointError: the training has diverged; no file is written.
@@ -153,9 +145,7 @@ class TrainerBase:
     def load_model(self, directory: PathLike | None, epoch: int | None = None) -> None:
         """Load the weights of all models from a run's folder to evaluate them.
 
-        Args:
-            directory: the folder; "" or None loads nothing.
-            epoch: number of the checkpoint; None loads the best or, without one, the newest.
+        The folder "" or None loads nothing; the epoch None loads the best or else the newest.
 
         Raises:
             UserError: a checkpoint is missing, damaged or of another model.
@@ -223,10 +213,7 @@ class TrainerBase:
         self.finite_check.add("loss", loss.detach(), self._step())
 
     def detect_bad_gradients(self, names: Names = None) -> None:
-        """Raise FloatingPointError if the norm of the gradients is NaN or infinite.
-
-        A gradient scaler skips such steps itself and lowers its scale, so it disables the check.
-        """
+        """Raise FloatingPointError if the gradients' norm is not finite and no scaler skips it."""
         if self.scaler is None or not self.scaler.is_enabled():
             self.finite_check.add_gradients(self.registry.optimizers(names), self._step())
 

@@ -114,10 +114,7 @@ class SimpleTrainer(TrainerBase):
         """Hook: save files for other programs, such as learned prompts, after training."""
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Train, test and write the results; do nothing if the run in cfg.RESUME is finished.
-
-        Raises: see `training`.
-        """
+        """Train, test and write the results; do nothing if the run in cfg.RESUME is finished."""
         for _ in self.training(start_epoch, max_epoch):
             pass
 
@@ -252,14 +249,7 @@ class SimpleTrainer(TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate on the test or the validation set.
-
-        Args:
-            split: "test" or "val"; default cfg.TEST.SPLIT. See `evaluation_set`.
-
-        Returns:
-            The first result of the evaluator: accuracy in percent.
-        """
+        """Evaluate on "test" or "val" (default cfg.TEST.SPLIT); return the accuracy in percent."""
         self.set_model_mode("eval")
         self.evaluator.reset()
         requested = split or self.cfg.TEST.SPLIT
