@@ -1,7 +1,6 @@
 """Base trainer of the prompt-tuning methods: frozen CLIP, prompt learner, training step, files.
 
-A method is a subclass that names its configuration node and, if it differs from CoOp, overrides
-`build_prompted_clip` or `loss`.
+A method's subclass names its node in cfg.TRAINER and may override `build_prompted_clip` or `loss`.
 """
 
 import math
@@ -55,7 +54,6 @@ class PromptTrainer(TrainerX):
     Attributes:
         paper, prompts, towers: publication, what is learned, encoders that take the prompts.
         normalizes: what the norm losses of a Nemesis variant act on.
-        node: the method's configuration node, cfg.TRAINER.<node>.
         no_matrix: why the method has no `class_weights`, for the error message.
         features: the kind of frozen features that training and inference take; see `INFERENCE`.
         standard_classify: `classify` is the model's.
@@ -82,7 +80,6 @@ class PromptTrainer(TrainerX):
         "standard_step": STEP,
         "trains_on_features": TRAINING,
     }
-
     model: PromptedCLIP
     batched = 0  # number of runs that are trained as one batch with this one
 
@@ -193,8 +190,7 @@ class PromptTrainer(TrainerX):
     ) -> tuple[Float[Tensor, "batch *tokens embed"], Int[Tensor, " batch"]]:
         """Return the batch's image features, cached (INPUT.TRAIN_VIEWS) or computed, and labels."""
         if "features" in batch:
-            features, labels = batch["features"], batch["label"]
-            return self._on_device(features), self._on_device(labels)
+            return self._on_device(batch["features"]), self._on_device(batch["label"])
         images, labels = self.parse_batch_train(batch)
         return self.image_features(images), labels
 
