@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from dassl.utils import package_versions
-from nemesis.report.table import Cell, Table, write_text
-from safeio.files import write_json
+from nemesis.report.table import Cell, Table
+from safeio.files import write_json, write_text
 
 STATUS = Path("/proc/self/status")
 
@@ -39,7 +39,7 @@ class Report:
                 part.write(folder)
         texts = [part if isinstance(part, str) else part.markdown() for part in self.parts]
         text = "\n\n".join(part.strip() for part in texts) + "\n"
-        write_text(folder / f"{self.name}.md", text)
+        write_text(text, folder / f"{self.name}.md")
         return text
 
 

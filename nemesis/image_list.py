@@ -16,7 +16,7 @@ from PIL import Image
 
 from dassl.data.pixels import to_rgb
 from safeio.errors import UserError
-from safeio.files import prepare_output_dir, write_atomic
+from safeio.files import prepare_output_dir, write_atomic, write_text
 from safeio.untrusted import short_repr
 
 FOLDER = "image_lists"  # below the data root
@@ -147,7 +147,7 @@ def _place(content: Path | bytes, target: Path) -> None:
 def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomic(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+    write_text(text.getvalue(), path)
 
 
 def _sha256(content: bytes) -> str:

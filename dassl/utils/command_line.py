@@ -55,6 +55,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the flags")
 
 
+def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --set KEY VALUE, which may be repeated."""
+    pair = ("KEY", "VALUE")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
+
+
 def exit_code(
     run: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dassl.engine import CONFIG, RESULTS
+from dassl.utils.command_line import add_set_flag
 from nemesis.inference.classifier import Classifier, load
 from nemesis.inference.load_run import LEARNER
 from safeio.errors import UserError
@@ -22,8 +23,7 @@ def add_load_flags(parser: argparse.ArgumentParser) -> None:
     add("--epoch", type=int, metavar="N", help="which checkpoint; default the best or the last")
     add("--device", help="cpu, cuda, cuda:N or mps; default the run's")
     add("--root", help="folder of the datasets; default the run's")
-    text = "override any setting, such as MODEL.BACKBONE.NAME; may be repeated"
-    add("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
+    add_set_flag(parser, "override any setting, such as MODEL.BACKBONE.NAME; may be repeated")
     text = "use a prompt with other classes, another backbone or another class token position"
     add(IGNORE_MISMATCH, action="store_true", help=text + " than in its training")
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from dassl.engine.run_record import METRICS
 from dassl.utils import check_availability
 from nemesis.image_list import ImageList, Picture
 from nemesis.logs import logged
@@ -24,8 +25,6 @@ from trainers.core.prompt_trainer import PromptTrainer
 from .export import save_classifier
 from .load_run import LoadOptions, load_trainer
 from .predictions import Prediction, batches, most_probable
-
-MEASURES = ("accuracy", "macro_f1", "error_rate", "perclass_accuracy", "ece")
 
 
 def load(
@@ -271,5 +270,5 @@ class Classifier:
 
 
 def _measures(results: Mapping[str, Any], split: str, dataset: str) -> dict[str, Any]:
-    measures = {name: results.get(name) for name in MEASURES}
+    measures = {name: results.get(name) for name in METRICS}
     return {**measures, "num_test": results.get("total"), "split": split, "dataset": dataset}

@@ -6,7 +6,7 @@ from os.path import commonpath
 from pathlib import Path
 
 from safeio.errors import UserError
-from safeio.files import prepare_output_dir
+from safeio.files import prepare_output_dir, write_text
 
 from .accuracy import AccuracyTables, make_tables
 from .checks import notes_on, refuse_mixed
@@ -34,7 +34,7 @@ from .reading import RunIndex, read_runs
 from .results import COLUMNS, Runs, counted, in_row_order, members_of
 from .settings import Rows, name_rows
 from .sweep_status import SweepStatus
-from .table import Table, write_text
+from .table import Table
 
 NO_PAIRS = "No comparison: no other row shares data and seeds with the baseline."
 NO_BASELINE = (
@@ -192,5 +192,5 @@ def _write(output: Path, page: Page) -> None:
     drawings = [f"![{alt}]({file})\n" for file, alt in figures.items()]
     tables = [table.markdown() for table in page.results]
     parts = [*head, facts, notes, *drawings, *tables]
-    write_text(output / "report.md", "\n".join(part for part in parts if part))
-    write_text(output / "report.html", render(page))
+    write_text("\n".join(part for part in parts if part), output / "report.md")
+    write_text(render(page), output / "report.html")

@@ -17,7 +17,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from safeio.files import write_atomic
+from safeio.files import write_text
 from safeio.untrusted import spreadsheet_text
 
 DASH = "\N{EN DASH}"
@@ -193,13 +193,8 @@ class Table:
         """Write NAME.md, NAME.csv and NAME.tex into the folder; return the first one's path."""
         texts = dict(zip(FORMATS, (self.markdown(), self.csv(), self.latex()), strict=True))
         for suffix, text in texts.items():
-            write_text(folder / f"{self.name}.{suffix}", text)
+            write_text(text, folder / f"{self.name}.{suffix}")
         return folder / f"{self.name}.md"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _is_text(cell: Cell) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.engine.interruption import stopping_on_signals
+from dassl.utils.command_line import add_set_flag
 from safeio.errors import UserError
 from safeio.files import PathLike, prepare_output_dir
 
@@ -22,12 +23,6 @@ from .selection import Selection
 from .sweep_file import PAPER, SweepFile, read_sweep, sweep_path
 
 STOPPED = 130
-
-
-def add_set_flag(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add --set KEY VALUE, which may be repeated."""
-    pair = ("KEY", "VALUE")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=pair, help=text)
 
 
 def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
