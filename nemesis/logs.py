@@ -39,4 +39,4 @@ def logged(verbose: bool = False) -> Iterator[None]:
 
 def hides_progress() -> bool | None:
     """Return tqdm's `disable`: None shows the bar in a terminal only, False also in a notebook."""
-    return False if "ipykernel" in sys.modules else None
+    return False if type(sys.stderr).__module__.startswith("ipykernel.") else None
