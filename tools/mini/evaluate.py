@@ -1,8 +1,9 @@
 """Evaluate the zero-shot accuracy of a small CLIP on the bundled benchmark, by task and style.
 
-Run from the repository's root: `python -m tools.mini.evaluate`.  `--templates` compares sentence
-templates on validation scenes (the datasets' template was selected this way); `--drawings STYLE`
-classifies a style's drawings among all concepts of the pretraining.
+Run from the repository's root: `python -m tools.mini.evaluate`; `--model mini_vit` evaluates the
+second CLIP, `--templates` compares sentence templates on validation scenes (the datasets' template
+was selected this way), `--drawings STYLE` classifies a style's drawings among all concepts of the
+pretraining.
 """
 
 from __future__ import annotations
@@ -143,11 +144,11 @@ def name_drawings(loaded: LoadedCLIP, style: str) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", default="mini", help="name or path of a CLIP")
+    parser.add_argument("--model", default="mini", help="name or path of a CLIP")
     parser.add_argument("--templates", action="store_true", help="compare sentence templates")
     parser.add_argument("--drawings", metavar="STYLE", help="classify a style among all concepts")
     options = parser.parse_args()
-    loaded = load_clip(options.weights)
+    loaded = load_clip(options.model)
     print(json.dumps({"weights": loaded.source, "sha256": loaded.sha256}))
     if options.drawings:
         name_drawings(loaded, options.drawings)

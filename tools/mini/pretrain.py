@@ -11,12 +11,8 @@ writes a checkpoint every two minutes and resumes from it when started again.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +24,28 @@ from torch.nn import functional
 from clip.config import CLIPConfig
 from clip.model import CLIP
 from clip.resnet import Bottleneck
-from tools.mini.batches import Batches, Corpus, PairBatch
+from tools.mini.batches import Corpus, PairBatch
 from tools.mini.styles import WORK
+from tools.mini.training import Recipe, Run, accuracies, normalised, read_options
 
 CONFIG = CLIPConfig(
     embed_dim=256, image_resolution=64, vision_layers=(1, 1, 1, 1), vision_width=24,
     vision_patch_size=None, vision_heads=12, transformer_width=128, transformer_heads=2,
     transformer_layers=3,
 )  # fmt: skip
-PIXEL_MEAN, PIXEL_STD = 0.6, 0.33
 TEXT_BUCKETS = 4  # captions are sorted by length and encoded in this many chunks
 CENTRE_SCALE, CENTRE_WEIGHT, SMOOTHING = 20.0, 0.5, 0.05
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Hyperparameters of a run."""
+@dataclass(frozen=True, kw_only=True)
+class PairRecipe(Recipe):
+    """Recipe with a cosine schedule and a learned temperature."""
 
     pairs: int = 1_300_000
     batch: int = 96
     rate: float = 1.5e-3
     warmup: float = 0.04
-    decay: float = 0.05
     first_scale: float = 20.0
-    seed: int = 1
 
 
 class Learner(nn.Module):
@@ -72,10 +66,9 @@ class Learner(nn.Module):
 
     def image_features(self, images: Tensor) -> Float[Tensor, "b embed"]:
         """Return normalised features of uint8 images (B, 64, 64, 3)."""
-        pixels = (images.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
         # evaluation bypasses the compiled call, since other shapes would recompile it
         encode = self.clip.visual if self.training else self.clip.visual.forward
-        return functional.normalize(encode(pixels).float(), dim=-1)
+        return functional.normalize(encode(normalised(images)).float(), dim=-1)
 
     def text_features(
         self, ids: Int[Tensor, "b length"], lengths: Int[Tensor, " b"]
@@ -114,7 +107,7 @@ class Learner(nn.Module):
         return total
 
 
-def learning_rate(recipe: Recipe, pairs: int) -> float:
+def learning_rate(recipe: PairRecipe, pairs: int) -> float:
     """Return the learning rate after some pairs: linear warm-up, then cosine to zero."""
     share = pairs / recipe.pairs
     if share < recipe.warmup:
@@ -123,7 +116,7 @@ def learning_rate(recipe: Recipe, pairs: int) -> float:
     return recipe.rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.AdamW:
+def make_optimizer(learner: Learner, recipe: PairRecipe) -> torch.optim.AdamW:
     """Return AdamW with weight decay for matrices only."""
     matrices = [p for p in learner.parameters() if p.ndim > 1]
     others = [p for p in learner.parameters() if p.ndim <= 1]
@@ -134,136 +127,55 @@ def make_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
-    scratch = path.with_suffix(".tmp")
-    torch.save(state, scratch)
-    scratch.replace(path)
+class PairRun(Run[PairRecipe]):
+    """Pretraining of both encoders."""
 
-
-@torch.no_grad()
-def evaluate(learner: Learner, corpus: Corpus) -> dict[str, float]:
-    """Return the accuracy in % on one scene per concept, in evaluation mode."""
-    learner.eval()
-    ids, lengths = corpus.evaluation_captions()
-    texts = learner.text_features(ids, lengths)
-    groups = corpus.groups
-    result = {}
-    for style in ("noto", "openmoji-black", "twemoji"):
-        images, labels = corpus.probe(style)
-        features = torch.cat([learner.image_features(part) for part in images.split(256)])
-        scores = features @ texts.t()
-        result[style] = (scores.argmax(1) == labels).float().mean().item() * 100
-        within = scores.masked_fill(groups[labels][:, None] != groups, -1.0)
-        result[f"{style} in group"] = (within.argmax(1) == labels).float().mean().item() * 100
-    learner.train()
-    return {key: round(value, 2) for key, value in result.items()}
-
-
-class Run:
-    """Pretraining that resumes after interruptions."""
+    name = "pretrain"
+    learner: Learner
 
     def __init__(
-        self, recipe: Recipe, folder: Path, corpus: Corpus, compiled: bool = False
+        self, recipe: PairRecipe, folder: Path, corpus: Corpus, compiled: bool = False
     ) -> None:
-        self.recipe, self.folder, self.corpus = recipe, folder, corpus
         torch.manual_seed(recipe.seed)
-        concepts = len(corpus.concepts)
-        self.learner = Learner(corpus.vocabulary, concepts, recipe.first_scale)
-        self.learner.clip.visual.to(memory_format=torch.channels_last)
+        learner = Learner(corpus.vocabulary, len(corpus.concepts), recipe.first_scale)
+        learner.clip.visual.to(memory_format=torch.channels_last)
         if compiled:
-            self.learner.clip.visual.compile()
-        self.optimizer = make_optimizer(self.learner, recipe)
-        self.pairs = 0
-        self.checkpoint = folder / "pretrain.pt"
-        if self.checkpoint.exists():
-            self._resume()
+            learner.clip.visual.compile()
+        super().__init__(recipe, folder, corpus, learner, [make_optimizer(learner, recipe)])
 
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
-            raise SystemExit(
-                f"{self.checkpoint} belongs to the recipe {state['recipe']}; move it away or "
-                "pass the same options."
-            )
-        self.learner.load_state_dict(state["learner"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.pairs = state["pairs"]
-        print(f"resuming after {self.pairs:,} pairs", flush=True)
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return learning_rate(self.recipe, self.pairs)
 
-    def _save(self) -> None:
-        state = {
-            "learner": self.learner.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "pairs": self.pairs,
-            "recipe": asdict(self.recipe),
-            "vocabulary": self.corpus.vocabulary,
-        }
-        save(self.checkpoint, state)
+    def loss(self, batch: PairBatch) -> Float[Tensor, ""]:
+        """Return the loss of one batch."""
+        return self.learner.loss(batch)
 
-    def _step(self, batch: PairBatch) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.pairs)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = self.learner.loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
-        self.optimizer.step()
+    def step(self, batch: PairBatch) -> float:
+        """Train on one batch and clamp the temperature to CLIP's range."""
+        loss = super().step(batch)
         with torch.no_grad():
             self.learner.clip.logit_scale.clamp_(max=math.log(100))
-        self.pairs += len(batch.concepts)
-        return loss.item()
+        return loss
 
-    def train(self) -> None:
-        """Train to the end, with progress lines, metrics and checkpoints."""
-        started = saved = time.monotonic()
-        first, mean, step = self.pairs, 0.0, 0
-        self.learner.train()
-        for batch in Batches(
-            self.corpus, self.recipe.batch, self.recipe.seed, self.pairs, self.recipe.pairs
-        ):
-            loss, step = self._step(batch), step + 1
-            mean = loss if step == 1 else 0.98 * mean + 0.02 * loss
-            now = time.monotonic()
-            last = self.pairs >= self.recipe.pairs
-            if step % 50 == 0 or last:
-                speed = (self.pairs - first) / (now - started)
-                left = (self.recipe.pairs - self.pairs) / speed / 60
-                print(
-                    f"{self.pairs:,} pairs, loss {mean:.3f}, {speed:.0f}/s, {left:.0f} min left",
-                    flush=True,
-                )
-            if self.pairs // 50_000 != (self.pairs - self.recipe.batch) // 50_000 or last:
-                self._log(mean)
-            if now - saved > 120 or last:
-                self._save()
-                saved = now
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """Return the temperature and the accuracies."""
+        learner = self.learner
+        texts = learner.text_features(*self.corpus.evaluation_captions())
+        scale = round(learner.clip.logit_scale.exp().item(), 2)
+        return {"scale": scale, **accuracies(self.corpus, learner.image_features, texts)}
 
-    def _log(self, loss: float) -> None:
-        metrics: dict[str, Any] = {"pairs": self.pairs, "loss": round(loss, 4)}
-        metrics["scale"] = round(self.learner.clip.logit_scale.exp().item(), 2)
-        metrics.update(evaluate(self.learner, self.corpus))
-        with (self.folder / "pretrain_log.jsonl").open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
-        print(metrics, flush=True)
+    def extra_state(self) -> dict[str, Any]:
+        """Return the token ids of the embedding's rows."""
+        return {"vocabulary": self.corpus.vocabulary}
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=Recipe.pairs)
-    parser.add_argument("--batch", type=int, default=Recipe.batch)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--folder", type=Path, default=WORK)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    recipe = Recipe(pairs=options.pairs, batch=options.batch, seed=options.seed)
-    Run(recipe, options.folder, Corpus.load(WORK), options.compile).train()
+    options = read_options(__doc__, PairRecipe())
+    recipe = PairRecipe(pairs=options.pairs, batch=options.batch, seed=options.seed)
+    PairRun(recipe, options.folder, Corpus.load(WORK), options.compile).train()
 
 
 if __name__ == "__main__":
