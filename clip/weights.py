@@ -24,8 +24,7 @@ from .open_clip_names import OPEN_CLIP_PREFIX, find_open_clip
 
 __all__ = ["LoadedCLIP", "load_clip"]
 
-MINI = "mini"
-MINI_PATH = Path(__file__).parent / "mini.safetensors"
+BUNDLED = {name: Path(__file__).parent / f"{name}.safetensors" for name in ("mini", "mini_vit")}
 RANDOM_PREFIX = "random:"
 FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -44,12 +43,12 @@ def load_clip(
     """Load a CLIP by name or path.
 
     Args:
-        name: one of OpenAI's names (`RN50`, `ViT-B/16`, ...; downloaded once), `mini` (bundled),
-            `open_clip:<architecture>/<tag>` (needs that package), `random:<name>` (OpenAI's
-            architecture with seeded random weights), the path of a weights file or of a folder that
-            Hugging Face's transformers or open_clip wrote, or a name on Hugging Face's hub
-            (`openai/clip-vit-base-patch32`, also `hf:...`; downloaded once). An existing path takes
-            precedence over all names but OpenAI's, `mini`, `open_clip:` and `random:`.
+        name: one of OpenAI's names (`RN50`, `ViT-B/16`, ...; downloaded once), `mini` or `mini_vit`
+            (bundled), `open_clip:<architecture>/<tag>` (needs that package), `random:<name>`
+            (OpenAI's architecture with seeded random weights), the path of a weights file or of a
+            folder that Hugging Face's transformers or open_clip wrote, or a name on Hugging Face's
+            hub (`openai/clip-vit-base-patch32`, also `hf:...`; downloaded once). An existing path
+            takes precedence over all names but OpenAI's, the bundled, `open_clip:` and `random:`.
         device: device of the model.
         dtype: fp32, or fp16 or bf16 cast as OpenAI's `convert_weights` does.
         transformer_heads: heads of the text encoder; None for those that the weights state.
@@ -85,8 +84,8 @@ def _find(name: str, download_root: str | Path | None) -> tuple[Path, Descriptio
     """Return the file of a name or path, the name's description and its verified SHA-256, or ""."""
     if name.startswith(OPEN_CLIP_PREFIX):
         return *find_open_clip(name.removeprefix(OPEN_CLIP_PREFIX), download_root), ""
-    if name == MINI:
-        return MINI_PATH, None, ""
+    if name in BUNDLED:
+        return BUNDLED[name], None, ""
     path = Path(name).expanduser()
     canonical = name if name in MODELS else None if path.exists() else canonical_name(name)
     if canonical is not None:
@@ -106,7 +105,7 @@ def _fetch_other(name: str, path: Path, download_root: str | Path | None) -> Pat
             f"The weights file {name} {fault}; pass the path of a .pt or .safetensors file or one "
             f"of {_names()}."
         )
-    near = difflib.get_close_matches(name, [*ARCHITECTURES, MINI], n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name, [*ARCHITECTURES, *BUNDLED], n=1, cutoff=0.4)
     # `ViT-B/15` has the form of a name on the hub, but is a misspelt architecture.
     misspelt = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.8)
     hub = hub_name(name)
@@ -121,7 +120,7 @@ def _fetch_other(name: str, path: Path, download_root: str | Path | None) -> Pat
 
 
 def _names() -> str:
-    return ", ".join([*ARCHITECTURES, MINI])
+    return ", ".join([*ARCHITECTURES, *BUNDLED])
 
 
 def _load_file(

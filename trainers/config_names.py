@@ -1,8 +1,9 @@
 """Config files by name: the file and settings that a name such as rn50_ep50_ctxv1 means.
 
 A missing file configs/trainers/METHOD/NAME.yaml stands for the file NAME.yaml of a class from which
-METHOD inherits (CoOp for CoOpNemesis), else of configs/trainers/. A NAME without such a file is a
-base and words, separated by underscores. The base is such a file, or one of OpenAI's backbones on
+METHOD inherits (CoOp for CoOpNemesis), else of configs/trainers/; mini_vit... without a file is
+mini... with the other bundled CLIP. A NAME without such a file is a base and words, separated by
+underscores. The base is such a file, or one of OpenAI's backbones on
 top of the nearest recipe.yaml.
 """
 
@@ -24,6 +25,7 @@ CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
 TRAINERS = CONFIGS / "trainers"
 # By their spelling in names of files, such as vit_b16.
 BACKBONES = {re.sub(r"\W", "_", name.lower().replace("/", "")): name for name in ARCHITECTURES}
+MINI, MINI_VIT = "mini", "mini_vit"  # the bundled CLIPs, which share their files
 NUMBER = "N"  # of a word's spelling
 # Settings of the words; a key without a group is the method's own. Later words override earlier.
 WORDS: dict[str, dict[str, Any]] = {
@@ -114,9 +116,9 @@ def _split(name: str, folders: Sequence[Path]) -> tuple[dict[str, Any], list[str
     parts = name.split("_")
     for length in range(len(parts), 0, -1):
         base, words = "_".join(parts[:length]), parts[length:]
-        file = _find(base, folders)
-        if file:
-            return {"_BASE_": str(file)}, words
+        content = _file_content(base, folders)
+        if content:
+            return content, words
         if base in BACKBONES:
             return _backbone_settings(BACKBONES[base], folders), words
     available = _bases(folders)
@@ -125,18 +127,26 @@ def _split(name: str, folders: Sequence[Path]) -> tuple[dict[str, Any], list[str
     )
 
 
-def _find(name: str, folders: Sequence[Path]) -> Path | None:
-    paths = (folder / f"{name}.yaml" for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
+def _file_content(name: str, folders: Sequence[Path]) -> dict[str, Any] | None:
+    """Return the content that extends the first folder's file of this name."""
+    for folder in folders:
+        if (path := folder / f"{name}.yaml").is_file():
+            return {"_BASE_": str(path)}
+        mini = folder / f"{name.replace(MINI_VIT, MINI, 1)}.yaml"
+        if name.startswith(MINI_VIT) and mini.is_file():
+            return {"_BASE_": str(mini), "MODEL.BACKBONE.NAME": MINI_VIT}
+    return None
 
 
 def _bases(folders: Sequence[Path]) -> list[str]:
     files = {path.stem for folder in folders for path in folder.glob("*.yaml")}
-    return [*BACKBONES, *sorted(files - {"recipe"})]
+    twins = {name.replace(MINI, MINI_VIT, 1) for name in files if name.startswith(MINI)}
+    twins = {name for name in twins if not name.startswith(f"{MINI_VIT}_vit")}
+    return [*BACKBONES, *sorted((files | twins) - {"recipe"})]
 
 
 def _backbone_settings(name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    content = {"_BASE_": str(_find("recipe", folders)), "MODEL.BACKBONE.NAME": name}
+    content = {**(_file_content("recipe", folders) or {}), "MODEL.BACKBONE.NAME": name}
     side = ARCHITECTURES[name].image_resolution
     return content if side == 224 else {**content, "INPUT.SIZE": (side, side)}
 

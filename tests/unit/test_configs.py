@@ -46,8 +46,9 @@ def test_every_file_loads() -> None:
 def test_every_trainer_has_every_backbone_and_the_mini_config() -> None:
     for trainer in TRAINER_REGISTRY.registered_names():
         for name in names_of(trainer):
-            assert BACKBONES.get(name, "mini") == load(trainer, name).MODEL.BACKBONE.NAME
-        assert {*BACKBONES, "mini"} <= set(names_of(trainer))
+            bundled = "mini_vit" if name.startswith("mini_vit") else "mini"
+            assert BACKBONES.get(name, bundled) == load(trainer, name).MODEL.BACKBONE.NAME
+        assert {*BACKBONES, "mini", "mini_vit"} <= set(names_of(trainer))
 
 
 @pytest.mark.parametrize("nemesis", ["", "Nemesis"])
@@ -82,6 +83,8 @@ def test_a_path_as_published_scripts_give_it(monkeypatch: pytest.MonkeyPatch) ->
         ("CoOpNemesis/mini_ctx16", "CoOp/mini_ctx16", {}),
         ("CoCoOpNemesis/mini", "CoCoOp/mini", {}),
         ("ZeroshotCLIP2/mini", "mini", {}),
+        ("CoOpNemesis/mini_vit", "CoOpNemesis/mini", {NAME: "mini_vit"}),
+        ("PLOT/mini_vit_ep3", "PLOT/mini", {NAME: "mini_vit", "OPTIM.MAX_EPOCH": 3}),
         ("PLOTNemesis/mini_csc", "PLOTNemesis/mini", {"TRAINER.PLOT.CSC": True}),
         ("PLOT/mini_nctx8", "PLOT/mini", {"TRAINER.PLOT.N_CTX": 8, "TRAINER.PLOT.CTX_INIT": ""}),
         ("ZeroshotCLIP/vit_l14_ep3", "recipe", {NAME: "ViT-L/14", "OPTIM.MAX_EPOCH": 3}),

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from clip.weights import load_clip
+from clip.weights import BUNDLED, load_clip
 from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from datasets import emoji
@@ -24,6 +24,7 @@ from tests.helpers.refusals import refused
 from tests.helpers.runs import ROOT
 from tools.mini.evaluate import accuracy, image_features, text_features
 from tools.mini.styles import STYLES
+from trainers.config_names import config_file
 
 TASKS = {
     **{"EmojiActivities": 85, "EmojiAnimals": 160, "EmojiFood": 131, "EmojiObjects": 266},
@@ -205,19 +206,25 @@ def test_share_alike_and_task_styles_are_not_trained_on() -> None:
         assert f"- {style.licence}: " in page
 
 
-def test_the_shipped_files_are_small_and_described() -> None:
-    weights = ROOT / "clip" / "mini.safetensors"
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_shipped_files_are_small_and_described(name: str) -> None:
     assert sum(path.stat().st_size for path in emoji.DRAWINGS.iterdir()) < 10_000_000
-    assert weights.stat().st_size < 20_000_000
-    with safe_open(weights, "pt") as file:
+    assert BUNDLED[name].stat().st_size <= 12_000_000
+    assert f"`clip/{name}.safetensors`" in (emoji.DRAWINGS / "LICENSES.md").read_text()
+    with safe_open(BUNDLED[name], "pt") as file:
         metadata = file.metadata()
     assert {"config", "pixel_mean", "pixel_std", "licence", "training"} <= set(metadata)
     assert "-SA" not in metadata["licence"]
+    config = load_config(config_file=config_file("trainers", name))
+    assert json.loads(metadata["pixel_mean"]) == list(config.INPUT.PIXEL_MEAN)
+    assert json.loads(metadata["pixel_std"]) == list(config.INPUT.PIXEL_STD)
+    assert name == config.MODEL.BACKBONE.NAME
 
 
+@pytest.mark.parametrize("name", BUNDLED)
 @torch.no_grad()
-def test_zero_shot_accuracy_of_the_bundled_weights() -> None:
+def test_zero_shot_accuracy_of_the_bundled_weights(name: str) -> None:
     """Far above chance (1.2%), in a style that it was not trained on."""
-    loaded = load_clip("mini")
+    loaded = load_clip(name)
     images = image_features(loaded, "activities", "noto", range(20, 22))
     assert accuracy(images, text_features(loaded, "activities", "a photo of a {}.")) > 40

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import clip
 from clip.clip import available_models
 from clip.errors import WeightsError
-from clip.weights import MINI_PATH, load_clip
+from clip.weights import BUNDLED, load_clip
 from tests.golden import FOLDER, arrays, assert_same_clip, tiny_clip
 
 
@@ -90,7 +90,7 @@ def test_models_by_name() -> None:
     size = loaded.model.config.image_resolution
     logits, _ = loaded.model(torch.zeros(1, 3, size, size), clip.tokenize(["an apple", "a dog"]))
     assert logits.isfinite().all()
-    assert loaded.source == str(MINI_PATH)
+    assert loaded.source == str(BUNDLED["mini"])
     loaded = load_clip("random:vit_b32", dtype=torch.bfloat16, context_length=16)
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.model.positional_embedding.shape == (16, 512)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from clip import download
-from clip.weights import MINI_PATH, load_clip
+from clip.weights import BUNDLED, load_clip
 from dassl.config import load_config
 from dassl.utils import reuse_loaded
 from nemesis.inference.predictions import most_probable
@@ -169,7 +169,7 @@ CPU = torch.device("cpu")
 
 
 def test_settings_that_contradict_the_weights_are_refused(tmp_path: Path) -> None:
-    shutil.copy(MINI_PATH, tmp_path / "mine.safetensors")
+    shutil.copy(BUNDLED["mini"], tmp_path / "mine.safetensors")
     other = ("INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")
     with pytest.raises(UserError, match=r"is \[0.6, 0.6, 0.6\] according to the file's metadata"):
         load_frozen_clip(_config(tmp_path / "mine.safetensors", *other), CPU, "fp32")

@@ -45,6 +45,10 @@ The bundled benchmark shows emoji by several design teams. Each archive holds dr
 family of licences; they were rendered, cropped and reduced to a palette by `tools/mini/`, and a
 task's scenes rotate, scale and recolour them. Nobody below endorses this project.
 """
+TRAINED = (
+    "## Trained into `clip/mini.safetensors` and `clip/mini_vit.safetensors`, "
+    "not shipped as pictures"
+)
 
 
 def archive_of(style: Style) -> str:
@@ -99,7 +103,7 @@ def licence_page() -> str:
         lines += [f"## {name}", "", *_credits([s for s in shipped if archive_of(s) == name]), ""]
         if "share_alike" in name:
             lines += ["Evaluation and prompt tuning only: these never enter the weights.", ""]
-    lines += ["## Trained into `clip/mini.safetensors`, not shipped as pictures", ""]
+    lines += [TRAINED, ""]
     lines += [*_credits([s for s in STYLES if s.role == "train"]), ""]
     lines += ["Names, groups and keywords: emojibase-data and emojilib, MIT.", ""]
     lines += ["## Texts of the licences", ""]
