@@ -56,6 +56,11 @@ def vector_norms(
     return norms.flatten(0, -2).sum(0) if norms.dim() > 1 else norms
 
 
+def position_norms(ctx: Float[Tensor, "*sets length width"]) -> Float[Tensor, " length"]:
+    """Return each position's norm, averaged over classes (CSC) and PLOT's prompt sets."""
+    return vector_norms(ctx.detach()) / math.prod(ctx.shape[:-2])
+
+
 def norm_loss(
     ctx: Float[Tensor, "*sets length width"],
     alpha: Float[Tensor, " length"],

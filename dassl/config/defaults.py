@@ -1,10 +1,12 @@
 """Keys of the engine with their defaults; trainers and datasets declare theirs in their files."""
 
 import copy
+import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from .node import WORDS, CfgNode, Config, to_dict
+from .node import WORDS, CfgNode, Config, short_path, to_dict
 
 _GENERAL: dict[str, Any] = {
     "VERSION": 1,
@@ -129,6 +131,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _declared: dict[str, dict[str, Any]] = {}
+_declaring: dict[str, Path] = {}  # the file that declared a group
 
 
 def declare_config(path: str, defaults: dict[str, Any]) -> None:
@@ -141,16 +144,20 @@ def declare_config(path: str, defaults: dict[str, Any]) -> None:
     Raises:
         ValueError: the group is declared already, with other defaults or by the engine.
     """
+    file = Path(sys._getframe(1).f_code.co_filename)
     if path in _declared:
         if _declared[path] != defaults:
-            raise ValueError(f"{path} is declared twice, with different defaults")
+            raise ValueError(
+                f"{path} is declared twice, with different defaults: in "
+                f"{short_path(_declaring[path])} and {short_path(file)}"
+            )
         return
     node: Any = _DEFAULTS
     for name in path.split("."):
         node = node.get(name, {}) if isinstance(node, dict) else None
     if node is None or not isinstance(node, dict) or set(node) & set(defaults):
         raise ValueError(f"{path} is declared by the engine already")
-    _declared[path] = defaults
+    _declared[path], _declaring[path] = defaults, file
     plain_defaults.cache_clear()
 
 

@@ -14,13 +14,15 @@ draws Figure 3 (test accuracy, that of prompts with one vector rescaled, mean no
 Figure A2 or A3 (loss, accuracy, each position's norm and how often PAN selected it). The runs need
 a checkpoint per epoch (TRAIN.CHECKPOINT_FREQ 1). --rescale without a factor leaves Figure 3 out.
 
-Exit codes: 0 done, 1 a run could not be studied (the others were), 2 an error in the command.
+Exit codes: 0 done, 1 a run could not be studied (the others were), 2 an error in the command or its
+only run.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.config import load_config
 from dassl.utils import Parser, exit_code
 from nemesis.low_norm.corruption import FACTORS, STDS, CorruptionGrid, check_values
 from nemesis.low_norm.figures import draw_figures
@@ -28,11 +30,12 @@ from nemesis.low_norm.frequency import group_by_seed
 from nemesis.low_norm.history import read_training
 from nemesis.low_norm.study import StudiedRun, Study
 from nemesis.low_norm.tables import frequency_tables
+from nemesis.run_config import pairs
 from nemesis.low_norm.training_figures import draw_low_norm_over_epochs, draw_process
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from .run_flags import add_load_flags, for_each_run, load_options
+from .run_flags import add_load_flags, for_each_run, load_options, run_folders
 
 DEFAULT_OUTPUT = Path("output/low_norm")
 
@@ -92,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             "--epoch chooses one checkpoint, --over-epochs several; omit one of the two"
         )
+    arguments.runs = run_folders(arguments.runs)
+    load_config(opts=pairs(dict(arguments.set)))  # refuses unknown keys before anything is written
     output = prepare_output_dir(arguments.output_dir)
     study = study_prompts if arguments.over_epochs is None else study_trainings
     return 1 if study(arguments, grid, output) else 0

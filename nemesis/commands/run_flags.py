@@ -94,14 +94,20 @@ def for_each_run(paths: Iterable[Path], do: Callable[[Path], T]) -> tuple[dict[P
 
     Returns:
         The results by run, and the number of errors.
+
+    Raises:
+        UserError: the only run's.
     """
-    results, errors = {}, 0
-    for run_dir in run_folders(paths):
+    results, errors, runs = {}, 0, run_folders(paths)
+    for run_dir in runs:
         try:
             results[run_dir] = do(run_dir)
         except UserError as error:
+            text = str(error) if str(run_dir) in str(error) else f"{run_dir}: {error}"
+            if len(runs) == 1:
+                raise UserError(text) from error
             errors += 1
-            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
+            print(printable(f"error: {text}"), file=sys.stderr)
     return results, errors
 
 
@@ -109,7 +115,13 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     """Return the given runs and all runs with learned prompts below the given folders, each once.
 
     A folder that contains no run is returned unchanged, so that loading it raises the error.
+
+    Raises:
+        UserError: none of the folders exists.
     """
+    paths = list(paths)
+    if not any(path.is_dir() for path in paths):
+        raise UserError(f'"{paths[0]}" holds no run: there is no such folder')
     found: dict[Path, None] = {}
     for path in paths:
         below = [] if (path / CONFIG).is_file() else sorted(path.rglob(RESULTS))

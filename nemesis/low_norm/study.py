@@ -30,7 +30,7 @@ from nemesis.report.results import method_of
 from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
 from safeio.files import PathLike
-from trainers.nemesis import vector_norms
+from trainers.nemesis import position_norms
 
 from .corruption import Corruption, CorruptionGrid, corrupt, unit_noise
 from .prompt_evaluation import PromptEvaluator
@@ -98,10 +98,9 @@ def study_file(run_dir: Path, epoch: int | None = None) -> Path:
     return run_dir / ("corruption.json" if epoch is None else f"corruption-{epoch}.json")
 
 
-def position_norms(ctx: Tensor) -> list[float]:
-    """Return each position's norm, averaged and rounded as in history.jsonl."""
-    sets = ctx.numel() // (ctx.shape[-1] * ctx.shape[-2])
-    return [round(norm / sets, 6) for norm in vector_norms(ctx).tolist()]
+def _norms(ctx: Tensor) -> list[float]:
+    """Return each position's norm, rounded as in history.jsonl."""
+    return [round(norm, 6) for norm in position_norms(ctx).tolist()]
 
 
 class StudiedRun:
@@ -177,7 +176,7 @@ class StudiedRun:
             correct = int(evaluator.count(ctx.unsqueeze(0)))
             study.split, study.num_test = evaluator.split, evaluator.total
             accuracy = 100 * correct / study.num_test
-            norms = position_norms(ctx)
+            norms = _norms(ctx)
             study.original = {"correct": correct, "accuracy": accuracy, "norms": norms}
             self._write(study, path)
         noise = unit_noise(study.noise_seed, *ctx.shape[-2:])
@@ -190,7 +189,7 @@ class StudiedRun:
                 groups = corrupt(ctx, part, noise)
                 counts = evaluator.count(groups).tolist()
                 for corruption, group, correct in zip(part, groups, counts, strict=True):
-                    study.add(corruption, correct, position_norms(group)[corruption.position])
+                    study.add(corruption, correct, _norms(group)[corruption.position])
                 self._write(study, path)
                 bar.update(len(part))
 

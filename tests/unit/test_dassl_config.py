@@ -1,5 +1,6 @@
 """Configuration: defaults, declared groups, layers and the messages for mistakes."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_bad_files(tmp_path: Path, content: str, part: str) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
-def test_declared_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_declared_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Only here: the processes that other tests start would not know a run with this group.
     monkeypatch.setattr(defaults, "_declared", dict(defaults._declared))
     for _ in range(2):
@@ -142,8 +143,9 @@ def test_declared_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = load_config(opts=["TRAINER.TOYCONFIG.N", "4", "TRAINER.TOYCONFIG.DEEP.NAME", "1"])
     assert (cfg.TRAINER.TOYCONFIG.N, cfg.TRAINER.TOYCONFIG.DEEP.NAME) == (4, "1")
     assert get_cfg_default().TRAINER.TOYCONFIG.N == 16
-    with pytest.raises(ValueError, match="declared twice"):
-        declare_config("TRAINER.TOYCONFIG", {"N": 17})
+    toy = write(tmp_path / "toy.py", 'declare_config("TRAINER.TOYCONFIG", {"N": 17})')
+    with pytest.raises(ValueError, match=rf"{Path(__file__).name} and .*toy\.py"):
+        runpy.run_path(toy, {"declare_config": declare_config})
     with pytest.raises(ValueError, match="engine"):
         declare_config("OPTIM", {"LR": 1.0})
     with pytest.raises(UserError, match=r"TRAINER\.TOYCONFIG\.N"):

@@ -151,8 +151,7 @@ class EpochPlan:
 def settings_of(trainer: Any) -> Settings:
     """Return what a trainer's step takes from its configuration."""
     optim = trainer.cfg.OPTIM
-    penalty = getattr(trainer, "norm_penalty", None)
-    return Settings(penalty, optim.MOMENTUM, optim.WEIGHT_DECAY)
+    return Settings(trainer.norm_penalty, optim.MOMENTUM, optim.WEIGHT_DECAY)
 
 
 class BatchedEpochs:

@@ -3,7 +3,6 @@
 A method's subclass names its node in cfg.TRAINER and may override `build_prompted_clip` or `loss`.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from dassl.utils import choose_device, load_pretrained_weights
 from safeio.errors import UserError
 from safeio.files import PathLike
 
-from ..nemesis import vector_norms
+from ..nemesis import NormPenalty, position_norms
 from .features.evaluation import CLASSIFY, INFERENCE, NO_MATRIX, CachedFeatures, no_class_weights
 from .features.views import TRAINING, ViewFeatures, check_views, view_loader
 from .frozen_clip import load_frozen_clip, text_memory
@@ -54,6 +53,7 @@ class PromptTrainer(TrainerX):
     Attributes:
         paper, prompts, towers: publication, what is learned, encoders that take the prompts.
         normalizes: what the norm losses of a Nemesis variant act on.
+        norm_penalty: these losses; None in other methods.
         no_matrix: why the method has no `class_weights`, for the error message.
         features: the kind of frozen features that training and inference take; see `INFERENCE`.
         standard_classify: `classify` is the model's.
@@ -65,6 +65,7 @@ class PromptTrainer(TrainerX):
     prompts = "context vectors"
     towers = "text"
     normalizes = "the context vectors"
+    norm_penalty: NormPenalty | None = None
     node = "COOP"
     no_matrix = NO_MATRIX
     features: str | None = "pooled"
@@ -143,7 +144,7 @@ class PromptTrainer(TrainerX):
         return loss, {
             "loss": loss.detach(),
             **summary,
-            "norm": self.position_norms().mean(),
+            "norm": position_norms(self.model.prompt_learner.ctx).mean(),
             "acc": compute_accuracy(logits, labels)[0],
         }
 
@@ -156,14 +157,10 @@ class PromptTrainer(TrainerX):
         """Return a term to add to the cross-entropy and values to log; subclasses may override."""
         return 0.0, {}
 
-    def position_norms(self) -> Float[Tensor, " length"]:
-        """Return each position's norm, averaged over classes (CSC) and PLOT's prompt sets."""
-        ctx = self.model.prompt_learner.ctx.detach()
-        return vector_norms(ctx) / math.prod(ctx.shape[:-2])
-
     def epoch_entries(self) -> dict[str, Any]:
         """Return entries for history.jsonl: the norm at each position."""
-        return {"position_norms": [round(norm, 6) for norm in self.position_norms().tolist()]}
+        norms = position_norms(self.model.prompt_learner.ctx).tolist()
+        return {"position_norms": [round(norm, 6) for norm in norms]}
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Run one optimisation step."""
