@@ -33,6 +33,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"golden {kind}: {passed} passed, {failed} failed")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """Weights, splits and features are read once for all runs of this process, as in a worker."""
+    from dassl.utils import reuse_loaded
+
+    with reuse_loaded():
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One data folder for the whole test run: scenes are made once, also under pytest-xdist."""

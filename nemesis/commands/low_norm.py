@@ -30,8 +30,8 @@ from nemesis.low_norm.frequency import group_by_seed
 from nemesis.low_norm.history import read_training
 from nemesis.low_norm.study import StudiedRun, Study
 from nemesis.low_norm.tables import frequency_tables
-from nemesis.run_config import pairs
 from nemesis.low_norm.training_figures import draw_low_norm_over_epochs, draw_process
+from nemesis.run_config import pairs
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 

@@ -211,7 +211,7 @@ def _replace_files(output: Path, written: Sequence[Path]) -> None:
     with suppress(OSError, UserError, AttributeError):  # no earlier report, or a damaged record
         for name, digest in read_verified_json(record).items():
             path = output / name
-            if name not in files and path.parent == output and path.is_file():
-                if file_digest(path) == digest:
-                    path.unlink()
+            stale = name not in files and path.parent == output and path.is_file()
+            if stale and file_digest(path) == digest:
+                path.unlink()
     write_json_with_checksum(files, record)
