@@ -11,11 +11,11 @@ import pytest
 
 import train
 from nemesis.commands import low_norm, sweep
-from tests.helpers.runs import ROOT, results
+from tests.helpers.runs import ROOT, results, wait_for
 from tests.helpers.shell import SHORT, recorded, script
-from tests.helpers.sweeps_small import wait_for
 
 TABLES = [f"table_{key}" for key in ("1", "2", "3", "4", "a4", "a5", "a6", "a7")] + ["figure_2"]
+HALF = "DATASET.SUBSAMPLE_CLASSES base"
 PROTOCOLS = ["few_shot", "base_to_new", "cross_dataset", "domain_generalization"]
 VALUES = ["--replace", "0", "0.1", "--rescale", "2"]
 STUDIES = {  # script: sweep, and the flags of low-norm
@@ -187,7 +187,7 @@ def test_base_to_new_and_cross_dataset_with_nemesis(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_coops_main_makes_a_run_that_eval_tests_elsewhere(tmp_path: Path, data_root: Path) -> None:
     output = tmp_path / "my runs"
-    settings = {"DATA": str(data_root), "OPTS": SHORT, "SEEDS": "1"}
+    settings = {"DATA": str(data_root), "OPTS": f"{SHORT} {HALF}", "SEEDS": "1"}
     words = ["emoji_activities", "mini_generic", "end", "4", "1", "False"]
     done = script("coop/main", output, *words, **settings)
     assert done.returncode == 0, done.stderr
@@ -250,7 +250,8 @@ def test_studies_make_figures_and_tables(tmp_path: Path, data_root: Path) -> Non
         "RESCALE": "0.5",
     }
     settings |= {"DATASETS": "emoji_activities", "REPLACE": "0"}
-    settings["OPTS"] = f"{SHORT} OPTIM.MAX_EPOCH 2 TRAINER.COOP.N_CTX 4"
+    settings["OPTS"] = f"{SHORT} OPTIM.MAX_EPOCH 2 TRAINER.COOP.N_CTX 2 {HALF}"
+    settings["WORKERS"] = "0"  # in the process of the sweep
     made = {
         "figure_1b": ["figure_1b.png", "low_norm_rescale.md"],
         "figure_a1": ["figure_a1_*.png"],
