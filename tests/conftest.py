@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,24 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def loaded_once() -> Iterator[None]:
-    """Weights, splits and features are read once for all runs of this process, as in a worker."""
-    from dassl.utils import reuse_loaded
+    """All runs of this process share their frozen CLIP, as those of a worker do."""
+    from trainers.core import frozen_clip
 
-    with reuse_loaded():
+    kept: dict[Any, Any] = {}
+    cached = frozen_clip.cached
+
+    def once(kind: str, key: Any, make: Callable[[], Any]) -> Any:
+        def find() -> Any:
+            if key not in kept:
+                kept[key] = make()
+                for oldest in list(kept)[:-4]:
+                    del kept[oldest]
+            return kept[key]
+
+        return cached(kind, key, find)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen_clip, "cached", once)
         yield
 
 
