@@ -74,7 +74,7 @@ def test_killed_before_every_single_operation_on_a_file(
         capture_output=True,
         text=True,
         check=False,
-        timeout=2 * SECONDS,
+        timeout=2.5 * SECONDS,
     )
     assert done.returncode == 0, done.stderr
     killed = [folder for folder in base.iterdir() if folder.name != killing.WHOLE]
