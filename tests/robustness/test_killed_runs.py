@@ -96,7 +96,7 @@ def test_a_signal_saves_at_once(
     kind: tuple[str, ...], number: int, code: int, tmp_path: Path, data_root: Path
 ) -> None:
     """Loader processes get the signal as well, as from a terminal."""
-    options = (*kind, "OPTIM.MAX_EPOCH", "3")
+    options = (*kind, "OPTIM.MAX_EPOCH", "5")
     whole, stopped = folders(tmp_path, data_root, *options)
     process = start(*arguments(stopped, data_root, *options), often=False)
     wait_for(stopped / "history.jsonl", process.poll)
