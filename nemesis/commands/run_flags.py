@@ -103,7 +103,8 @@ def for_each_run(paths: Iterable[Path], do: Callable[[Path], T]) -> tuple[dict[P
         try:
             results[run_dir] = do(run_dir)
         except UserError as error:
-            text = str(error) if str(run_dir) in str(error) else f"{run_dir}: {error}"
+            named = str(error).startswith((f'"{run_dir}" ', f"{run_dir}: "))
+            text = str(error) if named else f"{run_dir}: {error}"
             if len(runs) == 1:
                 raise UserError(text) from error
             errors += 1
