@@ -22,7 +22,7 @@ from dassl.utils import choose_device, load_pretrained_weights
 from safeio.errors import UserError
 from safeio.files import PathLike
 
-from ..nemesis import NormPenalty, position_norms
+from ..nemesis import position_norms
 from .features.evaluation import CLASSIFY, INFERENCE, NO_MATRIX, CachedFeatures, no_class_weights
 from .features.views import TRAINING, ViewFeatures, check_views, view_loader
 from .frozen_clip import load_frozen_clip, text_memory
@@ -53,7 +53,7 @@ class PromptTrainer(TrainerX):
     Attributes:
         paper, prompts, towers: publication, what is learned, encoders that take the prompts.
         normalizes: what the norm losses of a Nemesis variant act on.
-        norm_penalty: these losses; None in other methods.
+        norm_penalty: the `NormPenalty` of these losses; None in other methods.
         no_matrix: why the method has no `class_weights`, for the error message.
         features: the kind of frozen features that training and inference take; see `INFERENCE`.
         standard_classify: `classify` is the model's.
@@ -65,7 +65,7 @@ class PromptTrainer(TrainerX):
     prompts = "context vectors"
     towers = "text"
     normalizes = "the context vectors"
-    norm_penalty: NormPenalty | None = None
+    norm_penalty: Any = None  # a cached property of Nemesis variants
     node = "COOP"
     no_matrix = NO_MATRIX
     features: str | None = "pooled"
