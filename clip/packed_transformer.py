@@ -6,6 +6,7 @@ made once per layout, so that a pass consists of the transformer's own operators
 of keys and values per block.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from .linear import linear
 from .prompt_layout import Blocks, GroupLayout, PromptTrie
-from .transformer import ResidualAttentionBlock, Transformer
+from .transformer import ResidualAttentionBlock
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PackedPrompts:
     """
 
     def __init__(self, trie: PromptTrie, layout: GroupLayout, dtype: torch.dtype) -> None:
-        self.layout, row = layout, layout.row
+        self.layout, self.dtype, row = layout, dtype, layout.row
         self.ends = row[:, trie.ends].flatten()
         # Queries have the order of the nodes: node u is query u of its group.
         outputs = layout.group * row.shape[1] + layout.node
@@ -74,11 +75,11 @@ class PackedPrompts:
         self.at_ends = PackedAttention(None, *_keys_and_bias(trie.at_ends, row, dtype), None)
 
     def encode(
-        self, transformer: Transformer, rows: Float[Tensor, "rows width"]
+        self, blocks: Sequence[ResidualAttentionBlock], rows: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "ends width"]:
-        """Return the states at EOS after the last block, for all groups' ends."""
-        *blocks, last = transformer.blocks
-        for block in blocks:
+        """Return the states after consecutive blocks, for all groups' ends."""
+        *most, last = blocks
+        for block in most:
             layer = block.attn
             joint = linear(block.ln_1(rows), layer.in_proj_weight, layer.in_proj_bias)
             query, key_value = joint.split((rows.shape[1], 2 * rows.shape[1]), dim=1)

@@ -111,11 +111,13 @@ class SoftPromptEncoder(nn.Module):
     def forward(
         self,
         ctx: Float[Tensor, "groups length width"] | Float[Tensor, "groups classes length width"],
+        *inputs: Tensor,
     ) -> Float[Tensor, "groups classes embed"]:
         """Return the text features at EOS after the projection, not normalised.
 
         Args:
             ctx: generic contexts (G, L, D) or class-specific ones (G, C, L, D).
+            inputs: what else a subclass's `_encode` takes.
         """
         class_specific = ctx.dim() == 4
         needs_gradient = torch.is_grad_enabled() and ctx.requires_grad
@@ -129,10 +131,12 @@ class SoftPromptEncoder(nn.Module):
                 contexts = groups[:, slice(*span)] if class_specific else groups
                 features.append(
                     checkpoint(
-                        self._encode, contexts, span, use_reentrant=False, preserve_rng_state=False
+                        *(self._encode, contexts, span, *inputs),
+                        use_reentrant=False,
+                        preserve_rng_state=False,
                     )
                     if recompute
-                    else self._encode(contexts, span)
+                    else self._encode(contexts, span, *inputs)
                 )
         rows = [
             torch.cat(features[start : start + len(spans)], dim=1)
@@ -144,11 +148,20 @@ class SoftPromptEncoder(nn.Module):
         limit = BYTES_AT_ONCE.get(ctx.device.type, BYTES_AT_ONCE_ELSEWHERE)
         return max(1, limit // (ctx.shape[-1] * self.clip_model.dtype.itemsize))
 
-    def _encode(self, ctx: Tensor, span: tuple[int, int]) -> Float[Tensor, "groups classes embed"]:
+    def _encode(
+        self, ctx: Tensor, span: tuple[int, int], *inputs: Tensor
+    ) -> Float[Tensor, "groups classes embed"]:
         """Return the text features of the classes of a span, computed in one pass."""
-        clip_model, class_specific = self.clip_model, ctx.dim() == 4
-        classes = self._class_range(class_specific, span)
-        vectors = ctx if class_specific else ctx.unsqueeze(1)
+        classes = self._class_range(ctx.dim() == 4, span)
+        packed, states = self._embed(ctx, classes)
+        at_eos = packed.encode(self.clip_model.transformer.blocks, states)
+        return self._features(at_eos, len(ctx), classes)
+
+    def _embed(
+        self, ctx: Tensor, classes: _ClassRange
+    ) -> tuple[PackedPrompts, Float[Tensor, "rows width"]]:
+        """Return the layout of all groups' states, and those that enter the first block."""
+        vectors = ctx if ctx.dim() == 4 else ctx.unsqueeze(1)
         vectors = vectors.to(classes.frozen.dtype)  # (G, C or 1, L, D)
         packed = self._packed(classes, vectors)
         layout, states = packed.layout, classes.frozen
@@ -156,10 +169,13 @@ class SoftPromptEncoder(nn.Module):
             states = states.index_select(0, layout.node)
         # Its gradient, unlike that of index_select, sums in a deterministic order.
         context = functional.embedding(layout.vector, vectors.flatten(0, 2))
-        states = states.index_add(0, layout.context, context)
-        at_eos = packed.encode(clip_model.transformer, states)
-        features = clip_model.ln_final(at_eos) @ clip_model.text_projection
-        features = features.unflatten(0, (len(ctx), -1))
+        return packed, states.index_add(0, layout.context, context)
+
+    def _features(
+        self, at_eos: Float[Tensor, "ends width"], groups: int, classes: _ClassRange
+    ) -> Float[Tensor, "groups classes embed"]:
+        features = self.clip_model.ln_final(at_eos) @ self.clip_model.text_projection
+        features = features.unflatten(0, (groups, -1))
         return features if features.shape[1] == classes.classes else features[:, : classes.classes]
 
     def _packed(self, classes: _ClassRange, vectors: Tensor) -> PackedPrompts:
@@ -184,7 +200,7 @@ class SoftPromptEncoder(nn.Module):
         weight = self.clip_model.token_embedding.weight
         key = (class_specific, span, weight.device, self.clip_model.dtype)
         if key not in self._ranges:
-            trie = build_trie(self.prompts[slice(*span)], class_specific).to(weight.device)
+            trie = self._trie(class_specific, span).to(weight.device)
             with torch.no_grad():
                 tokens = self.clip_model.token_embedding(trie.token).to(self.clip_model.dtype)
                 positions = self.clip_model.positional_embedding[trie.position].to(tokens.dtype)
@@ -192,6 +208,9 @@ class SoftPromptEncoder(nn.Module):
             shareable = (trie.prefix_length < self.length).float().mean().item()
             self._ranges[key] = _ClassRange(trie, span[1] - span[0], frozen, shareable)
         return self._ranges[key]
+
+    def _trie(self, class_specific: bool, span: tuple[int, int]) -> PromptTrie:
+        return build_trie(self.prompts[slice(*span)], class_specific)
 
     def _spans(self, class_specific: bool, at_once: int) -> list[tuple[int, int]]:
         """Split the classes into ranges of about equal size, each small enough for one pass."""
