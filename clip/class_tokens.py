@@ -51,8 +51,8 @@ def arrange_text(template: str, name: str) -> list[int]:
     before = template.partition("{}")[0]
     if len(encode(before)) < COUNT:
         raise PromptError(
-            f"The prompt {template!r} has {len(encode(before))} tokens before {{}}, but the context "
-            f'replaces {COUNT}; begin it with "X X X X".'
+            f"The prompt {template!r} has {len(encode(before))} tokens before {{}}, but the "
+            f'context replaces {COUNT}; begin it with "X X X X".'
         )
     text = encode(template.replace("{}", clean_classname(name)))
     return [ids[START], *[0] * COUNT, *text[COUNT:], ids[END]]
@@ -143,8 +143,10 @@ class ClassTokenEncoder(SoftPromptEncoder):
     def saved_bytes(self, ctx: Tensor) -> int:
         """Estimate the bytes that autograd saves, as if all blocks had the class tokens."""
         span = 0, len(self.prompts)
-        return super().saved_bytes(ctx) * self._count_states(False, span) // super()._count_states(
-            False, span
+        return (
+            super().saved_bytes(ctx)
+            * self._count_states(False, span)
+            // super()._count_states(False, span)
         )
 
     def _blocks_after(
@@ -172,7 +174,7 @@ class ClassTokenEncoder(SoftPromptEncoder):
     def _sources(
         self, trie: PromptTrie, span: tuple[int, int], tokens: int
     ) -> Int[Tensor, " nodes"]:
-        """Return the index of each node's state in the first group; `tokens` is the first token's."""
+        """Return the index of each node's state in group 0; the class tokens start at `tokens`."""
         kept, prompts = self._kept(span), self.prompts[slice(*span)]
         places = zip(trie.position.tolist(), trie.class_index.tolist(), strict=True)
         return torch.tensor(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden import nemesis, plot, prompts, records
+from tests.golden import nemesis, plot, prompts, records, taught
 from tests.golden.cases import Case, golden_folders
 
 FOLDERS = golden_folders()
@@ -40,7 +40,12 @@ CHECKS: dict[str, Callable[[Case, Path], None]] = {
     "plot": plot.check_plot,
     "plot_nemesis": nemesis.check_plot_nemesis,
     "steps_plot": nemesis.check_steps,
+    "kgcoop": taught.check_kgcoop,
+    "prograd": taught.check_prograd,
+    "tcp": taught.check_tcp,
+    "nemesis_on": taught.check_nemesis_on,
 }
+NOT_YET = ("clip_lora", "coto", "lora_pair", "tip_adapter", "lora_schedules.json")
 RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "schedules.json": records.check_schedules,
     "fewshot.json": records.check_fewshot,
@@ -53,6 +58,7 @@ def all_cases() -> list[Any]:
         pytest.param(case, id=f"{folder.path.name}-{case.entry['name']}-{case.arch}")
         for folder in FOLDERS
         for case in folder.cases()
+        if case.kind not in NOT_YET
     ]
 
 
@@ -61,7 +67,7 @@ def all_records() -> list[Any]:
     return [
         pytest.param(file, id=f"{file.parent.name}-{file.name}")
         for file in files
-        if file.name != "cases.json"
+        if file.name not in ("cases.json", *NOT_YET)
     ]
 
 

@@ -50,7 +50,7 @@ def test_features_and_gradients(layer: int, w: float, template: str) -> None:
             expected, (ctx, tokens), weight, retain_graph=True, materialize_grads=True
         )
         for one, other in zip(ours, theirs, strict=True):
-                assert_close(one, other)
+            assert_close(one, other)
         assert bool(ours[0].any()) == (layer > 0 or w < 1)
 
 

@@ -54,6 +54,7 @@ class PromptTrainer(TrainerX):
     Attributes:
         paper, prompts, towers: publication, what is learned, encoders that take the prompts.
         normalizes: what the norm losses of a Nemesis variant act on.
+        prompted_clip: the class that `build_prompted_clip` builds.
         no_matrix: why the method has no `class_weights`, for the error message.
         features: the kind of frozen features that training and inference take; see `INFERENCE`.
         standard_classify: `classify` is the model's.
@@ -66,6 +67,7 @@ class PromptTrainer(TrainerX):
     towers = "text"
     normalizes = "the context vectors"
     node = "COOP"
+    prompted_clip: ClassVar[type[PromptedCLIP]] = PromptedCLIP
     no_matrix = NO_MATRIX
     features: str | None = "pooled"
     standard_classify = True
@@ -122,11 +124,9 @@ class PromptTrainer(TrainerX):
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
         """Build CLIP and its prompt learner from the configuration."""
-        node = self.method_cfg
-        learner = PromptLearner(
-            self.loaded_clip.model, len(classnames), node.N_CTX, node.CTX_INIT, node.CSC
-        )
-        return PromptedCLIP(self.loaded_clip.model, classnames, learner, node.CLASS_TOKEN_POSITION)
+        node, model = self.method_cfg, self.loaded_clip.model
+        learner = PromptLearner(model, len(classnames), node.N_CTX, node.CTX_INIT, node.CSC)
+        return self.prompted_clip(model, classnames, learner, node.CLASS_TOKEN_POSITION)
 
     def loss(
         self,
@@ -134,18 +134,18 @@ class PromptTrainer(TrainerX):
         labels: Int[Tensor, " batch"],
     ) -> tuple[Float[Tensor, ""], dict[str, Any]]:
         """Return the training loss of a batch and the values to log."""
-        logits = self.model.logits(image_features, self.model.prompt_learner())[0]
+        outputs, term = self.model.training_outputs(image_features, self.model.prompt_learner())
+        logits = outputs[0]
         cross_entropy = functional.cross_entropy(logits, labels)
         penalty, summary = self.penalty(image_features, labels, logits)
         loss = cross_entropy + penalty
+        if term is not None:
+            loss = loss + self.model.term_weight * term[0]
+            summary = {self.model.term_name: term[0].detach(), **summary}
         if summary:  # otherwise the loss is the cross-entropy
             summary = {"ce": cross_entropy.detach(), **summary}
-        return loss, {
-            "loss": loss.detach(),
-            **summary,
-            "norm": self.position_norms().mean(),
-            "acc": compute_accuracy(logits, labels)[0],
-        }
+        norm, accuracy = self.position_norms().mean(), compute_accuracy(logits, labels)[0]
+        return loss, {"loss": loss.detach(), **summary, "norm": norm, "acc": accuracy}
 
     def penalty(
         self,

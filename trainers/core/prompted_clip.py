@@ -32,12 +32,15 @@ class PromptedCLIP(nn.Module):
         standard_classify: `classify` returns the `logits` of the learned prompts.
         conditional: text features depend on the image (CoCoOp).
         linear: logits are exp(logit_scale) * f @ W^T, W the text features (C, E).
+        term_name, term_weight: name and weight of the term in `training_outputs`.
     """
 
     frozen_features = True
     standard_classify = True
     conditional = False
     linear = True
+    term_name = ""
+    term_weight: float | None = None
     capabilities: ClassVar[dict[str, Capability]] = {
         "frozen_features": Capability(frozenset({"image_features", "forward"})),
         "standard_classify": Capability(frozenset({"classify"})),
@@ -106,6 +109,17 @@ class PromptedCLIP(nn.Module):
     ) -> Float[Tensor, "groups batch classes"]:
         """Return the logits of the images under every group's prompts."""
         return self.match(image_features, self.text_features(ctx))
+
+    def training_outputs(
+        self,
+        image_features: Float[Tensor, "*groups batch embed"],
+        ctx: Float[Tensor, "groups *sets length width"],
+    ) -> tuple[Float[Tensor, "groups batch classes"], Float[Tensor, " groups"] | None]:
+        """Return the logits, and a further term of each group's loss, without its weight.
+
+        Subclasses may override it; its images are those of all groups or of each.
+        """
+        return self.logits(image_features, ctx), None
 
     @contextmanager
     def cached_text_features(self) -> Iterator[None]:
