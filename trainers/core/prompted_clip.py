@@ -104,7 +104,7 @@ class PromptedCLIP(nn.Module):
 
     def logits(
         self,
-        image_features: Float[Tensor, "batch *tokens embed"],
+        image_features: Float[Tensor, "*images embed"],
         ctx: Float[Tensor, "groups *sets length width"],
     ) -> Float[Tensor, "groups batch classes"]:
         """Return the logits of the images under every group's prompts."""
@@ -112,7 +112,7 @@ class PromptedCLIP(nn.Module):
 
     def training_outputs(
         self,
-        image_features: Float[Tensor, "*groups batch embed"],
+        image_features: Float[Tensor, "*images embed"],
         ctx: Float[Tensor, "groups *sets length width"],
     ) -> tuple[Float[Tensor, "groups batch classes"], Float[Tensor, " groups"] | None]:
         """Return the logits, and a further term of each group's loss, without its weight.
