@@ -9,6 +9,7 @@ r"""Benchmark this repository. Every section writes NAME.md and NAME.json to --o
 
 Sections (python -m nemesis bench SECTION --help lists the flags of one):
     cost        a step against a reference implementation (the default)
+    methods     steps of KgCoOp, ProGrad and TCP against CoOp's: two minutes
     corruption  corrupted prompts: one process each against one pass
     loading     data loading against the image encoder
     sweep       runs in a worker against a process each
@@ -30,12 +31,13 @@ from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from . import corruption, cost, loading, runs
+from . import corruption, cost, loading, methods, runs
 from .report import Report
 
 Section = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Report]]
 SECTIONS: dict[str, Section] = {
     "cost": (cost.add_flags, cost.run),
+    "methods": (methods.add_flags, methods.run),
     "corruption": (corruption.add_flags, corruption.run),
     "loading": (loading.add_flags, loading.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
