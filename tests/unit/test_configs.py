@@ -8,7 +8,7 @@ import pytest
 import datasets  # noqa: F401  (registers)
 from dassl.config import CfgNode, load_config
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY, build
+from dassl.engine import TRAINER_REGISTRY, build, check_trainer
 from nemesis.sweeps.grid import make_runs
 from nemesis.sweeps.sweep_file import read_sweep
 from safeio.errors import UserError
@@ -36,7 +36,8 @@ def test_every_file_loads() -> None:
     methods = sorted(TRAINERS.rglob("*.yaml"))
     data = sorted((CONFIGS / "datasets").glob("*.yaml"))
     for path in methods:
-        assert load_config(config_file=str(path)).OPTIM.NAME == "sgd"
+        optimiser = "adam" if path.parent.name == "TCP" else "sgd"
+        assert optimiser == load_config(config_file=str(path)).OPTIM.NAME
         assert path.parent == TRAINERS or path.parent.name in TRAINER_REGISTRY
     names = {load_config(dataset_config_file=str(path)).DATASET.NAME for path in data}
     assert len(names) == len(data) and names <= set(DATASET_REGISTRY.registered_names())
@@ -59,6 +60,40 @@ def test_published_names(method: str, nemesis: str) -> None:
             own, batch = cfg.TRAINER[method.upper()], cfg.DATALOADER.TRAIN_X.BATCH_SIZE
             assert (cfg.OPTIM.MAX_EPOCH, batch, own.N_CTX, own.CTX_INIT) == values
             assert (0.002, clip_name) == (cfg.OPTIM.LR, cfg.MODEL.BACKBONE.NAME)
+
+
+@pytest.mark.parametrize("nemesis", ["", "Nemesis"])
+@pytest.mark.parametrize(
+    ("method", "name", "values"),
+    [
+        ("KgCoOp", "vit_b16_ep100_ctxv1", (100, 128, 4, WORDS, "sgd")),
+        ("KgCoOp", "vit_b16", (100, 128, 4, WORDS, "sgd")),
+        ("ProGrad", "rn50_ep50", (50, 32, 16, "", "sgd")),
+        ("ProGrad", "vit_b16_ep100", (100, 32, 16, "", "sgd")),
+        ("TCP", "vit_b16_ep50", (50, 32, 4, "", "adam")),
+        ("TCP", "vit_b16_ep100_ctxv1", (100, 32, 4, WORDS, "adam")),
+    ],
+)
+def test_names_of_methods_with_a_teacher(
+    method: str, name: str, values: tuple[Any, ...], nemesis: str
+) -> None:
+    cfg = load(method + nemesis, name)
+    own, batch = cfg.TRAINER[method.upper()], cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    assert values == (cfg.OPTIM.MAX_EPOCH, batch, own.N_CTX, own.CTX_INIT, cfg.OPTIM.NAME)
+    assert (1e-3 if method == "TCP" else 1e-8) == cfg.OPTIM.ADAM_EPS
+    assert own.get("WORDS", True) and own.get("W", 8.0) == 8.0
+
+
+def test_templates_of_the_datasets() -> None:
+    """Every template has a place for the name; the words of ProGrad fit its 16 vectors."""
+    for path in sorted((CONFIGS / "datasets").glob("*.yaml")):
+        for method in ("KgCoOp", "ProGrad", "TCP"):
+            settings = {"TRAINER.NAME": method, "MODEL.BACKBONE.NAME": "ViT-B/16"}
+            recipe = config_file(f"trainers/{method}", "vit_b16")
+            check_trainer(load_config(str(path), recipe, settings))
+    pets = load_config(config_file("datasets", "oxford_pets")).TRAINER
+    assert pets.TCP.STUDENT == "X X X X {}, a type of pet."
+    assert pets.PROGRAD.TEACHER == "a type of pet, a photo of a {}."
 
 
 def test_coops_validation_config_differs_in_batches_and_split_alone() -> None:
