@@ -226,3 +226,12 @@ def test_imagenet_names_are_those_of_its_labels() -> None:
     assert (names[0], names[207], names[999]) == ("tench", "Golden Retriever", "toilet paper")
     metadata = pytest.importorskip("open_clip.zero_shot_metadata")
     assert names == list(metadata.IMAGENET_CLASSNAMES)
+
+
+def test_steps_of_methods(tmp_path: Path) -> None:
+    folder = str(tmp_path / "bench")
+    assert bench.main(["methods", *SMALL, "--classes", "3", "--output-dir", folder]) == 0
+    rows = json.loads((tmp_path / "bench/methods.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["CoOp", "KgCoOp", "ProGrad", "TCP"]
+    assert rows[0]["images, x CoOp"] == rows[0]["cached features, x CoOp"] == 1
+    assert all(row["cached features, s"] > 0 for row in rows)

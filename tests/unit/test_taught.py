@@ -16,7 +16,7 @@ from nemesis.sweeps.runs import digest_of
 from safeio.errors import UserError
 from tests.golden import images, labels, tiny_clip
 from tests.golden.cases import BUNDLED, assert_close
-from tests.golden.harness import fix_positions, golden_trainer, step
+from tests.golden.harness import fix_positions, golden_trainer, set_rate, step
 from tests.helpers.oracle import reference_encoder
 from tests.unit.test_class_tokens import oracle
 from trainers.core.batched_epochs import settings_of
@@ -128,6 +128,29 @@ def test_prograd_starts_from_the_words_of_its_template(tmp_path: Path) -> None:
     trainer = golden_trainer("ProGrad", "vit", tmp_path, *words)
     ctx = trainer.model.prompt_learner.ctx
     assert ctx.shape[0] == 16 and not ctx[:7].any() and ctx[7:].any(-1).all()
+
+
+def test_prograd_under_a_gradient_scaler(tmp_path: Path) -> None:
+    """Scaled gradients give the same step; an overflow leaves the prompts as they are."""
+    prompts = []
+    for number, scale in enumerate((None, 1024.0, 3e38)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        trainer = golden_trainer("ProGradNemesis", "vit", folder)
+        if scale:
+            trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        before = trainer.model.prompt_learner.ctx.detach().clone()
+        set_rate(trainer, 0.1)
+        step(trainer, "vit")
+        prompts.append(trainer.model.prompt_learner.ctx.detach())
+    plain, scaled, overflown = prompts
+    assert_close(scaled, plain)
+    assert overflown.equal(before) and not plain.equal(before)
+
+
+def test_keys_of_the_released_code_are_explained() -> None:
+    with pytest.raises(UserError, match=r"TRAINER\.PROGRAD\.LAMBDA"):
+        load_config(opts=["LOSS.LAMBDA", "0.8"])
 
 
 def test_tcp_for_new_classes_has_their_own_class_tokens(tmp_path: Path) -> None:

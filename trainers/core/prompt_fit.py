@@ -29,6 +29,7 @@ SETTINGS = {
     "text_heads": ("the number of text heads", "MODEL.CLIP.TEXT_HEADS"),
     "class_specific": ("a prompt for each class (CSC)", "TRAINER.{node}.CSC"),
     "image_heads": ("the number of image heads", "MODEL.CLIP.VISION_HEADS"),
+    "insert_layer": ("the layer of the class tokens", "TRAINER.{node}.INSERT_LAYER"),
 }
 
 PREFIX, SUFFIX = CLASSNAME_BUFFERS
@@ -68,9 +69,9 @@ def fit_prompts(
     if fault := _backbone_fault(trained, here, weights, model):
         faults.append(fault)
     for key, (name, setting) in SETTINGS.items():
-        if key in trained and trained[key] != here[key]:
+        if key in trained and trained[key] != here.get(key):
             before, where = short_repr(trained[key]), setting.format(node=node)
-            faults.append(f"{name} was {before} in training and is {here[key]} now ({where})")
+            faults.append(f"{name} was {before} in training and is {here.get(key)} now ({where})")
     rows = None
     if here["class_specific"]:
         rows, fault = _match_classes(trained, here, weights, model)

@@ -39,6 +39,7 @@ def describe_prompts(
         "image_heads": config.image_heads,
         "class_token_position": method.get("CLASS_TOKEN_POSITION", "end"),
         "class_specific": bool(method.get("CSC", False)),
+        **({"insert_layer": method.INSERT_LAYER} if "INSERT_LAYER" in method else {}),
         "classnames": list(classnames),
     }
 
