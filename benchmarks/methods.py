@@ -8,6 +8,7 @@ is that of this process alone.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def measure(
     """Return a row of the report for CoOp and for each method."""
     names = list(dict.fromkeys((BASELINE, *methods)))
     images, labels = random_images(BATCH, backbone, device), random_labels(BATCH, classes, device)
-    workloads = {}
+    workloads: dict[str, Callable[[], object]] = {}
     for name in names:
         settings = settings_of(name, backbone)
         trainer = synthetic_trainer(name, backbone, class_names(classes), device, *settings)
@@ -79,7 +80,7 @@ def measure(
         features = trainer.model.image_features(images)
         batches = {"img": images, "label": labels}, {"features": features, "label": labels}
         for inputs, batch in zip(INPUTS, batches, strict=True):
-            workloads[f"{name} {inputs}"] = lambda t=trainer, b=batch: t.forward_backward(b)
+            workloads[f"{name} {inputs}"] = partial(trainer.forward_backward, batch)
     for workload in workloads.values():
         workload()  # lays out the prompts
     taken = [{key: _seconds(w, device) for key, w in workloads.items()} for _ in range(rounds)]
