@@ -50,7 +50,6 @@ class PromptedImageEncoder(nn.Module):
                 "The image encoder is a ResNet, but prompts need a vision transformer; choose a "
                 "backbone such as ViT-B/16."
             )
-        self.clip_model = clip_model
         self.visual = clip_model.visual
 
     def forward(
@@ -72,7 +71,7 @@ class PromptedImageEncoder(nn.Module):
         if prompts.dim() == 3:
             return self(images, prompts.unsqueeze(0))[0]
         check_depth(prompts.shape[1], self.visual.transformer.layers, "image")
-        dtype = self.clip_model.dtype
+        dtype = self.visual.conv1.weight.dtype
         with torch.no_grad():
             # Autocast's patches are cast back: the residual stream stays at fp32.
             x = self.visual.ln_pre(self.visual.embed(images.to(dtype)).to(dtype)).unsqueeze(0)
