@@ -12,19 +12,24 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from dassl.config import CfgNode
 from dassl.engine import TrainerX
-from dassl.engine.capabilities import STEP_HOOKS, Capability
-from dassl.metrics import compute_accuracy
+from dassl.engine.capabilities import Capability
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import choose_device, load_pretrained_weights
 from safeio.errors import UserError
 from safeio.files import PathLike
 
 from ..nemesis import vector_norms
-from .features.evaluation import CLASSIFY, INFERENCE, NO_MATRIX, CachedFeatures, no_class_weights
+from .features.evaluation import (
+    CLASSIFY,
+    INFERENCE,
+    NO_MATRIX,
+    CachedFeatures,
+    FrozenCLIPTrainer,
+    no_class_weights,
+)
 from .features.views import TRAINING, ViewFeatures, check_views, view_loader
 from .frozen_clip import load_frozen_clip, text_memory
 from .frozen_encoder import autocast, check_precision
@@ -33,17 +38,7 @@ from .prompt_file import PROMPT_FILE, save_tensors
 from .prompt_learner import PromptLearner, prompt_length
 from .prompt_metadata import METADATA
 from .prompted_clip import PromptedCLIP
-
-# `standard_step`: only PromptTrainer, CoOp's and PLOT's CLIP and NemesisMixin compute a step.
-STEP = Capability(
-    frozenset(
-        {
-            *("train", "run_epoch", "forward_backward", "features_and_labels", "loss", "penalty"),
-            *("build_model", "build_prompted_clip", "model_zero_grad", "model_backward"),
-            *("model_update", "model_backward_and_update", "aware_alpha"),
-        }
-    )
-)
+from .training_step import RESUMABLE, STANDARD, total_loss
 
 
 class PromptTrainer(TrainerX):
@@ -74,10 +69,10 @@ class PromptTrainer(TrainerX):
     resumes_within_epoch = standard_test = True
     capabilities: ClassVar[dict[str, Capability]] = {
         **TrainerX.capabilities,
-        "resumes_within_epoch": Capability(STEP_HOOKS | {"loss", "penalty", "features_and_labels"}),
+        "resumes_within_epoch": Capability(RESUMABLE),
         "features": INFERENCE,
         "standard_classify": CLASSIFY,
-        "standard_step": STEP,
+        "standard_step": Capability(STANDARD),
         "trains_on_features": TRAINING,
     }
     model: PromptedCLIP
@@ -87,6 +82,11 @@ class PromptTrainer(TrainerX):
     def method_cfg(self) -> Any:
         """The method's own configuration node."""
         return self.cfg.TRAINER[self.node]
+
+    @property
+    def view_encoder(self) -> FrozenCLIPTrainer:
+        """Encodes the cached augmentations; if it is another object, steps take the images, too."""
+        return self
 
     @property
     def clip_precision(self) -> str:
@@ -109,7 +109,7 @@ class PromptTrainer(TrainerX):
         self.model.text_encoder.memory_limit = text_memory(cfg, self.device)
         self.cached_features = CachedFeatures(self)
         if cfg.INPUT.TRAIN_VIEWS and self.train_loader_x is not None:
-            check_views(self, self.train_loader_x, cfg.INPUT.TRAIN_VIEWS)
+            check_views(self.view_encoder, self.train_loader_x, cfg.INPUT.TRAIN_VIEWS)
         learner = self.model.prompt_learner
         self.prompt_checkpoints = PromptCheckpoints(self)
         if cfg.MODEL.INIT_WEIGHTS:
@@ -128,24 +128,17 @@ class PromptTrainer(TrainerX):
         )
         return PromptedCLIP(self.loaded_clip.model, classnames, learner, node.CLASS_TOKEN_POSITION)
 
+    def batch_loss(self, batch: dict[str, Any]) -> tuple[Float[Tensor, ""], dict[str, Any]]:
+        """Return the training loss of a loader's batch and the values to log."""
+        return self.loss(*self.features_and_labels(batch))
+
     def loss(
-        self,
-        image_features: Float[Tensor, "batch *tokens embed"],
-        labels: Int[Tensor, " batch"],
+        self, image_features: Float[Tensor, "batch *tokens embed"], labels: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, ""], dict[str, Any]]:
         """Return the training loss of a batch and the values to log."""
         logits = self.model.logits(image_features, self.model.prompt_learner())[0]
-        cross_entropy = functional.cross_entropy(logits, labels)
-        penalty, summary = self.penalty(image_features, labels, logits)
-        loss = cross_entropy + penalty
-        if summary:  # otherwise the loss is the cross-entropy
-            summary = {"ce": cross_entropy.detach(), **summary}
-        return loss, {
-            "loss": loss.detach(),
-            **summary,
-            "norm": self.position_norms().mean(),
-            "acc": compute_accuracy(logits, labels)[0],
-        }
+        penalty = self.penalty(image_features, labels, logits)
+        return total_loss(logits, labels, penalty, self.position_norms())
 
     def penalty(
         self,
@@ -168,7 +161,7 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Run one optimisation step."""
         with autocast(self.clip_precision, self.device):
-            loss, summary = self.loss(*self.features_and_labels(batch))
+            loss, summary = self.batch_loss(batch)
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
@@ -207,7 +200,8 @@ class PromptTrainer(TrainerX):
         views, loader = self.cfg.INPUT.TRAIN_VIEWS, self.train_loader_x
         trains = loader is not None and self.start_epoch < self.max_epoch
         if views and trains and not isinstance(loader.dataset, ViewFeatures):
-            self.train_loader_x = view_loader(self, loader, views)
+            with_images = self.view_encoder is not self
+            self.train_loader_x = view_loader(self.view_encoder, loader, views, with_images)
 
     def feature_kind(self) -> str | None:
         """Return the kind of features that `classify` takes; None if inference needs images."""

@@ -18,7 +18,6 @@ from clip.text_encoding import SoftPromptEncoder
 from dassl.engine.capabilities import Capability, lower_capabilities
 
 from .frozen_encoder import encode_frozen
-from .prompt_learner import PromptLearner
 
 
 class PromptedCLIP(nn.Module):
@@ -53,21 +52,23 @@ class PromptedCLIP(nn.Module):
         self,
         clip_model: CLIP,
         classnames: Sequence[str],
-        prompt_learner: PromptLearner,
+        prompt_learner: Any,
         position: str = "end",
+        text_encoder: nn.Module | None = None,
     ) -> None:
         """Combine the frozen encoders with the prompts.
 
         Args:
             clip_model: frozen CLIP.
             classnames: C names.
-            prompt_learner: holds `ctx`; no other parameter is trained.
+            prompt_learner: a `PromptLearner` or `TowerPrompts`; no other parameter is trained.
             position: class token position: `end`, `middle` or `front`.
+            text_encoder: maps groups of prompts to text features; None for `SoftPromptEncoder`.
         """
         super().__init__()
         self.clip_model = clip_model
         self.prompt_learner = prompt_learner
-        self.text_encoder = SoftPromptEncoder(
+        self.text_encoder: Any = text_encoder or SoftPromptEncoder(
             clip_model, classnames, prompt_learner.length, position
         )
         self._cached_text: Tensor | None = None

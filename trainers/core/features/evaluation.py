@@ -46,13 +46,11 @@ def no_class_weights(cfg: CfgNode, why: str) -> UserError:
 
 
 @runtime_checkable
-class FrozenCLIPTrainer(Protocol):
-    """Interface of a trainer with a frozen CLIP that evaluation and export use."""
+class FeatureEncoder(Protocol):
+    """Interface of what computes frozen image features."""
 
     cfg: Any
     device: torch.device
-    dm: Any
-    model: Any
     loaded_clip: LoadedCLIP
     cached_features: "CachedFeatures"
 
@@ -61,10 +59,18 @@ class FrozenCLIPTrainer(Protocol):
         """The precision of the frozen CLIP, one of `PRECISIONS`."""
 
     def feature_kind(self) -> str | None:
-        """Return the kind of features that `classify` takes; None if inference needs images."""
+        """Return the kind of the features; None if inference needs images."""
 
     def image_features(self, images: Tensor) -> Tensor:
         """Return normalised frozen image features (B, E) or (B, M, E)."""
+
+
+@runtime_checkable
+class FrozenCLIPTrainer(FeatureEncoder, Protocol):
+    """Interface of a trainer with a frozen CLIP that evaluation and export use."""
+
+    dm: Any
+    model: Any
 
     def classify(self, image_features: Tensor) -> Tensor:
         """Return the logits (B, C) of image features."""

@@ -31,7 +31,7 @@ from safeio.checksums import file_digest
 from safeio.errors import UserError
 
 from .cache import STORED_AS
-from .evaluation import FrozenCLIPTrainer
+from .evaluation import FeatureEncoder
 from .store import StoredRows
 
 # 0: augment images anew in every epoch; K: draw from K cached augmentations of each image;
@@ -131,12 +131,13 @@ class FeatureBank:
 
 
 class ViewFeatures(Dataset[dict[str, Any]]):
-    """Batches of features: {"features", "label", "domain", "impath", "index"}.
+    """Batches of features: {"features", "label", "domain", "impath", "index"}, perhaps "img".
 
     Args:
         source: the training images.
         views: the features of each view, one row per image.
         sampler: states the epoch if view e is that of epoch e; else None.
+        with_images: add the augmented images.
     """
 
     def __init__(
@@ -144,10 +145,12 @@ class ViewFeatures(Dataset[dict[str, Any]]):
         source: DatasetWrapper,
         views: Sequence[StoredRows],
         sampler: EpochSampler | None = None,
+        with_images: bool = False,
     ) -> None:
         self.source = source
         self.views = views
         self.sampler = sampler
+        self.with_images = with_images
 
     def __len__(self) -> int:
         return len(self.source)
@@ -166,16 +169,22 @@ class ViewFeatures(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: Sequence[Any]) -> dict[str, Any]:
         """Return a batch."""
         items = [self.source.data_source[index] for index in indices]
+        places = self.places(indices)
         return {
-            "features": self._bank.take(torch.tensor(self.places(indices))),
+            **({"img": self._images(places)} if self.with_images else {}),
+            "features": self._bank.take(torch.tensor(places)),
             "label": torch.tensor([item.label for item in items]),
             "domain": torch.tensor([item.domain for item in items]),
             "impath": [item.impath for item in items],
             "index": torch.tensor([int(index) for index in indices]),
         }
 
+    def _images(self, places: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
+        where = [divmod(place, len(self)) for place in places]
+        return torch.stack([ViewImages(self.source, view)[index]["img"] for view, index in where])
 
-def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> str:
+
+def check_views(trainer: FeatureEncoder, loader: Any, views: int | str) -> str:
     """Check that features can replace the images of a training loader.
 
     Returns:
@@ -199,13 +208,16 @@ def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> st
     return kind
 
 
-def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> DataLoader[Any]:
+def view_loader(
+    trainer: FeatureEncoder, loader: Any, views: int | str, with_images: bool = False
+) -> DataLoader[Any]:
     """Return a loader of features with the same items and batches as a loader of images.
 
     Args:
         trainer: computes the features.
         loader: the training images.
         views: K, or `epochs`.
+        with_images: let batches have the augmented images, too.
 
     Raises:
         UserError: see `check_views`.
@@ -218,17 +230,24 @@ def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> Da
     generator = torch.Generator()
     generator.manual_seed(loader.sampler.seed)
     return DataLoader(
-        ViewFeatures(dataset, rows, loader.sampler if views == EPOCHS else None),
+        ViewFeatures(dataset, rows, loader.sampler if views == EPOCHS else None, with_images),
         batch_size=loader.batch_size,
         sampler=loader.sampler,
         drop_last=loader.drop_last,
         pin_memory=loader.pin_memory,
-        collate_fn=lambda batch: batch,
+        collate_fn=_unchanged,
         generator=generator,
+        # Not persistent: each epoch's workers get a copy of the sampler, which states the epoch.
+        num_workers=loader.num_workers if with_images else 0,
+        worker_init_fn=outlive_signals,
     )
 
 
-def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int) -> StoredRows:
+def _unchanged(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch
+
+
+def _view_features(trainer: FeatureEncoder, loader: Any, kind: str, view: int) -> StoredRows:
     source, features = loader.dataset, trainer.cached_features
 
     def make() -> Iterator[Tensor]:

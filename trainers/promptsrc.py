@@ -1,0 +1,126 @@
+"""PromptSRC: Self-regulating Prompts (Khattak et al., ICCV 2023).
+
+It learns IVLP's prompts of both encoders. Superscript t is the teacher, the same CLIP without
+prompts, whose g^t is the mean over 60 templates; f and g are normalised, p = softmax(logits):
+
+    L = CE + w_t mean|g - g^t| + w_i mean|f - f^t| + sum KL(p^t || p) / (B C).
+
+The final prompts are a mean of those at the ends of the epochs e = 1 ... E_max, weighted by
+exp(-(e - mean)^2 / (2 std^2)): Gaussian aggregation (section 3.2).
+"""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from dassl.config import CfgNode, declare_config
+from dassl.engine import TRAINER_REGISTRY
+from safeio.errors import UserError
+
+from .core.teacher import Teacher
+from .core.two_tower_trainer import TowerStep, TwoTowerTrainer
+from .tower_nemesis import TowerNemesisMixin
+
+declare_config(
+    "TRAINER.PROMPTSRC",
+    {
+        "N_CTX_TEXT": 4,  # vectors per layer
+        "N_CTX_VISION": 4,
+        "CTX_INIT": "a photo of a",  # of T_0 with up to 4 vectors; further words stay fixed
+        "PROMPT_DEPTH_TEXT": 9,  # prompted layers, from the first one on
+        "PROMPT_DEPTH_VISION": 9,
+        "PREC": "fp32",  # fp32, fp16, bf16, amp
+        "TEXT_LOSS_WEIGHT": 25.0,  # w_t
+        "IMAGE_LOSS_WEIGHT": 10.0,  # w_i
+        # Mean and std of the aggregation in epochs, those of the few-shot experiments; datasets
+        # with other values state them, and the files of other protocols override both.
+        "GPA_MEAN": 30.0,
+        "GPA_STD": 30.0,
+    },
+)
+
+
+def gaussian_weights(epochs: int, mean: float, std: float) -> Float[Tensor, " epochs"]:
+    """Return the weights of the epochs 1 ... `epochs` in the aggregation, whose sum is 1."""
+    distance = torch.arange(1, epochs + 1, dtype=torch.float64) - mean
+    return torch.softmax(-(distance**2) / (2 * std**2), dim=0)
+
+
+@TRAINER_REGISTRY.register()
+class PromptSRC(TwoTowerTrainer):
+    """Prompts regulated by CLIP without prompts and by Gaussian aggregation."""
+
+    paper = "Khattak et al., ICCV 2023"
+    normalizes = "the vectors of each encoder at a position, before their aggregation over epochs"
+    node = "PROMPTSRC"
+    taught = True
+    checkpoints_complete = True  # `after_epoch` aggregates before it saves
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Also check the weights and the aggregation before anything is loaded."""
+        super().check_cfg(cfg)
+        node = cfg.TRAINER.PROMPTSRC
+        if node.GPA_STD <= 0:
+            raise UserError(f"TRAINER.PROMPTSRC.GPA_STD is {node.GPA_STD}, but must be above 0")
+        for key in ("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT"):
+            if node[key] < 0:
+                raise UserError(f"TRAINER.PROMPTSRC.{key} is {node[key]}, but must be at least 0")
+
+    @cached_property
+    def view_encoder(self) -> Teacher:  # type: ignore[override]
+        """CLIP without prompts, whose image features of cached augmentations are computed once."""
+        return Teacher(self)
+
+    def before_train(self) -> None:
+        """Also start the sum over the epochs, which is saved with every checkpoint."""
+        super().before_train()
+        learned = self.model.prompt_learner.state_dict()
+        self._sum = {name: torch.zeros_like(tensor) for name, tensor in learned.items()}
+
+    def after_epoch(self) -> None:
+        """Add the prompts to the sum, and replace them by it after the last epoch."""
+        self.aggregate()
+        super().after_epoch()
+
+    @torch.no_grad()
+    def aggregate(self) -> None:
+        """Add this epoch's weighted prompts to the sum; the last epoch's prompts become the sum."""
+        node, learner = self.method_cfg, self.model.prompt_learner
+        weights = gaussian_weights(self.max_epoch, node.GPA_MEAN, node.GPA_STD)
+        for name, tensor in learner.state_dict().items():
+            self._sum[name] += float(weights[self.epoch]) * tensor
+        if self.epoch + 1 == self.max_epoch:
+            learner.load_state_dict(self._sum)
+
+    def step_penalty(self, step: TowerStep) -> tuple[Tensor | float, dict[str, Any]]:
+        """Return the three self-regulating losses and their values to log."""
+        losses = self.regulation(step)
+        logged = {f"loss_{name}": loss.detach() for name, loss in losses.items()}
+        return torch.stack(list(losses.values())).sum(), logged
+
+    def regulation(self, step: TowerStep) -> dict[str, Float[Tensor, ""]]:
+        """Return the weighted losses of text features, image features and logits."""
+        node, teacher = self.method_cfg, self.view_encoder
+        images, text = step.frozen_features, teacher.text_features
+        if images is None:
+            images = teacher.image_features(step.images)
+        images, text = images.float(), text.float()
+        taught = self.model.clip_model.logit_scale.exp().float() * images @ text.T
+        own = functional.log_softmax(step.logits.float(), dim=-1)
+        expected = functional.log_softmax(taught, dim=-1)
+        return {
+            "text": node.TEXT_LOSS_WEIGHT * functional.l1_loss(step.text_features.float(), text),
+            "image": node.IMAGE_LOSS_WEIGHT
+            * functional.l1_loss(step.image_features.float(), images),
+            # PyTorch's mean divides by the number of logits.
+            "logits": functional.kl_div(own, expected, reduction="none", log_target=True).mean(),
+        }
+
+
+@TRAINER_REGISTRY.register()
+class PromptSRCNemesis(TowerNemesisMixin, PromptSRC):
+    """PromptSRC with Nemesis: normalizes the prompts in training, before their aggregation."""
