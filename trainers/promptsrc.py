@@ -17,13 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dassl.config import CfgNode, declare_config
+from dassl.config import CfgNode, declare_config, declare_reader
 from dassl.engine import TRAINER_REGISTRY
 from safeio.errors import UserError
 
 from .core.teacher import Teacher
 from .core.two_tower_trainer import TowerStep, TwoTowerTrainer
 from .tower_nemesis import TowerNemesisMixin
+
+# Mean and std of the aggregation in epochs: those of the few-shot experiments. The files of some
+# datasets state other values, and those of the other protocols override both.
+GPA = {"GPA_MEAN": 30.0, "GPA_STD": 30.0}
 
 declare_config(
     "TRAINER.PROMPTSRC",
@@ -36,12 +40,18 @@ declare_config(
         "PREC": "fp32",  # fp32, fp16, bf16, amp
         "TEXT_LOSS_WEIGHT": 25.0,  # w_t
         "IMAGE_LOSS_WEIGHT": 10.0,  # w_i
-        # Mean and std of the aggregation in epochs, those of the few-shot experiments; datasets
-        # with other values state them, and the files of other protocols override both.
-        "GPA_MEAN": 30.0,
-        "GPA_STD": 30.0,
+        **GPA,
     },
 )
+
+
+def _reads(trainer: str) -> bool:
+    known = TRAINER_REGISTRY.get(trainer) if trainer in TRAINER_REGISTRY else None
+    return not isinstance(known, type) or issubclass(known, PromptSRC)
+
+
+for _key, _value in GPA.items():
+    declare_reader(f"TRAINER.PROMPTSRC.{_key}", _value, _reads)
 
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> Float[Tensor, " epochs"]:

@@ -9,7 +9,7 @@ from .defaults import (
 )
 from .hints import declare_aliases
 from .identity import NOT_IDENTITY, identifying_settings
-from .loading import load_config
+from .loading import declare_reader, load_config
 from .node import CONFIG_RULES, CfgNode, Config, to_dict
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "complete_config",
     "declare_aliases",
     "declare_config",
+    "declare_reader",
     "declare_word",
     "get_cfg_default",
     "identifying_settings",

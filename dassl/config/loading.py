@@ -13,6 +13,28 @@ from .node import CfgNode, short_path
 
 Overrides = Mapping[str, Any] | Callable[[CfgNode], None]
 
+_readers: dict[str, tuple[Any, Callable[[str], bool]]] = {}
+
+
+def declare_reader(path: str, default: Any, reads: Callable[[str], bool]) -> None:
+    """Let datasets' files set a key that some trainers read; for others it keeps its default.
+
+    So a dataset's value for one method does not change the identities of other methods' runs.
+
+    Args:
+        path: the key.
+        default: its default value.
+        reads: states of a trainer's name whether the trainer reads the key.
+    """
+    _readers[path] = default, reads
+
+
+def reset_unread(cfg: CfgNode) -> None:
+    """Set the keys of `declare_reader` that the configuration's trainer does not read."""
+    for path, (default, reads) in _readers.items():
+        if not reads(cfg.TRAINER.NAME):
+            cfg.set_value(path, default, source="the defaults")
+
 
 def load_config(
     dataset_config_file: str | None = None,
@@ -44,6 +66,7 @@ def load_config(
     cfg.merge_from_list(opts)
     for key in ("OUTPUT_DIR", "RESUME"):  # other paths are expanded by the code that reads them
         cfg[key] = expanded(cfg[key])
+    reset_unread(cfg)
     check_values(cfg)
     cfg.freeze()
     return cfg

@@ -13,7 +13,7 @@ from typing import Any
 
 from dassl.config import CfgNode, to_dict
 from dassl.config.checks import check_values
-from dassl.config.loading import merge_files
+from dassl.config.loading import merge_files, reset_unread
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, check_trainer
 from dassl.utils import check_availability
@@ -133,6 +133,7 @@ class _Grid:
         for settings in (*layers, test[0].settings if test else {}):
             _set(cfg, settings, str(path))
         _set(cfg, self.overrides, "the command line")
+        reset_unread(cfg)
         _check_run(cfg, path)
         config = to_dict(cfg)
         digest = digest_of(config, test[2].digest if test else None)
