@@ -85,6 +85,11 @@ class PromptSRC(TwoTowerTrainer):
         """CLIP without prompts, whose image features of cached augmentations are computed once."""
         return Teacher(self)
 
+    def check_train(self) -> None:
+        """Also check that the class names fit the teacher's templates."""
+        super().check_train()
+        self.view_encoder.check_names()
+
     def before_train(self) -> None:
         """Also start the sum over the epochs, which is saved with every checkpoint."""
         super().before_train()

@@ -123,12 +123,12 @@ class TowerNemesisMixin(NemesisMixin, TwoTowerTrainer):
         self, tower: str, prompts: Float[Tensor, "groups depth length width"], step: TowerStep
     ) -> Float[Tensor, "groups batch classes"]:
         """Return the batch's logits under groups of an encoder's prompts."""
-        model, images = self.model, step.image_features.unsqueeze(0)
-        text = step.text_features.unsqueeze(0)
+        model, images, text = self.model, step.image_features, step.text_features.unsqueeze(0)
         if tower == "text":
             text = model.text_features(prompts)
         if model.prompt_learner.coupled:
             prompts = model.prompt_learner.couple(prompts)
         if tower == "vision" or model.prompt_learner.coupled:
             images = model.prompted_features(step.images, prompts)
+            text = text.expand(len(images), -1, -1)
         return model.match(images, text)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from clip import tokenize
 from clip.model import CLIP
 from clip.prompt_layout import clean_classname
+from clip.simple_tokenizer import tokenizer
 from dassl.utils import cached
 
 from .features.evaluation import CachedFeatures
@@ -35,12 +36,15 @@ def template_features(
     """Return the text features of a template with each name, in fp32 and not normalised.
 
     Raises:
-        RuntimeError: a prompt is too long for the text encoder.
+        PromptError: a prompt is too long for the text encoder.
     """
-    prompts = [template.format(clean_classname(name)) for name in classnames]
-    tokens = tokenize(prompts).to(clip_model.token_embedding.weight.device)
+    tokens = _tokens(classnames, template).to(clip_model.token_embedding.weight.device)
     parts = tokens.split(PROMPTS_AT_ONCE)
     return torch.cat([clip_model.encode_text(part).float() for part in parts])
+
+
+def _tokens(classnames: Sequence[str], template: str) -> Int[Tensor, "classes length"]:
+    return tokenize([template.format(clean_classname(name)) for name in classnames])
 
 
 class Teacher:
@@ -55,6 +59,11 @@ class Teacher:
         self.clip_precision: str = trainer.clip_precision
         self.classnames: list[str] = list(trainer.dm.dataset.classnames)
         self.cached_features = CachedFeatures(self)
+
+    def check_names(self) -> None:
+        """Raise PromptError for a class name that is too long for a template."""
+        longest = max(read_templates(), key=lambda one: len(tokenizer().encode(one)))
+        _tokens(self.classnames, longest)
 
     def feature_kind(self) -> str:
         """Return the kind of the features."""
