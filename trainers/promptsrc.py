@@ -68,6 +68,7 @@ class PromptSRC(TwoTowerTrainer):
     normalizes = "the vectors of each encoder at a position, before their aggregation over epochs"
     node = "PROMPTSRC"
     taught = True
+    resumes_within_epoch = True
     checkpoints_complete = True  # `after_epoch` aggregates before it saves
 
     def check_cfg(self, cfg: CfgNode) -> None:

@@ -9,7 +9,8 @@ writes normalised text features (C, E), the logit scale and the class names. Thr
     classnames = json.loads(file.metadata()["classnames"])
 
 Then logits = scale * image_features @ text_features.T, where image_features (B, E) are normalised
-and come from the same backbone. docs/export.md describes the file and its use with open_clip.
+and come from the same backbone, with the file's vision_prompts if it has any. docs/export.md
+describes the file and its use with open_clip.
 
 Exit codes: 0 success, 2 an error in the command, or a method without such a matrix (CoCoOp's text
 features depend on the image, PLOT matches several prompts by optimal transport).

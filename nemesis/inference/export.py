@@ -19,6 +19,7 @@ def save_classifier(
     text_features: Float[Tensor, "classes embed"],
     path: Path,
     overwrite: bool = False,
+    vision_prompts: Float[Tensor, "depth length channels"] | None = None,
 ) -> Path:
     """Write a classifier; see `Classifier.export`.
 
@@ -32,8 +33,11 @@ def save_classifier(
         raise UserError(f"{path} exists already; choose another file with -o, or --overwrite it")
     scale = trainer.loaded_clip.model.logit_scale.detach().float().exp()
     metadata = _metadata(trainer)
+    tensors = {"text_features": text_features, "scale": scale}
+    if vision_prompts is not None:
+        tensors["vision_prompts"] = vision_prompts
     prepare_output_dir(path.parent)
-    save_tensors(path, {"text_features": text_features, "scale": scale}, metadata)
+    save_tensors(path, tensors, metadata)
     return path
 
 

@@ -46,8 +46,7 @@ def tower_trainer(case: Case, root: Path, classes: list[str], *opts: Any) -> Any
     settings |= {"OPTIM.MOMENTUM": params["momentum"], "OPTIM.WEIGHT_DECAY": params["weight_decay"]}
     settings |= {"OPTIM.LR": params["lr"], "DATASET.CLASSNAMES": classes}
     pairs = [item for pair in settings.items() for item in pair]
-    trainer = golden_trainer(name, case.arch, root, *pairs, *opts, source=case.folder)
-    return trainer
+    return golden_trainer(name, case.arch, root, *pairs, *opts, source=case.folder)
 
 
 def start(case: Case, trainer: Any) -> Any:

@@ -46,7 +46,9 @@ def test_every_file_loads() -> None:
 def test_every_trainer_has_every_backbone_and_the_mini_config() -> None:
     for trainer in TRAINER_REGISTRY.registered_names():
         for name in names_of(trainer):
-            assert BACKBONES.get(name, "mini") == load(trainer, name).MODEL.BACKBONE.NAME
+            known = [one for one in (*BACKBONES, "mini_vit", "mini") if name.startswith(one)]
+            stem = max(known, key=len)
+            assert BACKBONES.get(stem, stem) == load(trainer, name).MODEL.BACKBONE.NAME
         assert {*BACKBONES, "mini"} <= set(names_of(trainer))
 
 
@@ -59,6 +61,62 @@ def test_published_names(method: str, nemesis: str) -> None:
             own, batch = cfg.TRAINER[method.upper()], cfg.DATALOADER.TRAIN_X.BATCH_SIZE
             assert (cfg.OPTIM.MAX_EPOCH, batch, own.N_CTX, own.CTX_INIT) == values
             assert (0.002, clip_name) == (cfg.OPTIM.LR, cfg.MODEL.BACKBONE.NAME)
+
+
+# {method: {published name: (n_t, n_v, d_t, d_v, learning rate, epochs)}}, all with "a photo of a".
+TOWERS: dict[str, dict[str, tuple[int, int, int, int, float, int]]] = {
+    "VPT": {"vit_b16_c2_ep5_batch4_4": (0, 8, 0, 12, 0.0025, 5)},
+    "IVLP": {
+        "vit_b16_c2_ep5_batch4_2+2ctx": (2, 2, 12, 12, 0.0035, 5),
+        "vit_b16_c2_ep5_batch4_4ctx_language_only": (4, 2, 12, 0, 0.0025, 5),
+        "vit_b16_c2_ep20_batch4_4+4ctx": (4, 4, 9, 9, 0.0025, 20),
+    },
+    "MaPLe": {
+        "vit_b16_c2_ep5_batch4_2ctx": (2, 2, 9, 9, 0.0035, 5),
+        "vit_b16_c2_ep5_batch4_2ctx_cross_datasets": (2, 2, 3, 3, 0.0026, 2),
+    },
+    "PromptSRC": {
+        "vit_b16_c2_ep20_batch4_4+4ctx": (4, 4, 9, 9, 0.0025, 20),
+        "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets": (4, 4, 3, 3, 0.0025, 20),
+        "vit_b16_c2_ep50_batch4_4+4ctx_few_shot": (4, 4, 9, 9, 0.0025, 50),
+    },
+}
+
+
+@pytest.mark.parametrize("nemesis", ["", "Nemesis"])
+@pytest.mark.parametrize("method", TOWERS)
+def test_published_names_of_prompts_in_both_encoders(method: str, nemesis: str) -> None:
+    for name, values in TOWERS[method].items():
+        cfg = load(method + nemesis, name)
+        text, vision = object.__new__(TRAINER_REGISTRY.get(method)).shapes(cfg)
+        sizes = (text.length, vision.length, text.depth, vision.depth)
+        assert (*sizes, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH) == values
+        parts = (cfg.DATALOADER.TRAIN_X, cfg.DATALOADER.TEST)
+        assert [part.BATCH_SIZE for part in parts] == [4, 100]
+        assert cfg.TRAINER[method.upper()].get("CTX_INIT", WORDS) == WORDS
+        assert cfg.MODEL.BACKBONE.NAME == "ViT-B/16"
+
+
+@pytest.mark.parametrize(
+    ("end", "usual", "on_eurosat"),
+    [
+        ("ep20_batch4_4+4ctx", (15, 1), (15, 1)),
+        ("ep20_batch4_4+4ctx_cross_datasets", (6, 10), (6, 10)),
+        ("ep50_batch4_4+4ctx_few_shot", (30, 30), (45, 5)),
+    ],
+)
+def test_the_aggregation_depends_on_the_protocol_and_the_dataset(
+    end: str, usual: tuple[int, int], on_eurosat: tuple[int, int]
+) -> None:
+    """And for methods without it, no dataset's value counts."""
+    method = config_file("trainers/PromptSRC", f"vit_b16_c2_{end}")
+    for dataset, expected in (("caltech101", usual), ("eurosat", on_eurosat)):
+        data = config_file("datasets", dataset)
+        for trainer in ("PromptSRC", "PromptSRCNemesis"):
+            node = load_config(data, method, {"TRAINER.NAME": trainer}).TRAINER.PROMPTSRC
+            assert expected == (node.GPA_MEAN, node.GPA_STD)
+        other = load_config(data, flag_overrides={"TRAINER.NAME": "CoOp"}).TRAINER.PROMPTSRC
+        assert (other.GPA_MEAN, other.GPA_STD) == (30, 30)
 
 
 def test_coops_validation_config_differs_in_batches_and_split_alone() -> None:

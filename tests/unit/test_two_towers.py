@@ -12,7 +12,6 @@ from tests.golden.cases import DATA, VIT3, GoldenFolder
 from tests.golden.harness import golden_trainer
 from tests.helpers.refusals import refused
 from tests.helpers.tower_oracle import PlainTowers, better_positions, halved, norm_losses
-from trainers.core.two_tower_trainer import TowerStep
 from trainers.core.two_towers import TEXT, VISION, Shape, TowerPrompts, split_words
 
 SOURCE = GoldenFolder(DATA / "golden_two_towers")
@@ -163,10 +162,10 @@ def test_without_scale_pan_asks_no_forward_pass(depth: int, tmp_path: Path) -> N
     trainer._corrupted_logits = None
     step = trainer.tower_step({"img": SOURCE.images(VIT3), "label": SOURCE.labels(0, "a")})
     total, summary = trainer.step_penalty(step)
-    assert float(total) == 0 and not trainer._selections.any() and float(summary["pan"]) == 0
+    assert not any((total, summary["pan"], *trainer._selections))
     everywhere = build("VPTNemesis", tmp_path, *pan, "TRAINER.NEMESIS.SELECT", False, **settings)
     everywhere.before_epoch()
-    assert float(everywhere.step_penalty(step)[0]) > 0
+    assert everywhere.step_penalty(step)[0] > 0
 
 
 def test_start_values() -> None:

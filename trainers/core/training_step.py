@@ -9,7 +9,7 @@ from torch.nn import functional
 from dassl.engine.capabilities import STEP_HOOKS
 from dassl.metrics import compute_accuracy
 
-_LOSSES = {"batch_loss", "loss", "penalty", "features_and_labels"}
+_LOSSES = {"batch_loss", "loss", "penalty", "features_and_labels", "tower_step", "step_penalty"}
 # `resumes_within_epoch`: they may accumulate state from batch to batch.
 RESUMABLE = STEP_HOOKS | _LOSSES
 # `standard_step`: only PromptTrainer, CoOp's and PLOT's CLIP and NemesisMixin compute a step.

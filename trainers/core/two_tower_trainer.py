@@ -46,6 +46,8 @@ class TowerStep:
 class TwoTowerTrainer(PromptTrainer):
     """Tunes prompts of both encoders; a method states its prompts in `shapes`.
 
+    A term of its own is `step_penalty`, in place of `loss` and `penalty`.
+
     Attributes:
         least_depth: the smallest depth of the text and of the vision prompts.
         coupled: vision prompts are computed from text prompts (MaPLe).
@@ -183,3 +185,9 @@ class TwoTowerTrainer(PromptTrainer):
         if not (self.standard_classify and self.model.linear):
             raise no_class_weights(self.cfg, self.no_matrix)
         return self.model.text_features(self.model.prompt_learner())[0]
+
+    def vision_prompts(self) -> Float[Tensor, "depth length channels"] | None:
+        """Return the vision prompts V_0 ... V_{d-1}; None if images are encoded without any."""
+        if self.model.frozen_features:
+            return None
+        return self.model.prompt_learner.vision_prompts().detach()
