@@ -191,3 +191,11 @@ class TwoTowerTrainer(PromptTrainer):
         if self.model.frozen_features:
             return None
         return self.model.prompt_learner.vision_prompts().detach()
+
+    def result_entries(self) -> dict[str, Any]:
+        """Also return the length and depth of each encoder's learned prompts."""
+        shapes = {
+            tower: {"length": one.shape[1], "depth": one.shape[0]}
+            for tower, one in self.model.prompt_learner.learned().items()
+        }
+        return {**super().result_entries(), "prompts": shapes}
