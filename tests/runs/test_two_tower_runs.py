@@ -1,18 +1,24 @@
 """Whole runs of VPT, IVLP, MaPLe and PromptSRC on the golden ViT and a few pictures."""
 
+import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import nemesis
+from nemesis.commands import low_norm
 from nemesis.inference.words import words_of_prompts
+from nemesis.low_norm import parts
+from nemesis.low_norm.corruption import Corruption, corrupt, unit_noise
 from tests.golden.cases import DATA
 from tests.helpers.killing import Killed, assert_same, killed_after
-from tests.helpers.own_images import PETS, fill_parts
+from tests.helpers.own_images import fill_parts
 from tests.helpers.refusals import refused
 from tests.helpers.runs import ROOT, Capture, finish, results
 
@@ -20,6 +26,7 @@ WEIGHTS = DATA / "golden_two_towers/tiny_vit3.safetensors"
 CONFIG = """
 INPUT: {SIZE: [32, 32], TRANSFORMS: [random_resized_crop, random_flip, normalize]}
 MODEL: {CLIP: {TEXT_HEADS: 2}}
+DATASET: {NUM_SHOTS: 2}
 DATALOADER: {NUM_WORKERS: 0, TRAIN_X: {BATCH_SIZE: 3}, TEST: {BATCH_SIZE: 8}}
 OPTIM: {NAME: sgd, LR: 0.01, MAX_EPOCH: 3}
 TRAINER:
@@ -138,4 +145,54 @@ def test_words_and_norms_of_every_layer(trained: dict[str, Path]) -> None:
         assert re.search(rf'"{key}": \[[^]]*, [^]]*\]', history)
     with refused("vision prompts alone"):
         words_of_prompts(nemesis.load(trained["VPT"]), 3)
-    assert len(PETS) == results(trained["VPT"])["num_classes"]
+    assert results(trained["VPT"])["prompts"] == {"vision": {"length": 2, "depth": 2}}
+
+
+PARTS = {
+    "VPT": ["vision", "vision.0", "vision.1"],
+    "IVLP": [*(f"text{end}" for end in ("", ".0", ".1")), "vision", "vision.0", "vision.1"],
+    "MaPLe": ["text", "text.0", "text.1"],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_corrupted_parts_score_as_prompts_changed_by_hand(
+    name: str, trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sums(logits: Tensor, labels: Tensor) -> Tensor:  # tells more than six images' classes
+        del labels
+        return (1000 * logits.abs().sum((-2, -1))).round().long()
+
+    monkeypatch.setattr(parts, "count_correct", sums)
+    trainer: Any = nemesis.load(trained[name], with_data=True).trainer
+    learner = trainer.model.prompt_learner
+    corruptions = [Corruption("rescale", 0.1, 1), Corruption("replace", 2.0, 0)]
+    for part in PARTS[name]:
+        evaluator = parts.TowerEvaluator(trainer, part)
+        noise = unit_noise(0, *evaluator.ctx.shape[-2:])
+        counts = evaluator.count(corrupt(evaluator.ctx, corruptions, noise))
+        tower, _, layer = part.partition(".")
+        for corruption, count in zip(corruptions, counts, strict=True):
+            before = {key: value.clone() for key, value in learner.state_dict().items()}
+            j = corruption.position
+            for key, vectors in learner.state_dict().items():
+                if key.startswith(f"{tower}.{layer}"):
+                    own = 0.1 * vectors[j] if corruption.kind == "rescale" else 2 * noise[j]
+                    vectors[j] = own
+            with torch.no_grad(), trainer.cached_text_features():
+                scored = [sums(*one) for one in trainer.predictions(trainer.test_loader)]
+            learner.load_state_dict(before)
+            assert abs(int(count) - int(torch.stack(scored).sum())) <= 3, (part, corruption)
+
+
+def test_the_low_norm_study_of_every_part(trained: dict[str, Path], tmp_path: Path) -> None:
+    few = ["--rescale", "0.5", "--replace", "--output-dir", str(tmp_path)]
+    run = trained["IVLP"]
+    assert low_norm.main([str(run), *few]) == 0
+    for part in PARTS["IVLP"]:
+        content = json.loads((run / f"corruption-{part}.json").read_text())
+        assert content["run"]["method"] == f"IVLP ({part})"
+        assert content["original"]["accuracy"] == results(run)["accuracy"]
+        assert [row["position"] for row in content["corruptions"]] == [0, 1]
+    assert "IVLP (vision.1)" in (tmp_path / "low_norm_rescale.csv").read_text()
+    assert low_norm.main([str(run), *few, "--prompts", "vision.7"]) == 1
