@@ -54,9 +54,11 @@ for _key, _value in GPA.items():
     declare_reader(f"TRAINER.PROMPTSRC.{_key}", _value, _reads)
 
 
-def gaussian_weights(epochs: int, mean: float, std: float) -> Float[Tensor, " epochs"]:
-    """Return the weights of the epochs 1 ... `epochs` in the aggregation, whose sum is 1."""
-    distance = torch.arange(1, epochs + 1, dtype=torch.float64) - mean
+def gaussian_weights(
+    epochs: int, mean: float, std: float, first: int = 1
+) -> Float[Tensor, " epochs"]:
+    """Return the weights of the epochs `first` ... `epochs` in the aggregation; their sum is 1."""
+    distance = torch.arange(first, epochs + 1, dtype=torch.float64) - mean
     return torch.softmax(-(distance**2) / (2 * std**2), dim=0)
 
 
@@ -92,25 +94,31 @@ class PromptSRC(TwoTowerTrainer):
         self.view_encoder.check_names()
 
     def before_train(self) -> None:
-        """Also start the sum over the epochs, which is saved with every checkpoint."""
+        """Also start the mean over the epochs, which every checkpoint contains."""
         super().before_train()
-        learned = self.model.prompt_learner.state_dict()
-        self._sum = {name: torch.zeros_like(tensor) for name, tensor in learned.items()}
+        self._mean: dict[str, Tensor] = {}
+        self._first_epoch = 1
 
     def after_epoch(self) -> None:
-        """Add the prompts to the sum, and replace them by it after the last epoch."""
+        """Add the prompts to the mean, and replace them by it after the last epoch."""
         self.aggregate()
         super().after_epoch()
 
     @torch.no_grad()
     def aggregate(self) -> None:
-        """Add this epoch's weighted prompts to the sum; the last epoch's prompts become the sum."""
-        node, learner = self.method_cfg, self.model.prompt_learner
-        weights = gaussian_weights(self.max_epoch, node.GPA_MEAN, node.GPA_STD)
+        """Add this epoch's prompts to the mean; those of the last epoch become the mean.
+
+        A run that resumes from a checkpoint without a mean aggregates the epochs from there on.
+        """
+        node, learner, epoch = self.method_cfg, self.model.prompt_learner, self.epoch + 1
+        if not self._mean:
+            self._first_epoch = epoch
+        weights = gaussian_weights(epoch, node.GPA_MEAN, node.GPA_STD, self._first_epoch)
         for name, tensor in learner.state_dict().items():
-            self._sum[name] += float(weights[self.epoch]) * tensor
-        if self.epoch + 1 == self.max_epoch:
-            learner.load_state_dict(self._sum)
+            before = self._mean.get(name, tensor)
+            self._mean[name] = torch.lerp(before, tensor, float(weights[-1]))
+        if epoch == self.max_epoch:
+            learner.load_state_dict(self._mean)
 
     def step_penalty(self, step: TowerStep) -> tuple[Tensor | float, dict[str, Any]]:
         """Return the three self-regulating losses and their values to log."""

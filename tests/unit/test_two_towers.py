@@ -1,5 +1,6 @@
 """Prompts in both encoders: start values, the norm losses, checkpoints and refused settings."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,3 +268,32 @@ def test_a_checkpoint_of_another_run(
         other.load_model(folder, epoch=1)
     same = build("PromptSRC", tmp_path / "same", **BOTH)  # the same prompts
     same.load_model(folder, epoch=1)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "amp"])
+@pytest.mark.parametrize("name", ["VPTNemesis", "MaPLeNemesis", "PromptSRCNemesis"])
+def test_half_precision_is_near_fp32(name: str, precision: str, tmp_path: Path) -> None:
+    losses = {}
+    for one in ("fp32", precision):
+        trainer = build(name, tmp_path, *NEMESIS, **METHODS[name], PREC=one)
+        trainer.before_epoch()
+        batch = {"img": SOURCE.images(VIT3), "label": SOURCE.labels(0, "a")}
+        losses[one] = trainer.forward_backward(batch)["loss"].item()
+        for parameter in trainer.model.prompt_learner.parameters():
+            assert parameter.dtype == torch.float32 and parameter.isfinite().all()
+    assert losses[precision] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_the_aggregation_starts_with_the_epochs_that_are_known(tmp_path: Path) -> None:
+    """A checkpoint without a mean, as of other code: later epochs alone, still with sum 1."""
+    trainer = build("PromptSRC", tmp_path, **BOTH, GPA_MEAN=3.0, GPA_STD=1.0)
+    trainer.max_epoch, trainer._mean, ends = 4, {}, []
+    for trainer.epoch in (2, 3):
+        make_visible(trainer)
+        with torch.no_grad():
+            trainer.model.prompt_learner.text[0].add_(trainer.epoch)
+        ends.append(trainer.model.prompt_learner.text[0].detach().clone())
+        trainer.aggregate()
+    later = math.exp(-0.5)  # epoch 4 is one std from the mean, epoch 3 none
+    expected = (ends[0] + later * ends[1]) / (1 + later)
+    torch.testing.assert_close(trainer.model.prompt_learner.text[0].detach(), expected)

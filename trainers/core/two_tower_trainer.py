@@ -19,7 +19,15 @@ from .frozen_encoder import check_precision
 from .prompt_trainer import PromptTrainer
 from .tower_checkpoints import TowerCheckpoints
 from .training_step import total_loss
-from .two_towers import TEXT, VISION, Shape, TowerPrompts, TwoTowerCLIP, split_words
+from .two_towers import (
+    MOST_FROM_WORDS,
+    TEXT,
+    VISION,
+    Shape,
+    TowerPrompts,
+    TwoTowerCLIP,
+    split_words,
+)
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,8 @@ class TwoTowerTrainer(PromptTrainer):
         cfg, clip_model = self.cfg, self.loaded_clip.model
         self.check_backbone(cfg, clip_model.config)
         (text, vision), (words, fixed) = self.shapes(cfg), self.words(cfg)
+        if text.length > MOST_FROM_WORDS and self.method_cfg.get("CTX_INIT"):
+            print(f"CTX_INIT is ignored: with more than {MOST_FROM_WORDS} vectors all are random")
         learner = TowerPrompts(clip_model, text, vision, words, self.coupled)
         model = TwoTowerCLIP(clip_model, classnames, learner, fixed)
         model.image_encoder.memory_limit = text_memory(cfg, self.device)

@@ -8,6 +8,7 @@ at positions 1 ... n; V_l (n, D_v) enters layer l of the vision transformer behi
 MaPLe (Khattak et al., CVPR 2023) couples them by one linear map per layer: V_l = F_l(T_l).
 """
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ class TowerPrompts(nn.Module):
         self.vision = _draw(Shape() if coupled else vision, channels)
         maps = [nn.Linear(width, channels) for _ in range(min(2, text.depth) if coupled else 0)]
         # MaPLe's maps behind the first are copies of one.
-        maps += [_copy(maps[1]) for _ in range(text.depth - 2 if coupled else 0)]
+        maps += [copy.deepcopy(maps[1]) for _ in range(text.depth - 2 if coupled else 0)]
         self.coupling = nn.ModuleList(maps)
         self._width, self._channels = width, channels
         self.to(device)
@@ -118,11 +119,9 @@ class TowerPrompts(nn.Module):
     def couple(
         self, text: Float[Tensor, "*groups depth length width"]
     ) -> Float[Tensor, "*groups depth length channels"]:
-        """Return V_l = T_l W_l^T + b_l."""
-        maps = [one for one in self.coupling if isinstance(one, nn.Linear)]
-        weight = torch.stack([one.weight for one in maps])
-        bias = torch.stack([one.bias for one in maps])
-        return text @ weight.mT + bias.unsqueeze(1)
+        """Return V_l = F_l(T_l) = T_l W_l^T + b_l."""
+        pairs = zip(self.coupling, text.unbind(-3), strict=True)
+        return torch.stack([coupling(vectors) for coupling, vectors in pairs], dim=-3)
 
     def forward(self) -> Float[Tensor, "1 depth length width"]:
         """Return the text prompts as one group."""
@@ -153,12 +152,6 @@ class TowerPrompts(nn.Module):
 def _draw(shape: Shape, width: int) -> nn.ParameterList:
     draw = (INIT_STD * torch.randn(shape.length, width) for _ in range(shape.depth))
     return nn.ParameterList([nn.Parameter(one) for one in draw])
-
-
-def _copy(one: nn.Linear) -> nn.Linear:
-    other = nn.Linear(one.in_features, one.out_features)
-    other.load_state_dict(one.state_dict())
-    return other
 
 
 def _stack(prompts: nn.ParameterList, width: int) -> Float[Tensor, "depth length width"]:
