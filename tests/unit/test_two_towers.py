@@ -175,12 +175,12 @@ def test_start_values() -> None:
     maple = TowerPrompts(model, shape, shape, "a photo", coupled=True)
     first, second, third = (one.weight for one in maple.coupling)  # type: ignore[union-attr]
     assert second.equal(third) and second is not third and not first.equal(second)
-    assert float(first.abs().max()) <= 32**-0.5
+    assert first.abs().max().item() <= 32**-0.5
     ids = torch.tensor([320, 1125])  # a, photo
     assert maple.text[0].equal(model.token_embedding.weight[ids])
     drawn = TowerPrompts(model, Shape(40, 2), Shape(40, 2))
     for prompts in drawn.parameters():
-        assert float(prompts.std()) == pytest.approx(0.02, rel=0.1)
+        assert prompts.std().item() == pytest.approx(0.02, rel=0.1)
     assert drawn.length == 80 and not list(drawn.coupling)
 
 
@@ -276,6 +276,7 @@ def test_half_precision_is_near_fp32(name: str, precision: str, tmp_path: Path) 
     losses = {}
     for one in ("fp32", precision):
         trainer = build(name, tmp_path, *NEMESIS, **METHODS[name], PREC=one)
+        make_visible(trainer)
         trainer.before_epoch()
         batch = {"img": SOURCE.images(VIT3), "label": SOURCE.labels(0, "a")}
         losses[one] = trainer.forward_backward(batch)["loss"].item()
