@@ -77,16 +77,19 @@ class PromptSRC(TwoTowerTrainer):
         """Also check the weights and the aggregation before anything is loaded."""
         super().check_cfg(cfg)
         node = cfg.TRAINER.PROMPTSRC
-        if node.GPA_STD <= 0:
-            raise UserError(f"TRAINER.PROMPTSRC.GPA_STD is {node.GPA_STD}, but must be above 0")
-        for key in ("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT"):
-            if node[key] < 0:
-                raise UserError(f"TRAINER.PROMPTSRC.{key} is {node[key]}, but must be at least 0")
+        if node.GPA_STD <= 0 or min(node.TEXT_LOSS_WEIGHT, node.IMAGE_LOSS_WEIGHT) < 0:
+            raise UserError(
+                "TRAINER.PROMPTSRC: GPA_STD must be above 0, and TEXT_LOSS_WEIGHT and "
+                f"IMAGE_LOSS_WEIGHT at least 0, but they are {node.GPA_STD}, "
+                f"{node.TEXT_LOSS_WEIGHT} and {node.IMAGE_LOSS_WEIGHT}"
+            )
 
-    @cached_property
-    def view_encoder(self) -> Teacher:  # type: ignore[override]
+    _teacher = cached_property(Teacher)
+
+    @property
+    def view_encoder(self) -> Teacher:
         """CLIP without prompts, whose image features of cached augmentations are computed once."""
-        return Teacher(self)
+        return self._teacher
 
     def check_train(self) -> None:
         """Also check that the class names fit the teacher's templates."""
@@ -131,6 +134,7 @@ class PromptSRC(TwoTowerTrainer):
         node, teacher = self.method_cfg, self.view_encoder
         images, text = step.frozen_features, teacher.text_features
         if images is None:
+            assert step.images is not None
             images = teacher.image_features(step.images)
         images, text = images.float(), text.float()
         taught = self.model.clip_model.logit_scale.exp().float() * images @ text.T

@@ -40,7 +40,8 @@ class TowerNemesisMixin(NemesisMixin, TwoTowerTrainer):
         """
         super().check_backbone(cfg, config)
         text, vision = self.shapes(cfg)
-        bears = text.depth or 1 < vision.depth < config.vision_layers  # type: ignore[operator]
+        assert isinstance(config.vision_layers, int)
+        bears = text.depth or 1 < vision.depth < config.vision_layers
         if cfg.TRAINER.NEMESIS.LAYERS == "scale_bearing" and not bears:
             raise UserError(
                 f"TRAINER.NEMESIS.LAYERS is scale_bearing, but a layer norm removes the scale of "
@@ -71,8 +72,8 @@ class TowerNemesisMixin(NemesisMixin, TwoTowerTrainer):
     ) -> dict[str, Tensor]:
         """Return PUN and PAN of an encoder, without those of weight 0; count PAN's selections."""
         settings = self.norm_penalty
-        p, losses = NORMS[settings.norm], {}
-        chosen = self._chosen(tower, prompts)
+        p, chosen = NORMS[settings.norm], self._chosen(tower, prompts)
+        losses: dict[str, Tensor] = {}
         if settings.beta > 0:
             uniform = settings.uniform(prompts.shape[1], prompts.device)
             losses["pun"] = norm_loss(chosen, uniform, p)
@@ -129,6 +130,7 @@ class TowerNemesisMixin(NemesisMixin, TwoTowerTrainer):
         if model.prompt_learner.coupled:
             prompts = model.prompt_learner.couple(prompts)
         if tower == "vision" or model.prompt_learner.coupled:
+            assert step.images is not None
             images = model.prompted_features(step.images, prompts)
             text = text.expand(len(images), -1, -1)
         return model.match(images, text)

@@ -269,9 +269,9 @@ class Classifier:
             UserError: the file exists, its folder cannot be written to, the preprocessing is not a
                 standard one, or the method has no `text_features`.
         """
-        trainer, path = self.trainer, Path(path)
+        trainer = self.trainer
         prompts = trainer.vision_prompts() if isinstance(trainer, TwoTowerTrainer) else None
-        return save_classifier(trainer, self.text_features, path, overwrite, prompts)
+        return save_classifier(trainer, self.text_features, Path(path), overwrite, prompts)
 
 
 def _measures(results: Mapping[str, Any], split: str, dataset: str) -> dict[str, Any]:

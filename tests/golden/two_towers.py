@@ -146,7 +146,7 @@ def _check_final(trainer: Any, case: Case, root: Path) -> None:
 def check_epochs(case: Case, root: Path) -> None:
     """Whole epochs with Gaussian aggregation."""
     expected, params = case.expected, case.params
-    opts = ["OPTIM.MAX_EPOCH", params["max_epoch"]]
+    opts: list[Any] = ["OPTIM.MAX_EPOCH", params["max_epoch"]]
     opts += [] if params["warmup"] else ["OPTIM.WARMUP_EPOCH", -1]
     trainer = start(case, tower_trainer(case, root / "train", case.classes, *opts))
     mean, std = float(params["gpa_mean"]), float(params["gpa_std"])

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.reference_clip import ReferenceCLIP, build_reference_clip
-from benchmarks.reference_methods import better_positions, vector_norms
+from benchmarks.reference_methods import vector_norms
 from clip.clip import tokenize
 from clip.model import CLIP
 
 
-def run_layers(transformer: nn.Module, x: Tensor, prompts: Sequence[Tensor], rows: slice) -> Tensor:
+def run_layers(transformer: nn.Module, x: Tensor, prompts: Tensor, rows: slice) -> Tensor:
     """All blocks on (batch, length, width); prompts replace these rows from layer 1 on."""
     x = x.transpose(0, 1)
     for layer, block in enumerate(transformer.get_submodule("resblocks").children()):
@@ -67,14 +67,7 @@ def halved(prompts: Tensor, layers: Sequence[int], position: int, tau: float) ->
     return prompts
 
 
-def norm_losses(
-    prompts: Tensor,
-    layers: Sequence[int],
-    alpha: Tensor,
-) -> Tensor:
+def norm_losses(prompts: Tensor, layers: Sequence[int], alpha: Tensor) -> Tensor:
     """(1 / M) sum_j alpha_j sum_l ||v_lj||, over the layers that count."""
     norms = vector_norms(prompts[list(layers)])
     return (alpha * norms).sum() / max(1, int((alpha != 0).sum()))
-
-
-__all__ = ["PlainTowers", "better_positions", "halved", "norm_losses"]

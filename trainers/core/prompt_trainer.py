@@ -27,7 +27,7 @@ from .features.evaluation import (
     INFERENCE,
     NO_MATRIX,
     CachedFeatures,
-    FrozenCLIPTrainer,
+    FeatureEncoder,
     no_class_weights,
 )
 from .features.views import TRAINING, ViewFeatures, check_views, view_loader
@@ -84,7 +84,7 @@ class PromptTrainer(TrainerX):
         return self.cfg.TRAINER[self.node]
 
     @property
-    def view_encoder(self) -> FrozenCLIPTrainer:
+    def view_encoder(self) -> FeatureEncoder:
         """Encodes the cached augmentations; if it is another object, steps take the images, too."""
         return self
 

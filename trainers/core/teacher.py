@@ -88,8 +88,6 @@ class Teacher:
     def _encode_text(self) -> Float[Tensor, "classes embed"]:
         print(f"Encoding {len(self.classnames):,} classes in the teacher's templates")
         with torch.autocast(self.device.type, enabled=False):
-            sums = sum(
-                template_features(self.loaded_clip.model, self.classnames, template)
-                for template in read_templates()
-            )
-        return functional.normalize(sums, dim=-1)
+            model, names = self.loaded_clip.model, self.classnames
+            each = [template_features(model, names, template) for template in read_templates()]
+        return functional.normalize(torch.stack(each).mean(0), dim=-1)

@@ -153,12 +153,14 @@ class TwoTowerTrainer(PromptTrainer):
     def tower_step(self, batch: dict[str, Any]) -> TowerStep:
         """Run the forward pass of a batch, with cached features where the model takes them."""
         frozen = self._on_device(batch["features"]) if "features" in batch else None
-        images, labels = None, self._on_device(batch["label"])
+        images: Tensor | None = None
+        labels = self._on_device(batch["label"])
         if "img" in batch:
             images, labels = self.parse_batch_train(batch)
-        if self.model.frozen_features and frozen is not None:
+        if frozen is not None and self.model.frozen_features:
             image_features = frozen
         else:
+            assert images is not None
             image_features = self.image_features(images)
         text = self.model.text_features(self.model.prompt_learner())
         logits = self.model.match(image_features, text)[0]

@@ -233,11 +233,11 @@ class TwoTowerCLIP(PromptedCLIP):
         T_0 the positional embedding is added before any norm. The last prompts stay in the residual
         stream if further layers follow. A coupled T_l also balances F_l's bias.
         """
-        visual = tower == VISION
-        encoder = self.clip_model.visual if visual else self.clip_model
+        visual, config = tower == VISION, self.clip_model.config
+        layers = config.vision_layers if visual else config.transformer_layers
+        assert isinstance(layers, int)
         depth = len(self.prompt_learner.vision if visual else self.prompt_learner.text)
         if self.prompt_learner.coupled:
             return list(range(depth))
-        stays = depth < len(encoder.transformer.blocks)  # type: ignore[union-attr]
-        last = [depth - 1] if stays and (depth > 1 or not visual) else []
+        last = [depth - 1] if depth < layers and (depth > 1 or not visual) else []
         return last if visual else sorted({0, *last})
