@@ -6,7 +6,7 @@ prompts, whose g^t is the mean over 60 templates; f and g are normalised, p = so
     L = CE + w_t mean|g - g^t| + w_i mean|f - f^t| + sum KL(p^t || p) / (B C).
 
 The final prompts are a mean of those at the ends of the epochs e = 1 ... E_max, weighted by
-exp(-(e - mean)^2 / (2 std^2)): Gaussian aggregation (section 3.2).
+exp(-(e - mean)^2 / (2 std^2)), section 3.2.
 """
 
 from functools import cached_property
@@ -25,8 +25,7 @@ from .core.teacher import Teacher
 from .core.two_tower_trainer import TowerStep, TwoTowerTrainer
 from .tower_nemesis import TowerNemesisMixin
 
-# Mean and std of the aggregation in epochs: those of the few-shot experiments. The files of some
-# datasets state other values, and those of the other protocols override both.
+# Of the few-shot experiments, in epochs; some datasets and the other protocols state their own.
 GPA = {"GPA_MEAN": 30.0, "GPA_STD": 30.0}
 
 declare_config(
@@ -77,11 +76,11 @@ class PromptSRC(TwoTowerTrainer):
         """Also check the weights and the aggregation before anything is loaded."""
         super().check_cfg(cfg)
         node = cfg.TRAINER.PROMPTSRC
-        if node.GPA_STD <= 0 or min(node.TEXT_LOSS_WEIGHT, node.IMAGE_LOSS_WEIGHT) < 0:
+        found = [node.GPA_STD, node.TEXT_LOSS_WEIGHT, node.IMAGE_LOSS_WEIGHT]
+        if node.GPA_STD <= 0 or min(found) < 0:
             raise UserError(
-                "TRAINER.PROMPTSRC: GPA_STD must be above 0, and TEXT_LOSS_WEIGHT and "
-                f"IMAGE_LOSS_WEIGHT at least 0, but they are {node.GPA_STD}, "
-                f"{node.TEXT_LOSS_WEIGHT} and {node.IMAGE_LOSS_WEIGHT}"
+                "TRAINER.PROMPTSRC: GPA_STD must be above 0, TEXT_LOSS_WEIGHT and "
+                f"IMAGE_LOSS_WEIGHT at least 0; they are {found}"
             )
 
     _teacher = cached_property(Teacher)
@@ -136,15 +135,12 @@ class PromptSRC(TwoTowerTrainer):
         if images is None:
             assert step.images is not None
             images = teacher.image_features(step.images)
-        images, text = images.float(), text.float()
-        taught = self.model.clip_model.logit_scale.exp().float() * images @ text.T
+        taught = self.model.clip_model.logit_scale.exp().float() * images.float() @ text.T
         own = functional.log_softmax(step.logits.float(), dim=-1)
         expected = functional.log_softmax(taught, dim=-1)
         return {
-            "text": node.TEXT_LOSS_WEIGHT * functional.l1_loss(step.text_features.float(), text),
-            "image": node.IMAGE_LOSS_WEIGHT
-            * functional.l1_loss(step.image_features.float(), images),
-            # PyTorch's mean divides by the number of logits.
+            "text": node.TEXT_LOSS_WEIGHT * (step.text_features.float() - text).abs().mean(),
+            "image": node.IMAGE_LOSS_WEIGHT * (step.image_features.float() - images).abs().mean(),
             "logits": functional.kl_div(own, expected, reduction="none", log_target=True).mean(),
         }
 

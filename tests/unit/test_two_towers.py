@@ -203,7 +203,7 @@ PROBLEMS: list[tuple[str, dict[str, Any], tuple[Any, ...], str]] = [
     ("IVLP", {"PROMPT_DEPTH_VISION": 4, "PROMPT_DEPTH_TEXT": 1}, (), "vision encoder .* 3 layers"),
     ("IVLP", {"N_CTX_TEXT": 0}, (), "text prompts have 0 vectors"),
     ("PromptSRC", {"CTX_INIT": "a photo"}, (), "2 tokens for 4 context vectors"),
-    ("PromptSRC", {"GPA_STD": 0.0}, (), "GPA_STD must be above 0, .* 0.0, 25.0 and 10.0"),
+    ("PromptSRC", {"GPA_STD": 0.0}, (), r"GPA_STD must be above 0, .* \[0.0, 25.0, 10.0\]"),
     ("VPTNemesis", {"N_CTX_VISION": 2}, ("TRAINER.NEMESIS.N", 3), "only 2 vectors"),
     ("MaPLeNemesis", {"PROMPT_DEPTH": 1}, ("TRAINER.NEMESIS.N", 3), "only 2 vectors"),
     ("VPTNemesis", {}, ("TRAINER.NEMESIS.LAYERS", "scale_bearing"), "removes the scale"),
