@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.golden import nemesis, plot, prompts, records
+from tests.golden import lora, nemesis, plot, prompts, records
 from tests.golden.cases import Case, golden_folders
 
 FOLDERS = golden_folders()
+OTHER_KINDS = ("kgcoop", "prograd", "tcp", "tip_adapter", "nemesis_on")
 
 
 def check_inputs(case: Case, root: Path) -> None:
@@ -40,11 +41,14 @@ CHECKS: dict[str, Callable[[Case, Path], None]] = {
     "plot": plot.check_plot,
     "plot_nemesis": nemesis.check_plot_nemesis,
     "steps_plot": nemesis.check_steps,
+    "clip_lora": lora.check_clip_lora,
+    "coto": lora.check_coto,
 }
 RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "schedules.json": records.check_schedules,
     "fewshot.json": records.check_fewshot,
     "tokenizer.json": records.check_tokenizer,
+    "lora_schedules.json": lora.check_schedules,
 }
 
 
@@ -53,6 +57,7 @@ def all_cases() -> list[Any]:
         pytest.param(case, id=f"{folder.path.name}-{case.entry['name']}-{case.arch}")
         for folder in FOLDERS
         for case in folder.cases()
+        if case.kind not in OTHER_KINDS
     ]
 
 
