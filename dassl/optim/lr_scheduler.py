@@ -130,7 +130,7 @@ class WarmupScheduler(LRScheduler):
 
 
 def iteration_cosine(optimizer: Optimizer, steps: int, min_lr: float = 0.0) -> WarmupScheduler:
-    """Create a schedule whose `step()` follows every batch: a cosine from the full rate to `min_lr`.
+    """Create a cosine from the full rate to `min_lr`, whose `step()` follows every batch.
 
     Step t of `steps`, from 0, has the rate min_lr + (lr - min_lr) (1 + cos(pi t / steps)) / 2.
     """

@@ -23,6 +23,7 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 
 from ..nemesis import vector_norms
+from .clip_trainer import CLIPTrainer
 from .features.evaluation import NO_MATRIX, CachedFeatures, no_class_weights
 from .features.views import check_views
 from .frozen_clip import load_frozen_clip, text_memory
