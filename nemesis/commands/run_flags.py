@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from dassl.engine import CONFIG, RESULTS
 from dassl.utils.command_line import add_set_flag
+from nemesis.adapters.adapter_runs import AdapterRun, read_run
 from nemesis.inference.classifier import Classifier, load
-from nemesis.inference.load_run import LEARNER
+from nemesis.inference.load_run import LoadOptions, learner_folder
 from safeio.errors import UserError
 from safeio.untrusted import printable
 from trainers.core.prompt_checkpoints import IGNORE_MISMATCH
@@ -72,6 +73,16 @@ def load_classifier(arguments: argparse.Namespace) -> Classifier:
     return load(arguments.run_dir, names, **load_options(arguments))
 
 
+def read_adapters(arguments: argparse.Namespace) -> list[AdapterRun]:
+    """Read the adapters of a command's `runs`, without their CLIP.
+
+    Raises:
+        UserError: see `read_run`.
+    """
+    options = LoadOptions(arguments.epoch, dict(arguments.set))
+    return [read_run(path, options) for path in arguments.runs]
+
+
 def read_names(path: Path) -> list[str]:
     """Read class names, one per line, ignoring blank lines.
 
@@ -113,6 +124,6 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         below = [] if (path / CONFIG).is_file() else sorted(path.rglob(RESULTS))
-        runs = [file.parent for file in below if (file.parent / LEARNER).is_dir()]
+        runs = [file.parent for file in below if learner_folder(file.parent)]
         found.update(dict.fromkeys(runs or [path]))
     return list(found)

@@ -8,8 +8,20 @@ import torch
 from torch import Tensor
 
 from dassl.optim import iteration_cosine
+from nemesis.adapters.analysis import (
+    WAYS,
+    barrier,
+    combine,
+    interpolate,
+    players_of,
+    rank_sum,
+    sampled_shapley,
+    shapley,
+)
+from nemesis.adapters.scoring import Scorer
 from tests.golden.cases import Case, assert_close
 from tests.golden.harness import golden_trainer
+from trainers.core.lora import deltas_of
 from trainers.coto import activation_probability
 
 TOLERANCE = 1e-4  # logit scale 100: 8e-5 between fp32 and float64
@@ -124,6 +136,47 @@ def check_coto(case: Case, root: Path) -> None:
     train(trainer, case, "grad0", "grad1", "grad2")
     with trainer.cached_text_features():
         assert_close(trainer.model(case.images()), expected["eval_logits"], TOLERANCE)
+
+
+def check_pair(case: Case, root: Path) -> None:
+    expected, params = case.expected, case.params
+    trainer = lora_trainer(case, "CLIPLoRA", {**params["settings"][0], **params}, root)
+    solutions = [state_of(expected, f"solution{number}") for number in (1, 2)]
+    scorer = Scorer(trainer.model, expected["labels"], lambda: [case.images()])
+    gamma, weights = params["scaling"], params["lambdas"]
+    for way in WAYS:
+        losses = []
+        for number, weight in enumerate(weights):
+            logits = scorer.logits(interpolate(*solutions, gamma, weight, way))
+            score = scorer.score(logits)
+            losses.append(score.loss)
+            assert_close(logits, expected[f"interp_{way}_logits"][number], TOLERANCE)
+            accuracy = float(expected[f"interp_{way}_accuracy"][number])
+            assert score.accuracy == pytest.approx(accuracy * (100 if accuracy <= 1 else 1))
+        assert losses == pytest.approx(expected[f"interp_{way}_loss"].tolist(), abs=TOLERANCE)
+        assert barrier(weights, losses) == pytest.approx(params["barrier"][way], abs=TOLERANCE)
+    for name, factors in params["merges"].items():
+        merged = rank_sum(solutions, [gamma, gamma], factors, 0.3)
+        logits = scorer.logits(deltas_of(merged, 0.3))
+        assert_close(logits, expected[f"merge_{name}_logits"], TOLERANCE)
+        added = combine([deltas_of(one, gamma) for one in solutions], factors)
+        assert_close(scorer.logits(added), logits, TOLERANCE)
+    _check_subsets(case, scorer, deltas_of(solutions[0], gamma))
+
+
+def _check_subsets(case: Case, scorer: Scorer, deltas: dict[str, Tensor]) -> None:
+    expected, players = case.expected, case.params["players"]
+    assert players_of(list(deltas)) == players
+    of_subset = scorer.subset_logits(deltas, players)
+    values = []
+    for subset, logits in enumerate(expected["subset_logits"]):
+        assert_close(of_subset(subset), logits, TOLERANCE)
+        values.append([-scorer.score(of_subset(subset)).loss])
+    assert_close(torch.tensor(values)[:, 0], expected["subset_value"], TOLERANCE)
+    exact = shapley(torch.tensor(values, dtype=torch.float64))[:, 0]
+    assert_close(exact, expected["shapley"], TOLERANCE)
+    sampled = sampled_shapley(lambda subset: values[subset], len(players), 200, seed=0)[:, 0]
+    assert_close(sampled, exact, 0.25 * float(exact.abs().max()))
 
 
 def check_schedules(record: dict[str, Any]) -> None:

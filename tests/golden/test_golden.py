@@ -43,6 +43,7 @@ CHECKS: dict[str, Callable[[Case, Path], None]] = {
     "steps_plot": nemesis.check_steps,
     "clip_lora": lora.check_clip_lora,
     "coto": lora.check_coto,
+    "lora_pair": lora.check_pair,
 }
 RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "schedules.json": records.check_schedules,
