@@ -27,6 +27,7 @@ TINY = (
     *("DATASET.NUM_SHOTS", "1", "TRAINER.CLIPLORA.ENCODER", "both", "INPUT.TRAIN_VIEWS", "0"),
     *("DATALOADER.TRAIN_X.BATCH_SIZE", "16", "OPTIM.LR", "0.02"),
 )
+TINY_RESNET = ("MODEL.BACKBONE.NAME", str(FOLDER / "tiny_rn.safetensors"))
 
 
 def lora(output: Path, data_root: Path, *extra: str, trainer: str = "CLIPLoRA") -> list[str]:
@@ -155,7 +156,7 @@ def test_the_exported_clip_in_both_layouts(pair: tuple[Path, Path], tmp_path: Pa
         (("TRAINER.CLIPLORA.SCALING", "rank"), "the scaling was 'sqrt'"),
         (("TRAINER.CLIPLORA.BLOCKS", "[0]"), "the adapted blocks was"),
         (("MODEL.CLIP.TEXT_HEADS", "4"), "the number of text heads was 2"),
-        (("MODEL.BACKBONE.NAME", str(FOLDER / "tiny_rn.safetensors")), "is a ResNet"),
+        (("INPUT.SIZE", "(64, 64)", *TINY_RESNET), "is a ResNet"),
     ],
 )
 def test_a_mismatch_is_named(
