@@ -44,7 +44,8 @@ class ReferenceLoRAAttention(nn.Module):
             update = functional.dropout(x, DROPOUT, self.training) @ a.t() @ b.t()
             part = functional.linear(x, weight, bias) + GAMMA * update
             parts.append(part.unflatten(-1, (frozen.num_heads, -1)).permute(1, 2, 0, 3))
-        mixed = functional.scaled_dot_product_attention(*parts, attn_mask=attn_mask)
+        query, key, value = parts
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
         return frozen.out_proj(mixed.permute(2, 0, 1, 3).flatten(2)), None
 
 

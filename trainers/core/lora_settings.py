@@ -50,10 +50,16 @@ class LoRASettings:
         Raises:
             UserError: a value is not accepted.
         """
-        values = {name.lower(): node[name] for name in ("ENCODER", "POSITION", "SCALING")}
-        numbers = {"r": node.R, "alpha": float(node.ALPHA), "dropout": float(node.DROPOUT)}
-        lists = {"params": tuple(node.PARAMS), "blocks": tuple(node.BLOCKS)}
-        settings = cls(**values, **numbers, **lists)
+        settings = cls(
+            encoder=node.ENCODER,
+            params=tuple(node.PARAMS),
+            position=node.POSITION,
+            blocks=tuple(node.BLOCKS),
+            r=node.R,
+            alpha=float(node.ALPHA),
+            dropout=float(node.DROPOUT),
+            scaling=node.SCALING,
+        )
         settings._check(f"TRAINER.{group}")
         return settings
 
