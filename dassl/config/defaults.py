@@ -93,6 +93,7 @@ _OPTIM: dict[str, Any] = {
     "RMSPROP_ALPHA": 0.99,
     "ADAM_BETA1": 0.9,
     "ADAM_BETA2": 0.999,
+    "ADAM_EPS": 1e-8,  # of adam, amsgrad, radam and adamw
     "STAGED_LR": False,
     "NEW_LAYERS": (),
     "BASE_LR_MULT": 0.1,

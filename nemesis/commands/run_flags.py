@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from dassl.engine import CONFIG, RESULTS
 from dassl.utils.command_line import add_set_flag
 from nemesis.inference.classifier import Classifier, load
-from nemesis.inference.load_run import LEARNER
+from nemesis.inference.load_run import learner_folder
 from safeio.errors import UserError
 from safeio.untrusted import printable
 from trainers.core.prompt_checkpoints import IGNORE_MISMATCH
@@ -113,6 +113,6 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         below = [] if (path / CONFIG).is_file() else sorted(path.rglob(RESULTS))
-        runs = [file.parent for file in below if (file.parent / LEARNER).is_dir()]
+        runs = [file.parent for file in below if learner_folder(file.parent)]
         found.update(dict.fromkeys(runs or [path]))
     return list(found)

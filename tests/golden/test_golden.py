@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden import nemesis, plot, prompts, records
+from tests.golden import nemesis, plot, prompts, records, tip_adapter
 from tests.golden.cases import Case, golden_folders
 
 FOLDERS = golden_folders()
@@ -40,7 +40,18 @@ CHECKS: dict[str, Callable[[Case, Path], None]] = {
     "plot": plot.check_plot,
     "plot_nemesis": nemesis.check_plot_nemesis,
     "steps_plot": nemesis.check_steps,
+    "tip_adapter": tip_adapter.check_tip_adapter,
 }
+NOT_YET = (
+    "kgcoop",
+    "prograd",
+    "tcp",
+    "nemesis_on",
+    "clip_lora",
+    "coto",
+    "lora_pair",
+    "lora_schedules.json",
+)
 RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "schedules.json": records.check_schedules,
     "fewshot.json": records.check_fewshot,
@@ -53,6 +64,7 @@ def all_cases() -> list[Any]:
         pytest.param(case, id=f"{folder.path.name}-{case.entry['name']}-{case.arch}")
         for folder in FOLDERS
         for case in folder.cases()
+        if case.kind not in NOT_YET
     ]
 
 
@@ -61,7 +73,7 @@ def all_records() -> list[Any]:
     return [
         pytest.param(file, id=f"{file.parent.name}-{file.name}")
         for file in files
-        if file.name != "cases.json"
+        if file.name not in ("cases.json", *NOT_YET)
     ]
 
 

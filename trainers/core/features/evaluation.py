@@ -24,7 +24,7 @@ from dassl.engine.capabilities import Capability
 from safeio.errors import UserError
 
 from ..frozen_encoder import autocast
-from .cache import STORED_AS, FeatureCache, is_frozen
+from .cache import RAW, STORED_AS, FeatureCache, is_frozen
 from .store import StoredRows
 
 # `features`: kind of features that training and inference take, "pooled" (B, E) or "local"
@@ -129,14 +129,20 @@ class CachedFeatures:
             rows = StoredRows.in_memory(self.compute(loader), STORED_AS[str(kind)])
         return rows
 
-    def compute(self, loader: Any) -> Iterator[Float[Tensor, "batch *tokens embed"]]:
-        """Compute the features of all images of a loader, batch by batch."""
-        trainer = self.trainer
+    def compute(
+        self, loader: Any, kind: str | None = None
+    ) -> Iterator[Float[Tensor, "batch *tokens embed"]]:
+        """Compute the features of all images of a loader, batch by batch; default: the trainer's.
+
+        The kind `RAW` needs the trainer's `raw_features`.
+        """
+        trainer: Any = self.trainer
+        encode = trainer.raw_features if kind == RAW else trainer.image_features
         print(f"Computing the features of {len(loader.dataset):,} images once for all runs")
         for batch in tqdm(loader, disable=None, leave=False):
             images = batch["img"].to(trainer.device, non_blocking=True)
             with torch.no_grad(), autocast(trainer.clip_precision, trainer.device):
-                features = trainer.image_features(images)
+                features = encode(images)
             yield features
 
     def predictions(
@@ -152,12 +158,18 @@ class CachedFeatures:
 
     def _classify(self, rows: StoredRows, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
         trainer, size = self.trainer, loader.batch_size
-        labels = torch.tensor([item.label for item in loader.dataset.data_source])
+        labels = labels_of(loader)
         for start in tqdm(range(0, len(rows), size), disable=None, leave=False):
             features = rows.read(start, start + size).to(trainer.device)
             with autocast(trainer.clip_precision, trainer.device):
                 scores = trainer.classify(features)
             yield scores, labels[start : start + size].to(trainer.device)
+
+
+def labels_of(loader: Any) -> Int[Tensor, " images"]:
+    """Return the labels of a loader's images in the order of its list; none without a loader."""
+    items = loader.dataset.data_source if loader is not None else ()
+    return torch.tensor([item.label for item in items], dtype=torch.long)
 
 
 def _reads_files_in_order(loader: Any) -> bool:

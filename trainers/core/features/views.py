@@ -199,21 +199,24 @@ def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> st
     return kind
 
 
-def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> DataLoader[Any]:
+def view_loader(
+    trainer: FrozenCLIPTrainer, loader: Any, views: int | str, kind: str | None = None
+) -> DataLoader[Any]:
     """Return a loader of features with the same items and batches as a loader of images.
 
     Args:
         trainer: computes the features.
         loader: the training images.
         views: K, or `epochs`.
+        kind: of the features; None: those that the trainer classifies.
 
     Raises:
         UserError: see `check_views`.
     """
-    kind, dataset = check_views(trainer, loader, views), loader.dataset
+    kind, dataset = kind or check_views(trainer, loader, views), loader.dataset
     count = trainer.cfg.OPTIM.MAX_EPOCH if views == EPOCHS else int(views)
     print(f"Training draws from {count} cached augmentations of each of {len(dataset):,} images")
-    rows = [_view_features(trainer, loader, kind, view) for view in range(count)]
+    rows = [view_features(trainer, loader, kind, view) for view in range(count)]
     # Without a generator, each epoch would draw from the global one.
     generator = torch.Generator()
     generator.manual_seed(loader.sampler.seed)
@@ -228,7 +231,8 @@ def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> Da
     )
 
 
-def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int) -> StoredRows:
+def view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int) -> StoredRows:
+    """Return the features of one augmentation of every image of a training loader, in order."""
     source, features = loader.dataset, trainer.cached_features
 
     def make() -> Iterator[Tensor]:
@@ -240,7 +244,7 @@ def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int
             generator=torch.Generator(),
             worker_init_fn=outlive_signals,
         )
-        return features.compute(images)
+        return features.compute(images, kind)
 
     # Without the cache, this run computes the views in memory, rounded as on disk.
     rows = features.cache.get(source, kind, make, view)
