@@ -13,6 +13,7 @@ Sections (python -m nemesis bench SECTION --help lists the flags of one):
     loading     data loading against the image encoder
     sweep       runs in a worker against a process each
     batch       runs trained as one batch against runs one by one
+    key-search  Tip-Adapter's grid search
     soak        memory and open files of a process over many runs
 
 Exit codes: 0 done, 2 an error in the command (stated in one sentence).
@@ -30,7 +31,7 @@ from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from . import corruption, cost, loading, runs
+from . import corruption, cost, key_search, loading, runs
 from .report import Report
 
 Section = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Report]]
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Section] = {
     "loading": (loading.add_flags, loading.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
     "batch": (runs.add_batch_flags, runs.run_batch),
+    "key-search": (key_search.add_flags, key_search.run),
     "soak": (runs.add_soak_flags, runs.run_soak),
 }
 

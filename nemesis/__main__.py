@@ -17,6 +17,7 @@ VERBS = {
     "predict": ("nemesis.commands.predict", "classify images with a trained run"),
     "export": ("nemesis.commands.export", "write a run's text features for other programs"),
     "low-norm": ("nemesis.commands.low_norm", "corrupt each position of learned prompts"),
+    "continual": ("nemesis.commands.continual", "learn classes in tasks, one after the other"),
     "words": ("nemesis.commands.words", "list the words nearest to learned context vectors"),
     "methods": ("nemesis.commands.methods", "list the methods, their papers and what Nemesis does"),
     "datasets": ("nemesis.commands.datasets", "list the datasets and what is on the disk"),

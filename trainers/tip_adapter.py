@@ -19,6 +19,7 @@ from torch import Tensor
 from dassl.config import CfgNode, declare_config
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from safeio.errors import UserError
+from safeio.files import PathLike
 
 from .core import prompt_metadata as metadata
 from .core.features.cache import RAW
@@ -26,6 +27,7 @@ from .core.features.evaluation import labels_of
 from .core.features.views import view_features
 from .core.frozen_encoder import encode_frozen
 from .core.key_cache import KeyCache, check_settings, mean_key, search
+from .core.prompt_file import save_tensors
 from .zsclip import ZeroshotCLIP
 
 NODE = "TIPADAPTER"
@@ -51,6 +53,7 @@ class TipAdapter(ZeroshotCLIP):
     prompts = "the dataset's templates; a cache of image features"
     trains_on_features = checkpoints_complete = True
     train = TrainerX.train
+    no_matrix = "adds a cache of keys to the text features"
     model: KeyCache
     found: dict[str, Any]  # by the grid search; empty before
 
@@ -83,8 +86,9 @@ class TipAdapter(ZeroshotCLIP):
         labels, width = labels_of(self.train_loader_x), self.text_features.shape[1]
         model = KeyCache(labels, self.num_classes, width, own.ALPHA, own.BETA)
         self.model, self.found = model.to(self.device), {}
-        names = self.dm.dataset.classnames
-        self.metadata = metadata.describe_prompts(self.cfg, NODE, self.loaded_clip, names)
+        self.metadata = metadata.describe_prompts(
+            self.cfg, NODE, self.loaded_clip, self.dm.dataset.classnames
+        )
         self.register_model("key_cache", self.model, *self.build_optimizer())
 
     def build_optimizer(self) -> tuple[Any, Any]:
@@ -110,10 +114,8 @@ class TipAdapter(ZeroshotCLIP):
             rows = self.cached_features.rows(self.val_loader)
             features = rows.read(0, len(rows)).to(self.device)
             truth = labels_of(self.val_loader).to(self.device)
-            scale = [float(end) for end in own.SEARCH_SCALE]
-            self.found = search(
-                self.model, features, truth, self.text_features, scale, own.SEARCH_STEP
-            )
+            grid = own.SEARCH_SCALE, own.SEARCH_STEP
+            self.found = search(self.model, features, truth, self.text_features, *grid)
             print(f"Best on {len(truth):,} validation images: {self.found}")
         super().after_epoch()
 
@@ -134,15 +136,15 @@ class TipAdapter(ZeroshotCLIP):
         """Also return the metadata of the cache."""
         return {**super().state_dict(), metadata.METADATA: self.metadata}
 
-    def check_resumed(self, state: dict[str, Any]) -> None:
-        """Also refuse a cache of another backbone or of other classes."""
-        super().check_resumed(state)
-        self.adapt_state("key_cache", state, state["path"])
-
     def adapt_state(self, name: str, state: dict[str, Any], path: Path) -> dict[str, Any]:
         """Refuse a cache of another backbone or of other classes."""
         metadata.check_same_training(path, metadata.checkpoint_metadata(state), self.metadata)
         return super().adapt_state(name, state, path)
+
+    def export_artifacts(self, directory: PathLike) -> None:
+        """Write `key_cache.safetensors`: all that the logits need besides image features."""
+        tensors = {**self.model.state_dict(), "text_features": self.text_features}
+        save_tensors(Path(directory) / "key_cache.safetensors", tensors, self.metadata)
 
     def result_entries(self) -> dict[str, Any]:
         """Return further entries for results.json."""

@@ -53,6 +53,7 @@ class ZeroshotCLIP(TrainerX):
     """Classifies with the dataset's hand-written template, without training.
 
     Attributes:
+        no_matrix: why a subclass has no `class_weights`, for the error message.
         features: kind of image features that inference takes; see `INFERENCE`.
         standard_classify: logits are exp(logit_scale) * f @ text_features^T.
     """
@@ -61,6 +62,7 @@ class ZeroshotCLIP(TrainerX):
     prompts = "a hand-written template"
     towers = "text"
     learns = False
+    no_matrix = NO_MATRIX
     features: str | None = "pooled"
     standard_classify = True
     capabilities: ClassVar[dict[str, Capability]] = {
@@ -150,7 +152,7 @@ class ZeroshotCLIP(TrainerX):
             UserError: a subclass overrides inference or `classify`.
         """
         if self.features != "pooled" or not self.standard_classify:
-            raise no_class_weights(self.cfg, NO_MATRIX)
+            raise no_class_weights(self.cfg, self.no_matrix)
         return self.text_features
 
     def check_train(self) -> None:

@@ -14,6 +14,8 @@ _MINIMUM = {
     "DATALOADER.TRAIN_X.BATCH_SIZE": 1,
     "DATALOADER.TRAIN_U.BATCH_SIZE": 1,
     "DATALOADER.TEST.BATCH_SIZE": 1,
+    "DATASET.TASKS": 0,
+    "DATASET.TASK": 1,
     "OPTIM.LR": 0,
     "OPTIM.MAX_EPOCH": 0,
     "OPTIM.WEIGHT_DECAY": 0,
@@ -26,6 +28,7 @@ _CHOICES = {
     "TEST.SPLIT": ("test", "val"),
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
+    "DATASET.TASK_CLASSES": ("own", "seen", "unseen"),
 }
 
 
@@ -44,6 +47,11 @@ def check_values(cfg: Config) -> None:
             check_availability(values[path], accepted)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
+    if cfg.DATASET.TASKS and cfg.DATASET.TASK > cfg.DATASET.TASKS:
+        raise UserError(
+            f"DATASET.TASK is {cfg.DATASET.TASK}, but must be from 1 to DATASET.TASKS, "
+            f"{cfg.DATASET.TASKS}"
+        )
     size = cfg.INPUT.SIZE
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise UserError(f"INPUT.SIZE takes height and width in pixels, not {short_repr(size)}")

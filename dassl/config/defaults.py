@@ -57,6 +57,10 @@ _DATASET: dict[str, Any] = {
     "REPEAT_SHOTS": False,
     "VAL_PERCENT": 0.1,
     "SUBSAMPLE_CLASSES": "all",  # all, base or new
+    # Continual learning: the classes in TASKS groups drawn by SEED; 0: all at once.
+    "TASKS": 0,
+    "TASK": 1,  # number of the current task, from 1
+    "TASK_CLASSES": "own",  # the task's; seen: also those of earlier tasks; unseen: of later ones
     "ALL_AS_UNLABELED": False,
 }
 

@@ -167,7 +167,7 @@ def _without_data(cfg: CfgNode, names: list[str]) -> dict[str, Any]:
     return {
         **{"DATASET.NAME": "ClassNames", "DATASET.CLASSNAMES": names},
         **{"DATASET.TEMPLATES": list(templates), "DATASET.SUBSAMPLE_CLASSES": "all"},
-        "INPUT.TRAIN_VIEWS": 0,
+        **{"INPUT.TRAIN_VIEWS": 0, "DATASET.TASKS": 0},
     }
 
 

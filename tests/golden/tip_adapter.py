@@ -61,8 +61,8 @@ def check_tip_adapter(case: Case, root: Path) -> None:
     assert_close(model.keys, expected["f_final_keys"])
     assert_close(trainer.classify(test), expected["f_logits"], LOGITS)
     model.load_state_dict({**model.state_dict(), "keys": expected["keys"]})
-    scale = [float(end) for end in params["search_scale"]]
-    found = search(model, val, labels[1], trainer.text_features, scale, params["search_step"])
+    grid = params["search_scale"], params["search_step"]
+    found = search(model, val, labels[1], trainer.text_features, *grid)
     best = params["best_beta"], params["best_alpha"]
     assert (found["beta"], found["alpha"]) == pytest.approx(best, rel=1e-12)
 

@@ -99,6 +99,13 @@ def test_corruption(tmp_path: Path) -> None:
     assert (found["target"], found["difference"]) == (100, 0)
 
 
+def test_the_grid_search(tmp_path: Path) -> None:
+    sizes = {"images": 40, "keys": 12, "classes": 5, "width": 8, "repetitions": 1, "threads": 1}
+    flags = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    found = bench_json(tmp_path, "key_search", "key-search", *flags, "--steps", "3", "2")
+    assert found["seconds"] > 0 and found["keys"] == 12 and found["steps"] == [3, 2]
+
+
 @pytest.mark.slow
 def test_loading(tmp_path: Path) -> None:
     speeds = bench_json(tmp_path, "loading", "loading", *SMALL)["speeds"]

@@ -132,7 +132,7 @@ def search(
     features: Float[Tensor, "images embed"],
     truth: Int[Tensor, " images"],
     classifier: Float[Tensor, "classes embed"],
-    scale: Sequence[float],
+    scale: Sequence[float | int],
     steps: Sequence[int],
 ) -> dict[str, Any]:
     """Set alpha and beta to the first maximum of the accuracy, with beta in the outer loop.
@@ -148,7 +148,7 @@ def search(
     Returns:
         The optimum, its accuracy in percent, and the grid.
     """
-    betas, alphas = map(grid_values, scale, steps)
+    betas, alphas = map(grid_values, map(float, scale), steps)
     counts = correct_counts(cache, features, truth, classifier, betas, alphas).flatten().cpu()
     place = int(counts.numpy().argmax())
     beta, alpha = betas[place // len(alphas)], alphas[place % len(alphas)]

@@ -24,6 +24,7 @@ from .splits import (
     read_split,
     save_split,
     subsample_classes,
+    task_classes,
     to_entries,
 )
 
@@ -35,7 +36,8 @@ class SplitDataset(DatasetBase):
     """Dataset in one folder below the data root; subclasses set the attributes.
 
     Construction reads the split (or creates and saves it), takes the few-shot sample (or reads the
-    saved one of the same shots and seed), and then selects all, base or new classes.
+    saved one of the same shots and seed), and then selects all, base or new classes, and then
+    those of tasks.
 
     Attributes:
         dataset_dir: folder below cfg.DATASET.ROOT.
@@ -83,6 +85,9 @@ class SplitDataset(DatasetBase):
         train, val, test = subsample_classes(
             train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES
         )
+        if tasks := cfg.DATASET.TASKS:
+            own = {"task": cfg.DATASET.TASK, "part": cfg.DATASET.TASK_CLASSES, "seed": cfg.SEED}
+            train, val, test = task_classes(train, val, test, tasks=tasks, **own)
         super().__init__(train_x=train, val=val, test=test)
 
     def prepare(self) -> None:
