@@ -1,11 +1,11 @@
 r"""Learn a dataset's classes in tasks, one after the other, and test all classes after each task.
 
-    python -m nemesis continual emoji_food --tasks 5 --methods CoOp CLIPLoRA:merged --config mini
-    python -m nemesis continual dtd --tasks 5 --seeds 1 2 3 --config vit_b16 --methods CoOp
+    python -m nemesis continual emoji_food --methods CoOp:sequential:mini_generic
+    python -m nemesis continual dtd --seeds 1 2 3 --config vit_b16 --methods CoOp
 
-A method is TRAINER or TRAINER:STRATEGY; the strategy says what a task takes from those before:
-sequential goes on training the previous prompts or adapters (the default). Zero-shot CLIP is always
-a row. The seed draws the classes of the tasks. The folder gets a run of each method, seed and task;
+A method is TRAINER[:STRATEGY[:CONFIG]]; the strategy states what a task takes from those before:
+sequential starts from the previous prompts or adapters (the default). Zero-shot CLIP is always a
+row. The seed draws the classes of the tasks. The folder gets a run of each method, seed and task;
 finished runs are not repeated. continual.md (.csv, .tex, .json, .png, .pdf) has average and last
 accuracy on the seen classes, forgetting, and the drop on classes still to come.
 
@@ -25,14 +25,16 @@ from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
 
+DEFAULT = "CoOp:sequential:mini_generic"
+
 
 def build_parser() -> Parser:
     """Return the command's parser."""
     parser = Parser(__doc__, "continual")
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="file of configs/datasets without .yaml, or a path")
-    add("--methods", nargs="+", default=["CoOp"], metavar="METHOD", help="default CoOp")
-    add("--config", default="mini_generic", help="of all methods; default mini_generic")
+    add("--methods", nargs="+", default=[DEFAULT], metavar="METHOD", help=f"default {DEFAULT}")
+    add("--config", default="mini", help="of all methods without their own; default mini")
     add("--tasks", type=int, default=5, metavar="K", help="number of tasks; default 5")
     add("--shots", type=int, default=16, metavar="N", help="images of each class; default 16")
     add("--seeds", type=int, nargs="+", default=[1], metavar="N", help="default 1")

@@ -17,7 +17,8 @@ import torch
 
 from dassl.data.datasets import build_dataset
 from dassl.data.datasets.splits import task_bounds
-from dassl.engine import check_trainer, learns
+from dassl.engine import check_trainer
+from dassl.engine.build import learns
 from dassl.utils import CheckpointFolder, check_availability
 from nemesis.api import train
 from nemesis.inference.load_run import LoadOptions, learner_folder, load_trainer
@@ -42,19 +43,20 @@ STRATEGIES: dict[str, Callable[[Sequence[Path]], dict[str, Any]]] = {"sequential
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: a trainer and how its tasks follow each other."""
+    """A row of the table: a trainer, how its tasks follow each other, and its own config."""
 
     trainer: str
     strategy: str = "sequential"
+    config: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Method":
-        """Read TRAINER or TRAINER:STRATEGY.
+        """Read TRAINER[:STRATEGY[:CONFIG]].
 
         Raises:
             UserError: the strategy is unknown.
         """
-        method = cls(*text.split(":", 1))
+        method = cls(*text.split(":", 2))
         check_availability(method.strategy, list(STRATEGIES))
         return method
 
@@ -87,6 +89,11 @@ class Protocol:
         """Return the settings that select classes."""
         return {"DATASET.TASKS": self.tasks, "DATASET.TASK": task, "DATASET.TASK_CLASSES": part}
 
+    def _settings(self, method: Method, task: int) -> dict[str, Any]:
+        """Return the settings of a task's run; zero-shot CLIP takes no training views."""
+        untrained = {"INPUT.TRAIN_VIEWS": 0} if method.trainer == ZERO_SHOT else {}
+        return {**self.settings, **untrained, **self.task_settings(task, "own")}
+
     def check(self, method: Method) -> bool:
         """Check a method's configuration and the dataset's number of classes.
 
@@ -97,9 +104,11 @@ class Protocol:
             UserError: a setting is invalid, or the dataset has too few classes or is missing.
         """
         flags = {"DATASET.ROOT": self.root, "DATASET.NUM_SHOTS": self.shots, "SEED": 1}
-        settings = {**self.settings, **self.task_settings(1, "own")}
+        settings = self._settings(method, 1)
         with logged():
-            cfg = build_config(self.dataset, method.trainer, self.config, flags, settings)
+            cfg = build_config(
+                self.dataset, method.trainer, method.config or self.config, flags, settings
+            )
             check_trainer(cfg)
             build_dataset(cfg)
         return learns(cfg)
@@ -119,12 +128,12 @@ class Protocol:
             run = train(
                 method.trainer,
                 self.dataset,
-                self.config,
+                method.config or self.config,
                 shots=self.shots,
                 seed=seed,
                 output_dir=folder / f"task{task}",
                 root=self.root,
-                settings={**self.settings, **own, **self.task_settings(task, "own")},
+                settings={**self._settings(method, task), **own},
                 resume=True,
                 verbose=verbose,
             )
