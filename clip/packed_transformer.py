@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from .linear import linear
 from .prompt_layout import Blocks, GroupLayout, PromptTrie
 from .transformer import ResidualAttentionBlock, Transformer
 
@@ -79,15 +78,13 @@ class PackedPrompts:
         """Return the states at EOS after the last block, for all groups' ends."""
         *blocks, last = transformer.blocks
         for block in blocks:
-            layer = block.attn
-            joint = linear(block.ln_1(rows), layer.in_proj_weight, layer.in_proj_bias)
+            joint = block.attn.project(block.ln_1(rows))
             query, key_value = joint.split((rows.shape[1], 2 * rows.shape[1]), dim=1)
             rows = _finish_block(block, rows, query, key_value, self.everywhere)
         layer, width, normed = last.attn, rows.shape[1], last.ln_1(rows)
         outputs, queries = (functional.embedding(self.ends, states) for states in (rows, normed))
-        weights = layer.in_proj_weight, layer.in_proj_bias
-        query = linear(queries, *weights, slice(width))
-        key_value = linear(normed, *weights, slice(width, None))
+        query = layer.project(queries, slice(width))
+        key_value = layer.project(normed, slice(width, None))
         return _finish_block(last, outputs, query, key_value, self.at_ends)
 
 

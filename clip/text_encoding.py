@@ -66,6 +66,7 @@ class SoftPromptEncoder(nn.Module):
     """
 
     memory_limit = 4 << 30
+    draws = False  # whether a pass draws random numbers (dropout), which recomputing must repeat
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class SoftPromptEncoder(nn.Module):
             ctx: generic contexts (G, L, D) or class-specific ones (G, C, L, D).
         """
         class_specific = ctx.dim() == 4
-        needs_gradient = torch.is_grad_enabled() and ctx.requires_grad
+        needs_gradient = torch.is_grad_enabled() and self.learns(ctx)
         at_once = self._states_at_once(ctx)
         spans = self._spans(class_specific, at_once)
         largest = max(self._count_states(class_specific, span) for span in spans)
@@ -129,7 +130,9 @@ class SoftPromptEncoder(nn.Module):
                 contexts = groups[:, slice(*span)] if class_specific else groups
                 features.append(
                     checkpoint(
-                        self._encode, contexts, span, use_reentrant=False, preserve_rng_state=False
+                        *(self._encode, contexts, span),
+                        use_reentrant=False,
+                        preserve_rng_state=self.draws,
                     )
                     if recompute
                     else self._encode(contexts, span)
@@ -139,6 +142,10 @@ class SoftPromptEncoder(nn.Module):
             for start in range(0, len(features), len(spans))
         ]
         return torch.cat(rows)
+
+    def learns(self, ctx: Tensor) -> bool:
+        """Return whether the features of these contexts have a gradient."""
+        return ctx.requires_grad
 
     def _states_at_once(self, ctx: Tensor) -> int:
         limit = BYTES_AT_ONCE.get(ctx.device.type, BYTES_AT_ONCE_ELSEWHERE)

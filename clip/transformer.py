@@ -62,11 +62,17 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
+    def project(
+        self, x: Float[Tensor, "*batch width"], part: slice = slice(None)
+    ) -> Float[Tensor, "*batch outputs"]:
+        """Return queries, keys and values, concatenated, or only the outputs in `part`."""
+        return linear(x, self.in_proj_weight, self.in_proj_bias, part)
+
     def forward(
         self, x: Float[Tensor, "length batch width"], causal: bool = False
     ) -> Float[Tensor, "length batch width"]:
         """Apply self-attention; if causal, position i attends only to positions 0 to i."""
-        joint = linear(x, self.in_proj_weight, self.in_proj_bias)
+        joint = self.project(x)
         query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
         return self.out_proj(mixed.permute(2, 0, 1, 3).flatten(2))

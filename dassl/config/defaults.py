@@ -70,7 +70,10 @@ _DATALOADER: dict[str, Any] = {
     "RETURN_IMG0": False,
     "ON_BAD_IMAGE": "error",  # or skip: skip images that cannot be decoded, and print their names
     "CACHE_MB": 256,  # decoded training images cached in memory, per process
-    "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
+    "TRAIN_X": {
+        **{"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
+        "DROP_LAST": True,  # an incomplete last batch of an epoch
+    },
     "TRAIN_U": {
         "SAME_AS_X": True,
         "SAMPLER": "RandomSampler",

@@ -95,7 +95,7 @@ class Resuming:
     def check(self, state: dict[str, Any]) -> None:
         """Refuse with a UserError a checkpoint of other settings or images."""
         cfg = self.trainer.cfg
-        check_settings(state, cfg)
+        check_settings(state, cfg, self.trainer.max_epoch)
         if cfg.SEED >= 0 or cfg.DATASET.NUM_SHOTS < 1:  # few-shot samples vary without a seed
             check_data(state, self.data())
 

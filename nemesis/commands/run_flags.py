@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from dassl.engine import CONFIG, RESULTS
 from dassl.utils.command_line import add_set_flag
+from nemesis.adapters.adapter_runs import AdapterRun, read_run
 from nemesis.inference.classifier import Classifier, load
-from nemesis.inference.load_run import learner_folder
+from nemesis.inference.load_run import LoadOptions, learner_folder
 from safeio.errors import UserError
 from safeio.untrusted import printable
 from trainers.core.prompt_checkpoints import IGNORE_MISMATCH
@@ -70,6 +71,16 @@ def load_classifier(arguments: argparse.Namespace) -> Classifier:
     if arguments.classes_file is not None:
         names = read_names(arguments.classes_file)
     return load(arguments.run_dir, names, **load_options(arguments))
+
+
+def read_adapters(arguments: argparse.Namespace) -> list[AdapterRun]:
+    """Read the adapters of a command's `runs`, without their CLIP.
+
+    Raises:
+        UserError: see `read_run`.
+    """
+    options = LoadOptions(arguments.epoch, dict(arguments.set))
+    return [read_run(path, options) for path in arguments.runs]
 
 
 def read_names(path: Path) -> list[str]:

@@ -18,10 +18,12 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
 from trainers.core.features.evaluation import FrozenCLIPTrainer
+from trainers.core.lora_checkpoints import ADAPTER_FILE
 from trainers.core.prompt_file import PROMPT_FILE, read_tensors
 from trainers.core.prompt_metadata import METADATA
 
-LEARNERS = ("prompt_learner", "key_cache")  # folders of the checkpoints in a run's folder
+# Folders of the checkpoints in a run's folder.
+LEARNERS = ("prompt_learner", "adapters", "key_cache")
 
 
 @dataclass(frozen=True)
@@ -183,14 +185,15 @@ def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] |
         third-party.
 
     Raises:
-        UserError: the checkpoint or prompt.safetensors is damaged.
+        UserError: the checkpoint, prompt.safetensors or adapters.safetensors is damaged.
     """
     path, names = Path(run_dir), None
     with contextlib.suppress(_NoCheckpoint):
         metadata = load_checkpoint(_checkpoint(path, epoch)).get(METADATA)
         names = metadata.get("classnames") if isinstance(metadata, dict) else None
-    if names is None and (path / PROMPT_FILE).is_file():  # an older run
-        names = read_tensors(path / PROMPT_FILE)[1].get("classnames")
+    for file in (PROMPT_FILE, ADAPTER_FILE):  # of an older run, or of adapters
+        if names is None and (path / file).is_file():
+            names = read_tensors(path / file)[1].get("classnames")
     valid = isinstance(names, list) and all(isinstance(n, str) and is_printable(n) for n in names)
     return names if valid else None
 

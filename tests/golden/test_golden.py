@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.golden import nemesis, plot, prompts, records, tip_adapter
+from tests.golden import lora, nemesis, plot, prompts, records, tip_adapter
 from tests.golden.cases import Case, golden_folders
 
 FOLDERS = golden_folders()
+OTHER_KINDS = ("kgcoop", "prograd", "tcp", "nemesis_on")
 
 
 def check_inputs(case: Case, root: Path) -> None:
@@ -40,22 +41,16 @@ CHECKS: dict[str, Callable[[Case, Path], None]] = {
     "plot": plot.check_plot,
     "plot_nemesis": nemesis.check_plot_nemesis,
     "steps_plot": nemesis.check_steps,
+    "clip_lora": lora.check_clip_lora,
+    "coto": lora.check_coto,
+    "lora_pair": lora.check_pair,
     "tip_adapter": tip_adapter.check_tip_adapter,
 }
-NOT_YET = (
-    "kgcoop",
-    "prograd",
-    "tcp",
-    "nemesis_on",
-    "clip_lora",
-    "coto",
-    "lora_pair",
-    "lora_schedules.json",
-)
 RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "schedules.json": records.check_schedules,
     "fewshot.json": records.check_fewshot,
     "tokenizer.json": records.check_tokenizer,
+    "lora_schedules.json": lora.check_schedules,
 }
 
 
@@ -64,7 +59,7 @@ def all_cases() -> list[Any]:
         pytest.param(case, id=f"{folder.path.name}-{case.entry['name']}-{case.arch}")
         for folder in FOLDERS
         for case in folder.cases()
-        if case.kind not in NOT_YET
+        if case.kind not in OTHER_KINDS
     ]
 
 
@@ -73,7 +68,7 @@ def all_records() -> list[Any]:
     return [
         pytest.param(file, id=f"{file.parent.name}-{file.name}")
         for file in files
-        if file.name not in ("cases.json", *NOT_YET)
+        if file.name != "cases.json"
     ]
 
 

@@ -65,7 +65,7 @@ def fit_prompts(
         node: name of the method's configuration node.
     """
     faults = []
-    if fault := _backbone_fault(trained, here, weights, model):
+    if fault := backbone_fault(trained, here, weights, model):
         faults.append(fault)
     for key, (name, setting) in SETTINGS.items():
         if key in trained and trained[key] != here[key]:
@@ -78,7 +78,7 @@ def fit_prompts(
     return Fit(rows, ", and ".join(faults))
 
 
-def _backbone_fault(
+def backbone_fault(
     trained: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
 ) -> str:
     """Describe a change of the backbone's weights; empty if they are the same or unknown."""

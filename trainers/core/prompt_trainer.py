@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dassl.config import CfgNode
-from dassl.engine import TrainerX
-from dassl.engine.capabilities import STEP_HOOKS, Capability
+from dassl.engine.capabilities import Capability
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import choose_device, load_pretrained_weights
@@ -24,8 +23,9 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 
 from ..nemesis import vector_norms
-from .features.evaluation import CLASSIFY, INFERENCE, NO_MATRIX, CachedFeatures, no_class_weights
-from .features.views import TRAINING, ViewFeatures, check_views, view_loader
+from .clip_trainer import CLIPTrainer
+from .features.evaluation import NO_MATRIX, CachedFeatures, no_class_weights
+from .features.views import check_views
 from .frozen_clip import load_frozen_clip, text_memory
 from .frozen_encoder import autocast, check_precision
 from .prompt_checkpoints import PromptCheckpoints
@@ -46,7 +46,7 @@ STEP = Capability(
 )
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(CLIPTrainer):
     """Tunes the soft prompts of a frozen CLIP with cross-entropy.
 
     Overriding a method that `capabilities` lists for an attribute lowers it, unless declared again.
@@ -73,25 +73,11 @@ class PromptTrainer(TrainerX):
     trains_on_features = True
     resumes_within_epoch = standard_test = True
     capabilities: ClassVar[dict[str, Capability]] = {
-        **TrainerX.capabilities,
-        "resumes_within_epoch": Capability(STEP_HOOKS | {"loss", "penalty", "features_and_labels"}),
-        "features": INFERENCE,
-        "standard_classify": CLASSIFY,
+        **CLIPTrainer.capabilities,
         "standard_step": STEP,
-        "trains_on_features": TRAINING,
     }
     model: PromptedCLIP
     batched = 0  # number of runs that are trained as one batch with this one
-
-    @property
-    def method_cfg(self) -> Any:
-        """The method's own configuration node."""
-        return self.cfg.TRAINER[self.node]
-
-    @property
-    def clip_precision(self) -> str:
-        """The precision of the frozen CLIP."""
-        return self.method_cfg.PREC
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check the method's settings before anything is loaded."""
@@ -117,8 +103,7 @@ class PromptTrainer(TrainerX):
         self.optim = build_optimizer(learner, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model("prompt_learner", learner, self.optim, self.sched)
-        scales_gradients = self.clip_precision == "amp" and self.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales_gradients)
+        self.scaler = self.build_scaler()
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:
         """Build CLIP and its prompt learner from the configuration."""
@@ -165,60 +150,10 @@ class PromptTrainer(TrainerX):
         """Return entries for history.jsonl: the norm at each position."""
         return {"position_norms": [round(norm, 6) for norm in self.position_norms().tolist()]}
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Run one optimisation step."""
-        with autocast(self.clip_precision, self.device):
-            loss, summary = self.loss(*self.features_and_labels(batch))
-        self.model_backward_and_update(loss)
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
-        return summary
-
-    def model_backward(self, loss: Tensor) -> None:
-        """Check the loss and compute its gradients, under the gradient scaler."""
-        self.detect_anomaly(loss)
-        self.scaler.scale(loss).backward()
-
-    def model_update(self, names: Any = None) -> None:
-        """Check the gradients and step the optimiser, under the gradient scaler."""
-        self.detect_bad_gradients(names)
-        self.scaler.step(self.optim)
-        self.scaler.update()
-
-    def features_and_labels(
-        self, batch: dict[str, Any]
-    ) -> tuple[Float[Tensor, "batch *tokens embed"], Int[Tensor, " batch"]]:
-        """Return the batch's image features, cached (INPUT.TRAIN_VIEWS) or computed, and labels."""
-        if "features" in batch:
-            return self._on_device(batch["features"]), self._on_device(batch["label"])
-        images, labels = self.parse_batch_train(batch)
-        return self.image_features(images), labels
-
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the images and labels of a batch on the trainer's device."""
-        return self._on_device(batch["img"]), self._on_device(batch["label"])
-
-    def _on_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
-
-    def before_train(self) -> None:
-        """Replace the training images by cached augmentations if INPUT.TRAIN_VIEWS is set."""
-        super().before_train()
-        views, loader = self.cfg.INPUT.TRAIN_VIEWS, self.train_loader_x
-        trains = loader is not None and self.start_epoch < self.max_epoch
-        if views and trains and not isinstance(loader.dataset, ViewFeatures):
-            self.train_loader_x = view_loader(self, loader, views)
-
     def feature_kind(self) -> str | None:
         """Return the kind of features that `classify` takes; None if inference needs images."""
         frozen = self.model.frozen_features and self.model.clip_model is self.loaded_clip.model
         return type(self).features if frozen else None  # a method may have features of its own
-
-    def predictions(
-        self, loader: Any
-    ) -> Iterator[tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]]:
-        """Yield logits and labels, from cached image features if inference allows it."""
-        yield from self.cached_features.predictions(loader) or super().predictions(loader)
 
     def model_inference(
         self, input: Float[Tensor, "batch 3 height width"]
@@ -239,11 +174,6 @@ class PromptTrainer(TrainerX):
     ) -> Float[Tensor, "batch classes"]:
         """Return the logits of image features under the learned prompts."""
         return self.model.classify(image_features)
-
-    def test(self, split: str | None = None) -> float:
-        """Evaluate a split; the text features are computed once."""
-        with self.cached_text_features():
-            return super().test(split)
 
     @contextmanager
     def cached_text_features(self) -> Iterator[None]:

@@ -51,6 +51,7 @@ class FrozenCLIPTrainer(Protocol):
 
     cfg: Any
     device: torch.device
+    max_epoch: int
     dm: Any
     model: Any
     loaded_clip: LoadedCLIP

@@ -214,7 +214,7 @@ def view_loader(
         UserError: see `check_views`.
     """
     kind, dataset = kind or check_views(trainer, loader, views), loader.dataset
-    count = trainer.cfg.OPTIM.MAX_EPOCH if views == EPOCHS else int(views)
+    count = trainer.max_epoch if views == EPOCHS else int(views)
     print(f"Training draws from {count} cached augmentations of each of {len(dataset):,} images")
     rows = [view_features(trainer, loader, kind, view) for view in range(count)]
     # Without a generator, each epoch would draw from the global one.
