@@ -6,15 +6,13 @@ for the keys K, at the initial alpha and beta. Then alpha and beta are chosen on
 images, and the last epoch is tested (the published code chooses the epoch on the test images).
 """
 
-import math
 from typing import Any
 
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
 
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
-from dassl.optim import build_optimizer
+from dassl.optim import build_optimizer, iteration_cosine
 
 from .core.features.cache import RAW
 from .core.features.views import ViewFeatures, view_loader
@@ -33,7 +31,7 @@ class TipAdapterF(TipAdapter):
         """Return AdamW, and a cosine to 0 over all iterations."""
         optim, cfg = build_optimizer(self.model, self.cfg.OPTIM), self.cfg.OPTIM
         total = max(1, cfg.MAX_EPOCH * len(self.train_loader_x or ()))
-        return optim, LambdaLR(optim, lambda step: (1 + math.cos(math.pi * step / total)) / 2)
+        return optim, iteration_cosine(optim, total)
 
     def before_train(self) -> None:
         """Also replace the training images by cached augmentations if INPUT.TRAIN_VIEWS is set."""

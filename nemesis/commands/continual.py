@@ -1,13 +1,15 @@
 r"""Learn a dataset's classes in tasks, one after the other, and test all classes after each task.
 
-    python -m nemesis continual emoji_food --methods CoOp:sequential:mini_generic
+    python -m nemesis continual emoji_food --tasks 5 --methods CLIPLoRA CLIPLoRA:merged
     python -m nemesis continual dtd --seeds 1 2 3 --config vit_b16 --methods CoOp
 
-A method is TRAINER[:STRATEGY[:CONFIG]]; the strategy states what a task takes from those before:
-sequential starts from the previous prompts or adapters (the default). Zero-shot CLIP is always a
-row. The seed draws the classes of the tasks. The folder gets a run of each method, seed and task;
-finished runs are not repeated. continual.md (.csv, .tex, .json, .png, .pdf) has average and last
-accuracy on the seen classes, forgetting, and the drop on classes still to come.
+A method is TRAINER[:STRATEGY[:CONFIG]]. The strategy states what a task takes from those before it:
+sequential starts from the previous prompts or adapters (the default); merged merges the adapters of
+the past into the backbone and starts a new one; orthogonal, for OrthogonalLoRA, also keeps the rows
+of A orthogonal to the past. Zero-shot CLIP is always a row. The seed draws the tasks' classes. The
+folder gets a run of each method, seed and task; finished runs are not repeated. continual.md (.csv,
+.tex, .json, .png, .pdf) has average and last accuracy on the seen classes, forgetting, and the drop
+against zero-shot CLIP on the classes still to come.
 
 Exit codes: 0 done, 1 a method failed (the others are reported), 2 an error in the command.
 """

@@ -22,9 +22,12 @@ from dassl.engine.build import learns
 from dassl.utils import CheckpointFolder, check_availability
 from nemesis.api import train
 from nemesis.inference.load_run import LoadOptions, learner_folder, load_trainer
+from nemesis.inference.merged_clip import MERGED, save_merged_clip
 from nemesis.logs import logged
 from nemesis.run_config import build_config
 from safeio.errors import UserError
+from trainers.core.lora_checkpoints import ADAPTER_FILE
+from trainers.core.lora_trainer import LoRATrainer
 
 ZERO_SHOT = "ZeroshotCLIP"
 
@@ -37,8 +40,28 @@ def sequential(runs: Sequence[Path]) -> dict[str, Any]:
     return {"MODEL.INIT_WEIGHTS": str(CheckpointFolder(folder).choose(None))}
 
 
+def merged(runs: Sequence[Path]) -> dict[str, Any]:
+    """Merge the adapters of the past tasks into the backbone of a new adapter."""
+    with logged():
+        trainer: Any = load_trainer(runs[-1])
+    if not isinstance(trainer, LoRATrainer):
+        raise UserError(f"{runs[-1]} has no adapters to merge; choose the strategy sequential")
+    file, *_ = save_merged_clip(trainer, runs[-1] / MERGED, overwrite=True)
+    return {"MODEL.BACKBONE.NAME": str(file)}
+
+
+def orthogonal(runs: Sequence[Path]) -> dict[str, Any]:
+    """Merge the past, and keep the rows of A orthogonal to all of it (OrthogonalLoRA)."""
+    past = [str(run / ADAPTER_FILE) for run in runs]
+    return {**merged(runs), "TRAINER.ORTHOGONALLORA.PAST": past}
+
+
 # Strategy -> the settings of the next task's run, given the runs of the tasks before.
-STRATEGIES: dict[str, Callable[[Sequence[Path]], dict[str, Any]]] = {"sequential": sequential}
+STRATEGIES: dict[str, Callable[[Sequence[Path]], dict[str, Any]]] = {
+    "sequential": sequential,
+    "merged": merged,
+    "orthogonal": orthogonal,
+}
 
 
 @dataclass(frozen=True)

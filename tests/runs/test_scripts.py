@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
-from nemesis.commands import low_norm, sweep
+from nemesis.commands import continual, low_norm, sweep
 from tests.helpers.runs import ROOT, results
 from tests.helpers.shell import SHORT, recorded, script
 from tests.helpers.sweeps_small import wait_for
@@ -69,6 +69,18 @@ def test_variables_of_the_protocols(tmp_path: Path) -> None:
         ["dtd", "eurosat"],
         [],
     )
+
+
+def test_the_continual_protocol(tmp_path: Path) -> None:
+    settings = {"BENCH": "mini", "DATASETS": "emoji_food dtd", "METHODS": "CoOp", "SEEDS": "2"}
+    words = ("OPTIM.LR", "0.1", "--verbose")
+    calls = recorded("continual", tmp_path, *words, TASKS="3", SHOTS="4", **settings)
+    for name, (verb, *given) in zip(("emoji_food", "dtd"), calls, strict=True):
+        flags = continual.build_parser().parse_args(given)
+        assert (verb, flags.dataset, flags.methods) == ("continual", name, ["CoOp"])
+        assert (flags.tasks, flags.shots, flags.seeds, flags.verbose) == (3, 4, [2], True)
+        assert flags.set == [["INPUT.TRAIN_VIEWS", "4"], ["OPTIM.LR", "0.1"]]
+        assert flags.output_dir == tmp_path / "my runs" / name
 
 
 @pytest.mark.parametrize("name", STUDIES)

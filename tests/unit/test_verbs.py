@@ -22,6 +22,7 @@ WRONG = {
     "export": (("gone",), "there is no such folder"),
     "low-norm": (("gone", "--rescale", "-1"), "--rescale is -1"),
     "words": (("gone", "--set", "KEY"), "--set: expected 2 arguments"),
+    "continual": (("emoji_food", "--tasks", "1"), "--tasks is 1"),
     "methods": (("CoOp",), "CoOp"),
     "datasets": (("food",), "food"),
     "download": (("caltech100",), 'did you mean "caltech101"'),
@@ -29,6 +30,7 @@ WRONG = {
 }
 NEEDED = {
     **dict.fromkeys(("sweep", "report", "export", "low-norm", "words", "download"), ("x",)),
+    "continual": ("x",),
     "predict": ("x", "x"),
 }
 
