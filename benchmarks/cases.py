@@ -5,7 +5,7 @@ Images are noise, class names are ImageNet's, prompts are random: none of these 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from trainers.nemesis import rescale
 
 from .reference_clip import build_reference_clip
+from .reference_lora import ReferenceCLIPLoRA
 from .reference_methods import ReferenceCoCoOp, ReferenceCoOp, ReferenceNemesis, ReferencePLOT
 from .synthetic import N_CTX, PROMPT_SETS, Backbone, random_images, random_labels, synthetic_trainer
 
@@ -24,6 +25,10 @@ STUDY_IMAGES = 200
 TEST_IMAGES = 500
 TEST_BATCH = 100
 TAU = 0.5
+TEXT_LORA = (
+    *("TRAINER.CLIPLORA.ENCODER", "text", "TRAINER.CLIPLORA.ITERS_PER_SHOT", 0),
+    *("OPTIM.LR_SCHEDULER", "cosine", "OPTIM.NAME", "adamw", "OPTIM.LR", 2e-4),
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,13 @@ CASES: dict[str, Case] = {
     "cocoop": Case("CoCoOp step, batch 4", trainer="CoCoOp", batch=4, sets=4),
     "plot": Case("PLOT step", trainer="PLOT", sets=PROMPT_SETS),
     "plot_pan": Case("PLOT + PAN step, N = 1", trainer="PLOTNemesis", beta=0.0, sets=PROMPT_SETS),
+    "lora_text": Case("CLIP-LoRA step, text encoder", trainer="CLIPLoRA"),
+    "lora_text_cached": Case(
+        "CLIP-LoRA step, text encoder, cached views",
+        "cached_step",
+        trainer="CLIPLoRA",
+        reference_as="lora_text",
+    ),
     "corruption": Case(
         "corruption study, per prompt", "corruption", prompts=N_CTX + 1, test_images=STUDY_IMAGES
     ),
@@ -106,7 +118,10 @@ class Setting:
 class ReferenceSide:
     """Workloads of the reference implementation; the model is loaded once."""
 
-    methods = {"CoCoOp": ReferenceCoCoOp, "PLOT": ReferencePLOT, "PLOTNemesis": ReferencePLOT}
+    methods: ClassVar[dict[str, type[ReferenceCoOp]]] = {
+        **{"CoCoOp": ReferenceCoCoOp, "PLOT": ReferencePLOT, "PLOTNemesis": ReferencePLOT},
+        "CLIPLoRA": ReferenceCLIPLoRA,
+    }
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -169,7 +184,8 @@ class RepositorySide:
         """Return the trainer of this name."""
         if name not in self._trainers:
             one = self.setting
-            trainer = synthetic_trainer(name, one.backbone, one.classnames, one.device)
+            opts = TEXT_LORA if name == "CLIPLoRA" else ()
+            trainer = synthetic_trainer(name, one.backbone, one.classnames, one.device, *opts)
             self._trainers[name] = trainer
         return self._trainers[name]
 

@@ -33,7 +33,7 @@ def merge_row(
     run: AdapterRun, scorer: Scorer | None, runs: Sequence[AdapterRun], weights: Sequence[float]
 ) -> list[Any]:
     """Return a run's row of `MERGE_COLUMNS`: accuracies on its test images, None without them."""
-    weight = weights[list(runs).index(run)]
+    weight = next(w for w, one in zip(weights, runs, strict=True) if one is run)
     row: list[Any] = [run.path.as_posix(), run.cfg.DATASET.NAME, run.facts["r"], number(weight)]
     if scorer is None:
         return [*row, None, None, None]

@@ -50,9 +50,10 @@ def outcome(folder: Path) -> dict[str, Any]:
     del results["train_seconds"], results["checksum"]
     for key in ("OUTPUT_DIR", "RESUME"):
         results["config"].pop(key)
-    (last,) = (folder / "prompt_learner").glob(f"model.pth.tar-{results['epochs']}")
+    (last,) = folder.glob(f"*/model.pth.tar-{results['epochs']}")
+    (learned,) = folder.glob("*.safetensors")
     return {
-        "prompt": load_file(folder / "prompt.safetensors"),
+        "learned": load_file(learned),
         "history": [{k: v for k, v in e.items() if k != "seconds"} for e in read_history(folder)],
         "results": results,
         "checkpoint": load_checkpoint(last),

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from benchmarks.reference_clip import build_reference_clip
+from benchmarks.reference_lora import ReferenceCLIPLoRA
 from dassl.config import load_config
 from dassl.engine.build import check_trainer
 from nemesis.adapters.analysis import sampled_shapley, shapley
@@ -66,6 +68,26 @@ def test_the_shared_prefix_and_recomputing_change_no_gradient(tmp_path: Path) ->
     for key, gradient in first.items():
         torch.testing.assert_close(gradient, second[key], atol=1e-6, rtol=1e-5)
         assert gradient.any()
+
+
+def test_the_reference_implementation_of_the_benchmark(tmp_path: Path) -> None:
+    opts = (*NO_DROPOUT, "TRAINER.CLIPLORA.ENCODER", "text", "TRAINER.CLIPLORA.LOGIT_SCALE", 0.0)
+    trainer = make(tmp_path, *opts)
+    names, width = trainer.dm.dataset.classnames, 32
+    reference = build_reference_clip(trainer.model.frozen)
+    plain = ReferenceCLIPLoRA(reference, names, torch.zeros(4, width)).eval()
+    adapters = trainer.adapters.by_key()
+    with torch.no_grad():
+        for number, block in enumerate(plain.clip_model.transformer.resblocks):
+            for at, name in enumerate("qkv"):
+                block.attn.A[at].copy_(adapters[f"text.{number}.{name}"].A)
+                block.attn.B[at].copy_(adapters[f"text.{number}.{name}"].B)
+    loss = plain.loss(images("vit"), labels())
+    loss.backward()
+    torch.testing.assert_close(step(trainer)["loss"], loss.detach(), atol=2e-5, rtol=2e-5)
+    for number, block in enumerate(plain.clip_model.transformer.resblocks):
+        ours = adapters[f"text.{number}.v"].A.grad
+        torch.testing.assert_close(ours, block.attn.A[2].grad, atol=2e-5, rtol=2e-5)
 
 
 def test_adapters_stay_in_fp32_and_nothing_else_learns(tmp_path: Path) -> None:

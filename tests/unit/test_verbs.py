@@ -20,6 +20,9 @@ WRONG = {
     "report": (("gone",), "gone"),
     "predict": (("gone", "gone.png"), "gone.png does not exist"),
     "export": (("gone",), "there is no such folder"),
+    "merge": (("gone", "--output-dir", "x"), "there is no such folder"),
+    "interpolate": (("gone", "gone", "--points", "1"), "--points is 1"),
+    "prune": (("gone",), "there is no such folder"),
     "low-norm": (("gone", "--rescale", "-1"), "--rescale is -1"),
     "words": (("gone", "--set", "KEY"), "--set: expected 2 arguments"),
     "continual": (("emoji_food", "--tasks", "1"), "--tasks is 1"),
@@ -32,6 +35,9 @@ NEEDED = {
     **dict.fromkeys(("sweep", "report", "export", "low-norm", "words", "download"), ("x",)),
     "continual": ("x",),
     "predict": ("x", "x"),
+    "merge": ("x", "--output-dir", "x"),
+    "interpolate": ("x", "x"),
+    "prune": ("x",),
 }
 
 
