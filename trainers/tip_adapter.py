@@ -114,15 +114,13 @@ class TipAdapter(ZeroshotCLIP):
             rows = self.cached_features.rows(self.val_loader)
             features = rows.read(0, len(rows)).to(self.device)
             truth = labels_of(self.val_loader).to(self.device)
-            grid = own.SEARCH_SCALE, own.SEARCH_STEP
-            self.found = search(self.model, features, truth, self.text_features, *grid)
+            known = features, truth, self.text_features
+            self.found = search(self.model, *known, own.SEARCH_SCALE, own.SEARCH_STEP)
             print(f"Best on {len(truth):,} validation images: {self.found}")
         super().after_epoch()
 
-    def raw_features(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch embed"]:
-        """Return image features before their normalisation."""
+    def raw_features(self, images: Float[Tensor, "batch 3 height width"]) -> Tensor:
+        """Return image features (B, E) before their normalisation."""
         return encode_frozen(self.loaded_clip.model.encode_image, images, normalised=False)
 
     def classify(
