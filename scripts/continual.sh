@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Continual learning: the classes of DATASETS in TASKS (5) tasks with the METHODS (TRAINER[:STRATEGY[:CONFIG]]),
-# one table and figure a dataset. CONFIG (vit_b16; mini for BENCH=mini). Other variables: scripts/lib.sh;
-# arguments: KEY VALUE pairs, then flags of nemesis continual.
+# Continual learning: the classes of each of DATASETS in TASKS (5) tasks with METHODS, which are
+# TRAINER[:STRATEGY[:CONFIG]]; CONFIG of the others (vit_b16, or mini). One table and one figure a dataset.
+# Variables: also DATA, OUTPUT, SHOTS, SEEDS and OPTS of scripts/lib.sh. Arguments: KEY VALUE pairs, then
+# flags of nemesis continual.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 config=vit_b16 coop=CoOp:sequential:vit_b16_ep50 datasets=(dtd eurosat)
 [[ $PROFILE == paper ]] || config=mini coop=CoOp:sequential:mini_generic datasets=(emoji_activities)
@@ -19,7 +20,8 @@ done
 words DATASETS "${datasets[@]}"
 for dataset in "${WORDS[@]}"; do
     code=0
-    nemesis continual "$dataset" "${flags[@]}" --output-dir "${OUTPUT:-${default%/paper}/continual}/$dataset" "$@" || code=$?
+    folder=${OUTPUT:-${default%/paper}/continual}/$dataset
+    nemesis continual "$dataset" "${flags[@]}" --output-dir "$folder" "$@" || code=$?
     ((code < 2)) || exit "$code"
     ((code == 0)) || failed+=("$dataset")
 done
