@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 from nemesis.report.figures import Lines, save
 from nemesis.report.scores import Score
-from nemesis.report.table import Cell, Table
+from nemesis.report.table import Cell, Entry, Table
 from safeio.files import write_json
 
 from .protocol import ZERO_SHOT, Outcome, Protocol
@@ -19,7 +19,8 @@ Outcomes = Mapping[str, Mapping[int, Outcome]]  # by label and seed
 
 def make_table(outcomes: Outcomes, protocol: Protocol) -> Table:
     """Return the measures of every method, mean and standard deviation over the seeds."""
-    rows, columns = [], ["method"]
+    rows: list[list[Entry]] = []
+    columns = ["method"]
     for label, found in outcomes.items():
         measures = [one.measures(outcomes[ZERO_SHOT][seed]) for seed, one in found.items()]
         columns[1:] = measures[0]

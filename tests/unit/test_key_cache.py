@@ -21,7 +21,11 @@ def random_cache(count: int, seed: int, single: bool = False) -> tuple[KeyCache,
 
 
 def oracle(
-    cache: KeyCache, features: Tensor, truth: Tensor, classifier: Tensor, grid: tuple[list, list]
+    cache: KeyCache,
+    features: Tensor,
+    truth: Tensor,
+    classifier: Tensor,
+    grid: tuple[list[float], list[float]],
 ) -> tuple[float, float, int]:
     """Beta, alpha and the number of correct images: strictly better only, beta outside."""
     f, keys, g = features.double(), cache.keys.double(), classifier.double()
