@@ -26,7 +26,7 @@ from pathlib import Path
 
 from dassl.utils import Parser, exit_code
 from nemesis.inference.export import CLASSIFIER_FILE
-from nemesis.inference.merged_clip import MERGED, save_merged_clip
+from nemesis.inference.merged_clip import MERGED
 from trainers.core.lora_trainer import LoRATrainer
 
 from .run_flags import add_class_flags, add_load_flags, add_third_party_flags, load_classifier
@@ -53,11 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     classifier = load_classifier(arguments)
     path = arguments.output or arguments.run_dir / CLASSIFIER_FILE
-    trainer = classifier.trainer
-    if isinstance(trainer, LoRATrainer):
-        for written in save_merged_clip(trainer, path.parent / MERGED, arguments.overwrite):
-            print(f"The merged CLIP is in {written}")
     classifier.export(path, arguments.overwrite)
+    if isinstance(classifier.trainer, LoRATrainer):
+        print(f"The merged CLIP is in {path.parent / MERGED}")
     print(f"The classifier of {len(classifier.classnames)} classes is in {path}")
 
 

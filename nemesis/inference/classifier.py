@@ -20,10 +20,12 @@ from nemesis.logs import logged
 from nemesis.run_config import Name
 from safeio.errors import UserError
 from trainers.core.features.evaluation import FrozenCLIPTrainer
+from trainers.core.lora_trainer import LoRATrainer
 from trainers.core.prompt_trainer import PromptTrainer
 
-from .export import save_classifier
+from .export import check_target, save_classifier
 from .load_run import LoadOptions, load_trainer
+from .merged_clip import MERGED, save_merged_clip
 from .predictions import Prediction, batches, most_probable
 
 
@@ -256,7 +258,7 @@ class Classifier:
     def export(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write text features, scale, class names and preprocessing for other programs.
 
-        docs/export.md describes the file.
+        docs/export.md describes the file, and the merged CLIP that a run of adapters also gives.
 
         Args:
             path: of the safetensors file, which is written atomically.
@@ -266,7 +268,11 @@ class Classifier:
             UserError: the file exists, its folder cannot be written to, the preprocessing is not a
                 standard one, or the method has no `text_features`.
         """
-        return save_classifier(self.trainer, self.text_features, Path(path), overwrite)
+        path = Path(path)
+        check_target(path, overwrite)
+        if isinstance(self.trainer, LoRATrainer):
+            save_merged_clip(self.trainer, path.parent / MERGED, overwrite)
+        return save_classifier(self.trainer, self.text_features, path, overwrite)
 
 
 def _measures(results: Mapping[str, Any], split: str, dataset: str) -> dict[str, Any]:
