@@ -22,6 +22,7 @@ from .report import STATUS, process_status
 LONGEST_WARM_UP = 2.0
 CUDA_SECONDS = 0.2  # of each repetition on CUDA, over as many runs as fit
 GIB = 2**30
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def time_by_turns(
     seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for name, workload in workloads.items():
         first = seconds_of(workload, device)
-        if first > LONGEST_WARM_UP:
+        if first > LONGEST_WARM_UP and device.type == "cpu":  # elsewhere it also loads libraries
             seconds[name].append(first)
             done()
     for repetition in range(effort.repetitions):
@@ -91,8 +92,10 @@ def time_by_turns(
     return seconds
 
 
-def available_memory() -> int:
-    """Return the bytes that a new process can use without swapping."""
+def available_memory(device: torch.device = CPU) -> int:
+    """Return the bytes that a new process can use, on a CPU without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     with suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -159,8 +162,8 @@ def _send_peak(sender: Connection, key: str, side: str, setting: Setting, thread
 
 
 def peak_here(workload: Workload, device: torch.device) -> Peak | str:
-    """Measure in this process, which must be new."""
-    free = available_memory()
+    """Measure in this process, which must be new on a CPU."""
+    free = available_memory(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
