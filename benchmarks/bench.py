@@ -13,6 +13,7 @@ Sections (python -m nemesis bench SECTION --help lists the flags of one):
     loading     data loading against the image encoder
     sweep       runs in a worker against a process each
     batch       runs trained as one batch against runs one by one
+    gpu         parity, determinism, costs and batches on a GPU: under eight minutes
     soak        memory and open files of a process over many runs
 
 Exit codes: 0 done, 2 an error in the command (stated in one sentence).
@@ -31,6 +32,7 @@ from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
 from . import corruption, cost, loading, runs
+from .gpu_check import check
 from .report import Report
 
 Section = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Report]]
@@ -40,6 +42,7 @@ SECTIONS: dict[str, Section] = {
     "loading": (loading.add_flags, loading.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
     "batch": (runs.add_batch_flags, runs.run_batch),
+    "gpu": (check.add_flags, check.run),
     "soak": (runs.add_soak_flags, runs.run_soak),
 }
 

@@ -10,11 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dassl.engine import TRAINER_REGISTRY
+from trainers.core.frozen_encoder import autocast
 from trainers.nemesis import rescale
 
 from .reference_clip import build_reference_clip
 from .reference_methods import ReferenceCoCoOp, ReferenceCoOp, ReferenceNemesis, ReferencePLOT
-from .synthetic import N_CTX, PROMPT_SETS, Backbone, random_images, random_labels, synthetic_trainer
+from .synthetic import (
+    N_CTX,
+    PROMPT_SETS,
+    Backbone,
+    precision_settings,
+    random_images,
+    random_labels,
+    synthetic_trainer,
+)
 
 Workload = Callable[[], object]
 
@@ -87,11 +97,15 @@ CASES: dict[str, Case] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Backbone, class names and device shared by all workloads of a comparison."""
+    """Backbone, class names, device and precision shared by all workloads of a comparison.
+
+    See `precision_settings` for the precision.
+    """
 
     backbone: Backbone
     classnames: Sequence[str]
     device: torch.device
+    precision: str = "fp32"
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Return images and labels of a training step."""
@@ -124,7 +138,15 @@ class ReferenceSide:
         shape = (*sets, N_CTX, self.setting.backbone.config.transformer_width)
         model = self.model(case, 0.02 * torch.randn(shape, device=self.setting.device))
         workload: Workload = getattr(self, f"_{case.kind}")(model, case)
-        return workload
+        precision, device = self.setting.precision, self.setting.device
+        if precision != "amp":
+            return workload
+
+        def run() -> object:
+            with autocast(precision, device):
+                return workload()
+
+        return run
 
     def _text_forward(self, model: ReferenceCoOp, _: Case) -> Workload:
         return torch.no_grad()(lambda: model.text_features(model.ctx))
@@ -169,7 +191,9 @@ class RepositorySide:
         """Return the trainer of this name."""
         if name not in self._trainers:
             one = self.setting
-            trainer = synthetic_trainer(name, one.backbone, one.classnames, one.device)
+            node = TRAINER_REGISTRY.get(name).node
+            opts = precision_settings(node, one.precision)
+            trainer = synthetic_trainer(name, one.backbone, one.classnames, one.device, *opts)
             self._trainers[name] = trainer
         return self._trainers[name]
 
@@ -205,13 +229,8 @@ class RepositorySide:
 
     def _cached_step(self, trainer: Any, case: Case) -> Workload:
         images, labels = self.setting.batch(case.batch)
-        features = trainer.model.image_features(images)
-
-        def run() -> None:
-            loss, _ = trainer.loss(features, labels)
-            trainer.model_backward_and_update(loss)
-
-        return run
+        batch = {"features": trainer.model.image_features(images), "label": labels}
+        return lambda: trainer.forward_backward(batch)
 
     def _evaluation(self, trainer: Any, case: Case) -> Workload:
         model, batches = trainer.model, self.setting.test_batches(case.test_images)

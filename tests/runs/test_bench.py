@@ -13,6 +13,7 @@ from benchmarks import bench, measure
 from benchmarks.cases import CASES, ReferenceSide, RepositorySide, Setting
 from benchmarks.cost import full_jobs, target_jobs
 from benchmarks.cost_report import Entries, Entry, target_rows
+from benchmarks.gpu_check.check import SECTIONS
 from benchmarks.loading import ENCODE, make_photographs, make_workloads
 from benchmarks.parity import METHODS, parity
 from benchmarks.synthetic import Backbone, class_names
@@ -134,6 +135,23 @@ def test_runs_in_a_worker_and_in_batches(tmp_path: Path, data_root: Path) -> Non
     assert row["ratio"] == pytest.approx(speeds[0] / speeds[1])
 
 
+@pytest.mark.slow
+def test_the_gpu_check_on_a_cpu(tmp_path: Path, data_root: Path) -> None:
+    flags = ("--device", "cpu", "--tiny", "--seconds", "3000", "--root", str(data_root))
+    sections = bench_json(tmp_path, "gpu", "gpu", *flags)["sections"]
+    assert list(sections) == list(SECTIONS)
+    rows = [{"section": name, **row} for name, found in sections.items() for row in found]
+    assert not [row for row in rows if "note" in row]
+    differences = {row[""]: row for row in sections["parity"] if "fp32" in row[""]}
+    for name, row in differences.items():
+        assert max(value for value in row.values() if isinstance(value, float)) < 1e-4, name
+    assert all(row["same bits"] for row in sections["determinism"])
+    assert all(row["saved"] and row["difference"] == 0 for row in sections["resuming"])
+    assert all(row["difference"] < 1e-5 for row in sections["batches of runs"])
+    assert all(row["difference of the other"] == 0 for row in sections["runs"])
+    assert sections["golden cases"][0]["exit code"] == 0
+
+
 def test_a_case_that_does_not_fit_into_memory_is_skipped(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +224,8 @@ def test_targets_are_quotients_of_entries() -> None:
         (["sweep", "--runs", "0"], "at least 1"),
         (["soak", "--runs", "9"], "at least 10"),
         (["batch", "--settings", "mini/PLOT"], "mini/CoOpNemesis"),
+        (["gpu", "--device", "cpu", "--sections", "graph"], "'graph'"),
+        (["gpu", "--device", "cpu", "--seconds", "0"], "above 0"),
         (["corrupton"], "'corruption'"),
     ],
 )
