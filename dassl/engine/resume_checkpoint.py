@@ -52,18 +52,20 @@ class ResumeCheckpoint:
 
     Attributes:
         saved: epoch and number of its finished batches in the file; None before it is written.
+        batched: number of runs that one process trains at once and saves one after the other.
     """
 
     def __init__(self, directory: PathLike) -> None:
         self.path = Path(directory) / RESUME
         self.saved: tuple[int, int] | None = None
+        self.batched = 1
         self._unwritten: dict[str, Any] | None = None  # the latest state
         self._write_time = time.monotonic()
         self._write_seconds = 0.0
 
     def due(self) -> bool:
         """Return whether the file must be written again."""
-        interval = max(SAVE_SECONDS, self._write_seconds / SAVE_SHARE)
+        interval = max(SAVE_SECONDS, self.batched * self._write_seconds / SAVE_SHARE)
         return time.monotonic() - self._write_time >= interval
 
     def make_due(self) -> None:

@@ -166,8 +166,11 @@ class Resuming:
                 "own": {},  # only for earlier versions, which require it
                 **trainer.state_dict(),
             }
-            # A copy after the last batch, since models may change before the state is written.
-            self.checkpoint.update(copy.deepcopy(state) if last else state)
+            # A copy after the last batch, since models may change before the state is written;
+            # the states of the generators are copies already.
+            generators = state["random_states"]
+            copied = {id(generators): generators}
+            self.checkpoint.update(copy.deepcopy(state, copied) if last else state)
             if due:
                 self.save()
         interruption.check()

@@ -142,8 +142,6 @@ class EpochPlan:
                 torch.set_rng_state(drawn)
 
     def _end_epoch(self) -> None:
-        # The scheduler warns if the optimiser was never called.
-        self.trainer.optim._opt_called = True
         self.trainer.update_lr()
         self.trainer.epoch_means = self.losses.averages()
 
@@ -172,7 +170,7 @@ class BatchedEpochs:
 
     def add(self, trainer: PromptTrainer) -> None:
         """Make a new trainer share the first one's CLIP, text encoder and features."""
-        trainer.batched = self.size
+        trainer.batched = trainer.resuming.checkpoint.batched = self.size
         self._first = first = self._first or trainer
         trainer.loaded_clip = first.loaded_clip
         trainer.model.clip_model = first.loaded_clip.model

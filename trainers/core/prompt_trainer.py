@@ -104,8 +104,7 @@ class PromptTrainer(TrainerX):
         """Load the frozen CLIP, build the prompt learner and register it with its optimiser."""
         cfg = self.cfg
         self.loaded_clip = load_frozen_clip(cfg, self.device, self.clip_precision)
-        classnames = self.dm.dataset.classnames
-        self.model = self.build_prompted_clip(classnames)
+        self.model = self.build_prompted_clip(self.dm.dataset.classnames)
         self.model.text_encoder.memory_limit = text_memory(cfg, self.device)
         self.cached_features = CachedFeatures(self)
         if cfg.INPUT.TRAIN_VIEWS and self.train_loader_x is not None:
@@ -116,6 +115,7 @@ class PromptTrainer(TrainerX):
             load_pretrained_weights(learner, cfg.MODEL.INIT_WEIGHTS)
         self.optim = build_optimizer(learner, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.optim._opt_called = True  # it would warn if a gradient scaler skips the first step
         self.register_model("prompt_learner", learner, self.optim, self.sched)
         scales_gradients = self.clip_precision == "amp" and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales_gradients)

@@ -33,6 +33,10 @@ INFERENCE = Capability(frozenset({"model_inference", "parse_batch_test", "image_
 # `standard_classify`: `classify` computes the logits and nothing else.
 CLASSIFY = Capability(frozenset({"classify"}))
 
+# Bytes of features to read at once: each copy to an accelerator waits for it.
+BYTES_AT_ONCE = {"cpu": 0}
+BYTES_AT_ONCE_ELSEWHERE = 1 << 30
+
 # Default reason why a method has no `class_weights`.
 NO_MATRIX = "overrides inference"
 
@@ -151,13 +155,17 @@ class CachedFeatures:
         return None if rows is None else self._classify(rows, loader)
 
     def _classify(self, rows: StoredRows, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        trainer, size = self.trainer, loader.batch_size
-        labels = torch.tensor([item.label for item in loader.dataset.data_source])
-        for start in tqdm(range(0, len(rows), size), disable=None, leave=False):
-            features = rows.read(start, start + size).to(trainer.device)
-            with autocast(trainer.clip_precision, trainer.device):
-                scores = trainer.classify(features)
-            yield scores, labels[start : start + size].to(trainer.device)
+        trainer, size, device = self.trainer, loader.batch_size, self.trainer.device
+        labels = torch.tensor([item.label for item in loader.dataset.data_source]).to(device)
+        limit = BYTES_AT_ONCE.get(device.type, BYTES_AT_ONCE_ELSEWHERE)
+        batches = max(1, limit * len(rows) // rows.nbytes // size)
+        for first in tqdm(range(0, len(rows), batches * size), disable=None, leave=False):
+            part = rows.read(first, first + batches * size, device)
+            pairs = zip(part.split(size), labels[first:].split(size), strict=False)
+            for features, targets in pairs:
+                with autocast(trainer.clip_precision, device):
+                    scores = trainer.classify(features)
+                yield scores, targets
 
 
 def _reads_files_in_order(loader: Any) -> bool:

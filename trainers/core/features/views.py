@@ -113,8 +113,7 @@ class FeatureBank:
         self.offsets = [self._starts[id(views[0])] for views in lists]
         self._kept: Tensor | None = None
         if sum(rows.nbytes for rows in self._rows) <= limit:
-            self._kept = torch.cat([rows.read(0, len(rows)) for rows in self._rows])
-            self._kept = self._kept.to(self.device)
+            self._kept = torch.cat([rows.read(0, len(rows), self.device) for rows in self._rows])
         # Where `take` wants the places.
         self.index_device = self.device if self._kept is not None else torch.device("cpu")
 
