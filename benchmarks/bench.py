@@ -12,8 +12,9 @@ Sections (python -m nemesis bench SECTION --help lists the flags of one):
     corruption  corrupted prompts: one process each against one pass
     loading     data loading against the image encoder
     sweep       runs in a worker against a process each
-    batch       runs trained as one batch against runs one by one
+    batch       the mini Table A5 in batches against run by run
     gpu         parity, determinism, costs and batches on a GPU: under eight minutes
+    hours       projected GPU hours of the paper's tables
     soak        memory and open files of a process over many runs
 
 Exit codes: 0 done, 2 an error in the command (stated in one sentence).
@@ -31,7 +32,7 @@ from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from . import corruption, cost, loading, runs
+from . import batch, corruption, cost, hours, loading, runs
 from .gpu_check import check
 from .report import Report
 
@@ -41,8 +42,9 @@ SECTIONS: dict[str, Section] = {
     "corruption": (corruption.add_flags, corruption.run),
     "loading": (loading.add_flags, loading.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
-    "batch": (runs.add_batch_flags, runs.run_batch),
+    "batch": (batch.add_flags, batch.run),
     "gpu": (check.add_flags, check.run),
+    "hours": (hours.add_flags, hours.run),
     "soak": (runs.add_soak_flags, runs.run_soak),
 }
 
