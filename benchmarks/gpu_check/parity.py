@@ -88,8 +88,8 @@ def parity_with_cpu(size: Size, findings: Findings) -> None:
             name = f"images, {backbone.name}, {precision}"
             findings.measure(name, _compare_images, trainer, images, expected)
     setting = Setting(backbones[0], classes[:10], size.device)
-    for key in ("coop", "pan4", "plot") if size.tiny else METHODS:
-        findings.measure(f"{key} step, fp32, on the device", _compare_methods, setting, key)
+    methods = ("coop", "pan4", "plot") if size.tiny else METHODS
+    findings.measure("steps, fp32, both on the device", _compare_methods, setting, methods)
 
 
 def _compare_text(
@@ -119,8 +119,12 @@ def _compare_images(
     return {"features": relative_difference(found.float().cpu(), expected)}
 
 
-def _compare_methods(setting: Setting, key: str) -> dict[str, float]:
-    return {"step": max(parity(setting, (key,)).values())}
+def _compare_methods(setting: Setting, methods: tuple[str, ...]) -> dict[str, float]:
+    differences = parity(setting, methods)
+    return {
+        method: max(value for key, value in differences.items() if key.startswith(f"{method} "))
+        for method in methods
+    }
 
 
 def determinism(size: Size, findings: Findings) -> None:
