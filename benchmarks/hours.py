@@ -122,7 +122,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Project the hours of every table."""
     del arguments
-    rows, distinct = [], dict[str, Run]()
+    rows: list[list[Any]] = []
+    distinct: dict[str, Run] = {}
     for name in SWEEPS:
         runs = resolve_sweep(name).runs
         distinct |= {run.digest: run for run in runs}

@@ -97,7 +97,7 @@ def steps(size: Size, findings: Findings) -> None:
         setting = Setting(
             stored(backbone, size.folder), class_names(classes), size.device, precision
         )
-        sides = [RepositorySide(setting)]
+        sides: list[Any] = [RepositorySide(setting)]
         sides += [ReferenceSide(setting)] if precision != "fp16" else []
         for case in (TINY if size.tiny else STEPS)[backbone]:
             name = f"{backbone}, {classes} classes, {case}, {precision}"

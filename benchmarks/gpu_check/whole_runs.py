@@ -147,7 +147,7 @@ def runs(size: Size, findings: Findings) -> None:
 
 def _twice(size: Size, method: str, precision: str, device: str = "") -> dict[str, Any]:
     name = f"run_{method}_{precision}{device}"
-    keys = {"INPUT__TRAIN_VIEWS": 2 if device else 0}
+    keys: dict[str, Any] = {"INPUT__TRAIN_VIEWS": 2 if device else 0}
     (run,) = make_runs(size, f"{name}_1", [method], 1, precision, **keys)
     keys |= {"DEVICE": device} if device else {}
     (other,) = make_runs(size, f"{name}_2", [method], 1, precision, **keys)
