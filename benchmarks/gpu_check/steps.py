@@ -94,9 +94,10 @@ def steps(size: Size, findings: Findings) -> None:
     # The reference has no pure fp16: its amp is what published code uses.
     precisions = ("fp32",) if size.tiny else ("tf32", "amp", "fp16")
     for backbone, classes, precision in _settings(size, TINY if size.tiny else STEPS, precisions):
-        setting = Setting(
-            stored(backbone, size.folder), class_names(classes), size.device, precision
-        )
+        if findings.left() <= 0:
+            return  # loading the reference takes seconds
+        weights = stored(backbone, size.folder)
+        setting = Setting(weights, class_names(classes), size.device, precision)
         sides: list[Any] = [RepositorySide(setting)]
         sides += [ReferenceSide(setting)] if precision != "fp16" else []
         for case in (TINY if size.tiny else STEPS)[backbone]:
