@@ -5,6 +5,7 @@ r"""Benchmark this repository. Every section writes NAME.md and NAME.json to --o
     python -m nemesis bench                      # the cost of all steps: hours on two cores
     python -m nemesis bench --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
     python -m nemesis bench --table a8           # the paper's table of costs, measured
+    python -m nemesis bench gpu                  # check a GPU: under eight minutes
     python -m nemesis bench corruption           # a corrupted prompt: three minutes
 
 Sections (python -m nemesis bench SECTION --help lists the flags of one):
