@@ -32,6 +32,7 @@ setup(
             "mypy>=1.10",
             "nbclient>=0.10",
             "open_clip_torch>=2.26",
+            "peft>=0.12",
             "POT>=0.9",  # the oracle of our Sinkhorn
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -50,6 +51,7 @@ setup(
         "heic": ["pillow-heif>=0.18"],  # to read HEIC images
         "open_clip": ["open_clip_torch>=2.26"],
         "hub": ["huggingface_hub>=0.23"],  # --backbone openai/clip-vit-base-patch32
+        "nlp": ["peft>=0.12", "transformers>=4.44"],  # examples/prefix_tuning_mrpc.py
         "mini": ["resvg-py>=0.1.5"],  # to make the bundled benchmark again
     },
 )

@@ -13,6 +13,7 @@ SHORT = "OPTIM.MAX_EPOCH 1 INPUT.TRAIN_VIEWS 1 OPTIM.WARMUP_EPOCH -1"
 # Stands in for Python: records its arguments, finishes train.py's run and names one finished run.
 RECORDER = """#!/usr/bin/env bash
 [[ $1 != -c ]] || shift 3
+[[ $1 != nemesis ]] || shift
 printf '%q ' "$@" >>"$COMMANDS"
 echo >>"$COMMANDS"
 if [[ " $* " == *" --folders "* ]]; then echo "a run"; fi
