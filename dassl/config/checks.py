@@ -47,5 +47,10 @@ def check_values(cfg: Config) -> None:
     size = cfg.INPUT.SIZE
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise UserError(f"INPUT.SIZE takes height and width in pixels, not {short_repr(size)}")
+    if cfg.DATASET.NUM_TRAIN >= 1 and cfg.DATASET.NUM_SHOTS >= 1:
+        raise UserError(
+            f"DATASET.NUM_TRAIN is {cfg.DATASET.NUM_TRAIN}, images in all, and DATASET.NUM_SHOTS "
+            f"is {cfg.DATASET.NUM_SHOTS}, images a class; set one of the two to 0"
+        )
     if not -(2**63) <= cfg.SEED < 2**63:
         raise UserError(f"SEED {cfg.SEED} does not fit into 64 bits")

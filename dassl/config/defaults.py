@@ -52,6 +52,8 @@ _DATASET: dict[str, Any] = {
     "TARGET_DOMAINS": (),
     "NUM_LABELED": -1,
     "NUM_SHOTS": -1,  # below 1: all images
+    # VTAB-1k: training and validation images in all, 80% and 20% of them; below 1: all images.
+    "NUM_TRAIN": -1,
     # For classes with fewer images than shots: use some more than once, rather than each once as
     # CoOp's code does.
     "REPEAT_SHOTS": False,

@@ -22,6 +22,7 @@ from .splits import (
     entries_digest,
     read_items,
     read_split,
+    sample_total,
     save_split,
     subsample_classes,
     to_entries,
@@ -84,6 +85,9 @@ class SplitDataset(DatasetBase):
             train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES
         )
         super().__init__(train_x=train, val=val, test=test)
+        if cfg.DATASET.NUM_TRAIN >= 1 and train:  # the class names are those of all images
+            rng = Random(cfg.SEED) if cfg.SEED >= 0 else Random()
+            self._train_x, self._val = sample_total(train, val, cfg.DATASET.NUM_TRAIN, rng)
 
     def prepare(self) -> None:
         """Hook: create or unpack missing images. Does nothing by default."""

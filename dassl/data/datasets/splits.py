@@ -171,6 +171,26 @@ def split_trainval(
     return train, val
 
 
+def sample_total(
+    train: Sequence[Datum], val: Sequence[Datum], total: int, rng: random.Random
+) -> tuple[list[Datum], list[Datum]]:
+    """Draw `total` images of both lists, regardless of classes: 80% to train, 20% to validate.
+
+    VTAB-1k draws 800 and 200 images in this way (Zhai et al., 2019, section 2.3).
+
+    Raises:
+        UserError: the lists have fewer images.
+    """
+    images = [*train, *val]
+    if total > len(images):
+        raise UserError(
+            f"DATASET.NUM_TRAIN is {total:,}, but the dataset has only {len(images):,} training "
+            "and validation images; choose at most as many, or 0 for all"
+        )
+    chosen, cut = rng.sample(images, total), round(0.8 * total)
+    return chosen[:cut], chosen[cut:]
+
+
 def split_lists(trainval: Sequence[Datum], test: Sequence[Datum]) -> Split:
     """Return a split of the two lists that many datasets have; see `split_trainval`."""
     train, val = split_trainval(trainval)
