@@ -1,4 +1,4 @@
-"""timm's vision transformers with prompts: equal to timm's own pass, and one sentence for others."""
+"""timm's vision transformers with prompts equal timm's own pass; other models are refused."""
 
 import builtins
 from pathlib import Path
