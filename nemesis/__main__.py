@@ -14,6 +14,7 @@ from safeio.errors import UserError
 VERBS = {
     "sweep": ("nemesis.commands.sweep", "run the grid of runs that a sweep file describes"),
     "report": ("nemesis.commands.report", "make tables, figures and a page from finished runs"),
+    "reproduce": ("nemesis.commands.reproduce", "list the state of the paper's tables"),
     "predict": ("nemesis.commands.predict", "classify images with a trained run"),
     "export": ("nemesis.commands.export", "write a run's text features for other programs"),
     "low-norm": ("nemesis.commands.low_norm", "corrupt each position of learned prompts"),

@@ -25,6 +25,7 @@ WRONG = {
     "methods": (("CoOp",), "CoOp"),
     "datasets": (("food",), "food"),
     "download": (("caltech100",), 'did you mean "caltech101"'),
+    "reproduce": (("--check", "--profile", "gone"), 'no profile "gone"'),
     "bench": (("--threads", "none"), "none"),
 }
 NEEDED = {
