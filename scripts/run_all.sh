@@ -19,9 +19,8 @@ for name in "${tables[@]}"; do
     ((code != 130)) || exit 130
     ((code == 0)) || failed+=("$name")
 done
-check=()
-[[ " $* " != *" --dry-run "* ]] || check=(--check)
-echo "== all"
-nemesis reproduce --profile "$PROFILE" ${OUTPUT:+--output-dir "$OUTPUT"} ${DATA:+--root "$DATA"} \
-    "${check[@]}" || failed+=("reproduce")
+[[ " $* " != *" --dry-run "* ]] || finish
+echo "== all of them"
+nemesis reproduce --profile "$PROFILE" ${OUTPUT:+--output-dir "$OUTPUT"} ${DATA:+--root "$DATA"} ||
+    failed+=("reproduce")
 finish

@@ -5,9 +5,9 @@ r"""List what is done and what is missing for every table and figure of the pape
     python -m nemesis reproduce                    # also write the page that links all reports
 
 For every scripts/table_*.sh and figure_*.sh: whether its datasets and weights are on this machine,
-how many of its runs are done and left, how long these will take, by the time of finished runs of the
-same method and shots, and how many of the paper's numbers are within one standard deviation of the
-mean over the seeds. Tables share runs, so that the totals are smaller than the sums.
+how many of its runs are done and left, how long these will take, by the time of finished runs of
+the same method and shots, and how many of the paper's numbers are within one standard deviation of
+the mean over the seeds. Tables share runs, so that the totals are smaller than the sums.
 
 Exit codes: 0 done, 2 an error in the command.
 """

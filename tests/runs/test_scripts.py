@@ -104,6 +104,7 @@ def test_run_all_continues_after_a_failure_and_names_it(tmp_path: Path) -> None:
     commands = recorded("run_all", tmp_path)
     assert [words[1] for words in commands if "--report" in words] == TABLES
     assert [words[2] for words in commands if words[0] == "bench"] == ["a8", "a9"]
+    assert [words[0] for words in commands][-2:] == ["examples.prefix_tuning_mrpc", "reproduce"]
     assert sum(words[0] == "low-norm" for words in commands) == len(STUDIES)
 
 

@@ -9,6 +9,7 @@ import pytest
 from nemesis import reproduction
 from nemesis.commands import reproduce
 from nemesis.report.paper import paper_numbers
+from nemesis.report.table import DASH
 from nemesis.sweeps.command import Sweep, resolve_sweep
 from safeio.errors import UserError
 from tests.helpers import report_runs, sweeps_small
@@ -55,8 +56,8 @@ def test_what_is_missing_done_and_left(small: str, tmp_path: Path) -> None:
     root = str(tmp_path / "data")
     rows = rows_of(reproduction.find_reproduction("paper", root=root))
     absent = ["missing: caltech101", "missing: RN50"]
-    assert rows["table_1"] == ["a small table", *absent, "0", "3", "unknown", "–"]
-    assert rows["table_a8"] == ["costs", "–", "–", "0", "1", "–", "–"]
+    assert rows["table_1"] == ["a small table", *absent, "0", "3", "unknown", DASH]
+    assert rows["table_a8"] == ["costs", DASH, DASH, "0", "1", DASH, DASH]
     assert rows["table_a11"][1] == "missing: mrpc"
     assert "table_a11" not in rows_of(reproduction.find_reproduction("mini", root=root))
     number = next(
@@ -119,9 +120,8 @@ def test_a_sweep_that_cannot_be_read_is_one_row(
     monkeypatch.setattr(reproduction, "resolve_sweep", resolve)
     (tmp_path / "scripts" / "table_3.sh").write_text(SCRIPT.format(3, "broken"))
     rows = rows_of(reproduction.find_reproduction("mini"))
-    dash = "\N{EN DASH}"
     fault = "not readable: broken.yaml has a fault"
-    assert rows["table_3"] == [fault, dash, dash, "0", "0", dash, dash]
+    assert rows["table_3"] == [fault, DASH, DASH, "0", "0", DASH, DASH]
     assert rows["table_1"][4] == "3"
 
 
