@@ -73,6 +73,7 @@ class SoftPromptEncoder(nn.Module):
         classnames: Sequence[str],
         length: int,
         position: str = "end",
+        words_behind: str = "",
     ) -> None:
         """Lay out the prompts of all classes.
 
@@ -81,6 +82,7 @@ class SoftPromptEncoder(nn.Module):
             classnames: C names.
             length: L, the number of context vectors.
             position: `end`, `middle` or `front`.
+            words_behind: fixed words before every name, which stand behind the context at `end`.
 
         Raises:
             PromptError: the position is unknown, or a prompt is too long for the text encoder.
@@ -93,7 +95,8 @@ class SoftPromptEncoder(nn.Module):
             )
         self.clip_model = clip_model
         self.length = length
-        self.prompts = [arrange_prompt(name, length, position) for name in classnames]
+        names = [f"{words_behind} {name}".strip() for name in classnames]
+        self.prompts = [arrange_prompt(name, length, position) for name in names]
         self._check_lengths(classnames)
         self._ranges: dict[tuple[object, ...], _ClassRange] = {}
 
@@ -117,7 +120,11 @@ class SoftPromptEncoder(nn.Module):
         Args:
             ctx: generic contexts (G, L, D) or class-specific ones (G, C, L, D).
         """
-        class_specific = ctx.dim() == 4
+        return self._encode_in_parts(ctx)
+
+    def _encode_in_parts(self, ctx: Tensor) -> Tensor:
+        """Encode groups and classes in parts of limited size; see BYTES_AT_ONCE."""
+        class_specific = self._class_specific(ctx)
         needs_gradient = torch.is_grad_enabled() and ctx.requires_grad
         at_once = self._states_at_once(ctx)
         spans = self._spans(class_specific, at_once)
@@ -140,13 +147,16 @@ class SoftPromptEncoder(nn.Module):
         ]
         return torch.cat(rows)
 
+    def _class_specific(self, ctx: Tensor) -> bool:
+        return ctx.dim() == 4
+
     def _states_at_once(self, ctx: Tensor) -> int:
         limit = BYTES_AT_ONCE.get(ctx.device.type, BYTES_AT_ONCE_ELSEWHERE)
         return max(1, limit // (ctx.shape[-1] * self.clip_model.dtype.itemsize))
 
     def _encode(self, ctx: Tensor, span: tuple[int, int]) -> Float[Tensor, "groups classes embed"]:
         """Return the text features of the classes of a span, computed in one pass."""
-        clip_model, class_specific = self.clip_model, ctx.dim() == 4
+        class_specific = ctx.dim() == 4
         classes = self._class_range(class_specific, span)
         vectors = ctx if class_specific else ctx.unsqueeze(1)
         vectors = vectors.to(classes.frozen.dtype)  # (G, C or 1, L, D)
@@ -157,26 +167,34 @@ class SoftPromptEncoder(nn.Module):
         # Its gradient, unlike that of index_select, sums in a deterministic order.
         context = functional.embedding(layout.vector, vectors.flatten(0, 2))
         states = states.index_add(0, layout.context, context)
-        at_eos = packed.encode(clip_model.transformer, states)
-        features = clip_model.ln_final(at_eos) @ clip_model.text_projection
-        features = features.unflatten(0, (len(ctx), -1))
+        at_eos = packed.encode(self.clip_model.transformer.blocks, states)
+        return self._features(at_eos, len(ctx), classes)
+
+    def _features(
+        self, at_eos: Float[Tensor, "ends width"], groups: int, classes: _ClassRange
+    ) -> Float[Tensor, "groups classes embed"]:
+        features = self.clip_model.ln_final(at_eos) @ self.clip_model.text_projection
+        features = features.unflatten(0, (groups, -1))
         return features if features.shape[1] == classes.classes else features[:, : classes.classes]
 
     def _packed(self, classes: _ClassRange, vectors: Tensor) -> PackedPrompts:
-        groups, contexts, length, _ = vectors.shape
-        device = vectors.device.type
-        dtype = vectors.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
+        groups, contexts, _, _ = vectors.shape
         learns = torch.is_grad_enabled() and vectors.requires_grad
         # Finding equal vectors would stall an accelerator for the few states that it saves.
-        if groups > 1 and not learns and device == "cpu" and classes.shareable > WORTH_SHARING:
+        on_cpu = vectors.device.type == "cpu"
+        if groups > 1 and not learns and on_cpu and classes.shareable > WORTH_SHARING:
             layout = lay_out(classes.trie, first_group_by_content(vectors))
-            return PackedPrompts(classes.trie, layout, dtype)
-        key = (groups, dtype)
+            return PackedPrompts(classes.trie, layout, _attention_dtype(vectors))
+        return self._packed_apart(classes, vectors, groups, contexts)
+
+    def _packed_apart(
+        self, classes: _ClassRange, vectors: Tensor, groups: int, contexts: int = 1
+    ) -> PackedPrompts:
+        """Return the layout of groups that share no state, built at the first use."""
+        key = (groups, _attention_dtype(vectors))
         if key not in classes.layouts:
-            layout = lay_out_independent(classes.trie, groups, contexts, length)
-            classes.layouts[key] = PackedPrompts(classes.trie, layout, dtype)
+            layout = lay_out_independent(classes.trie, groups, contexts, self.length)
+            classes.layouts[key] = PackedPrompts(classes.trie, layout, key[1])
         return classes.layouts[key]
 
     def _class_range(self, class_specific: bool, span: tuple[int, int]) -> _ClassRange:
@@ -205,6 +223,12 @@ class SoftPromptEncoder(nn.Module):
 
     def saved_bytes(self, ctx: Tensor) -> int:
         """Estimate the bytes that autograd saves for all groups and classes of `forward`."""
-        states = self._class_range(ctx.dim() == 4, (0, len(self.prompts))).frozen
+        states = self._class_range(self._class_specific(ctx), (0, len(self.prompts))).frozen
         blocks = len(self.clip_model.transformer.blocks)
         return len(ctx) * states.nbytes * blocks * SAVED_WIDTHS
+
+
+def _attention_dtype(states: Tensor) -> torch.dtype:
+    device = states.device.type
+    mixed = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if mixed else states.dtype
