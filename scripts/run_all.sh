@@ -3,7 +3,7 @@
 # over all of them, tables/report.html; TABLES selects some. Variables and arguments: scripts/lib.sh;
 # arguments do not apply to the costs, Tables A8 and A9, and to Table A11, which is not in mini.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-all=(table_{1,2,3,4,a4,a5,a6,a7} figure_2 table_a8 table_a9 figure_{1b,3,a1} figures_a2_a3 tables_a2_a3)
+all=(table_{1,2,3,4,a4,a5,a6,a7,a10} figure_2 table_a8 table_a9 figure_{1b,3,a1} figures_a2_a3 tables_a2_a3)
 [[ $PROFILE != paper ]] || all+=(table_a11)
 words TABLES "${all[@]}"
 tables=("${WORDS[@]}")

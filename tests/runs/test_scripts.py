@@ -15,7 +15,8 @@ from tests.helpers.runs import ROOT, results
 from tests.helpers.shell import SHORT, recorded, script
 from tests.helpers.sweeps_small import wait_for
 
-TABLES = [f"table_{key}" for key in ("1", "2", "3", "4", "a4", "a5", "a6", "a7")] + ["figure_2"]
+KEYS = ("1", "2", "3", "4", "a4", "a5", "a6", "a7", "a10")
+TABLES = [f"table_{key}" for key in KEYS] + ["figure_2"]
 PROTOCOLS = ["few_shot", "base_to_new", "cross_dataset", "domain_generalization"]
 VALUES = ["--replace", "0", "0.1", "--rescale", "2"]
 STUDIES = {  # script: sweep, and the flags of low-norm

@@ -80,7 +80,7 @@ def test_methods(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(found[name]["paper"] and found[name]["prompts"] for name in found)
     assert found["CoOpNemesis"]["paper"] == found["CoOp"]["paper"] == "Zhou et al., IJCV 2022"
     assert [name for name in found if found[name]["nemesis"]] == [
-        *("CoCoOpNemesis", "CoOpNemesis", "PLOTNemesis")
+        *("CoCoOpNemesis", "CoOpNemesis", "PLOTNemesis", "VPTHeadNemesis")
     ]
     assert "mini" in found["CoOp"]["configs"]
 
