@@ -62,7 +62,7 @@ def test_a_run_counts_its_parameters_and_repeats(
     assert_same(tmp_path / "first", tmp_path / "second")
     run = results(tmp_path / "first")
     assert run["parameters"] == LAYERS * 4 * 64 + CLASSES * (16 + 1)
-    assert (run["num_train"], run["n_ctx"], run["num_classes"]) == (32, 4, CLASSES)
+    assert (run["n_ctx"], run["backbone"]) == (4, tiny[1])
     saved = load_file(tmp_path / "first" / "prompt.safetensors")
     assert saved["ctx"].shape == (LAYERS, 4, 64) and saved["head.weight"].shape == (CLASSES, 16)
     finish(run_of(tmp_path / "again", data_root, *words, "--eval-only", "--model-dir",
@@ -90,7 +90,7 @@ def test_shallow_prompts_start_as_xavier_draws_a_patch(
     tiny: tuple[str, ...], data_root: Path
 ) -> None:
     words = (*tiny, "TRAINER.VPTHEAD.DEEP", "False", "TRAINER.VPTHEAD.N_CTX", "50")
-    ctx = trainer_of(data_root, *words).model.ctx
+    ctx = trainer_of(data_root, *words).model.ctx.detach()
     bound = math.sqrt(6 / (3 * 16 * 16 + 64))
     assert ctx.shape == (1, 50, 64)
     assert float(ctx.abs().max()) <= bound

@@ -53,7 +53,7 @@ class TimmTower(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "batch 3 height width"],
-        prompts: Float[Tensor, "depth length width"],
+        prompts: Float[Tensor, "depth length channels"],
     ) -> Float[Tensor, "batch embed"]:
         """Return the features before the model's own head; its pooling leaves the prompts out."""
         model, (depth, length, _) = self.model, prompts.shape
