@@ -1,6 +1,7 @@
 """A tiny GPT-2 or RoBERTa of transformers with random weights, its tokenizer, and lines of MRPC."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,14 +37,14 @@ def write_language_model(folder: Path, kind: str = "gpt2") -> Path:
         tokenizer_object=words, eos_token="<eos>", unk_token="<unk>", **pad
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    size = {"vocab_size": len(vocabulary), "pad_token_id": 0}
+    size: dict[str, Any] = {"vocab_size": len(vocabulary), "pad_token_id": 0}
+    model: Any
     if kind == "gpt2":
-        config = transformers.GPT2Config(**size, n_embd=16, n_layer=2, n_head=2, n_positions=64)
-        model = transformers.GPT2Model(config)
+        size |= {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+        model = transformers.GPT2Model(transformers.GPT2Config(**size))
     else:
-        config = transformers.RobertaConfig(
-            **size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-        )
-        model = transformers.RobertaModel(config)
+        size |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        size |= {"intermediate_size": 32}
+        model = transformers.RobertaModel(transformers.RobertaConfig(**size))
     model.save_pretrained(folder)
     return folder

@@ -33,12 +33,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 def run_of(output: Path, data_root: Path, *words: str, trainer: str = "VPTHead") -> list[str]:
-    return command(
-        *(output, data_root, *SMALL, *words),
-        trainer=trainer,
-        configured_as="VPTHead",
-        config="mini_vit",
-    )
+    settings = (*SMALL, *words)
+    own = {"trainer": trainer, "configured_as": "VPTHead", "config": "mini_vit"}
+    return command(output, data_root, *settings, **own)
 
 
 def trainer_of(data_root: Path, *words: str, trainer: str = "VPTHead") -> Any:

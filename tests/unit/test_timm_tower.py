@@ -80,7 +80,7 @@ def test_the_norm_of_the_first_prompts_matters_without_a_norm_before_the_blocks(
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:
-    model = timm.create_model(NAME)
+    model: Any = timm.create_model(NAME)
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
     tower = load_timm(cfg_of(f"timm:{NAME}@{tmp_path}/vit.safetensors"))
     torch.testing.assert_close(tower.model.head.weight, model.head.weight)

@@ -121,7 +121,7 @@ def _check_model(cfg: CfgNode, name: str) -> None:
     if not timm.is_model(name):
         raise UserError(f'timm has no model "{name}"{choices(name, timm.list_models("vit*"))}')
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model: Any = timm.create_model(name)
     if type(model) is not VisionTransformer:
         raise UserError(
             f'"{name}" of timm is a {type(model).__name__}, not a plain vision transformer, which '
