@@ -15,6 +15,7 @@ from dassl.config import load_config
 from dassl.engine import build_trainer
 from tests.helpers.killing import Killed, assert_same, killed_after
 from tests.helpers.runs import ROOT, Capture, command, finish, refuse, results
+from tests.helpers.shell import script
 from tests.helpers.tiny_vit import LAYERS, write_tiny_vit
 from trainers.nemesis import omega_schedule
 
@@ -147,3 +148,17 @@ def test_a_mistake_is_one_sentence(
     given = run_of(tmp_path / "run", data_root, *words, trainer=trainer)
     assert re.search(message, refuse(given, capsys))
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_the_script_on_the_bundled_images(
+    tiny: tuple[str, ...], tmp_path: Path, data_root: Path
+) -> None:
+    """On the tiny CLIP, with the paper's table next to this repository's."""
+    short = ("DATASET.NUM_TRAIN", "20", "OPTIM.MAX_EPOCH", "1", "TEST.SPLIT", "val", *tiny)
+    own = {"DATASETS": "emoji_activities", "SEEDS": "1", "WORKERS": "0", "DATA": str(data_root)}
+    done = script("table_a10", tmp_path / "runs", *short, PROFILE="mini", **own)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "runs/tables/table_a10/report.md").read_text()
+    assert "6 runs, all done" in report and "VPTHead+PUN (omega 10)" in report
+    assert "The paper's Table A10" in report and "| DMLab " in report
