@@ -10,6 +10,7 @@ r"""Benchmark this repository. Every section writes NAME.md and NAME.json to --o
 Sections (python -m nemesis bench SECTION --help lists the flags of one):
     cost        a step against a reference implementation (the default)
     corruption  corrupted prompts: one process each against one pass
+    towers      prompts in both towers against a reference implementation
     loading     data loading against the image encoder
     sweep       runs in a worker against a process each
     batch       runs trained as one batch against runs one by one
@@ -30,13 +31,14 @@ from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from . import corruption, cost, loading, runs
+from . import corruption, cost, loading, runs, towers
 from .report import Report
 
 Section = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Report]]
 SECTIONS: dict[str, Section] = {
     "cost": (cost.add_flags, cost.run),
     "corruption": (corruption.add_flags, corruption.run),
+    "towers": (towers.add_flags, towers.run),
     "loading": (loading.add_flags, loading.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
     "batch": (runs.add_batch_flags, runs.run_batch),

@@ -250,3 +250,8 @@ def match_test_set(model: Any, features: Tensor, ctx: Tensor | None = None) -> T
 def make_side(side: str, setting: Setting) -> ReferenceSide | RepositorySide:
     """Return the workloads of the reference implementation or of this repository."""
     return ReferenceSide(setting) if side == REFERENCE else RepositorySide(setting)
+
+
+def make_workload(key: str, side: str, setting: Setting) -> Workload:
+    """Return the callable to measure for a case of `CASES`."""
+    return make_side(side, setting).workload(CASES[key])

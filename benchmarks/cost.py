@@ -4,6 +4,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,7 +16,7 @@ from dassl.utils import choose_device
 from datasets.imagenet import imagenet_classnames
 from safeio.errors import UserError
 
-from .cases import CASES, REPOSITORY, SIDES, Setting, make_side
+from .cases import CASES, REPOSITORY, SIDES, Setting, make_side, make_workload
 from .cost_report import (
     BASELINE,
     FEW,
@@ -200,7 +201,8 @@ def _run_group(setting: Setting, jobs: Sequence[Job], effort: Effort, bar: Any) 
         entry = Entry(setting.backbone.name, job.classes, job.case, job.side)
         entry.skipped = why_skipped(CASES[job.case], job.side, setting)
         if job.memory and not entry.skipped:
-            peak = peak_memory(job.case, job.side, setting, effort.threads)
+            make = partial(make_workload, job.case, job.side, setting)
+            peak = peak_memory(make, setting.device, effort.threads)
             if isinstance(peak, Peak):
                 entry.above, entry.total = peak.above, peak.total
             else:

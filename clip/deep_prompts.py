@@ -52,33 +52,25 @@ class ReplacedRows:
     """
 
     def __init__(self, trie: PromptTrie, groups: int, dtype: torch.dtype) -> None:
-        device, slots = trie.token.device, trie.slot.tolist()
+        device, length = trie.token.device, int(trie.slot.max()) + 1
         blocks = trie.everywhere.to(torch.device("cpu"))
         paths = [
             keys[used].tolist()
             for keys, mask in zip(blocks.key_index, blocks.mask, strict=True)
             for used in mask
         ]
+        stays = trie.slot.cpu() < 0
         # The trie's last nodes may repeat another one, with which the path of such a node ends.
-        fixed = [node for node, path in enumerate(paths) if slots[node] < 0 and path[-1] == node]
+        fixed = [node for node, path in enumerate(paths) if stays[node] and path[-1] == node]
         filled = fill_blocks(fixed)
         place = {node: number for number, node in enumerate(fixed)}
-        length = max(slots) + 1
-        row = [
-            [
-                group * len(filled) + place[path[-1]]
-                if slot < 0
-                else groups * len(filled) + group * length + slot
-                for slot, path in zip(slots, paths, strict=True)
-            ]
-            for group in range(groups)
-        ]
+        own = torch.tensor([place.get(path[-1], 0) for path in paths], device=device)
+        group, rows = torch.arange(groups, device=device)[:, None], len(filled)
+        prompt = groups * rows + group * length + trie.slot
         self.nodes = torch.tensor(filled, device=device)
-        self.row = torch.tensor(row, device=device)
-        behind = make_blocks([paths[node] for node in filled], block_size(len(fixed)))
-        self.attention = PackedAttention(
-            None, *keys_and_bias(behind.to(device), self.row, dtype), None
-        )
+        self.row = torch.where(trie.slot < 0, group * rows + own, prompt)
+        queries = make_blocks([paths[node] for node in filled], block_size(len(fixed))).to(device)
+        self.attention = PackedAttention(None, *keys_and_bias(queries, self.row, dtype), None)
 
     def run(
         self,

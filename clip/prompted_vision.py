@@ -19,6 +19,10 @@ from .model import CLIP
 from .transformer import ResidualAttentionBlock
 from .vision_transformer import VisionTransformer
 
+# Bytes of tokens in one pass: 16 images of ViT-B/16, as more would not fit a CPU's caches.
+BYTES_AT_ONCE = {"cpu": 10 << 20}
+BYTES_AT_ONCE_ELSEWHERE = 128 << 20
+
 # Floats that autograd saves per token and layer, in units of the width: the inputs of both norms
 # (2) and of the activation (4), queries, keys, values and attention output (4).
 SAVED_WIDTHS = 10
@@ -46,7 +50,6 @@ class PromptedImageEncoder(nn.Module):
                 "The image encoder is a ResNet, but prompts need a vision transformer; choose a "
                 "backbone such as ViT-B/16."
             )
-        self.clip_model = clip_model
         self.visual = clip_model.visual
 
     def forward(
@@ -68,33 +71,43 @@ class PromptedImageEncoder(nn.Module):
         if prompts.dim() == 3:
             return self(images, prompts.unsqueeze(0))[0]
         check_depth(prompts.shape[1], self.visual.transformer.layers, "image")
-        dtype = self.clip_model.dtype
+        dtype = self.visual.conv1.weight.dtype
         with torch.no_grad():
             # Autocast's patches are cast back: the residual stream stays at fp32.
             x = self.visual.ln_pre(self.visual.embed(images.to(dtype)).to(dtype)).unsqueeze(0)
-        layers = [layer.to(dtype) for layer in prompts.unbind(1)]
-        layers[:1] = [self.visual.ln_pre(layer) for layer in layers[:1]]
         learns = torch.is_grad_enabled() and prompts.requires_grad
         recompute = learns and self.saved_bytes(x, len(prompts)) > self.memory_limit
-        features = self.visual.ln_post(self._run(x, layers, recompute)[:, :, 0]) @ self.visual.proj
-        return features.expand(len(prompts), -1, -1)
+        limit = BYTES_AT_ONCE.get(x.device.type, BYTES_AT_ONCE_ELSEWHERE)
+        images_at_once = max(1, limit // x[0, 0].nbytes)
+        groups_at_once = max(1, images_at_once // len(images))
+        distinct = prompts if prompts.shape[1] else prompts[:1]
+        features = [
+            torch.cat(
+                [self._encode(part, some, recompute) for part in x.split(images_at_once, dim=1)],
+                dim=1,
+            )
+            for some in distinct.to(dtype).split(groups_at_once)
+        ]
+        return torch.cat(features).expand(len(prompts), -1, -1)
 
     def saved_bytes(self, x: Float[Tensor, "1 batch tokens width"], groups: int) -> int:
         """Estimate the bytes that autograd saves for all groups."""
         return groups * x.nbytes * self.visual.transformer.layers * SAVED_WIDTHS
 
-    def _run(
+    def _encode(
         self,
         x: Float[Tensor, "1 batch tokens width"],
-        prompts: list[Float[Tensor, "groups length width"]],
+        prompts: Float[Tensor, "groups depth length width"],
         recompute: bool,
-    ) -> Float[Tensor, "some_groups batch 1 width"]:
-        """Return the class token after all layers."""
+    ) -> Float[Tensor, "groups batch embed"]:
+        """Return the features of images after `ln_pre`, computed in one pass."""
+        layers = list(prompts.unbind(1))
+        layers[:1] = [self.visual.ln_pre(layer) for layer in layers[:1]]
         blocks = self.visual.transformer.blocks
         for number, block in enumerate(blocks):
-            entering = prompts[number] if number < len(prompts) else None
+            entering = layers[number] if number < len(layers) else None
             outputs = slice(1 if block is blocks[-1] else None)
-            stays = number == len(prompts) - 1 and block is not blocks[-1]
+            stays = number == len(layers) - 1 and block is not blocks[-1]
             if recompute:
                 x = checkpoint(
                     *(_layer, block, x, entering, outputs, stays),
@@ -103,7 +116,7 @@ class PromptedImageEncoder(nn.Module):
                 )
             else:
                 x = _layer(block, x, entering, outputs, stays)
-        return x
+        return self.visual.ln_post(x[:, :, 0]) @ self.visual.proj
 
 
 def _layer(

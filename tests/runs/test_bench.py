@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks import bench, measure
+from benchmarks import bench, measure, towers
 from benchmarks.cases import CASES, ReferenceSide, RepositorySide, Setting
 from benchmarks.cost import full_jobs, target_jobs
 from benchmarks.cost_report import Entries, Entry, target_rows
 from benchmarks.loading import ENCODE, make_photographs, make_workloads
-from benchmarks.parity import METHODS, parity
+from benchmarks.measure import Effort, Peak
+from benchmarks.parity import METHODS, parity, relative_difference
 from benchmarks.synthetic import Backbone, class_names
 from clip.build import build_random
 from clip.config import ARCHITECTURES
@@ -36,15 +37,18 @@ SMALL = ("--backbones", "mini", "--repetitions", "1", "--threads", "1")
 
 @pytest.fixture(scope="module", params=list(SIZES))
 def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return tiny_setting(request.param, tmp_path_factory.mktemp("clip"), **SIZES[request.param])
+
+
+def tiny_setting(name: str, folder: Path, **sizes: Any) -> Setting:
     """Five classes on a tiny CLIP none of whose weights is 0 or 1."""
-    sizes = TINY | SIZES[request.param]
-    model = build_random(request.param, seed=3, transformer_heads=2, **sizes)
+    model = build_random(name, seed=3, transformer_heads=2, **(TINY | sizes))
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for key, value in model.state_dict().items():
         noise = torch.rand(value.shape, generator=generator) - 0.5
         weights[key] = value + 0.1 * noise if value.is_floating_point() else value
-    path = tmp_path_factory.mktemp("clip") / "tiny.safetensors"
+    path = folder / "tiny.safetensors"
     save_file(weights, path)
     return Setting(Backbone.find(str(path), text_heads=2, vision_heads=2), class_names(5), CPU)
 
@@ -67,6 +71,25 @@ def bench_json(folder: Path, name: str, *arguments: str) -> dict[str, Any]:
     """Run a benchmark and return its JSON."""
     assert bench.main([*arguments, "--output-dir", str(folder)]) == 0
     return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_both_sides_of_two_towers_compute_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = SIZES["ViT-B/16"] | {"vision_layers": towers.DEPTH, "transformer_layers": towers.DEPTH}
+    setting = tiny_setting("ViT-B/16", tmp_path, **sizes)
+    sides = [towers.TwoTowerStep(side, setting, 2) for side in ("ours", "plain")]
+    results = []
+    for side in sides:
+        losses = side.maple_loss(), side.promptsrc_loss()
+        learned = side.text, side.vision, *side.couplings.parameters()
+        results.append([*losses, *torch.autograd.grad(sum(losses, losses[0]), learned)])
+    for ours, plain in zip(*results, strict=True):
+        assert relative_difference(ours, plain) < TOLERANCE
+    monkeypatch.setattr(towers, "peak_memory", lambda make, *_: Peak(len(str(make()())), 0))
+    report = towers.measure(setting, Effort(1, 1.0, 1))
+    assert [row["target"] for row in report] == [12, 12, 2.5, 3, 3]
+    assert all(row["ratio"] > 0 for row in report)
 
 
 @pytest.mark.slow
@@ -205,6 +228,7 @@ def test_targets_are_quotients_of_entries() -> None:
         (["corruption", "--backbones", "RN50", "mini"], "one backbone"),
         (["sweep", "--runs", "0"], "at least 1"),
         (["soak", "--runs", "9"], "at least 10"),
+        (["towers", "--backbones", "RN50"], "vision transformer of 9 layers"),
         (["batch", "--settings", "mini/PLOT"], "mini/CoOpNemesis"),
         (["corrupton"], "'corruption'"),
     ],

@@ -1,13 +1,14 @@
 """Prompts in both towers equal a plain implementation, forward and backward."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from clip import text_encoding
+from clip import prompted_vision, text_encoding
 from clip.build import build_random
 from clip.clip import tokenize
 from clip.deep_prompts import DeepPromptEncoder
@@ -23,16 +24,17 @@ WIDTHS = {"vision_width": 48, "vision_heads": 3, "transformer_width": 32, "trans
 
 def model(dtype: torch.dtype = torch.float32) -> CLIP:
     """A frozen CLIP none of whose weights is 0 or 1."""
-    built = build_random("ViT-B/16", embed_dim=24, transformer_layers=LAYERS, **SIZES, **WIDTHS)
+    sizes: dict[str, Any] = SIZES | WIDTHS
+    built = build_random("ViT-B/16", embed_dim=24, transformer_layers=LAYERS, **sizes)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in built.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return built.requires_grad_(False).to(dtype)
 
 
 def plain_layers(
-    transformer: nn.Module, x: Tensor, prompts: Tensor, rows: slice, mask: Tensor | None
+    transformer: Any, x: Tensor, prompts: Tensor, rows: slice, mask: Tensor | None
 ) -> Tensor:
     """All blocks on (batch, length, width), with the prompts of later layers put in."""
     for number, block in enumerate(transformer.resblocks):
@@ -52,7 +54,7 @@ def plain_layers(
 
 
 def plain_images(clip_model: CLIP, images: Tensor, prompts: Tensor) -> Tensor:
-    visual = clip_model.visual
+    visual: Any = clip_model.visual
     x = visual.conv1(images).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
     x = x + visual.positional_embedding
@@ -112,10 +114,10 @@ def test_no_prompts() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "amp"])
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", [1, 3])
 def test_low_precision_stays_near_fp32(depth: int, precision: str) -> None:
     exact, rounded = model(), model(torch.bfloat16 if precision == "bf16" else torch.float32)
-    texts, batch, results = vectors(32, 2, depth, 2), images(), []
+    texts, batch, results = vectors(32, 2, depth, 2), images(), list[Tensor]()
     with torch.no_grad():
         prompts = vectors(48, 2, depth, 2)
         for clip_model, mixed in ((exact, False), (rounded, precision == "amp")):
@@ -123,7 +125,7 @@ def test_low_precision_stays_near_fp32(depth: int, precision: str) -> None:
                 image_features = PromptedImageEncoder(clip_model)(batch, prompts)
                 text_features = DeepPromptEncoder(clip_model, NAMES, 2, "of a")(texts)
             results.append(torch.cat([image_features, text_features], dim=1).float())
-    assert torch.cosine_similarity(*results, dim=-1).min() > 0.99
+    assert torch.cosine_similarity(results[0], results[1], dim=-1).min() > 0.99
 
 
 def test_prompts_that_do_not_fit() -> None:
@@ -139,10 +141,14 @@ def test_prompts_that_do_not_fit() -> None:
         DeepPromptEncoder(clip_model, ["a" + "_dog" * 70], 4, "of a")
 
 
-@pytest.mark.parametrize("memory", [4 << 30, 0])
-@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize(
+    ("length", "memory", "at_once"), [(4, 4 << 30, 100), (1, 0, 2), (4, 4 << 30, 7)]
+)
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_images(depth: int, length: int, memory: int) -> None:
+def test_images(
+    depth: int, length: int, memory: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(prompted_vision.BYTES_AT_ONCE, "cpu", at_once * 17 * 48 * 4)
     clip_model, batch = model(), images()
     encoder = PromptedImageEncoder(clip_model)
     encoder.memory_limit = memory
@@ -158,12 +164,13 @@ def test_images(depth: int, length: int, memory: int) -> None:
     )
 
 
-@pytest.mark.parametrize("memory", [4 << 30, 0])
-@pytest.mark.parametrize(("length", "words"), [(1, ""), (2, "of a"), (5, "")])
+@pytest.mark.parametrize(
+    ("length", "words", "memory", "at_once"),
+    [(2, "of a", 4 << 30, 10_000), (1, "", 4 << 30, 30), (5, "", 0, 10_000)],
+)
 @pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("at_once", [30, 10_000])
 def test_texts(
-    at_once: int, depth: int, length: int, words: str, memory: int, monkeypatch: pytest.MonkeyPatch
+    depth: int, length: int, words: str, memory: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(text_encoding.BYTES_AT_ONCE, "cpu", at_once * 32 * 4)
     clip_model = model()
