@@ -18,6 +18,8 @@ from trainers.config_names import BACKBONES, CONFIGS, TRAINERS, config_file, nam
 WORDS, NAME = "a photo of a", "MODEL.BACKBONE.NAME"
 # The papers' backbones by their spelling in the published names.
 PAPERS = {"rn50": "RN50", "rn101": "RN101", "vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32"}
+# Of files with other backbones than OpenAI's and `mini`.
+OWN = {"mini_vit": "mini_vit", "timm_vit_b16": "timm:vit_base_patch16_224.augreg_in21k"}
 # {end of the published name: (epochs, batch size, N_CTX, CTX_INIT)}
 COOP = {
     f"{epochs}{ctxv1}": (int(epochs[3:] or 200), 32, 16, WORDS if ctxv1 else "")
@@ -46,7 +48,7 @@ def test_every_file_loads() -> None:
 def test_every_trainer_has_every_backbone_and_the_mini_config() -> None:
     for trainer in TRAINER_REGISTRY.registered_names():
         for name in names_of(trainer):
-            assert BACKBONES.get(name, "mini") == load(trainer, name).MODEL.BACKBONE.NAME
+            assert {**BACKBONES, **OWN}.get(name, "mini") == load(trainer, name).MODEL.BACKBONE.NAME
         assert {*BACKBONES, "mini"} <= set(names_of(trainer))
 
 
