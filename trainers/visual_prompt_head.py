@@ -46,8 +46,7 @@ class PromptsAndHead(nn.Module):
     ) -> None:
         super().__init__()
         bound = math.sqrt(6 / (3 * math.prod(tower.patch_size) + tower.width))
-        ctx = torch.empty(depth, length, tower.width).uniform_(-bound, bound)
-        self.ctx = nn.Parameter(ctx)
+        self.ctx = nn.Parameter(torch.empty(depth, length, tower.width).uniform_(-bound, bound))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(tower.embed_dim, num_classes)
 
@@ -95,9 +94,8 @@ class VPTHead(TrainerX):
         """Run one optimisation step."""
         images, labels, _ = self.parse_batch_train(batch)
         logits = self.model_inference(images)
-        cross_entropy = functional.cross_entropy(logits, labels)
         penalty, logged = self.penalty()
-        loss = cross_entropy + penalty
+        loss = functional.cross_entropy(logits, labels) + penalty
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
@@ -147,7 +145,6 @@ class VPTHeadNemesis(VPTHead):
     def penalty(self) -> tuple[Tensor | float, dict[str, Any]]:
         """Return omega_E * PUN."""
         settings, ctx = NormPenalty.from_config(self.cfg.TRAINER.NEMESIS), self.model.ctx
-        alpha = settings.uniform(ctx.shape[1], ctx.device)
-        pun = norm_loss(ctx, alpha, NORMS[settings.norm])
+        pun = norm_loss(ctx, settings.uniform(ctx.shape[1], ctx.device), NORMS[settings.norm])
         factor = omega_schedule(self.epoch, self.max_epoch, settings.schedule)
         return factor * pun, {"pun": pun.detach(), "omega_E": factor}
