@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
+import datasets  # noqa: F401  (registers)
 import train
 from dassl.config import load_config
 from dassl.engine import build_trainer
