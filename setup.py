@@ -32,11 +32,13 @@ setup(
             "mypy>=1.10",
             "nbclient>=0.10",
             "open_clip_torch>=2.26",
+            "peft>=0.12",
             "POT>=0.9",  # the oracle of our Sinkhorn
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "timm>=1.0",
             "torchmetrics>=1.4",  # the oracle of the calibration error
             "transformers>=4.40",  # the oracle of its own layout of weights; brings huggingface_hub
             "types-PyYAML",
@@ -50,6 +52,8 @@ setup(
         "heic": ["pillow-heif>=0.18"],  # to read HEIC images
         "open_clip": ["open_clip_torch>=2.26"],
         "hub": ["huggingface_hub>=0.23"],  # --backbone openai/clip-vit-base-patch32
+        "nlp": ["peft>=0.12", "transformers>=4.44"],  # examples/prefix_tuning_mrpc.py
+        "timm": ["timm>=1.0"],  # --backbone timm:vit_base_patch16_224
         "mini": ["resvg-py>=0.1.5"],  # to make the bundled benchmark again
     },
 )

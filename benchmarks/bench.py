@@ -5,14 +5,20 @@ r"""Benchmark this repository. Every section writes NAME.md and NAME.json to --o
     python -m nemesis bench                      # the cost of all steps: hours on two cores
     python -m nemesis bench --backbones RN50 --classes 100 --cases coop pan1 --repetitions 5
     python -m nemesis bench --table a8           # the paper's table of costs, measured
+    python -m nemesis bench gpu                  # check a GPU: under eight minutes
     python -m nemesis bench corruption           # a corrupted prompt: three minutes
 
 Sections (python -m nemesis bench SECTION --help lists the flags of one):
     cost        a step against a reference implementation (the default)
+    methods     steps of KgCoOp, ProGrad and TCP against CoOp's: two minutes
     corruption  corrupted prompts: one process each against one pass
+    towers      prompts in both towers against a reference implementation
     loading     data loading against the image encoder
     sweep       runs in a worker against a process each
-    batch       runs trained as one batch against runs one by one
+    batch       the mini Table A5 in batches against run by run
+    key-search  Tip-Adapter's grid search
+    gpu         parity, determinism, costs and batches on a GPU: under eight minutes
+    hours       projected GPU hours of the paper's tables
     soak        memory and open files of a process over many runs
 
 Exit codes: 0 done, 2 an error in the command (stated in one sentence).
@@ -30,16 +36,22 @@ from dassl.utils import Parser, exit_code
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from . import corruption, cost, loading, runs
+from . import batch, corruption, cost, hours, key_search, loading, methods, runs, towers
+from .gpu_check import check
 from .report import Report
 
 Section = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Report]]
 SECTIONS: dict[str, Section] = {
     "cost": (cost.add_flags, cost.run),
+    "methods": (methods.add_flags, methods.run),
     "corruption": (corruption.add_flags, corruption.run),
+    "towers": (towers.add_flags, towers.run),
     "loading": (loading.add_flags, loading.run),
     "sweep": (runs.add_sweep_flags, runs.run_sweep),
-    "batch": (runs.add_batch_flags, runs.run_batch),
+    "batch": (batch.add_flags, batch.run),
+    "key-search": (key_search.add_flags, key_search.run),
+    "gpu": (check.add_flags, check.run),
+    "hours": (hours.add_flags, hours.run),
     "soak": (runs.add_soak_flags, runs.run_soak),
 }
 

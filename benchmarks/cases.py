@@ -5,16 +5,27 @@ Images are noise, class names are ImageNet's, prompts are random: none of these 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from dassl.engine import TRAINER_REGISTRY
+from trainers.core.frozen_encoder import autocast
 from trainers.nemesis import rescale
 
 from .reference_clip import build_reference_clip
+from .reference_lora import ReferenceCLIPLoRA
 from .reference_methods import ReferenceCoCoOp, ReferenceCoOp, ReferenceNemesis, ReferencePLOT
-from .synthetic import N_CTX, PROMPT_SETS, Backbone, random_images, random_labels, synthetic_trainer
+from .synthetic import (
+    N_CTX,
+    PROMPT_SETS,
+    Backbone,
+    precision_settings,
+    random_images,
+    random_labels,
+    synthetic_trainer,
+)
 
 Workload = Callable[[], object]
 
@@ -24,6 +35,10 @@ STUDY_IMAGES = 200
 TEST_IMAGES = 500
 TEST_BATCH = 100
 TAU = 0.5
+TEXT_LORA = (
+    *("TRAINER.CLIPLORA.ENCODER", "text", "TRAINER.CLIPLORA.ITERS_PER_SHOT", 0),
+    *("OPTIM.LR_SCHEDULER", "cosine", "OPTIM.NAME", "adamw", "OPTIM.LR", 2e-4),
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,13 @@ CASES: dict[str, Case] = {
     "cocoop": Case("CoCoOp step, batch 4", trainer="CoCoOp", batch=4, sets=4),
     "plot": Case("PLOT step", trainer="PLOT", sets=PROMPT_SETS),
     "plot_pan": Case("PLOT + PAN step, N = 1", trainer="PLOTNemesis", beta=0.0, sets=PROMPT_SETS),
+    "lora_text": Case("CLIP-LoRA step, text encoder", trainer="CLIPLoRA"),
+    "lora_text_cached": Case(
+        "CLIP-LoRA step, text encoder, cached views",
+        "cached_step",
+        trainer="CLIPLoRA",
+        reference_as="lora_text",
+    ),
     "corruption": Case(
         "corruption study, per prompt", "corruption", prompts=N_CTX + 1, test_images=STUDY_IMAGES
     ),
@@ -87,11 +109,15 @@ CASES: dict[str, Case] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Backbone, class names and device shared by all workloads of a comparison."""
+    """Backbone, class names, device and precision shared by all workloads of a comparison.
+
+    See `precision_settings` for the precision.
+    """
 
     backbone: Backbone
     classnames: Sequence[str]
     device: torch.device
+    precision: str = "fp32"
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Return images and labels of a training step."""
@@ -106,7 +132,10 @@ class Setting:
 class ReferenceSide:
     """Workloads of the reference implementation; the model is loaded once."""
 
-    methods = {"CoCoOp": ReferenceCoCoOp, "PLOT": ReferencePLOT, "PLOTNemesis": ReferencePLOT}
+    methods: ClassVar[dict[str, type[ReferenceCoOp]]] = {
+        **{"CoCoOp": ReferenceCoCoOp, "PLOT": ReferencePLOT, "PLOTNemesis": ReferencePLOT},
+        "CLIPLoRA": ReferenceCLIPLoRA,
+    }
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -124,7 +153,15 @@ class ReferenceSide:
         shape = (*sets, N_CTX, self.setting.backbone.config.transformer_width)
         model = self.model(case, 0.02 * torch.randn(shape, device=self.setting.device))
         workload: Workload = getattr(self, f"_{case.kind}")(model, case)
-        return workload
+        precision, device = self.setting.precision, self.setting.device
+        if precision != "amp":
+            return workload
+
+        def run() -> object:
+            with autocast(precision, device):
+                return workload()
+
+        return run
 
     def _text_forward(self, model: ReferenceCoOp, _: Case) -> Workload:
         return torch.no_grad()(lambda: model.text_features(model.ctx))
@@ -169,7 +206,12 @@ class RepositorySide:
         """Return the trainer of this name."""
         if name not in self._trainers:
             one = self.setting
-            trainer = synthetic_trainer(name, one.backbone, one.classnames, one.device)
+            node = TRAINER_REGISTRY.get(name).node
+            opts = (
+                *precision_settings(node, one.precision),
+                *(TEXT_LORA if name == "CLIPLoRA" else ()),
+            )
+            trainer = synthetic_trainer(name, one.backbone, one.classnames, one.device, *opts)
             self._trainers[name] = trainer
         return self._trainers[name]
 
@@ -205,13 +247,8 @@ class RepositorySide:
 
     def _cached_step(self, trainer: Any, case: Case) -> Workload:
         images, labels = self.setting.batch(case.batch)
-        features = trainer.model.image_features(images)
-
-        def run() -> None:
-            loss, _ = trainer.loss(features, labels)
-            trainer.model_backward_and_update(loss)
-
-        return run
+        batch = {"features": trainer.model.image_features(images), "label": labels}
+        return lambda: trainer.forward_backward(batch)
 
     def _evaluation(self, trainer: Any, case: Case) -> Workload:
         model, batches = trainer.model, self.setting.test_batches(case.test_images)
@@ -250,3 +287,8 @@ def match_test_set(model: Any, features: Tensor, ctx: Tensor | None = None) -> T
 def make_side(side: str, setting: Setting) -> ReferenceSide | RepositorySide:
     """Return the workloads of the reference implementation or of this repository."""
     return ReferenceSide(setting) if side == REFERENCE else RepositorySide(setting)
+
+
+def make_workload(key: str, side: str, setting: Setting) -> Workload:
+    """Return the callable to measure for a case of `CASES`."""
+    return make_side(side, setting).workload(CASES[key])

@@ -22,7 +22,9 @@ NOTES = f"""\
 Reference: OpenAI's CLIP with CoOp's published code (`benchmarks/reference_clip.py`); this
 repository: the registered trainers. Seconds are medians of alternating repetitions; peak memory is
 of one run in a separate process, above the loaded model. {N_CTX} context tokens, class token at the
-end, fp32, batch 32 (CoCoOp: 4), random weights and images, ImageNet's class names.
+end, fp32, batch 32 (CoCoOp: 4), random weights and images, ImageNet's class names. Launches: on
+CUDA the kernels of a run, and how often the CPU waits for the device, by PyTorch's profiler; on a
+CPU the operators that reach the dispatcher, and those that would wait, of runs below five seconds.
 
 - PAN, reference: one more text pass per position; the batch's images are not encoded again.
 - CoOp step, cached views: the reference is the CoOp step.
@@ -45,6 +47,7 @@ class Entry:
         above: peak memory above the loaded model in bytes.
         total: total peak memory in bytes.
         skipped: why it was not measured; "" otherwise.
+        launches, waits, busy: see `launches.Launches`; None if not counted.
     """
 
     backbone: str
@@ -56,6 +59,14 @@ class Entry:
     above: int | None = None
     total: int | None = None
     skipped: str = ""
+    launches: int | None = None
+    waits: int | None = None
+    busy: float | None = None
+
+    @property
+    def issued(self) -> str | None:
+        """Launches and waits for a table; None if not counted."""
+        return None if self.launches is None else f"{self.launches:,} ({self.waits})"
 
 
 class Entries:
@@ -218,9 +229,11 @@ def _table(entries: Entries, backbone: str, classes: int) -> Table:
         gib = [entry.above / GIB if entry and entry.above else None for entry in (reference, own)]
         skipped = [(entry.skipped if entry else "") or None for entry in (reference, own)]
         shown = [value or why for value, why in zip(seconds, skipped, strict=True)]
-        rows.append([case.title, *shown, ratio(*seconds), *gib, ratio(*gib)])
+        launches = [entry.issued if entry else None for entry in (reference, own)]
+        rows.append([case.title, *shown, ratio(*seconds), *gib, ratio(*gib), *launches])
     header = ["case", "reference, s", "this repository, s", "ratio"]
     header += ["reference, GiB", "this repository, GiB", "ratio"]
+    header += ["reference, launches (waits)", "this repository, launches (waits)"]
     return table(f"{backbone}_{classes}", f"{backbone}, {classes} classes", header, rows)
 
 

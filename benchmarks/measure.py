@@ -15,13 +15,14 @@ import torch
 
 from clip.config import CLIPConfig
 
-from .cases import CASES, REFERENCE, Case, Setting, Workload, make_side
+from .cases import REFERENCE, Case, Setting, Workload
 from .report import STATUS, process_status
 
 # A longer first run counts as a repetition: one-off costs are negligible in it.
 LONGEST_WARM_UP = 2.0
 CUDA_SECONDS = 0.2  # of each repetition on CUDA, over as many runs as fit
 GIB = 2**30
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def time_by_turns(
     seconds: dict[str, list[float]] = {name: [] for name in workloads}
     for name, workload in workloads.items():
         first = seconds_of(workload, device)
-        if first > LONGEST_WARM_UP:
+        if first > LONGEST_WARM_UP and device.type == "cpu":  # elsewhere it also loads libraries
             seconds[name].append(first)
             done()
     for repetition in range(effort.repetitions):
@@ -91,8 +92,10 @@ def time_by_turns(
     return seconds
 
 
-def available_memory() -> int:
-    """Return the bytes that a new process can use without swapping."""
+def available_memory(device: torch.device = CPU) -> int:
+    """Return the bytes that a new process can use, on a CPU without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     with suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -128,15 +131,20 @@ def why_skipped(case: Case, side: str, setting: Setting) -> str:
     return f"needs about {need / GIB:.0f} GiB, {free / GIB:.0f} GiB are free"
 
 
-def peak_memory(key: str, side: str, setting: Setting, threads: int) -> Peak | str:
-    """Return the peak memory of a case's first run in a new process, or why it did not fit.
+def peak_memory(make: Callable[[], Workload], device: torch.device, threads: int) -> Peak | str:
+    """Return the peak memory of a workload's first run in a new process, or why it did not fit.
+
+    Args:
+        make: builds the workload; it is pickled.
+        device: of the workload.
+        threads: PyTorch's CPU threads.
 
     Raises:
         RuntimeError: the process failed for a reason other than memory; it has printed the error.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    job = (sender, key, side, setting, threads)
+    job = (sender, make, device, threads)
     process = context.Process(target=_send_peak, args=job, daemon=True)
     process.start()
     sender.close()  # so that recv raises EOFError if the child dies
@@ -146,21 +154,23 @@ def peak_memory(key: str, side: str, setting: Setting, threads: int) -> Peak | s
         process.join()
         if process.exitcode is not None and process.exitcode < 0:
             return f"did not fit: signal {-process.exitcode} ended its process"
-        raise RuntimeError(f"Measuring the memory of {side} {key} failed, see above.") from None
+        raise RuntimeError(f"Measuring the memory of {make} failed, see above.") from None
     process.join()
     return peak
 
 
-def _send_peak(sender: Connection, key: str, side: str, setting: Setting, threads: int) -> None:
+def _send_peak(
+    sender: Connection, make: Callable[[], Workload], device: torch.device, threads: int
+) -> None:
     torch.set_num_threads(threads)
-    workload = make_side(side, setting).workload(CASES[key])
+    workload = make()
     gc.collect()
-    sender.send(peak_here(workload, setting.device))
+    sender.send(peak_here(workload, device))
 
 
 def peak_here(workload: Workload, device: torch.device) -> Peak | str:
-    """Measure in this process, which must be new."""
-    free = available_memory()
+    """Measure in this process, which must be new on a CPU."""
+    free = available_memory(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

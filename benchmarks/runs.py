@@ -1,11 +1,8 @@
-"""Benchmark whole runs on the bundled benchmark, with one thread: sweep, batch and soak.
+"""Benchmark whole runs on the bundled benchmark, with one thread: sweep and soak.
 
 sweep: a process of `train.py` per run against a worker of `nemesis sweep`, from the command line to
 the last results.json, and the start-up of a run in a worker (from its configuration to its first
 step, with CLIP and data loaded).
-batch: K runs trained as one batch against one by one in the same process, round by round. The
-fastest round of each counts, since other programs can only slow a round down. The ratio of CPU time
-is more reliable on a busy machine. One by one, at most --alone of the K are run.
 soak: memory, open files and threads of a worker's process after each of many runs. The slope is
 that of a regression over the runs after the warm-up (a quarter of the runs, at least five).
 
@@ -33,7 +30,6 @@ import yaml
 
 from dassl.engine import run_experiment
 from dassl.utils import reuse_loaded
-from nemesis.report.table import Table
 from nemesis.sweeps.command import resolve_sweep
 from nemesis.sweeps.runs import Run
 from nemesis.sweeps.worker import DONE, CleanState, work
@@ -43,9 +39,6 @@ from .report import STATUS, Report, environment, measured_with, process_status, 
 
 ROOT = Path(__file__).parent.parent
 BETAS = {"CoOp": None, "CoOp+PUN": 1.0, "CoOp+PAN": 0.0, "CoOp+PUN+PAN": 0.5}
-SETTINGS = tuple(
-    f"{config}/{method}" for config in ("mini_ctx16", "mini") for method in ("CoOp", "CoOpNemesis")
-)
 CPU = torch.device("cpu")
 
 
@@ -177,79 +170,6 @@ def _start_ups(runs: Sequence[Run]) -> list[float]:
             run_experiment(run.cfg(), train=False)
             seconds.append(time.perf_counter() - start)
     return seconds[1:]
-
-
-def add_batch_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the section `batch`."""
-    add = parser.add_argument
-    add("--k", nargs="+", type=int, default=[1, 5, 35], help="runs per batch")
-    add("--settings", nargs="+", default=list(SETTINGS), help=f"some of: {' '.join(SETTINGS)}")
-    add("--views", nargs="+", type=int, default=[4], help="INPUT.TRAIN_VIEWS")
-    add("--epochs", type=int, default=3, help="epochs per run (default 3)")
-    add("--shots", type=int, default=4, help="images per class (default 4)")
-    add("--rounds", type=int, default=2, help="measured rounds (default 2)")
-    add("--alone", type=int, default=5, help="maximum runs one by one in a round (default 5)")
-    add_root(add)
-
-
-def run_batch(arguments: argparse.Namespace) -> Report:
-    """Measure batches of runs."""
-    check(arguments, "k", "epochs", "shots", "rounds", "alone")
-    unknown = [name for name in arguments.settings if name not in SETTINGS]
-    if unknown:
-        raise UserError(f"--settings: {unknown[0]!r} is unknown; choose from {', '.join(SETTINGS)}")
-    settings = environment(CPU, threads=torch.get_num_threads())
-    rows = []
-    for setting in arguments.settings:
-        for views in arguments.views:
-            for count in arguments.k:
-                rows.append(_batch(arguments, setting, views, count))
-                print(_batch_table(rows[-1:]).markdown(), flush=True)
-    contents = {"rows": rows, "arguments": str(vars(arguments)), "environment": settings}
-    return Report("batch", [_batch_table(rows, measured_with(settings))], contents)
-
-
-def _batch_table(rows: Sequence[dict[str, Any]], caption: str = "") -> Table:
-    headers = ["setting", "views", "K", "runs/min together", "alone", "ratio", "CPU ratio"]
-    shown = [list(row.values())[: len(headers)] for row in rows]
-    return table("batch", "Runs in batches", headers, shown, caption)
-
-
-def _batch(arguments: argparse.Namespace, setting: str, views: int, count: int) -> dict[str, Any]:
-    """Measure seconds per run (wall, processor) of both, alternating, after a warm-up round."""
-    config, trainer = setting.split("/")
-    methods = ["CoOp"] if trainer == "CoOp" else list(BETAS)[1:]
-    keys = {"SHOTS": arguments.shots, "OPTIM__MAX_EPOCH": arguments.epochs}
-    keys["INPUT__TRAIN_VIEWS"] = views
-    state = CleanState(torch.get_num_threads())
-    together: list[tuple[float, float]] = []
-    alone: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as name:
-
-        def measure(runs: int, as_batch: bool) -> tuple[float, float]:
-            place = Path(name) / str(len(list(Path(name).iterdir())))
-            _, made = sweep_runs(place, arguments.root, methods, runs, config, **keys)
-            start = time.perf_counter(), time.process_time()
-            for task in [made] if as_batch else [[run] for run in made]:
-                do_runs(task, state)
-            wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-            return wall / runs, cpu / runs
-
-        measure(count, True)
-        for _ in range(arguments.rounds):
-            together.append(measure(count, True))
-            alone.append(measure(min(count, arguments.alone), False))
-    best = [[min(times) for times in zip(*seconds, strict=True)] for seconds in (together, alone)]
-    return {
-        "setting": setting,
-        "views": views,
-        "k": count,
-        "runs_per_minute_together": 60 / best[0][0],
-        "runs_per_minute_alone": 60 / best[1][0],
-        "ratio": best[1][0] / best[0][0],
-        "cpu_ratio": best[1][1] / best[0][1],
-        "wall_and_cpu_seconds_per_run": {"together": together, "alone": alone},
-    }
 
 
 def add_soak_flags(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 import trainers  # noqa: F401  (registers)
 from clip.config import ARCHITECTURES, CLIPConfig, canonical_name
@@ -21,6 +22,9 @@ from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
 from datasets.imagenet import imagenet_classnames
+from trainers.core.batched_epochs import settings_of
+from trainers.core.batched_step import BatchedPrompts, Inputs
+from trainers.nemesis import NormPenalty
 
 CLASSNAMES_FILE = "classnames.txt"
 N_CTX = 16
@@ -117,6 +121,43 @@ def synthetic_trainer(
     trainer.before_epoch()
     trainer.set_model_mode("train")
     return trainer
+
+
+def precision_settings(node: str, precision: str) -> tuple[Any, ...]:
+    """Return the settings of a precision: one of `PRECISIONS`, or tf32, fp32 with MODEL.TF32."""
+    tf32 = precision == "tf32"
+    return f"TRAINER.{node}.PREC", "fp32" if tf32 else precision, "MODEL.TF32", tf32
+
+
+def batch_of_runs(
+    trainer: Any, penalties: Sequence[NormPenalty | None], batch: int, tokens: Sequence[int] = ()
+) -> tuple[BatchedPrompts, Inputs]:
+    """Return a batch of runs that begin with a trainer's prompts, and what they train on.
+
+    Args:
+        trainer: from `synthetic_trainer`.
+        penalties: of each run.
+        batch: images of each run's step.
+        tokens: the number of PLOT's image features, if it is PLOT.
+    """
+    settings = [replace(settings_of(trainer), penalty=penalty) for penalty in penalties]
+    settings.sort(key=lambda setting: setting.p)
+    parameter, model, device = trainer.model.prompt_learner.ctx, trainer.model, trainer.device
+    prompts = BatchedPrompts(model, trainer.clip_precision, settings, parameter.shape)
+    with torch.no_grad():
+        prompts.ctx.copy_(parameter)
+    embed = model.clip_model.config.embed_dim
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(len(settings), batch, *tokens, embed, generator=generator)
+    labels = torch.arange(batch).remainder(len(model.text_encoder.prompts))
+    inputs = Inputs(
+        functional.normalize(features, dim=-1).to(device, model.clip_model.dtype),
+        labels.repeat(len(settings), 1).to(device),
+        torch.cat([torch.arange(setting.drawn) for setting in settings]).to(device),
+        torch.full((len(settings),), 0.002, device=device),
+        torch.ones(len(settings), device=device),
+    )
+    return prompts, inputs
 
 
 def random_images(count: int, backbone: Backbone, device: torch.device, seed: int = 0) -> Tensor:

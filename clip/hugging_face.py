@@ -4,6 +4,7 @@ transformers splits the projection of queries, keys and values, and stores the p
 features as linear layers; all other tensors have the same shape under another name.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import ACTIVATIONS, count_blocks
+from .config import ACTIVATIONS, CLIPConfig, count_blocks
 from .description import Description, Settings, read_json
 from .errors import WeightsError
 
@@ -107,6 +108,54 @@ def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if remaining:
         raise WeightsError(f"It is not a plain CLIP: {next(iter(remaining))[:100]!r} is unknown.")
     return converted
+
+
+def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a CLIP with a vision transformer under transformers' names."""
+    names = {own: f"{p}{theirs}" for p, found in _ENCODERS.items() for theirs, own in found.items()}
+    converted = {theirs: tensors[own] for own, theirs in names.items()}
+    converted |= {theirs: tensors[own].t() for theirs, own in _PROJECTIONS.items()}
+    converted["logit_scale"] = tensors["logit_scale"]
+    for prefix, target in _BLOCKS.items():
+        for number in range(count_blocks(tensors, re.escape(target.removesuffix(".")))):
+            block, own = f"{prefix}encoder.layers.{number}.", f"{target}{number}."
+            for kind in ("weight", "bias"):
+                for theirs, name in _LAYERS.items():
+                    converted[f"{block}{theirs}.{kind}"] = tensors[f"{own}{name}.{kind}"]
+                parts = tensors[f"{own}attn.in_proj_{kind}"].chunk(3)
+                for name, part in zip("qkv", parts, strict=True):
+                    converted[f"{block}self_attn.{name}_proj.{kind}"] = part
+    return converted
+
+
+def config_of(config: CLIPConfig) -> dict[str, Any]:
+    """Return the content of config.json for a CLIP with a vision transformer."""
+    common = {"hidden_act": config.activation, "layer_norm_eps": EPS}
+    common["projection_dim"] = config.embed_dim
+    text, vision = config.transformer_width, config.vision_width
+    return {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "projection_dim": config.embed_dim,
+        "text_config": {
+            **common,
+            **{"hidden_size": text, "intermediate_size": 4 * text},
+            "num_hidden_layers": config.transformer_layers,
+            "num_attention_heads": config.text_heads,
+            "max_position_embeddings": config.context_length,
+            "vocab_size": config.vocab_size,
+            # As in transformers' files of OpenAI's weights: features are read at the highest id.
+            "eos_token_id": 2,
+        },
+        "vision_config": {
+            **common,
+            **{"hidden_size": vision, "intermediate_size": 4 * vision},
+            "num_hidden_layers": config.vision_layers,
+            "num_attention_heads": config.image_heads,
+            "image_size": config.image_resolution,
+            "patch_size": config.vision_patch_size,
+        },
+    }
 
 
 def _pop(remaining: dict[str, Tensor], key: str) -> Tensor:

@@ -6,6 +6,7 @@ made once per layout, so that a pass consists of the transformer's own operators
 of keys and values per block.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from .linear import linear
 from .prompt_layout import Blocks, GroupLayout, PromptTrie
-from .transformer import ResidualAttentionBlock, Transformer
+from .transformer import ResidualAttentionBlock
 
 
 @dataclass(frozen=True)
@@ -62,62 +62,42 @@ class PackedPrompts:
     """
 
     def __init__(self, trie: PromptTrie, layout: GroupLayout, dtype: torch.dtype) -> None:
-        self.layout, row = layout, layout.row
+        self.layout, self.dtype, row = layout, dtype, layout.row
         self.ends = row[:, trie.ends].flatten()
         # Queries have the order of the nodes: node u is query u of its group.
         outputs = layout.group * row.shape[1] + layout.node
         self.everywhere = PackedAttention(
             row.flatten() if layout.shares else None,
-            *_keys_and_bias(trie.everywhere, row, dtype),
+            *keys_and_bias(trie.everywhere, row, dtype),
             outputs if layout.shares else None,
         )
-        self.at_ends = PackedAttention(None, *_keys_and_bias(trie.at_ends, row, dtype), None)
+        self.at_ends = PackedAttention(None, *keys_and_bias(trie.at_ends, row, dtype), None)
+
+    def run(
+        self, blocks: Sequence[ResidualAttentionBlock], rows: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows width"]:
+        """Return all states after consecutive blocks, any part of the transformer."""
+        width = rows.shape[1]
+        for block in blocks:
+            query, key_value = block.attn.project(block.ln_1(rows)).split((width, 2 * width), dim=1)
+            mixed = self.everywhere.attend(query, key_value, block.attn.heads)
+            rows = block.finish(rows, mixed)
+        return rows
 
     def encode(
-        self, transformer: Transformer, rows: Float[Tensor, "rows width"]
+        self, blocks: Sequence[ResidualAttentionBlock], rows: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "ends width"]:
-        """Return the states at EOS after the last block, for all groups' ends."""
-        *blocks, last = transformer.blocks
-        for block in blocks:
-            layer = block.attn
-            joint = linear(block.ln_1(rows), layer.in_proj_weight, layer.in_proj_bias)
-            query, key_value = joint.split((rows.shape[1], 2 * rows.shape[1]), dim=1)
-            rows = _finish_block(block, rows, query, key_value, self.everywhere)
-        layer, width, normed = last.attn, rows.shape[1], last.ln_1(rows)
+        """Return the states after consecutive blocks, for all groups' ends."""
+        *most, last = blocks
+        rows = self.run(most, rows)
+        width, normed = rows.shape[1], last.ln_1(rows)
         outputs, queries = (functional.embedding(self.ends, states) for states in (rows, normed))
-        weights = layer.in_proj_weight, layer.in_proj_bias
-        query = linear(queries, *weights, slice(width))
-        key_value = linear(normed, *weights, slice(width, None))
-        return _finish_block(last, outputs, query, key_value, self.at_ends)
+        query = last.attn.project(queries, slice(width))
+        key_value = last.attn.project(normed, slice(width, None))
+        return last.finish(outputs, self.at_ends.attend(query, key_value, last.attn.heads))
 
 
-def _keys_and_bias(blocks: Blocks, row: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def keys_and_bias(blocks: Blocks, row: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the key rows of every group's blocks, and the attention bias."""
     bias = torch.zeros_like(blocks.mask, dtype=dtype).masked_fill_(~blocks.mask, -torch.inf)
     return row[:, blocks.key_index].flatten(0, 1), bias.repeat(len(row), 1, 1).unsqueeze(1)
-
-
-def _finish_block(
-    block: ResidualAttentionBlock,
-    rows: Float[Tensor, "outputs width"],
-    query: Float[Tensor, "outputs width"],
-    key_value: Float[Tensor, "rows joint"],
-    attention: PackedAttention,
-) -> Float[Tensor, "outputs width"]:
-    """Run one residual block from its projections on.
-
-    Args:
-        block: the block.
-        rows: the residual stream of the output rows.
-        query: the queries of these rows.
-        key_value: keys and values of all rows, concatenated.
-        attention: which row attends to which.
-    """
-    layer = block.attn
-    rows = _add(rows, layer.out_proj(attention.attend(query, key_value, layer.heads)))
-    return _add(rows, block.mlp(block.ln_2(rows)))
-
-
-def _add(rows: Tensor, update: Tensor) -> Tensor:
-    """Return the sum in the precision of the residual stream, which autocast keeps at fp32."""
-    return update.add_(rows) if update.dtype == rows.dtype else rows + update

@@ -75,10 +75,10 @@ class Blocks:
 
 def fill_blocks(items: list[Any]) -> list[Any]:
     """Repeat the last item until all blocks are full; the blocks' size leaves little to fill."""
-    return [*items, *[items[-1]] * (-len(items) % _block_size(len(items)))]
+    return [*items, *[items[-1]] * (-len(items) % block_size(len(items)))]
 
 
-def _block_size(count: int) -> int:
+def block_size(count: int) -> int:
     """Return the number of queries per block; 16 to 64 cost about the same."""
     sizes = range(24, 49)
     return count if count < 49 else min(sizes, key=lambda size: (-count % size, abs(size - 32)))
@@ -162,8 +162,8 @@ def build_trie(prompts: Sequence[tuple[list[int], list[int]]], class_specific: b
     return PromptTrie(
         **dict(zip(NODE_COLUMNS, columns, strict=True)),
         ends=torch.tensor(filled_ends),
-        everywhere=make_blocks([path_to[node] for node in filled], _block_size(len(rows))),
-        at_ends=make_blocks([path_to[node] for node in filled_ends], _block_size(len(ends))),
+        everywhere=make_blocks([path_to[node] for node in filled], block_size(len(rows))),
+        at_ends=make_blocks([path_to[node] for node in filled_ends], block_size(len(ends))),
     )
 
 

@@ -41,6 +41,7 @@ def bytes_to_unicode() -> dict[int, str]:
     return table
 
 
+@lru_cache(maxsize=4096)  # the class names of a process's runs
 def clean_text(text: str) -> str:
     """Repair broken Unicode, resolve HTML entities (also doubly escaped), tidy white space."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))

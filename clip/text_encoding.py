@@ -66,6 +66,7 @@ class SoftPromptEncoder(nn.Module):
     """
 
     memory_limit = 4 << 30
+    draws = False  # whether a pass draws random numbers (dropout), which recomputing must repeat
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class SoftPromptEncoder(nn.Module):
         classnames: Sequence[str],
         length: int,
         position: str = "end",
+        words_behind: str = "",
     ) -> None:
         """Lay out the prompts of all classes.
 
@@ -81,6 +83,7 @@ class SoftPromptEncoder(nn.Module):
             classnames: C names.
             length: L, the number of context vectors.
             position: `end`, `middle` or `front`.
+            words_behind: fixed words before every name, which stand behind the context at `end`.
 
         Raises:
             PromptError: the position is unknown, or a prompt is too long for the text encoder.
@@ -93,7 +96,8 @@ class SoftPromptEncoder(nn.Module):
             )
         self.clip_model = clip_model
         self.length = length
-        self.prompts = [arrange_prompt(name, length, position) for name in classnames]
+        names = [f"{words_behind} {name}".strip() for name in classnames]
+        self.prompts = [arrange_prompt(name, length, position) for name in names]
         self._check_lengths(classnames)
         self._ranges: dict[tuple[object, ...], _ClassRange] = {}
 
@@ -111,14 +115,20 @@ class SoftPromptEncoder(nn.Module):
     def forward(
         self,
         ctx: Float[Tensor, "groups length width"] | Float[Tensor, "groups classes length width"],
+        *inputs: Tensor,
     ) -> Float[Tensor, "groups classes embed"]:
         """Return the text features at EOS after the projection, not normalised.
 
         Args:
             ctx: generic contexts (G, L, D) or class-specific ones (G, C, L, D).
+            inputs: what else a subclass's `_encode` takes.
         """
-        class_specific = ctx.dim() == 4
-        needs_gradient = torch.is_grad_enabled() and ctx.requires_grad
+        return self._encode_in_parts(ctx, *inputs)
+
+    def _encode_in_parts(self, ctx: Tensor, *inputs: Tensor) -> Tensor:
+        """Encode groups and classes in parts of limited size; see BYTES_AT_ONCE."""
+        class_specific = self._class_specific(ctx)
+        needs_gradient = torch.is_grad_enabled() and self.learns(ctx)
         at_once = self._states_at_once(ctx)
         spans = self._spans(class_specific, at_once)
         largest = max(self._count_states(class_specific, span) for span in spans)
@@ -129,10 +139,12 @@ class SoftPromptEncoder(nn.Module):
                 contexts = groups[:, slice(*span)] if class_specific else groups
                 features.append(
                     checkpoint(
-                        self._encode, contexts, span, use_reentrant=False, preserve_rng_state=False
+                        *(self._encode, contexts, span, *inputs),
+                        use_reentrant=False,
+                        preserve_rng_state=self.draws,
                     )
                     if recompute
-                    else self._encode(contexts, span)
+                    else self._encode(contexts, span, *inputs)
                 )
         rows = [
             torch.cat(features[start : start + len(spans)], dim=1)
@@ -140,15 +152,31 @@ class SoftPromptEncoder(nn.Module):
         ]
         return torch.cat(rows)
 
+    def _class_specific(self, ctx: Tensor) -> bool:
+        return ctx.dim() == 4
+
+    def learns(self, ctx: Tensor) -> bool:
+        """Return whether the features of these contexts have a gradient."""
+        return ctx.requires_grad
+
     def _states_at_once(self, ctx: Tensor) -> int:
         limit = BYTES_AT_ONCE.get(ctx.device.type, BYTES_AT_ONCE_ELSEWHERE)
         return max(1, limit // (ctx.shape[-1] * self.clip_model.dtype.itemsize))
 
-    def _encode(self, ctx: Tensor, span: tuple[int, int]) -> Float[Tensor, "groups classes embed"]:
+    def _encode(
+        self, ctx: Tensor, span: tuple[int, int], *inputs: Tensor
+    ) -> Float[Tensor, "groups classes embed"]:
         """Return the text features of the classes of a span, computed in one pass."""
-        clip_model, class_specific = self.clip_model, ctx.dim() == 4
-        classes = self._class_range(class_specific, span)
-        vectors = ctx if class_specific else ctx.unsqueeze(1)
+        classes = self._class_range(self._class_specific(ctx), span)
+        packed, states = self._embed(ctx, classes)
+        at_eos = packed.encode(self.clip_model.transformer.blocks, states)
+        return self._features(at_eos, len(ctx), classes)
+
+    def _embed(
+        self, ctx: Tensor, classes: _ClassRange
+    ) -> tuple[PackedPrompts, Float[Tensor, "rows width"]]:
+        """Return the layout of all groups' states, and those that enter the first block."""
+        vectors = ctx if ctx.dim() == 4 else ctx.unsqueeze(1)
         vectors = vectors.to(classes.frozen.dtype)  # (G, C or 1, L, D)
         packed = self._packed(classes, vectors)
         layout, states = packed.layout, classes.frozen
@@ -156,27 +184,33 @@ class SoftPromptEncoder(nn.Module):
             states = states.index_select(0, layout.node)
         # Its gradient, unlike that of index_select, sums in a deterministic order.
         context = functional.embedding(layout.vector, vectors.flatten(0, 2))
-        states = states.index_add(0, layout.context, context)
-        at_eos = packed.encode(clip_model.transformer, states)
-        features = clip_model.ln_final(at_eos) @ clip_model.text_projection
-        features = features.unflatten(0, (len(ctx), -1))
+        return packed, states.index_add(0, layout.context, context)
+
+    def _features(
+        self, at_eos: Float[Tensor, "ends width"], groups: int, classes: _ClassRange
+    ) -> Float[Tensor, "groups classes embed"]:
+        features = self.clip_model.ln_final(at_eos) @ self.clip_model.text_projection
+        features = features.unflatten(0, (groups, -1))
         return features if features.shape[1] == classes.classes else features[:, : classes.classes]
 
     def _packed(self, classes: _ClassRange, vectors: Tensor) -> PackedPrompts:
-        groups, contexts, length, _ = vectors.shape
-        device = vectors.device.type
-        dtype = vectors.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
+        groups, contexts, _, _ = vectors.shape
         learns = torch.is_grad_enabled() and vectors.requires_grad
         # Finding equal vectors would stall an accelerator for the few states that it saves.
-        if groups > 1 and not learns and device == "cpu" and classes.shareable > WORTH_SHARING:
+        on_cpu = vectors.device.type == "cpu"
+        if groups > 1 and not learns and on_cpu and classes.shareable > WORTH_SHARING:
             layout = lay_out(classes.trie, first_group_by_content(vectors))
-            return PackedPrompts(classes.trie, layout, dtype)
-        key = (groups, dtype)
+            return PackedPrompts(classes.trie, layout, _attention_dtype(vectors))
+        return self._packed_apart(classes, vectors, groups, contexts)
+
+    def _packed_apart(
+        self, classes: _ClassRange, vectors: Tensor, groups: int, contexts: int = 1
+    ) -> PackedPrompts:
+        """Return the layout of groups that share no state, built at the first use."""
+        key = (groups, _attention_dtype(vectors))
         if key not in classes.layouts:
-            layout = lay_out_independent(classes.trie, groups, contexts, length)
-            classes.layouts[key] = PackedPrompts(classes.trie, layout, dtype)
+            layout = lay_out_independent(classes.trie, groups, contexts, self.length)
+            classes.layouts[key] = PackedPrompts(classes.trie, layout, key[1])
         return classes.layouts[key]
 
     def _class_range(self, class_specific: bool, span: tuple[int, int]) -> _ClassRange:
@@ -184,7 +218,7 @@ class SoftPromptEncoder(nn.Module):
         weight = self.clip_model.token_embedding.weight
         key = (class_specific, span, weight.device, self.clip_model.dtype)
         if key not in self._ranges:
-            trie = build_trie(self.prompts[slice(*span)], class_specific).to(weight.device)
+            trie = self._trie(class_specific, span).to(weight.device)
             with torch.no_grad():
                 tokens = self.clip_model.token_embedding(trie.token).to(self.clip_model.dtype)
                 positions = self.clip_model.positional_embedding[trie.position].to(tokens.dtype)
@@ -192,6 +226,9 @@ class SoftPromptEncoder(nn.Module):
             shareable = (trie.prefix_length < self.length).float().mean().item()
             self._ranges[key] = _ClassRange(trie, span[1] - span[0], frozen, shareable)
         return self._ranges[key]
+
+    def _trie(self, class_specific: bool, span: tuple[int, int]) -> PromptTrie:
+        return build_trie(self.prompts[slice(*span)], class_specific)
 
     def _spans(self, class_specific: bool, at_once: int) -> list[tuple[int, int]]:
         """Split the classes into ranges of about equal size, each small enough for one pass."""
@@ -205,6 +242,12 @@ class SoftPromptEncoder(nn.Module):
 
     def saved_bytes(self, ctx: Tensor) -> int:
         """Estimate the bytes that autograd saves for all groups and classes of `forward`."""
-        states = self._class_range(ctx.dim() == 4, (0, len(self.prompts))).frozen
+        states = self._class_range(self._class_specific(ctx), (0, len(self.prompts))).frozen
         blocks = len(self.clip_model.transformer.blocks)
         return len(ctx) * states.nbytes * blocks * SAVED_WIDTHS
+
+
+def _attention_dtype(states: Tensor) -> torch.dtype:
+    device = states.device.type
+    mixed = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if mixed else states.dtype

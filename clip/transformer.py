@@ -62,11 +62,17 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
+    def project(
+        self, x: Float[Tensor, "*batch width"], part: slice = slice(None)
+    ) -> Float[Tensor, "*batch outputs"]:
+        """Return queries, keys and values, concatenated, or only a part of these 3 D numbers."""
+        return linear(x, self.in_proj_weight, self.in_proj_bias, part)
+
     def forward(
         self, x: Float[Tensor, "length batch width"], causal: bool = False
     ) -> Float[Tensor, "length batch width"]:
         """Apply self-attention; if causal, position i attends only to positions 0 to i."""
-        joint = linear(x, self.in_proj_weight, self.in_proj_bias)
+        joint = self.project(x)
         query, key, value = joint.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
         return self.out_proj(mixed.permute(2, 0, 1, 3).flatten(2))
@@ -94,6 +100,22 @@ class ResidualAttentionBlock(nn.Module):
         """Run the block."""
         x = x + self.attn(self.ln_1(x), causal=self.causal)
         return x + self.mlp(self.ln_2(x))
+
+    def finish(
+        self, x: Float[Tensor, "*batch width"], mixed: Float[Tensor, "*batch width"]
+    ) -> Float[Tensor, "*batch width"]:
+        """Run the block from the output projection of attention on, in the precision of x.
+
+        Args:
+            x: the residual stream, which autocast keeps at fp32.
+            mixed: the values that attention has mixed for these rows.
+        """
+        x = _add(x, self.attn.out_proj(mixed))
+        return _add(x, self.mlp(self.ln_2(x)))
+
+
+def _add(x: Tensor, update: Tensor) -> Tensor:
+    return update.add_(x) if update.dtype == x.dtype else x + update
 
 
 class Transformer(nn.Module):

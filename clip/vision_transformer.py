@@ -54,14 +54,23 @@ class VisionTransformer(nn.Module):
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 
-    def _tokens(
+    def embed(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens channels"]:
+        """Return class token and patches with their positions, as they enter `ln_pre`.
+
+        Raises:
+            ImageSizeError: the images are not `input_resolution` pixels wide and high.
+        """
         check_image_size(images, self.input_resolution)
         patches = self.conv1(images).flatten(2).transpose(1, 2)
         cls = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        x = torch.cat([cls, patches], dim=1) + self.positional_embedding.to(patches.dtype)
-        x = self.transformer(self.ln_pre(x).transpose(0, 1))
+        return torch.cat([cls, patches], dim=1) + self.positional_embedding.to(patches.dtype)
+
+    def _tokens(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch tokens channels"]:
+        x = self.transformer(self.ln_pre(self.embed(images)).transpose(0, 1))
         return x.transpose(0, 1)
 
     def forward(

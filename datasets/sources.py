@@ -24,6 +24,15 @@ _IMAGENET = (
     'python -c "from torchvision.datasets import ImageNet; '
     "[ImageNet('{folder}/images', part) for part in ('train', 'val')]\""
 )
+_DMLAB = (
+    "DMLab is published as TFRecords, which TensorFlow reads: in an environment with "
+    'tensorflow-datasets and Pillow, write its frames with python -c "import pathlib, '
+    "tensorflow_datasets as tfds; from PIL import Image; "
+    "[(f := pathlib.Path('{folder}', part.replace('validation', 'val'), str(e['label']), "
+    "f'{i:05d}.png'), f.parent.mkdir(parents=True, exist_ok=True), "
+    "Image.fromarray(e['image']).save(f)) for part in ('train', 'validation', 'test') for i, e in "
+    "enumerate(tfds.as_numpy(tfds.load('dmlab', split=part)))]\""
+)
 
 
 def _split(dataset: str, drive: str) -> Source:
@@ -158,6 +167,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source("images/train", instructions=_IMAGENET),
         Source("images/val", instructions=_IMAGENET),
     ),
+    "DMLab": tuple(Source(part, instructions=_DMLAB) for part in ("train", "val", "test")),
     "ImageNetV2": _variant(
         "imagenetv2-matched-frequency-format-val",
         f"{_HUGGING_FACE}/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",

@@ -10,7 +10,6 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from safeio.files import expanded
 from trainers.config_names import dataset_stems, names_of
-from trainers.nemesis_trainer import NemesisMixin
 
 from .run_config import Name
 
@@ -30,7 +29,7 @@ def methods() -> list[Facts]:
 
 
 def _method(name: str, trainer: Any) -> Facts:
-    has_nemesis = isinstance(trainer, type) and issubclass(trainer, NemesisMixin)
+    has_nemesis = name.endswith("Nemesis") and hasattr(trainer, "normalizes")
     return {
         "name": name,
         "summary": _first_line(trainer),

@@ -36,10 +36,15 @@ finish() {
     exit 1
 }
 
-# nemesis VERB ARGUMENT...: run `python -m nemesis VERB` of this repository in the caller's folder.
-nemesis() {
+# module NAME ARGUMENT...: run `python -m NAME` of this repository in the caller's folder.
+module() {
     "$PYTHON" -c 'import runpy, sys; sys.path.insert(0, sys.argv.pop(1))
-runpy.run_module("nemesis", run_name="__main__", alter_sys=True)' "$ROOT" "$@"
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)' "$ROOT" "$@"
+}
+
+# nemesis VERB ARGUMENT...: run `python -m nemesis VERB` likewise.
+nemesis() {
+    module nemesis "$@"
 }
 
 # words NAME [DEFAULT...]: set WORDS to the words of a variable, or to the DEFAULTs if it is unset.

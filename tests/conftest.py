@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,29 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for kind in sorted({kind for kind, _ in outcomes}):
         passed, failed = outcomes[kind, "passed"], outcomes[kind, "failed"]
         terminalreporter.write_line(f"golden {kind}: {passed} passed, {failed} failed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """All runs of this process share their frozen CLIP, as those of a worker do."""
+    from trainers.core import frozen_clip
+
+    kept: dict[Any, Any] = {}
+    cached = frozen_clip.cached
+
+    def once(kind: str, key: Any, make: Callable[[], Any]) -> Any:
+        def find() -> Any:
+            if key not in kept:
+                kept[key] = make()
+                for oldest in list(kept)[:-4]:
+                    del kept[oldest]
+            return kept[key]
+
+        return cached(kind, key, find)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen_clip, "cached", once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from safeio.errors import UserError
 
 NORMS = {"one": 1.0, "two": 2.0, "inf": math.inf}
 SCHEDULES = ("logistic", "constant")
+LAYERS = ("all", "scale_bearing")
 STEEPNESS = 0.2  # k of the logistic schedule
 
 declare_config(
@@ -37,6 +38,8 @@ declare_config(
         "NORM": "two",  # one, two, inf
         "SCHEDULE": "logistic",  # of omega_E: logistic decreases over the epochs, constant is 1
         "SELECT": True,  # PAN: False selects every drawn position, without pre-inference
+        # Prompts of several layers: all, or those whose norms affect the logits (scale_bearing).
+        "LAYERS": "all",
     },
 )
 
@@ -54,6 +57,11 @@ def vector_norms(
     """Return the norm of the vectors at each position, summed over all prompt sets."""
     norms = torch.linalg.vector_norm(ctx, ord=p, dim=-1)
     return norms.flatten(0, -2).sum(0) if norms.dim() > 1 else norms
+
+
+def position_norms(ctx: Float[Tensor, "*sets length width"]) -> Float[Tensor, " length"]:
+    """Return each position's norm, averaged over classes (CSC) and PLOT's prompt sets."""
+    return vector_norms(ctx.detach()) / math.prod(ctx.shape[:-2])
 
 
 def norm_loss(
@@ -98,6 +106,7 @@ class NormPenalty:
     norm: str = "two"
     schedule: str = "logistic"
     select: bool = True
+    layers: str = "all"
 
     @classmethod
     def from_config(cls, node: Any) -> "NormPenalty":
@@ -119,6 +128,7 @@ class NormPenalty:
         for key, name, known in (
             ("NORM", self.norm, tuple(NORMS)),
             ("SCHEDULE", self.schedule, SCHEDULES),
+            ("LAYERS", self.layers, LAYERS),
         ):
             if name not in known:
                 nearest = get_most_similar_str_to_a_from_b(name, known)

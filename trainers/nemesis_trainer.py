@@ -23,9 +23,12 @@ class NemesisMixin(PromptTrainer):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check the settings of TRAINER.NEMESIS before anything is loaded."""
         super().check_cfg(cfg)
+        NormPenalty.from_config(cfg.TRAINER.NEMESIS).check_length(self.shortest_prompt(cfg))
+
+    def shortest_prompt(self, cfg: CfgNode) -> int:
+        """Return the number of positions from which N are drawn."""
         node = cfg.TRAINER[self.node]
-        penalty = NormPenalty.from_config(cfg.TRAINER.NEMESIS)
-        penalty.check_length(prompt_length(node.N_CTX, node.CTX_INIT))
+        return prompt_length(node.N_CTX, node.CTX_INIT)
 
     @cached_property
     def norm_penalty(self) -> NormPenalty:

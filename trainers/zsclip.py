@@ -14,14 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from clip import tokenize
-from clip.prompt_layout import clean_classname
 from clip.weights import LoadedCLIP
 from dassl.config import CfgNode, declare_config
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.engine.capabilities import Capability
 from dassl.utils import choose_device
-from safeio.errors import UserError
 
 from .core.features.evaluation import (
     CLASSIFY,
@@ -32,8 +29,9 @@ from .core.features.evaluation import (
 )
 from .core.frozen_clip import load_frozen_clip
 from .core.frozen_encoder import autocast, check_precision, encode_frozen
+from .core.teacher import DEFAULT_TEMPLATE, check_template, encode_template
 
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
+DEFAULT_TEMPLATES = (DEFAULT_TEMPLATE,)
 
 SELECTED_TEMPLATES = (
     "itap of a {}.",
@@ -53,6 +51,7 @@ class ZeroshotCLIP(TrainerX):
     """Classifies with the dataset's hand-written template, without training.
 
     Attributes:
+        no_matrix: why a subclass has no `class_weights`, for the error message.
         features: kind of image features that inference takes; see `INFERENCE`.
         standard_classify: logits are exp(logit_scale) * f @ text_features^T.
     """
@@ -61,6 +60,7 @@ class ZeroshotCLIP(TrainerX):
     prompts = "a hand-written template"
     towers = "text"
     learns = False
+    no_matrix = NO_MATRIX
     features: str | None = "pooled"
     standard_classify = True
     capabilities: ClassVar[dict[str, Capability]] = {
@@ -95,17 +95,9 @@ class ZeroshotCLIP(TrainerX):
         """Choose from the dataset's templates those to average over; subclasses may override."""
         return templates[:1]
 
-    @torch.no_grad()
     def _encode(self, template: str, classnames: list[str]) -> Float[Tensor, "classes embed"]:
-        if "{}" not in template:
-            raise UserError(
-                f'DATASET.TEMPLATES: "{template}" has no {{}} for the class name; add one, as in '
-                f'"{DEFAULT_TEMPLATES[0]}"'
-            )
-        prompts = [template.replace("{}", clean_classname(name)) for name in classnames]
-        print(f"Prompts: {prompts[:5]} ...")
-        tokens = tokenize(prompts).to(self.device)
-        return functional.normalize(self.loaded_clip.model.encode_text(tokens), dim=-1)
+        check_template("DATASET.TEMPLATES", template)
+        return encode_template(self.loaded_clip.model, template, classnames)
 
     def model_inference(
         self,
@@ -150,7 +142,7 @@ class ZeroshotCLIP(TrainerX):
             UserError: a subclass overrides inference or `classify`.
         """
         if self.features != "pooled" or not self.standard_classify:
-            raise no_class_weights(self.cfg, NO_MATRIX)
+            raise no_class_weights(self.cfg, self.no_matrix)
         return self.text_features
 
     def check_train(self) -> None:

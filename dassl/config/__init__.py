@@ -8,13 +8,14 @@ from .defaults import (
     get_cfg_default,
 )
 from .hints import declare_aliases
-from .identity import NOT_IDENTITY, identifying_settings
+from .identity import NOT_IDENTITY, UNUSED_RULES, identifying_settings
 from .loading import load_config
 from .node import CONFIG_RULES, CfgNode, Config, to_dict
 
 __all__ = [
     "CONFIG_RULES",
     "NOT_IDENTITY",
+    "UNUSED_RULES",
     "CfgNode",
     "Config",
     "clean_cfg",

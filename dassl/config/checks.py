@@ -5,7 +5,7 @@ from safeio.untrusted import short_repr
 
 from ..utils.names import check_availability
 from .hints import leaves
-from .node import Config
+from .node import CfgNode, Config
 
 _MINIMUM = {
     "DATALOADER.NUM_WORKERS": 0,
@@ -14,6 +14,8 @@ _MINIMUM = {
     "DATALOADER.TRAIN_X.BATCH_SIZE": 1,
     "DATALOADER.TRAIN_U.BATCH_SIZE": 1,
     "DATALOADER.TEST.BATCH_SIZE": 1,
+    "DATASET.TASKS": 0,
+    "DATASET.TASK": 1,
     "OPTIM.LR": 0,
     "OPTIM.MAX_EPOCH": 0,
     "OPTIM.WEIGHT_DECAY": 0,
@@ -26,6 +28,7 @@ _CHOICES = {
     "TEST.SPLIT": ("test", "val"),
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
+    "DATASET.TASK_CLASSES": ("own", "seen", "unseen"),
 }
 
 
@@ -47,5 +50,18 @@ def check_values(cfg: Config) -> None:
     size = cfg.INPUT.SIZE
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise UserError(f"INPUT.SIZE takes height and width in pixels, not {short_repr(size)}")
+    _check_sample(cfg.DATASET)
     if not -(2**63) <= cfg.SEED < 2**63:
         raise UserError(f"SEED {cfg.SEED} does not fit into 64 bits")
+
+
+def _check_sample(node: CfgNode) -> None:
+    if node.TASKS and node.TASK > node.TASKS:
+        raise UserError(
+            f"DATASET.TASK is {node.TASK}, but must be from 1 to DATASET.TASKS, {node.TASKS}"
+        )
+    if node.NUM_TRAIN >= 1 and node.NUM_SHOTS >= 1:
+        raise UserError(
+            f"DATASET.NUM_TRAIN is {node.NUM_TRAIN}, images in all, and DATASET.NUM_SHOTS "
+            f"is {node.NUM_SHOTS}, images a class; set one of the two to 0"
+        )

@@ -1,10 +1,12 @@
 """Keys of the engine with their defaults; trainers and datasets declare theirs in their files."""
 
 import copy
+import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from .node import WORDS, CfgNode, Config, to_dict
+from .node import WORDS, CfgNode, Config, short_path, to_dict
 
 _GENERAL: dict[str, Any] = {
     "VERSION": 1,
@@ -52,11 +54,17 @@ _DATASET: dict[str, Any] = {
     "TARGET_DOMAINS": (),
     "NUM_LABELED": -1,
     "NUM_SHOTS": -1,  # below 1: all images
+    # VTAB-1k: training and validation images in all, 80% and 20% of them; below 1: all images.
+    "NUM_TRAIN": -1,
     # For classes with fewer images than shots: use some more than once, rather than each once as
     # CoOp's code does.
     "REPEAT_SHOTS": False,
     "VAL_PERCENT": 0.1,
     "SUBSAMPLE_CLASSES": "all",  # all, base or new
+    # Continual learning: the classes in TASKS groups drawn by SEED; 0: all at once.
+    "TASKS": 0,
+    "TASK": 1,  # number of the current task, from 1
+    "TASK_CLASSES": "own",  # the task's; seen: also those of earlier tasks; unseen: of later ones
     "ALL_AS_UNLABELED": False,
 }
 
@@ -66,7 +74,10 @@ _DATALOADER: dict[str, Any] = {
     "RETURN_IMG0": False,
     "ON_BAD_IMAGE": "error",  # or skip: skip images that cannot be decoded, and print their names
     "CACHE_MB": 256,  # decoded training images cached in memory, per process
-    "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
+    "TRAIN_X": {
+        **{"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16},
+        "DROP_LAST": True,  # an incomplete last batch of an epoch
+    },
     "TRAIN_U": {
         "SAME_AS_X": True,
         "SAMPLER": "RandomSampler",
@@ -93,6 +104,7 @@ _OPTIM: dict[str, Any] = {
     "RMSPROP_ALPHA": 0.99,
     "ADAM_BETA1": 0.9,
     "ADAM_BETA2": 0.999,
+    "ADAM_EPS": 1e-8,  # of adam, amsgrad, radam and adamw
     "STAGED_LR": False,
     "NEW_LAYERS": (),
     "BASE_LR_MULT": 0.1,
@@ -129,6 +141,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _declared: dict[str, dict[str, Any]] = {}
+_declaring: dict[str, Path] = {}  # the file that declared a group
 
 
 def declare_config(path: str, defaults: dict[str, Any]) -> None:
@@ -141,16 +154,20 @@ def declare_config(path: str, defaults: dict[str, Any]) -> None:
     Raises:
         ValueError: the group is declared already, with other defaults or by the engine.
     """
+    file = Path(sys._getframe(1).f_code.co_filename)
     if path in _declared:
         if _declared[path] != defaults:
-            raise ValueError(f"{path} is declared twice, with different defaults")
+            raise ValueError(
+                f"{path} is declared twice, with different defaults: in "
+                f"{short_path(_declaring[path])} and {short_path(file)}"
+            )
         return
     node: Any = _DEFAULTS
     for name in path.split("."):
         node = node.get(name, {}) if isinstance(node, dict) else None
     if node is None or not isinstance(node, dict) or set(node) & set(defaults):
         raise ValueError(f"{path} is declared by the engine already")
-    _declared[path] = defaults
+    _declared[path], _declaring[path] = defaults, file
     plain_defaults.cache_clear()
 
 

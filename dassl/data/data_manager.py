@@ -36,6 +36,7 @@ def build_data_loader(
     tfm: Transform | Sequence[Transform] | None = None,
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset[Any]] | None = None,
+    drop_last: bool = True,
 ) -> DataLoader[Any]:
     """Build the data loader of a list of images.
 
@@ -47,8 +48,9 @@ def build_data_loader(
         n_domain: domains in a batch, for the domain samplers.
         n_ins: images of a class in a batch, for RandomClassSampler.
         tfm: transform or transforms.
-        is_train: training drops an incomplete last batch, unless it is the only one.
+        is_train: whether the images are trained on.
         dataset_wrapper: replaces `DatasetWrapper`.
+        drop_last: training drops an incomplete last batch, unless it is the only one.
 
     Raises:
         UserError: the list is empty, or the sampler is unknown.
@@ -79,7 +81,7 @@ def build_data_loader(
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0 and is_train,
-        drop_last=is_train and len(data_source) >= batch_size,
+        drop_last=drop_last and is_train and len(data_source) >= batch_size,
         pin_memory=choose_device(cfg).type == "cuda",
         generator=generator,
         worker_init_fn=outlive_signals,
@@ -199,6 +201,7 @@ class DataManager:
             tfm=self.tfm_train if is_train else self.tfm_test,
             is_train=is_train,
             dataset_wrapper=self._wrapper,
+            drop_last=group.get("DROP_LAST", True),
         )
 
     def show_dataset_summary(self, cfg: Config) -> None:

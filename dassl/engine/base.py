@@ -39,6 +39,7 @@ class TrainerBase:
     learns = False  # True for a class that defines a training step
     start_epoch = 0  # greater than 0 in a resumed run
     epoch = max_epoch = batch_idx = num_batches = 0
+    total_batches = 0  # after which the training ends within an epoch; 0 for whole epochs
     batch_files: Sequence[str] = ()  # images of the current batch, if known
     best_result = float("-inf")  # best validation accuracy so far
     ignore_mismatch = False  # whether `adapt_state` accepts a model that may not fit

@@ -88,12 +88,16 @@ def _digest(items: Sequence[Datum]) -> str | None:
 def provenance(device: str, data: Mapping[str, str] | None) -> dict[str, Any]:
     """Return code, machine and data of a run for results.json."""
     name = platform.processor() or platform.machine()
+    cudnn: dict[str, Any] = {}
     if device.startswith("cuda") and torch.cuda.is_available():
         name = torch.cuda.get_device_name(torch.device(device))
+        settings = torch.backends.cudnn
+        cudnn = {"cudnn_version": settings.version(), "cudnn_benchmark": settings.benchmark}
     return {
         **code_state(),
         "platform": platform.platform(),
         "device_name": name,
+        **cudnn,
         "threads": torch.get_num_threads(),
         "data": data,
     }

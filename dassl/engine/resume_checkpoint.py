@@ -52,18 +52,20 @@ class ResumeCheckpoint:
 
     Attributes:
         saved: epoch and number of its finished batches in the file; None before it is written.
+        batched: number of runs that one process trains at once and saves one after the other.
     """
 
     def __init__(self, directory: PathLike) -> None:
         self.path = Path(directory) / RESUME
         self.saved: tuple[int, int] | None = None
+        self.batched = 1
         self._unwritten: dict[str, Any] | None = None  # the latest state
         self._write_time = time.monotonic()
         self._write_seconds = 0.0
 
     def due(self) -> bool:
         """Return whether the file must be written again."""
-        interval = max(SAVE_SECONDS, self._write_seconds / SAVE_SHARE)
+        interval = max(SAVE_SECONDS, self.batched * self._write_seconds / SAVE_SHARE)
         return time.monotonic() - self._write_time >= interval
 
     def make_due(self) -> None:
@@ -184,11 +186,11 @@ def written_checkpoints(directory: PathLike, names: Iterable[str]) -> list[Path]
     return [path for path in found if path is not None and path.is_file() and directory]
 
 
-def check_settings(state: Mapping[str, Any], cfg: Config) -> None:
+def check_settings(state: Mapping[str, Any], cfg: Config, max_epoch: int) -> None:
     """Refuse a checkpoint that does not fit the configuration.
 
     Raises:
-        UserError: its settings differ, or it has more epochs than OPTIM.MAX_EPOCH.
+        UserError: its settings differ, or it has more epochs than the run, `max_epoch`.
     """
     settings = settings_in(state)
     found = differences(settings, comparable(cfg), longer=True) if settings else []
@@ -197,10 +199,10 @@ def check_settings(state: Mapping[str, Any], cfg: Config) -> None:
             f'"{state["path"]}" cannot be resumed, since it was trained with other settings '
             f"({', '.join(map(str, found[:3]))}); use the same settings, or start a new training"
         )
-    if state["epoch"] > cfg.OPTIM.MAX_EPOCH:
+    if state["epoch"] > max_epoch:
         raise UserError(
             f'"{state["path"]}" was saved after {state["epoch"]} epochs, but {MAX_EPOCH} is '
-            f"{cfg.OPTIM.MAX_EPOCH}; set it to at least {state['epoch']}"
+            f"{max_epoch}; set it to at least {state['epoch']}"
         )
 
 

@@ -95,7 +95,7 @@ class Resuming:
     def check(self, state: dict[str, Any]) -> None:
         """Refuse with a UserError a checkpoint of other settings or images."""
         cfg = self.trainer.cfg
-        check_settings(state, cfg)
+        check_settings(state, cfg, self.trainer.max_epoch)
         if cfg.SEED >= 0 or cfg.DATASET.NUM_SHOTS < 1:  # few-shot samples vary without a seed
             check_data(state, self.data())
 
@@ -166,8 +166,11 @@ class Resuming:
                 "own": {},  # only for earlier versions, which require it
                 **trainer.state_dict(),
             }
-            # A copy after the last batch, since models may change before the state is written.
-            self.checkpoint.update(copy.deepcopy(state) if last else state)
+            # A copy after the last batch, since models may change before the state is written;
+            # the states of the generators are copies already.
+            generators = state["random_states"]
+            copied = {id(generators): generators}
+            self.checkpoint.update(copy.deepcopy(state, copied) if last else state)
             if due:
                 self.save()
         interruption.check()

@@ -24,7 +24,7 @@ CHECKPOINTS = (RESUME, "*/model*.pth.tar*", f"*/{POINTER}")
 # All other files that a run or an analysis command writes into the folder.
 OUTPUTS = (
     RESULTS,
-    "prompt.safetensors",
+    *("prompt.safetensors", "adapters.safetensors", "key_cache.safetensors"),
     *("per_class.csv", "cmat.json", "cmat.csv", "cmat.png"),
     *("corruption.json", "corruption-*.json", "classifier.safetensors"),
     f"{TENSORBOARD}/events.out.tfevents.*",

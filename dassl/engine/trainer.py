@@ -66,10 +66,11 @@ class TrainerX(SimpleTrainer):
         self.set_model_mode("train")
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
-        self.num_batches = len(loader)
+        self.num_batches = self.batches_of_epoch(len(loader))
         done = self.resuming.restore_epoch(losses)
         end = time.time()
-        for batch_idx, batch in remaining_batches(loader, done):
+        batches = islice(remaining_batches(loader, done), self.num_batches - done)
+        for batch_idx, batch in batches:
             self.batch_idx = batch_idx
             self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
             data_time.update(time.time() - end)
@@ -79,6 +80,11 @@ class TrainerX(SimpleTrainer):
             self.resuming.checkpoint_if_due(self.epoch, batch_idx + 1, losses)
             end = time.time()
         self.epoch_means = losses.averages()
+
+    def batches_of_epoch(self, length: int) -> int:
+        """Return the number of batches of this epoch, of a loader with `length`."""
+        left = self.total_batches - self.epoch * length
+        return min(length, left) if self.total_batches else length
 
     def report_batch(
         self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter

@@ -129,6 +129,17 @@ class WarmupScheduler(LRScheduler):
             group["lr"] = rate
 
 
+def iteration_cosine(optimizer: Optimizer, steps: int, min_lr: float = 0.0) -> WarmupScheduler:
+    """Create a cosine from the full rate to `min_lr`, whose `step()` follows every batch.
+
+    Step t of `steps`, from 0, has the rate min_lr + (lr - min_lr) (1 + cos(pi t / steps)) / 2.
+    """
+    low = min_lr / optimizer.param_groups[0]["lr"]
+    return WarmupScheduler(
+        optimizer, lambda step: low + (1 - low) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
+
+
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Config) -> WarmupScheduler:
     """Create the learning-rate schedule of cfg.OPTIM.
 

@@ -49,13 +49,13 @@ def build_optimizer(
             params, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common
         )
     if optim_cfg.NAME == "amsgrad":
-        return torch.optim.Adam(params, betas=betas, amsgrad=True, **common)
+        return torch.optim.Adam(params, betas=betas, eps=optim_cfg.ADAM_EPS, amsgrad=True, **common)
     classes: dict[str, Any] = {
         "adam": torch.optim.Adam,
         "radam": torch.optim.RAdam,
         "adamw": torch.optim.AdamW,
     }
-    return classes[optim_cfg.NAME](params, betas=betas, **common)
+    return classes[optim_cfg.NAME](params, betas=betas, eps=optim_cfg.ADAM_EPS, **common)
 
 
 def _staged_groups(model: Any, optim_cfg: Config) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The device of a run, and the package versions and hardware that affect its results."""
 
 import platform
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -39,13 +40,16 @@ def choose_device(cfg: Any) -> torch.device:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect a run's results."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "missing"
-    return versions
+    versions = {package: _version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), **versions}
+
+
+@lru_cache  # reading metadata takes milliseconds, which a process with many runs would repeat
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 def collect_env_info() -> str:

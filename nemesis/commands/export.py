@@ -9,7 +9,13 @@ writes normalised text features (C, E), the logit scale and the class names. Thr
     classnames = json.loads(file.metadata()["classnames"])
 
 Then logits = scale * image_features @ text_features.T, where image_features (B, E) are normalised
-and come from the same backbone. docs/export.md describes the file and its use with open_clip.
+and come from the same backbone, with the file's vision_prompts if it has any. docs/export.md
+describes the file and its use with open_clip.
+
+A run of adapters (CLIPLoRA, CoTo) also gives a folder merged_clip next to the classifier: the CLIP
+with merged adapters, whose image features the classifier needs if the image encoder is adapted, as
+openai.safetensors and, for a vision transformer, as model.safetensors and config.json of Hugging
+Face's transformers.
 
 Exit codes: 0 success, 2 an error in the command, or a method without such a matrix (CoCoOp's text
 features depend on the image, PLOT matches several prompts by optimal transport).
@@ -21,6 +27,8 @@ from pathlib import Path
 
 from dassl.utils import Parser, exit_code
 from nemesis.inference.export import CLASSIFIER_FILE
+from nemesis.inference.merged_clip import MERGED
+from trainers.core.lora_trainer import LoRATrainer
 
 from .run_flags import add_class_flags, add_load_flags, add_third_party_flags, load_classifier
 
@@ -47,6 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
     classifier = load_classifier(arguments)
     path = arguments.output or arguments.run_dir / CLASSIFIER_FILE
     classifier.export(path, arguments.overwrite)
+    if isinstance(classifier.trainer, LoRATrainer):
+        print(f"The merged CLIP is in {path.parent / MERGED}")
     print(f"The classifier of {len(classifier.classnames)} classes is in {path}")
 
 

@@ -9,30 +9,37 @@ with each vector replaced by noise (REPLACE) or multiplied by a factor (RESCALE)
 from 0. A second call tests only missing corruptions. Writes the occurrence frequencies over seeds
 (Tables A2 and A3) and the figures 1b and A1 to the folder --output-dir.
 
+Prompts in several layers (VPT, IVLP, MaPLe, PromptSRC) are studied in parts: all layers of an
+encoder at once (text, vision), and each layer alone (text.0, vision.2); --prompts chooses some.
+
 --over-epochs N studies the checkpoints of every N-th epoch instead (`corruption-<epoch>.json`) and
 draws Figure 3 (test accuracy, that of prompts with one vector rescaled, mean norm) and for each run
 Figure A2 or A3 (loss, accuracy, each position's norm and how often PAN selected it). The runs need
 a checkpoint per epoch (TRAIN.CHECKPOINT_FREQ 1). --rescale without a factor leaves Figure 3 out.
 
-Exit codes: 0 done, 1 a run could not be studied (the others were), 2 an error in the command.
+Exit codes: 0 done, 1 a run could not be studied (the others were), 2 an error in the command or its
+only run.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.config import load_config
 from dassl.utils import Parser, exit_code
 from nemesis.low_norm.corruption import FACTORS, STDS, CorruptionGrid, check_values
 from nemesis.low_norm.figures import draw_figures
 from nemesis.low_norm.frequency import group_by_seed
 from nemesis.low_norm.history import read_training
+from nemesis.low_norm.parts import check_parts
 from nemesis.low_norm.study import StudiedRun, Study
 from nemesis.low_norm.tables import frequency_tables
 from nemesis.low_norm.training_figures import draw_low_norm_over_epochs, draw_process
+from nemesis.run_config import pairs
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from .run_flags import add_load_flags, for_each_run, load_options
+from .run_flags import add_load_flags, for_each_run, load_options, run_folders
 
 DEFAULT_OUTPUT = Path("output/low_norm")
 
@@ -47,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "default " + " ".join(map(str, FACTORS)) + "; over epochs 0.5"
     add("--rescale", nargs="*", type=float, metavar="FACTOR", help=text)
     add("--positions", nargs="+", type=int, metavar="J", help="positions from 0; default all")
+    add("--prompts", nargs="+", metavar="PART", help="parts such as text or vision.2; default all")
     add("--noise-seed", type=int, default=0, metavar="N", help="of REPLACE's noise; default 0")
     text = "study every N-th checkpoint, and draw figures over the epochs; without N each"
     add("--over-epochs", nargs="?", type=int, const=1, metavar="N", help=text)
@@ -92,34 +100,44 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             "--epoch chooses one checkpoint, --over-epochs several; omit one of the two"
         )
+    arguments.runs = run_folders(arguments.runs)
+    load_config(opts=pairs(dict(arguments.set)))  # refuses unknown keys before anything is written
     output = prepare_output_dir(arguments.output_dir)
     study = study_prompts if arguments.over_epochs is None else study_trainings
     return 1 if study(arguments, grid, output) else 0
 
 
-def open_run(path: Path, arguments: argparse.Namespace) -> StudiedRun:
-    """Return the run with the flags of `add_load_flags`, which is loaded on first use."""
+def open_run(path: Path, arguments: argparse.Namespace) -> list[StudiedRun]:
+    """Return the parts of the run with the flags of `add_load_flags`, loaded on first use."""
     options = load_options(arguments)
     del options["epoch"]  # the study chooses the checkpoint
-    return StudiedRun(path, **options)
+    first = StudiedRun(path, **options)
+    return [
+        StudiedRun(path, part, **options) for part in check_parts(arguments.prompts, first.parts)
+    ]
 
 
 def study_prompts(arguments: argparse.Namespace, grid: CorruptionGrid, output: Path) -> int:
     """Study the prompts of each run, write tables and figures; return the number of failures."""
 
-    def study_run(path: Path) -> Study:
-        study = open_run(path, arguments).study(grid, arguments.epoch)
-        better = sum(entry["accuracy_change"] > 0 for entry in study.entries.values())
-        print(
-            f"{path}: {study.original['accuracy']:.1f}% as learned, better with {better} of "
-            f"{len(study.entries)} corruptions",
-            flush=True,
-        )
-        return study
+    def study_run(path: Path) -> list[Study]:
+        studies = []
+        for part in open_run(path, arguments):
+            study = part.study(grid, arguments.epoch)
+            studies.append(study)
+            better = sum(entry["accuracy_change"] > 0 for entry in study.entries.values())
+            print(
+                f"{' '.join(filter(None, (str(path), part.part)))}: "
+                f"{study.original['accuracy']:.1f}% as learned, better with {better} of "
+                f"{len(study.entries)} corruptions",
+                flush=True,
+            )
+        return studies
 
-    studies, failed = for_each_run(arguments.runs, study_run)
+    found, failed = for_each_run(arguments.runs, study_run)
+    studies = [study for parts in found.values() for study in parts]
     if studies:
-        cells = group_by_seed(studies.values())
+        cells = group_by_seed(studies)
         for table in frequency_tables(cells, grid.settings):
             table.write(output)
             print(f"\n{table.markdown()}")
@@ -133,9 +151,10 @@ def study_trainings(arguments: argparse.Namespace, grid: CorruptionGrid, output:
     """Study each run over its epochs, draw the figures; return the number of failures."""
     every = arguments.over_epochs
     found, failed = for_each_run(
-        arguments.runs, lambda path: read_training(open_run(path, arguments), grid, every)
+        arguments.runs,
+        lambda path: [read_training(part, grid, every) for part in open_run(path, arguments)],
     )
-    trainings = list(found.values())
+    trainings = [training for parts in found.values() for training in parts]
     paths = [draw_process(training, output) for training in trainings]
     if trainings and grid.settings:
         paths.append(draw_low_norm_over_epochs(trainings, output / "figure_3.png"))

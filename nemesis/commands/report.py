@@ -9,7 +9,8 @@ runs. With --sweep, only the runs of that sweep are read, rows are named and ord
 and cells with unfinished runs are marked. A number is the mean and standard deviation over the
 seeds; cells with missing seeds are marked. Every row is compared with the baseline by a paired
 test, and with the paper's numbers if data and backbone are the paper's. The report's folder
-contains report.html (self-contained), report.md, and every table as .md, .csv and .tex.
+contains report.html (self-contained), report.md, and every table as .md, .csv and .tex. A new
+report in the same folder removes the earlier one's files, except those changed since.
 
 Exit codes: 0 done, 1 a results.json is damaged (the report contains the others), 2 an error in the
 command, or runs that must not be mixed in one row or cell.

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from dassl.engine import CONFIG, RESULTS
 from dassl.utils.command_line import add_set_flag
+from nemesis.adapters.adapter_runs import AdapterRun, read_run
 from nemesis.inference.classifier import Classifier, load
-from nemesis.inference.load_run import LEARNER
+from nemesis.inference.load_run import LoadOptions, learner_folder
 from safeio.errors import UserError
 from safeio.untrusted import printable
 from trainers.core.prompt_checkpoints import IGNORE_MISMATCH
@@ -72,6 +73,16 @@ def load_classifier(arguments: argparse.Namespace) -> Classifier:
     return load(arguments.run_dir, names, **load_options(arguments))
 
 
+def read_adapters(arguments: argparse.Namespace) -> list[AdapterRun]:
+    """Read the adapters of a command's `runs`, without their CLIP.
+
+    Raises:
+        UserError: see `read_run`.
+    """
+    options = LoadOptions(arguments.epoch, dict(arguments.set))
+    return [read_run(path, options) for path in arguments.runs]
+
+
 def read_names(path: Path) -> list[str]:
     """Read class names, one per line, ignoring blank lines.
 
@@ -94,14 +105,21 @@ def for_each_run(paths: Iterable[Path], do: Callable[[Path], T]) -> tuple[dict[P
 
     Returns:
         The results by run, and the number of errors.
+
+    Raises:
+        UserError: the only run's.
     """
-    results, errors = {}, 0
-    for run_dir in run_folders(paths):
+    results, errors, runs = {}, 0, run_folders(paths)
+    for run_dir in runs:
         try:
             results[run_dir] = do(run_dir)
         except UserError as error:
+            named = str(error).startswith((f'"{run_dir}" ', f"{run_dir}: "))
+            text = str(error) if named else f"{run_dir}: {error}"
+            if len(runs) == 1:
+                raise UserError(text) from error
             errors += 1
-            print(printable(f"error: {run_dir}: {error}"), file=sys.stderr)
+            print(printable(f"error: {text}"), file=sys.stderr)
     return results, errors
 
 
@@ -109,10 +127,16 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     """Return the given runs and all runs with learned prompts below the given folders, each once.
 
     A folder that contains no run is returned unchanged, so that loading it raises the error.
+
+    Raises:
+        UserError: none of the folders exists.
     """
+    paths = list(paths)
+    if not any(path.is_dir() for path in paths):
+        raise UserError(f'"{paths[0]}" holds no run: there is no such folder')
     found: dict[Path, None] = {}
     for path in paths:
         below = [] if (path / CONFIG).is_file() else sorted(path.rglob(RESULTS))
-        runs = [file.parent for file in below if (file.parent / LEARNER).is_dir()]
+        runs = [file.parent for file in below if learner_folder(file.parent)]
         found.update(dict.fromkeys(runs or [path]))
     return list(found)

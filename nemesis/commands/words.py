@@ -9,7 +9,8 @@ are left out. For CoCoOp, the vectors are those before conditioning on an image.
 prompt sets count from 0. An entry with a hyphen is the beginning of a word; --json prints CLIP's
 tokens, in which </w> ends a word.
 
-Exit codes: 0 done, 1 a run could not be read (the others were), 2 an error in the command.
+Exit codes: 0 done, 1 a run could not be read (the others were), 2 an error in the command or its
+only run.
 """
 
 import argparse

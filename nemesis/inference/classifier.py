@@ -20,10 +20,13 @@ from nemesis.logs import logged
 from nemesis.run_config import Name
 from safeio.errors import UserError
 from trainers.core.features.evaluation import FrozenCLIPTrainer
+from trainers.core.lora_trainer import LoRATrainer
 from trainers.core.prompt_trainer import PromptTrainer
+from trainers.core.two_tower_trainer import TwoTowerTrainer
 
-from .export import save_classifier
+from .export import check_target, save_classifier
 from .load_run import LoadOptions, load_trainer
+from .merged_clip import MERGED, save_merged_clip
 from .predictions import Prediction, batches, most_probable
 
 
@@ -115,6 +118,8 @@ class Classifier:
     @property
     def context(self) -> Float[Tensor, "*sets length width"]:
         """The learned vectors (L, D); (C, L, D) if class-specific, with P sets (..., P, L, D).
+
+        Of prompts in several layers, these are the text prompts (layers, L, D).
 
         Raises:
             UserError: the method learns no context vectors.
@@ -254,9 +259,9 @@ class Classifier:
         return _measures(evaluator.evaluate(), split, "ImageList")
 
     def export(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write text features, scale, class names and preprocessing for other programs.
+        """Write text features, scale, class names, preprocessing and vision prompts, if any.
 
-        docs/export.md describes the file.
+        docs/export.md describes the file, and the merged CLIP that a run of adapters also gives.
 
         Args:
             path: of the safetensors file, which is written atomically.
@@ -266,7 +271,12 @@ class Classifier:
             UserError: the file exists, its folder cannot be written to, the preprocessing is not a
                 standard one, or the method has no `text_features`.
         """
-        return save_classifier(self.trainer, self.text_features, Path(path), overwrite)
+        trainer, path = self.trainer, Path(path)
+        check_target(path, overwrite)
+        if isinstance(trainer, LoRATrainer):
+            save_merged_clip(trainer, path.parent / MERGED, overwrite)
+        prompts = trainer.vision_prompts() if isinstance(trainer, TwoTowerTrainer) else None
+        return save_classifier(trainer, self.text_features, path, overwrite, prompts)
 
 
 def _measures(results: Mapping[str, Any], split: str, dataset: str) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from safeio.errors import UserError
 from safeio.files import PathLike
 from safeio.untrusted import is_printable
 from trainers.core.features.evaluation import FrozenCLIPTrainer
+from trainers.core.lora_checkpoints import ADAPTER_FILE
 from trainers.core.prompt_file import PROMPT_FILE, read_tensors
 from trainers.core.prompt_metadata import METADATA
 
-LEARNER = "prompt_learner"  # folder of the checkpoints in a run's folder
+# Folders of the checkpoints in a run's folder.
+LEARNERS = ("prompt_learner", "adapters", "key_cache")
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,18 @@ def _is_model_folder(path: Path) -> bool:
     return any(path.glob("model*.pth.tar*"))
 
 
+def learner_folder(run_dir: Path) -> Path | None:
+    """Return the folder of a run's checkpoints; None if it has none."""
+    return next((run_dir / name for name in LEARNERS if (run_dir / name).is_dir()), None)
+
+
 def _no_run(path: Path) -> str:
     """Return why a folder is not that of a run."""
     if not path.is_dir():
         return "there is no such folder"
     if _is_model_folder(path):
         return f'it contains the checkpoints of one; give the folder above, "{path.parent}"'
-    if (path / LEARNER).is_dir():
+    if learner_folder(path) is not None:
         return (
             f"it has checkpoints but no {CONFIG}, as CoOp's own code leaves it; say how it was "
             "trained with --trainer, --config-file and --dataset-config-file, as for train.py"
@@ -162,7 +169,7 @@ def _without_data(cfg: CfgNode, names: list[str]) -> dict[str, Any]:
     return {
         **{"DATASET.NAME": "ClassNames", "DATASET.CLASSNAMES": names},
         **{"DATASET.TEMPLATES": list(templates), "DATASET.SUBSAMPLE_CLASSES": "all"},
-        "INPUT.TRAIN_VIEWS": 0,
+        **{"INPUT.TRAIN_VIEWS": 0, "DATASET.TASKS": 0},
     }
 
 
@@ -178,14 +185,15 @@ def known_classnames(run_dir: PathLike, epoch: int | None = None) -> list[str] |
         third-party.
 
     Raises:
-        UserError: the checkpoint or prompt.safetensors is damaged.
+        UserError: the checkpoint, prompt.safetensors or adapters.safetensors is damaged.
     """
     path, names = Path(run_dir), None
     with contextlib.suppress(_NoCheckpoint):
         metadata = load_checkpoint(_checkpoint(path, epoch)).get(METADATA)
         names = metadata.get("classnames") if isinstance(metadata, dict) else None
-    if names is None and (path / PROMPT_FILE).is_file():  # an older run
-        names = read_tensors(path / PROMPT_FILE)[1].get("classnames")
+    for file in (PROMPT_FILE, ADAPTER_FILE):  # of an older run, or of adapters
+        if names is None and (path / file).is_file():
+            names = read_tensors(path / file)[1].get("classnames")
     valid = isinstance(names, list) and all(isinstance(n, str) and is_printable(n) for n in names)
     return names if valid else None
 
@@ -201,7 +209,7 @@ def _checkpoint(run_dir: Path, epoch: int | None) -> Path:
         UserError: it does not exist.
     """
     try:
-        path = CheckpointFolder(run_dir / LEARNER).choose(epoch)
+        path = CheckpointFolder(learner_folder(run_dir) or run_dir / LEARNERS[0]).choose(epoch)
     except UserError as error:
         raise _NoCheckpoint(str(error)) from error
     if not path.is_file():
@@ -221,5 +229,5 @@ def checkpoint_identity(run_dir: Path, epoch: int | None = None) -> dict[str, st
 
 def checkpoint_epochs(run_dir: Path) -> list[int]:
     """Return the numbers of the checkpoints of a run's prompts, ascending."""
-    paths = CheckpointFolder(run_dir / LEARNER).numbered()
+    paths = CheckpointFolder(learner_folder(run_dir) or run_dir / LEARNERS[0]).numbered()
     return sorted(number for path in paths if (number := number_of(path)) is not None)

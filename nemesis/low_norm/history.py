@@ -83,6 +83,7 @@ def read_training(run: StudiedRun, grid: CorruptionGrid, every: int = 1) -> Trai
         )
     wanted = [number for number in numbers if number % every == 0 or number == numbers[-1]]
     studies = {number: run.study(grid, number) for number in wanted}
+    lines = [_of_part(line, run) for line in lines]
     corruptions = set(grid.corruptions(run.length))
     for study in studies.values():  # it may contain other corruptions from earlier calls
         study.entries = {c: row for c, row in study.entries.items() if c in corruptions}
@@ -93,3 +94,16 @@ def _epoch(line: dict[str, Any], studies: dict[int, Study]) -> Epoch:
     number = line["epoch"] + 1
     norms, selections = line["position_norms"], line.get("selections")
     return Epoch(number, line["loss"], norms, selections, studies.get(number))
+
+
+def _of_part(line: dict[str, Any], run: StudiedRun) -> dict[str, Any]:
+    """Return the epoch's line with the norms and selections of the run's part alone."""
+    tower, _, layer = run.part.partition(".")
+    if not tower:
+        return line
+    # Text positions come first.
+    cut = slice(run.length) if tower == "text" else slice(-run.length, None)
+    counts = line.get("selections")
+    own = {"selections": counts[cut]} if counts else {}
+    norms = line[f"norms_{run.part}"] if layer else line["position_norms"][cut]
+    return {**line, **own, "position_norms": norms}

@@ -42,6 +42,11 @@ class PromptEvaluator:
         self.total = len(self.labels)
         self.at_once = 1 if self.rows is None else self._groups_at_once()
 
+    @property
+    def ctx(self) -> Float[Tensor, "*sets length width"]:
+        """The learned prompts."""
+        return self.trainer.model.prompt_learner.ctx.detach()
+
     @torch.no_grad()
     def count(self, ctx: Float[Tensor, "groups *sets length width"]) -> Int[Tensor, " groups"]:
         """Count the correctly classified images under each group's prompts."""

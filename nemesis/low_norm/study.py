@@ -7,6 +7,9 @@
                       "accuracy_change", "norm_change"}, ...],
      "versions"}
 
+Prompts of several layers have a file for each part, `corruption-<part>.json`, such as text (all
+layers of the text encoder) or vision.2; "run" then contains "part".
+
 Positions count from 0; accuracies are in %; a norm is L2, averaged over classes and prompt sets;
 `value` is REPLACE's standard deviation or RESCALE's factor.
 """
@@ -30,9 +33,11 @@ from nemesis.report.results import method_of
 from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
 from safeio.files import PathLike
-from trainers.nemesis import vector_norms
+from trainers.core.two_tower_trainer import TwoTowerTrainer
+from trainers.nemesis import position_norms
 
 from .corruption import Corruption, CorruptionGrid, corrupt, unit_noise
+from .parts import TowerEvaluator, check_parts, parts_of
 from .prompt_evaluation import PromptEvaluator
 
 
@@ -93,15 +98,15 @@ class Study:
         }
 
 
-def study_file(run_dir: Path, epoch: int | None = None) -> Path:
+def study_file(run_dir: Path, epoch: int | None = None, part: str = "") -> Path:
     """Return the path of the study of a run's checkpoint."""
-    return run_dir / ("corruption.json" if epoch is None else f"corruption-{epoch}.json")
+    number = "" if epoch is None else str(epoch)
+    return run_dir / f"{'-'.join(filter(None, ('corruption', part, number)))}.json"
 
 
-def position_norms(ctx: Tensor) -> list[float]:
-    """Return each position's norm, averaged and rounded as in history.jsonl."""
-    sets = ctx.numel() // (ctx.shape[-1] * ctx.shape[-2])
-    return [round(norm / sets, 6) for norm in vector_norms(ctx).tolist()]
+def _norms(ctx: Tensor) -> list[float]:
+    """Return each position's norm, rounded as in history.jsonl."""
+    return [round(norm, 6) for norm in position_norms(ctx).tolist()]
 
 
 class StudiedRun:
@@ -109,10 +114,13 @@ class StudiedRun:
 
     Args:
         run_dir: the run's folder.
+        part: of prompts of several layers, see `parts_of`; None for the only or the first one.
         options: further arguments of `nemesis.load`.
 
     Attributes:
         path: the run's folder.
+        parts: the parts of its prompts and their numbers of positions.
+        part: the studied one, "" for prompts of one layer.
         length: L, the number of positions.
         facts: the entry "run" of the study's file.
 
@@ -120,18 +128,23 @@ class StudiedRun:
         UserError: the folder contains no finished run of a method that learns prompts.
     """
 
-    def __init__(self, run_dir: PathLike, **options: Any) -> None:
+    def __init__(self, run_dir: PathLike, part: str | None = None, **options: Any) -> None:
         self.path, self.options = Path(run_dir), options
         results = finished_run(self.path)
         if results is None:
             raise UserError("not a finished run: results.json is missing or damaged")
         if not results.get("n_ctx"):
             raise UserError(f"{results.get('trainer')} learns no prompts, so none can be corrupted")
-        self.length = int(results["n_ctx"])
+        self.parts = parts_of(results)
+        self.part = next(iter(self.parts)) if part is None else part
+        check_parts([self.part], self.parts)
+        self.length = self.parts[self.part]
+        named = f" ({self.part})" if self.part else ""
         self.facts = {
             "trainer": results["trainer"],
-            "method": method_of(results),
+            "method": f"{method_of(results)}{named}",
             **{key: results[key] for key in ("dataset", "shots", "seed", "backbone")},
+            **({"part": self.part} if self.part else {}),
         }
         self._classifier: Classifier | None = None
         self._evaluator: PromptEvaluator | None = None
@@ -149,7 +162,8 @@ class StudiedRun:
         """
         wanted = grid.corruptions(self.length)
         identity = checkpoint_identity(self.path, epoch)
-        study, path = Study(self.facts, identity, grid.noise_seed), study_file(self.path, epoch)
+        path = study_file(self.path, epoch, self.part)
+        study = Study(self.facts, identity, grid.noise_seed)
         stored = Study.read(path)
         if stored is not None and stored.belongs_to(study):
             study = stored
@@ -158,26 +172,34 @@ class StudiedRun:
             self._test(self._load(epoch), missing, study, path)
         return study
 
-    def _load(self, epoch: int | None) -> PromptEvaluator:
+    def _load(self, epoch: int | None) -> PromptEvaluator | TowerEvaluator:
         """Load the run at first; for further checkpoints, load only the prompts."""
-        if self._classifier is None or self._evaluator is None:
+        if self._classifier is None:
             self._classifier = load(self.path, epoch=epoch, with_data=True, **self.options)
-            with logged():
-                self._evaluator = PromptEvaluator(self._classifier.prompt_trainer())
         else:
             self._classifier.use_epoch(epoch)
+        trainer = self._classifier.prompt_trainer()
+        with logged():
+            if isinstance(trainer, TwoTowerTrainer):
+                return TowerEvaluator(trainer, self.part)
+            if self._evaluator is None:
+                self._evaluator = PromptEvaluator(trainer)
         return self._evaluator
 
     def _test(
-        self, evaluator: PromptEvaluator, missing: Sequence[Corruption], study: Study, path: Path
+        self,
+        evaluator: PromptEvaluator | TowerEvaluator,
+        missing: Sequence[Corruption],
+        study: Study,
+        path: Path,
     ) -> None:
         """Test missing corruptions group by group, and write the study after each group."""
-        ctx = evaluator.trainer.model.prompt_learner.ctx.detach()
+        ctx = evaluator.ctx
         if not study.original:
             correct = int(evaluator.count(ctx.unsqueeze(0)))
             study.split, study.num_test = evaluator.split, evaluator.total
             accuracy = 100 * correct / study.num_test
-            norms = position_norms(ctx)
+            norms = _norms(ctx)
             study.original = {"correct": correct, "accuracy": accuracy, "norms": norms}
             self._write(study, path)
         noise = unit_noise(study.noise_seed, *ctx.shape[-2:])
@@ -190,7 +212,7 @@ class StudiedRun:
                 groups = corrupt(ctx, part, noise)
                 counts = evaluator.count(groups).tolist()
                 for corruption, group, correct in zip(part, groups, counts, strict=True):
-                    study.add(corruption, correct, position_norms(group)[corruption.position])
+                    study.add(corruption, correct, _norms(group)[corruption.position])
                 self._write(study, path)
                 bar.update(len(part))
 

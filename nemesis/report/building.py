@@ -1,10 +1,12 @@
 """Build the whole report: read and check the runs, make the tables, write the files."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
 
+from safeio.checksums import file_digest, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir, write_text
 
@@ -34,8 +36,9 @@ from .reading import RunIndex, read_runs
 from .results import COLUMNS, Runs, counted, in_row_order, members_of
 from .settings import Rows, name_rows
 from .sweep_status import SweepStatus
-from .table import Table
+from .table import FORMATS, Table
 
+FILES = ".report.json"  # the SHA-256 of every file that a report wrote into its folder
 NO_PAIRS = "No comparison: no other row shares data and seeds with the baseline."
 NO_BASELINE = (
     "No comparison: CoOp does not have exactly one row; choose another with --baseline NAME."
@@ -95,7 +98,7 @@ def build(options: Options) -> Report:
     common = commonpath([folder.absolute() for folder in options.folders or [Path()]])
     output = prepare_output_dir(options.output or Path(common) / "report")
     page = _page(options, runs, accuracy, notes, printed, output)
-    _write(output, page)
+    _replace_files(output, _write(output, page))
     return Report(output, page, index.damaged)
 
 
@@ -182,15 +185,33 @@ def _notes(
     return notes
 
 
-def _write(output: Path, page: Page) -> None:
-    for table in (*page.results, *page.groups, *page.origin):
+def _write(output: Path, page: Page) -> list[Path]:
+    """Write every file of the report and return their paths."""
+    tables = [*page.results, *page.groups, *page.origin]
+    for table in tables:
         table.write(output)
     figures = draw_files(page, output)
     head = [f"# {page.title}\n", f"{' · '.join(page.runs)}\n"]
     facts = "".join(f"- {card}\n" for card in page.cards)
     notes = "".join(f"- {note}\n" for note in page.notes)
     drawings = [f"![{alt}]({file})\n" for file, alt in figures.items()]
-    tables = [table.markdown() for table in page.results]
-    parts = [*head, facts, notes, *drawings, *tables]
+    parts = [*head, facts, notes, *drawings, *(table.markdown() for table in page.results)]
     write_text("\n".join(part for part in parts if part), output / "report.md")
     write_text(render(page), output / "report.html")
+    names = [f"{table.name}.{suffix}" for table in tables for suffix in FORMATS]
+    names += [
+        str(Path(file).with_suffix(suffix)) for file in figures for suffix in (".png", ".pdf")
+    ]
+    return [output / name for name in (*names, "report.md", "report.html")]
+
+
+def _replace_files(output: Path, written: Sequence[Path]) -> None:
+    """Remove what an earlier report wrote here and nobody changed since; record the new files."""
+    record, files = output / FILES, {path.name: file_digest(path) for path in written}
+    with suppress(OSError, UserError, AttributeError):  # no earlier report, or a damaged record
+        for name, digest in read_verified_json(record).items():
+            path = output / name
+            stale = name not in files and path.parent == output and path.is_file()
+            if stale and file_digest(path) == digest:
+                path.unlink()
+    write_json_with_checksum(files, record)

@@ -26,6 +26,7 @@ TITLES = {
     "a5": "few-shot accuracy, RN50",
     "a6": "PAN's tau, RN50",
     "a7": "PAN's norm, RN50",
+    "a10": "visual prompts with PUN, 1,000 training images",
 }
 
 

@@ -81,11 +81,11 @@ def _named(name: str, methods: Mapping[str, Any]) -> tuple[str, Any]:
 def add_selection_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `selection_of` reads."""
     add = parser.add_argument_group("parts of the sweep file to replace").add_argument
-    add("--datasets", nargs="+", metavar="DATASET", help="files of configs/datasets, or paths")
+    add("--datasets", nargs="+", metavar="DATASET", help="names of configs/datasets, or paths")
     add("--shots", nargs="+", type=int, metavar="N", help="numbers of shots")
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds")
     add("--methods", nargs="+", default=[], metavar="METHOD", help="labels, or [LABEL=]TRAINER")
-    add("--config", metavar="NAME", help="file of configs/trainers/TRAINER; drops the file's cases")
+    add("--config", metavar="NAME", help="name of a configuration; drops the file's cases")
     text = "values of a setting that a method's grid has"
     add("--grid", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"), help=text)
     text = "test every run on these datasets, instead of the file's evaluations"

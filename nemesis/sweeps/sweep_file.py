@@ -181,9 +181,7 @@ def _read(file: "_Section", path: Path) -> SweepFile:
 def _method(label: str, entry: Any, file: "_Section") -> Method:
     own = _Section(entry or {}, METHOD_KEYS, f"{file.where}: methods.{label}", file)
     if "config" not in own.values and "config" not in file.values:
-        raise UserError(
-            f"{own.where}: the key config is missing; it takes a file of configs/trainers/TRAINER/"
-        )
+        raise UserError(f"{own.where}: the key config is missing; it takes a name, such as rn50")
     return Method(
         label,
         own.text("trainer", label),

@@ -22,6 +22,7 @@ from clip.weights import load_clip
 
 DATA = Path(__file__).parent.parent / "data"
 TOLERANCE = 2e-5
+VIT3 = "vit3"  # the architecture of the cases with prompts in both encoders
 TEXT_HEADS = 2  # the golden models' width of 32 would give width // 64 = 0 heads
 
 
@@ -38,9 +39,9 @@ class GoldenFolder:
     path: Path
 
     def file(self, name: str) -> Path:
-        """A model or the inputs: the folder's, else the bundled one."""
+        """A model or the inputs: the folder's, else a bundled one."""
         own = self.path / name
-        return own if own.is_file() else BUNDLED.path / name
+        return own if own.is_file() else next(DATA.glob(f"golden*/{name}"))
 
     def weights(self, arch: str) -> Path:
         return self.file(f"tiny_{arch}.safetensors")
@@ -58,10 +59,20 @@ class GoldenFolder:
 
     def images(self, arch: str, batch: int = 0) -> Tensor:
         """Batch 0, 1 or 2 of the input images."""
+        if arch == VIT3:
+            return self.tower_inputs["images"][batch]
         return self.inputs[f"images_{arch}"][batch]
 
-    def labels(self, batch: int = 0) -> Tensor:
+    def labels(self, batch: int = 0, class_set: str = "") -> Tensor:
+        """The labels of a batch, for one of the class sets or for the classes of cases.json."""
+        if class_set:
+            return self.tower_inputs[f"labels_{class_set}"][batch]
         return self.inputs["labels"][batch]
+
+    @property
+    def tower_inputs(self) -> dict[str, Tensor]:
+        """The images and labels of the cases with prompts in both encoders."""
+        return read_arrays(self.file("inputs_vit3.npz"))
 
     @property
     def index(self) -> dict[str, Any]:
@@ -72,7 +83,7 @@ class GoldenFolder:
         index = self.index
         for entry in index["cases"]:
             for arch in ("vit", "rn") if entry["arch"] == "both" else (entry["arch"],):
-                yield Case(self, entry, arch, index["classes"])
+                yield Case(self, entry, arch, entry["params"].get("classes", index["classes"]))
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ class Case:
         return self.folder.images(self.arch, batch)
 
     def labels(self, batch: int = 0) -> Tensor:
-        return self.folder.labels(batch)
+        return self.folder.labels(batch, self.params.get("class_set", ""))
 
 
 BUNDLED = GoldenFolder(DATA / "golden")

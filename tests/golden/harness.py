@@ -141,16 +141,22 @@ def set_rate(trainer: Any, rate: float) -> None:
 
 
 def step(
-    trainer: Any, arch: str, number: int = 0, epoch: int = 0, source: GoldenFolder = BUNDLED
+    trainer: Any,
+    arch: str,
+    number: int = 0,
+    epoch: int = 0,
+    source: GoldenFolder = BUNDLED,
+    class_set: str = "",
 ) -> dict[str, Any]:
     """One optimisation step on a golden batch in an epoch; returns the logged values."""
     trainer.epoch = epoch
     trainer.before_epoch()
-    batch = {"img": source.images(arch, number), "label": source.labels(number)}
+    batch = {"img": source.images(arch, number), "label": source.labels(number, class_set)}
     return trainer.forward_backward(batch)
 
 
 def case_step(trainer: Any, case: Case, number: int = 0, epoch: int = 0) -> dict[str, Any]:
     """One optimisation step on a batch of the case's folder; returns the logged values."""
-    summary = step(trainer, case.arch, number, epoch, case.folder)
+    class_set = case.params.get("class_set", "")
+    summary = step(trainer, case.arch, number, epoch, case.folder, class_set)
     return {"ce": summary["loss"], **summary}

@@ -138,7 +138,7 @@ def check_steps(case: Case, root: Path) -> None:
         if "grad" in expected:
             assert_close(ctx.grad, expected["grad"][number])
         assert_close(ctx, expected["ctx_after"][number])
-        if hasattr(trainer, "norm_penalty") and trainer.norm_penalty.beta < 1:
+        if trainer.norm_penalty and trainer.norm_penalty.beta < 1:
             _check_selections(trainer, expected["alpha"][number])
 
 

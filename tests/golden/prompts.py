@@ -24,7 +24,8 @@ def check_clip_forward(case: Case, root: Path) -> None:
     per_image, per_text = model(case.images(), expected["tokens"])
     assert_close(per_image, expected["logits_per_image"])
     assert_close(per_text, expected["logits_per_text"])
-    prompts = [case.params["prompt"].format(name.replace("_", " ")) for name in case.classes]
+    template = case.params.get("prompt") or f"{case.params['ctx_init']} {{}}."
+    prompts = [template.format(name.replace("_", " ")) for name in case.classes]
     assert tokenize(prompts).tolist() == expected["tokens"].tolist()
     if "local_features_MBD" in expected:
         local = model.encode_image_local(case.images())

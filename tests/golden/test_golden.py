@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.golden import nemesis, plot, prompts, records
-from tests.golden.cases import Case, golden_folders
+from tests.golden import lora, nemesis, plot, prompts, records, taught, tip_adapter, two_towers
+from tests.golden.cases import VIT3, Case, golden_folders
 
 FOLDERS = golden_folders()
 
@@ -21,9 +21,11 @@ FOLDERS = golden_folders()
 def check_inputs(case: Case, root: Path) -> None:
     """The images go through the model, and the labels are classes."""
     del root
-    labels = case.expected["labels"]
-    assert 0 <= labels.min() <= labels.max() < len(case.classes)
-    for images in case.expected[f"images_{case.arch}"]:
+    sets = case.params.get("class_sets", {"": case.classes})
+    for name, classes in sets.items():
+        labels = case.expected["_".join(filter(None, ("labels", name)))]
+        assert 0 <= labels.min() <= labels.max() < len(classes)
+    for images in case.expected["images" if case.arch == VIT3 else f"images_{case.arch}"]:
         assert case.clip().encode_image(images).isfinite().all()
 
 
@@ -40,11 +42,27 @@ CHECKS: dict[str, Callable[[Case, Path], None]] = {
     "plot": plot.check_plot,
     "plot_nemesis": nemesis.check_plot_nemesis,
     "steps_plot": nemesis.check_steps,
+    "kgcoop": taught.check_kgcoop,
+    "prograd": taught.check_prograd,
+    "tcp": taught.check_tcp,
+    "nemesis_on": taught.check_nemesis_on,
+    "clip_lora": lora.check_clip_lora,
+    "coto": lora.check_coto,
+    "lora_pair": lora.check_pair,
+    "tip_adapter": tip_adapter.check_tip_adapter,
+    "inputs_vit3": check_inputs,
+    "clip_forward_vit3": prompts.check_clip_forward,
+    **dict.fromkeys(two_towers.TRAINERS, two_towers.check_method),
+    "promptsrc_epochs": two_towers.check_epochs,
+    "promptsrc_teacher": two_towers.check_teacher,
+    "gpa_weights": two_towers.check_weights,
 }
-RECORDS: dict[str, Callable[[dict[str, Any]], None]] = {
+RECORDS: dict[str, Callable[[Any], None]] = {
+    "templates.json": two_towers.check_templates,
     "schedules.json": records.check_schedules,
     "fewshot.json": records.check_fewshot,
     "tokenizer.json": records.check_tokenizer,
+    "lora_schedules.json": lora.check_schedules,
 }
 
 

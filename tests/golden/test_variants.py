@@ -54,6 +54,7 @@ def test_new_cases_pass_and_wrong_or_unknown_ones_fail(tmp_path: Path) -> None:
     assert "moods.json is not a known record" in printed
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     counts, _ = run_golden(tmp_path / "missing")
     assert counts == {"error": 1}

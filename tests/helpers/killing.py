@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +26,10 @@ from dassl.engine import resume_checkpoint
 from dassl.engine.resuming import Resuming
 from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint, reuse_loaded
+from tests.helpers.runs import SECONDS
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 WHOLE = "whole"
-SECONDS = 120.0  # everything that a test waits for has happened by then
 
 
 def same_state(first: Any, second: Any) -> bool:
@@ -50,9 +49,10 @@ def outcome(folder: Path) -> dict[str, Any]:
     del results["train_seconds"], results["checksum"]
     for key in ("OUTPUT_DIR", "RESUME"):
         results["config"].pop(key)
-    (last,) = (folder / "prompt_learner").glob(f"model.pth.tar-{results['epochs']}")
+    (last,) = folder.glob(f"*/model.pth.tar-{results['epochs']}")
+    (learned,) = folder.glob("*.safetensors")
     return {
-        "prompt": load_file(folder / "prompt.safetensors"),
+        "learned": load_file(learned),
         "history": [{k: v for k, v in e.items() if k != "seconds"} for e in read_history(folder)],
         "results": results,
         "checkpoint": load_checkpoint(last),
@@ -104,21 +104,6 @@ def start(*arguments: str, often: bool = True) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-
-
-def wait_for(process: "subprocess.Popen[str]", file: Path) -> None:
-    """Wait until a process has written a file anew."""
-
-    def written() -> int:
-        try:
-            return file.stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
-
-    end, before = time.monotonic() + SECONDS, written()
-    while written() == before and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def end_of(process: "subprocess.Popen[str]") -> tuple[int, str]:

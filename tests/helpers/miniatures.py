@@ -186,6 +186,11 @@ def imagenet(folder: Path) -> None:
     class_folders(folder / "images" / "val", tuple(SYNSETS), val, 2)
 
 
+def dmlab(folder: Path) -> None:
+    for part, count in (("train", 4), ("val", 3), ("test", 2)):
+        class_folders(folder / part, tuple("012345"), "{number:05d}.png", count)
+
+
 def imagenetv2(folder: Path) -> None:
     text(folder / "classnames.txt", *KNOWN)
     images = folder / "imagenetv2-matched-frequency-format-val"
@@ -248,6 +253,7 @@ MINIATURES = {
     ),
     "FGVCAircraft": Miniature("fgvc_aircraft", fgvc_aircraft, VARIANTS, (9, 9, 9)),
     "ImageNet": Miniature("imagenet", imagenet, FISH, (15, 0, 6)),
+    "DMLab": Miniature("dmlab", dmlab, tuple("012345"), (24, 18, 12)),
     "ImageNetV2": Miniature("imagenetv2", imagenetv2, FISH, ONLY),
     "ImageNetSketch": Miniature("imagenet-sketch", imagenet_sketch, FISH, ONLY),
     "ImageNetA": Miniature("imagenet-adversarial", imagenet_a, ("stingray", "acorn"), (0, 0, 4)),
@@ -257,7 +263,7 @@ MINIATURES = {
 }
 CONFIGS = (
     "caltech101 dtd eurosat food101 oxford_flowers oxford_pets stanford_cars sun397 ucf101 "
-    "fgvc_aircraft imagenet imagenetv2 imagenet_sketch imagenet_a imagenet_r"
+    "fgvc_aircraft imagenet dmlab imagenetv2 imagenet_sketch imagenet_a imagenet_r"
 )
 CONFIG_OF = dict(zip(MINIATURES, CONFIGS.split(), strict=True))
 WITH_SPLIT_FILE = [n for n in MINIATURES if DATASET_REGISTRY.get(n).split_file]

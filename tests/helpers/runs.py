@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import train
 from safeio.checksums import read_verified_json
 
 Capture = pytest.CaptureFixture[str]
+SECONDS = 240.0  # everything that a test waits for has happened by then
 ROOT = Path(__file__).parents[2]
 SHORT = ("OPTIM.MAX_EPOCH", "3", "DATASET.NUM_SHOTS", "1")
 ONE_EPOCH = ("OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "1")
@@ -68,6 +71,20 @@ def finish_in(checkout: Path, arguments: list[str]) -> None:
     words = [sys.executable, "-c", start, *arguments]
     done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def wait_for(path: Path, ended: Callable[[], object], anew: bool = False) -> None:
+    """Wait until a file exists or is written anew, unless `ended` returns something true before."""
+
+    def written() -> int:
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+    deadline, before = time.monotonic() + SECONDS, written() if anew else 0
+    while written() == before:
+        end = ended()
+        assert not end, f"Ended without {path}: {end}"
+        assert time.monotonic() < deadline, f"{path} is not written after {SECONDS} s"
+        time.sleep(0.002)
 
 
 def refuse(arguments: list[str], capsys: Capture) -> str:

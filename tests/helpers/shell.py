@@ -9,10 +9,11 @@ from pathlib import Path
 from tests.helpers.runs import ROOT
 
 # One epoch on one view of one picture a class.
-SHORT = "OPTIM.MAX_EPOCH 1 INPUT.TRAIN_VIEWS 1 OPTIM.WARMUP_EPOCH -1"
+SHORT = "OPTIM.MAX_EPOCH 1 INPUT.TRAIN_VIEWS 1 OPTIM.WARMUP_EPOCH -1 TEST.SPLIT val"
 # Stands in for Python: records its arguments, finishes train.py's run and names one finished run.
 RECORDER = """#!/usr/bin/env bash
 [[ $1 != -c ]] || shift 3
+[[ $1 != nemesis ]] || shift
 printf '%q ' "$@" >>"$COMMANDS"
 echo >>"$COMMANDS"
 if [[ " $* " == *" --folders "* ]]; then echo "a run"; fi

@@ -1,7 +1,5 @@
-"""Tiny sweeps on the bundled benchmark: one epoch, one shot, one kept view."""
+"""Tiny sweeps on the bundled benchmark: one epoch, one shot, one kept view, half the classes."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,10 @@ from nemesis.sweeps.command import resolve_sweep
 from nemesis.sweeps.runs import Run
 from tests.helpers.runs import results
 
-SETTINGS: dict[str, Any] = {"OPTIM.MAX_EPOCH": 1, "INPUT.TRAIN_VIEWS": 1}
+SETTINGS: dict[str, Any] = {
+    **{"OPTIM.MAX_EPOCH": 1, "INPUT.TRAIN_VIEWS": 1},
+    **{"TEST.SPLIT": "val", "DATASET.SUBSAMPLE_CLASSES": "base"},
+}
 HERE = ("--workers", "0")
 PUN = {"trainer": "CoOpNemesis", "set": {"TRAINER.NEMESIS.BETA": 1.0}}
 
@@ -42,16 +43,6 @@ def write(
 def runs_in(path: str) -> list[Run]:
     """The runs of a sweep file, with their folders."""
     return resolve_sweep(path).runs
-
-
-def wait_for(path: Path, ended: Callable[[], object], seconds: float = 240) -> None:
-    """Wait until a file exists, but no longer than until `ended` returns something true."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        end = ended()
-        assert not end, f"Ended without {path}: {end}"
-        assert time.monotonic() < deadline, f"{path} does not exist after {seconds} s"
-        time.sleep(0.01)
 
 
 def learned(run: Run) -> tuple[Tensor, float]:

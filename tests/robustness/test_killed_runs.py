@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import killing
-from tests.helpers.killing import assert_same, end_of, outcome, start, wait_for
-from tests.helpers.runs import command, finish, results
+from tests.helpers.killing import assert_same, end_of, outcome, start
+from tests.helpers.runs import SECONDS, command, finish, results, wait_for
 
 PAN = (
-    *("TRAINER.NEMESIS.BETA", "0.0", "TRAINER.NEMESIS.N", "4", "TRAINER.NEMESIS.TAU", "0.1"),
+    *("TRAINER.NEMESIS.BETA", "0.0", "TRAINER.NEMESIS.N", "2", "TRAINER.NEMESIS.TAU", "0.1"),
     *("TRAINER.NEMESIS.OMEGA", "5.0", "DATASET.SUBSAMPLE_CLASSES", "base"),
 )
-VIEWS = ("INPUT.TRAIN_VIEWS", "2", "DATASET.NUM_SHOTS", "4")
-FRESH = ("DATALOADER.NUM_WORKERS", "2", "DATASET.NUM_SHOTS", "2")
+VIEWS = ("INPUT.TRAIN_VIEWS", "2", "DATASET.NUM_SHOTS", "2", "TEST.SPLIT", "val")
+FRESH = ("DATALOADER.NUM_WORKERS", "2", "DATASET.NUM_SHOTS", "2", "TEST.SPLIT", "val")
 
 
 def arguments(output: Path, data_root: Path, *options: str, resume: bool = False) -> list[str]:
@@ -45,7 +45,7 @@ def test_killed_at_ten_random_moments(tmp_path: Path, data_root: Path) -> None:
     for early in rng.sample([True] * 2 + [False] * 8, 10):
         process = start(*arguments(killed, data_root, *options, resume=kills > 0))
         if not early:
-            wait_for(process, killed / "resume.pth.tar")
+            wait_for(killed / "resume.pth.tar", process.poll, anew=True)
         time.sleep(rng.uniform(0, 2.0) if early else rng.uniform(0, 0.3))
         kills += process.poll() is None
         process.kill()
@@ -74,7 +74,7 @@ def test_killed_before_every_single_operation_on_a_file(
         capture_output=True,
         text=True,
         check=False,
-        timeout=5 * killing.SECONDS,
+        timeout=2.5 * SECONDS,
     )
     assert done.returncode == 0, done.stderr
     killed = [folder for folder in base.iterdir() if folder.name != killing.WHOLE]
@@ -96,11 +96,10 @@ def test_a_signal_saves_at_once(
     kind: tuple[str, ...], number: int, code: int, tmp_path: Path, data_root: Path
 ) -> None:
     """Loader processes get the signal as well, as from a terminal."""
-    options = (*kind, "OPTIM.MAX_EPOCH", "12" if kind is VIEWS else "3")
+    options = (*kind, "OPTIM.MAX_EPOCH", "5")
     whole, stopped = folders(tmp_path, data_root, *options)
     process = start(*arguments(stopped, data_root, *options), often=False)
-    wait_for(process, stopped / "tensorboard")
-    time.sleep(0.3)
+    wait_for(stopped / "history.jsonl", process.poll)
     os.killpg(process.pid, number)
     ended, error = end_of(process)
     (sentence,) = [line for line in error.splitlines() if "arning" not in line]
@@ -130,10 +129,11 @@ def test_a_folder_killed_before_its_first_checkpoint(tmp_path: Path, data_root: 
 
 def test_the_validation_chooses_the_same_epoch(tmp_path: Path, data_root: Path) -> None:
     """Killed between the validation of an epoch and its end."""
-    options = (*VIEWS, "OPTIM.MAX_EPOCH", "4", "TEST.FINAL_MODEL", "best_val")
+    options = (*VIEWS, "OPTIM.MAX_EPOCH", "2", "TEST.FINAL_MODEL", "best_val")
     whole, killed = folders(tmp_path, data_root, *options)
     process = start(*arguments(killed, data_root, *options))
-    wait_for(process, killed / "prompt_learner" / "model-best.pth.tar")
+    best = killed / "prompt_learner" / "model-best.pth.tar"
+    wait_for(best, process.poll)
     process.kill()
     end_of(process)
     finish(arguments(killed, data_root, *options, resume=True))

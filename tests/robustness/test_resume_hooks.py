@@ -28,7 +28,7 @@ HOOKS = (
     *("test", "after_train", "epoch_entries", "result_entries"),
 )
 PROMPT_HOOKS = (*(h for h in HOOKS if h not in ("model_backward", "model_update")), "loss")
-PROMPT_HOOKS += ("penalty", "features_and_labels", "position_norms")
+PROMPT_HOOKS += ("penalty", "features_and_labels")
 QUICK = ("before_epoch", "forward_backward", "after_epoch")
 
 

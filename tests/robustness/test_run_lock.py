@@ -12,8 +12,8 @@ import pytest
 
 from dassl.engine.run_lock import lock_folder
 from safeio.errors import UserError
-from tests.helpers.killing import end_of, start, wait_for
-from tests.helpers.runs import Capture, command, refuse
+from tests.helpers.killing import end_of, start
+from tests.helpers.runs import Capture, command, refuse, wait_for
 
 VIEWS = ("INPUT.TRAIN_VIEWS", "2", "DATASET.NUM_SHOTS", "4")
 
@@ -23,7 +23,7 @@ def test_a_second_process_is_refused_and_told_who_is_first(
 ) -> None:
     folder = tmp_path / "run"
     first = start(*command(folder, data_root, *VIEWS, "OPTIM.MAX_EPOCH", "1000"))
-    wait_for(first, folder / "resume.pth.tar")
+    wait_for(folder / "resume.pth.tar", first.poll)
     assert first.poll() is None
     os.kill(first.pid, signal.SIGSTOP)  # it holds the lock without using the processor
     (tmp_path / "tested").mkdir()

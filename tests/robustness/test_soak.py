@@ -42,8 +42,7 @@ def test_many_sweeps_at_once_share_their_data_and_features(tmp_path: Path) -> No
     context.set_forkserver_preload(["tests.robustness.test_soak"])
 
     def start(name: str, root: str) -> "multiprocessing.process.BaseProcess":
-        few = {"TEST.SPLIT": "val"}
-        path = write(tmp_path / name, tmp_path / root, few, config="mini_ctx16")
+        path = write(tmp_path / name, tmp_path / root, config="mini_ctx16")
         process = context.Process(target=do_sweep, args=(path, tmp_path / name / "log"))
         process.start()
         return process

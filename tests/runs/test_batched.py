@@ -25,11 +25,12 @@ from trainers.core.batched import train_together
 from trainers.core.batched_epochs import BatchedEpochs
 from trainers.core.batched_step import NUMBERS, BatchedPrompts
 
-# Small, but with two epochs behind the warm-up and evaluation on the validation images.
+# Small, but with two epochs behind the warm-up.
 SHORT = {
     "OPTIM.MAX_EPOCH": 3,
     "DATASET.NUM_SHOTS": 1,
     "TEST.SPLIT": "val",
+    "DATASET.SUBSAMPLE_CLASSES": "base",
     "TRAIN.CHECKPOINT_FREQ": 1,
     "INPUT.TRAIN_VIEWS": 2,
 }
@@ -130,7 +131,7 @@ def test_all_kinds_generic_and_class_specific(config: str, tmp_path: Path, data_
 
 
 def test_plot(tmp_path: Path, data_root: Path) -> None:
-    few = {"DATASET.SUBSAMPLE_CLASSES": "base", "OPTIM.MAX_EPOCH": 1, "TEST.NO_TEST": True}
+    few = {"OPTIM.MAX_EPOCH": 1, "TEST.NO_TEST": True}
     variants: list[Variant] = [
         ("PLOT", {**few, "SEED": 1}),
         ("PLOTNemesis", {**BOTH, **few, "SEED": 2}),
@@ -185,7 +186,7 @@ def test_killed_runs_go_on_each_where_it_was(tmp_path: Path, data_root: Path) ->
         (("CoOp", {"DATASET.NUM_SHOTS": 2, "OPTIM.MAX_EPOCH": 2}), "NUM_SHOTS, OPTIM.MAX_EPOCH"),
         (("CoOp", {"INPUT.TRAIN_VIEWS": 0}), "INPUT.TRAIN_VIEWS is 0"),
         (("CoOp", {"OPTIM.NAME": "adam"}), "OPTIM.NAME is not sgd"),
-        (("CoCoOp", {"DATASET.SUBSAMPLE_CLASSES": "base"}), "step of CoCoOp"),
+        (("CoCoOp", {}), "step of CoCoOp"),
     ],
 )
 def test_what_does_not_fit_is_named_and_trained_alone(
@@ -268,7 +269,7 @@ def test_a_batch_stopped_within_an_epoch_resumes(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal arrives in the fourth step of the second epoch."""
-    longer = {"DATASET.NUM_SHOTS": 2, "OPTIM.MAX_EPOCH": 2}
+    longer = {"DATASET.NUM_SHOTS": 4, "OPTIM.MAX_EPOCH": 2}  # 5 steps per epoch
     variants: list[Variant] = [
         ("CoOpNemesis", {**WIDE_PAN, **longer, "SEED": 1}),
         ("CoOpNemesis", {**BOTH, **longer, "SEED": 2}),

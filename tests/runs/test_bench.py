@@ -9,17 +9,21 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks import bench, measure
+from benchmarks import batch, bench, hours, measure, towers
 from benchmarks.cases import CASES, ReferenceSide, RepositorySide, Setting
 from benchmarks.cost import full_jobs, target_jobs
 from benchmarks.cost_report import Entries, Entry, target_rows
+from benchmarks.gpu_check.check import SECTIONS
 from benchmarks.loading import ENCODE, make_photographs, make_workloads
-from benchmarks.parity import METHODS, parity
+from benchmarks.measure import Effort, Peak
+from benchmarks.parity import METHODS, parity, relative_difference
 from benchmarks.synthetic import Backbone, class_names
 from clip.build import build_random
 from clip.config import ARCHITECTURES
 from dassl.data.images import read_image
 from datasets.imagenet import CLASSNAMES, imagenet_classnames
+from nemesis.sweeps.command import resolve_sweep
+from nemesis.sweeps.selection import Selection
 
 # Newer versions of Python warn when a process with threads is forked, as loaders do.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -36,15 +40,18 @@ SMALL = ("--backbones", "mini", "--repetitions", "1", "--threads", "1")
 
 @pytest.fixture(scope="module", params=list(SIZES))
 def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return tiny_setting(request.param, tmp_path_factory.mktemp("clip"), **SIZES[request.param])
+
+
+def tiny_setting(name: str, folder: Path, **sizes: Any) -> Setting:
     """Five classes on a tiny CLIP none of whose weights is 0 or 1."""
-    sizes = TINY | SIZES[request.param]
-    model = build_random(request.param, seed=3, transformer_heads=2, **sizes)
+    model = build_random(name, seed=3, transformer_heads=2, **(TINY | sizes))
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for key, value in model.state_dict().items():
         noise = torch.rand(value.shape, generator=generator) - 0.5
         weights[key] = value + 0.1 * noise if value.is_floating_point() else value
-    path = tmp_path_factory.mktemp("clip") / "tiny.safetensors"
+    path = folder / "tiny.safetensors"
     save_file(weights, path)
     return Setting(Backbone.find(str(path), text_heads=2, vision_heads=2), class_names(5), CPU)
 
@@ -67,6 +74,25 @@ def bench_json(folder: Path, name: str, *arguments: str) -> dict[str, Any]:
     """Run a benchmark and return its JSON."""
     assert bench.main([*arguments, "--output-dir", str(folder)]) == 0
     return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_both_sides_of_two_towers_compute_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = SIZES["ViT-B/16"] | {"vision_layers": towers.DEPTH, "transformer_layers": towers.DEPTH}
+    setting = tiny_setting("ViT-B/16", tmp_path, **sizes)
+    sides = [towers.TwoTowerStep(side, setting, 2) for side in ("ours", "plain")]
+    results = []
+    for side in sides:
+        losses = side.maple_loss(), side.promptsrc_loss()
+        learned = side.text, side.vision, *side.couplings.parameters()
+        results.append([*losses, *torch.autograd.grad(sum(losses, losses[0]), learned)])
+    for ours, plain in zip(*results, strict=True):
+        assert relative_difference(ours, plain) < TOLERANCE
+    monkeypatch.setattr(towers, "peak_memory", lambda make, *_: Peak(len(str(make()())), 0))
+    report = towers.measure(setting, Effort(1, 1.0, 1))
+    assert [row["target"] for row in report] == [12, 12, 2.5, 3, 3]
+    assert all(row["ratio"] > 0 for row in report)
 
 
 @pytest.mark.slow
@@ -99,6 +125,13 @@ def test_corruption(tmp_path: Path) -> None:
     assert (found["target"], found["difference"]) == (100, 0)
 
 
+def test_the_grid_search(tmp_path: Path) -> None:
+    sizes = {"images": 40, "keys": 12, "classes": 5, "width": 8, "repetitions": 1, "threads": 1}
+    flags = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    found = bench_json(tmp_path, "key_search", "key-search", *flags, "--steps", "3", "2")
+    assert found["seconds"] > 0 and found["keys"] == 12 and found["steps"] == [3, 2]
+
+
 @pytest.mark.slow
 def test_loading(tmp_path: Path) -> None:
     speeds = bench_json(tmp_path, "loading", "loading", *SMALL)["speeds"]
@@ -126,12 +159,29 @@ def test_runs_in_a_worker_and_in_batches(tmp_path: Path, data_root: Path) -> Non
     assert found["ratio"] == found["train_py_seconds"] / found["sweep_py_seconds"] > 0
     assert 0 < found["start_up_seconds"]["median"] <= found["start_up_seconds"]["max"]
 
-    few = ("--epochs", "1", "--shots", "1", "--rounds", "1", "--alone", "1", "--views", "1")
-    one = ("--k", "2", "--settings", "mini_ctx16/CoOpNemesis")
-    (row,) = bench_json(tmp_path, "batch", "batch", *few, *one, *root)["rows"]
-    assert row["k"] == 2
-    speeds = row["runs_per_minute_together"], row["runs_per_minute_alone"]
-    assert row["ratio"] == pytest.approx(speeds[0] / speeds[1])
+    few = ("--epochs", "1", "--shots", "1", "--seeds", "1", "--workers", "1")
+    (row,) = bench_json(tmp_path, "batch", "batch", *few, "--k", "7", *root)["rows"]
+    assert (row["shots"], row["K"]) == (1, 7)
+    assert row["ratio"] == pytest.approx(row["runs/min, batches"] / row["one by one"])
+    assert sum(row[part] for part in (*batch.PARTS, "other")) == pytest.approx(100)
+    assert min(row[part] for part in batch.PARTS) > 0
+
+
+@pytest.mark.slow
+def test_the_gpu_check_on_a_cpu(tmp_path: Path, data_root: Path) -> None:
+    flags = ("--device", "cpu", "--tiny", "--seconds", "3000", "--root", str(data_root))
+    sections = bench_json(tmp_path, "gpu", "gpu", *flags)["sections"]
+    assert list(sections) == list(SECTIONS)
+    rows = [{"section": name, **row} for name, found in sections.items() for row in found]
+    assert not [row for row in rows if "note" in row]
+    differences = {row[""]: row for row in sections["parity"] if "fp32" in row[""]}
+    for name, row in differences.items():
+        assert max(value for value in row.values() if isinstance(value, float)) < 1e-4, name
+    assert all(row["same bits"] for row in sections["determinism"])
+    assert all(row["saved"] and row["difference"] == 0 for row in sections["resuming"])
+    assert all(row["difference"] < 1e-5 for row in sections["batches of runs"])
+    assert all(row["difference of the other"] == 0 for row in sections["runs"])
+    assert sections["golden cases"][0]["exit code"] == 0
 
 
 def test_a_case_that_does_not_fit_into_memory_is_skipped(
@@ -160,6 +210,22 @@ def test_a_reference_workload_of_two_cases_is_measured_once() -> None:
     assert alone == [("coop_cached", "plain"), ("coop_cached", "ours")]
     entries = Entries([Entry("RN50", 5, "coop", "plain", seconds=1.0)])
     assert entries.find("RN50", 5, "coop_cached", "plain") is entries.all[0]
+
+
+def test_projected_hours_are_steps_times_the_time_of_a_step() -> None:
+    lists: dict[str, list[Any]] = {"datasets": ["caltech101"], "seeds": [1]}
+    runs = resolve_sweep(
+        "table_a5", selection=Selection(lists=lists, methods=["CoOp", "CoOp+PAN"])
+    ).runs
+    found = hours.costs(runs)
+    alone = {run.shots: one.steps for run, one in zip(runs, found, strict=True)}
+    # 100 classes in batches of 32: CoOp's epochs times 3, 6, 12, 25 and 50.
+    assert alone == {1: 150, 2: 600, 4: 1200, 8: 5000, 16: 10000}
+    assert all(0 < one.floor < one.batched < one.alone for one in found)
+    floors = {run.method: one.floor / one.steps for run, one in zip(runs, found, strict=True)}
+    # PAN adds a third pass of the text encoder; both encode 32 images.
+    text = 428 * 12 * 24 * 512**2 / hours.FP16
+    assert floors["CoOp+PAN"] - floors["CoOp"] == pytest.approx(text, rel=0.02)
 
 
 def test_the_target_jobs_measure_every_target_once() -> None:
@@ -205,7 +271,10 @@ def test_targets_are_quotients_of_entries() -> None:
         (["corruption", "--backbones", "RN50", "mini"], "one backbone"),
         (["sweep", "--runs", "0"], "at least 1"),
         (["soak", "--runs", "9"], "at least 10"),
-        (["batch", "--settings", "mini/PLOT"], "mini/CoOpNemesis"),
+        (["batch", "--k", "0"], "at least 1"),
+        (["gpu", "--device", "cpu", "--sections", "graph"], "'graph'"),
+        (["gpu", "--device", "cpu", "--seconds", "0"], "above 0"),
+        (["towers", "--backbones", "RN50"], "vision transformer of 9 layers"),
         (["corrupton"], "'corruption'"),
     ],
 )
@@ -226,3 +295,12 @@ def test_imagenet_names_are_those_of_its_labels() -> None:
     assert (names[0], names[207], names[999]) == ("tench", "Golden Retriever", "toilet paper")
     metadata = pytest.importorskip("open_clip.zero_shot_metadata")
     assert names == list(metadata.IMAGENET_CLASSNAMES)
+
+
+def test_steps_of_methods(tmp_path: Path) -> None:
+    folder = str(tmp_path / "bench")
+    assert bench.main(["methods", *SMALL, "--classes", "3", "--output-dir", folder]) == 0
+    rows = json.loads((tmp_path / "bench/methods.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["CoOp", "KgCoOp", "ProGrad", "TCP"]
+    assert rows[0]["images, x CoOp"] == rows[0]["cached features, x CoOp"] == 1
+    assert all(row["cached features, s"] > 0 for row in rows)

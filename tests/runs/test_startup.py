@@ -47,7 +47,8 @@ def press(command: str, module: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("command", "module"),
     [
-        *((command, "torch.nn") for command in (*VERBS, "train")),
+        *((command, "torch.nn") for command in ("predict", "train")),
+        *(pytest.param(v, "torch.nn", marks=pytest.mark.slow) for v in VERBS if v != "predict"),
         *(("train", module) for module in ("dassl.utils", "numpy", "torchvision.transforms")),
     ],
 )

@@ -14,8 +14,8 @@ import pytest
 from nemesis.commands import sweep
 from nemesis.sweeps.cluster import RayExecutor
 from safeio.errors import UserError
-from tests.helpers.runs import results
-from tests.helpers.sweeps_small import HERE, learned, runs_in, wait_for, write
+from tests.helpers.runs import results, wait_for
+from tests.helpers.sweeps_small import HERE, learned, runs_in, write
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install '.[cluster]'"
@@ -50,8 +50,8 @@ def test_groups_on_a_cluster_give_the_table_of_this_machine_though_a_worker_is_k
     tmp_path: Path, data_root: Path, address: str
 ) -> None:
     settings = {"OPTIM.MAX_EPOCH": 4, "TRAIN.CHECKPOINT_FREQ": 1}
-    here = write(tmp_path / "here", data_root, settings, seeds=list(range(8)))
-    there = write(tmp_path / "there", data_root, settings, seeds=list(range(8)))
+    here = write(tmp_path / "here", data_root, settings, seeds=list(range(6)))
+    there = write(tmp_path / "there", data_root, settings, seeds=list(range(6)))
     assert sweep.main([here, *HERE]) == 0
     killed: list[int] = []
     codes: list[str] = []
@@ -69,9 +69,10 @@ def test_groups_on_a_cluster_give_the_table_of_this_machine_though_a_worker_is_k
     murderer.join(60)
     assert codes == ["exit code 0"]
     assert killed
+    batched = [results(run.folder).get("batched", 1) for run in runs_in(there)]
+    assert batched.count(2) >= 4  # the two runs of the killed group may stand at other epochs
     for one, other in zip(runs_in(here), runs_in(there), strict=True):
         assert one.digest == other.digest
-        assert results(other.folder)["batched"] == 2
         assert (learned(one)[0] - learned(other)[0]).abs().max() <= 1e-5
         assert learned(one)[1] == learned(other)[1]
 

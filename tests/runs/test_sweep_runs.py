@@ -19,7 +19,7 @@ from nemesis.sweeps.runs import LOCKS, Run, State, digest_of, state_of
 from nemesis.sweeps.worker import SKIPPED, CleanState, Outcome, work
 from tests.helpers.runs import command, results
 from tests.helpers.small_disk import small_disk
-from tests.helpers.sweeps_small import HERE, PUN, learned, runs_in, write
+from tests.helpers.sweeps_small import HERE, PUN, SETTINGS, learned, runs_in, write
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,8 @@ def test_a_worker_gives_the_same_bits_as_train_in_a_process_of_its_own(
     finished: str, tmp_path: Path, data_root: Path
 ) -> None:
     run = runs_in(finished)[0]
-    options = ("DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "INPUT.TRAIN_VIEWS", "1")
+    options = [str(item) for setting in SETTINGS.items() for item in setting]
+    options += ["DATASET.NUM_SHOTS", "1"]
     arguments = command(tmp_path / "alone", data_root, *options, config="mini")
     threads = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, train.__file__, *arguments], env=threads, check=True)

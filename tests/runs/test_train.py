@@ -148,7 +148,7 @@ def test_training_beats_zero_shot(
     views: tuple[str, ...], gain: float, tmp_path: Path, data_root: Path
 ) -> None:
     finish(command(tmp_path / "zero", data_root, trainer="ZeroshotCLIP"))
-    given = ("DATASET.NUM_SHOTS", "16", *views)
+    given = ("DATASET.NUM_SHOTS", "4", *views)
     finish(command(tmp_path / "tuned", data_root, *given, config="mini"))
     zero, tuned = results(tmp_path / "zero"), results(tmp_path / "tuned")
     assert tuned["num_test"] == zero["num_test"]

@@ -62,6 +62,6 @@ def test_mistakes(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert "not a whole number above 0" in capsys.readouterr().err
     assert words.main([str(run), str(tmp_path), "--top-k", "1"]) == 1
     (message,) = capsys.readouterr().err.strip().splitlines()
-    assert message.startswith(f"error: {tmp_path}: ") and "holds no run" in message
-    assert words.main([str(run), "--classes", "basebal"]) == 1
+    assert message.startswith(f'error: "{tmp_path}" holds no run')
+    assert words.main([str(run), "--classes", "basebal"]) == 2
     assert 'did you mean "baseball"' in capsys.readouterr().err

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import datasets  # noqa: F401  (registers)
-from dassl.config import CfgNode, load_config
+from dassl.config import CfgNode, identifying_settings, load_config
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY, build
+from dassl.engine import TRAINER_REGISTRY, build, check_trainer
 from nemesis.sweeps.grid import make_runs
 from nemesis.sweeps.sweep_file import read_sweep
 from safeio.errors import UserError
@@ -36,7 +36,7 @@ def test_every_file_loads() -> None:
     methods = sorted(TRAINERS.rglob("*.yaml"))
     data = sorted((CONFIGS / "datasets").glob("*.yaml"))
     for path in methods:
-        assert load_config(config_file=str(path)).OPTIM.NAME == "sgd"
+        assert load_config(config_file=str(path)).OPTIM.NAME in ("sgd", "adam", "adamw")
         assert path.parent == TRAINERS or path.parent.name in TRAINER_REGISTRY
     names = {load_config(dataset_config_file=str(path)).DATASET.NAME for path in data}
     assert len(names) == len(data) and names <= set(DATASET_REGISTRY.registered_names())
@@ -44,10 +44,12 @@ def test_every_file_loads() -> None:
 
 
 def test_every_trainer_has_every_backbone_and_the_mini_config() -> None:
+    timm = {"timm_vit_b16": "timm:vit_base_patch16_224.augreg_in21k"}
+    backbones = {**BACKBONES, "mini_vit": "mini_vit", "mini": "mini", **timm}
     for trainer in TRAINER_REGISTRY.registered_names():
         for name in names_of(trainer):
-            bundled = "mini_vit" if name.startswith("mini_vit") else "mini"
-            assert BACKBONES.get(name, bundled) == load(trainer, name).MODEL.BACKBONE.NAME
+            stem = max(filter(name.startswith, backbones), key=len)
+            assert backbones[stem] == load(trainer, name).MODEL.BACKBONE.NAME
         assert {*BACKBONES, "mini", "mini_vit"} <= set(names_of(trainer))
 
 
@@ -60,6 +62,96 @@ def test_published_names(method: str, nemesis: str) -> None:
             own, batch = cfg.TRAINER[method.upper()], cfg.DATALOADER.TRAIN_X.BATCH_SIZE
             assert (cfg.OPTIM.MAX_EPOCH, batch, own.N_CTX, own.CTX_INIT) == values
             assert (0.002, clip_name) == (cfg.OPTIM.LR, cfg.MODEL.BACKBONE.NAME)
+
+
+# {method: {published name: (n_t, n_v, d_t, d_v, learning rate, epochs)}}, all with "a photo of a".
+TOWERS: dict[str, dict[str, tuple[int, int, int, int, float, int]]] = {
+    "VPT": {"vit_b16_c2_ep5_batch4_4": (0, 8, 0, 12, 0.0025, 5)},
+    "IVLP": {
+        "vit_b16_c2_ep5_batch4_2+2ctx": (2, 2, 12, 12, 0.0035, 5),
+        "vit_b16_c2_ep5_batch4_4ctx_language_only": (4, 2, 12, 0, 0.0025, 5),
+        "vit_b16_c2_ep20_batch4_4+4ctx": (4, 4, 9, 9, 0.0025, 20),
+    },
+    "MaPLe": {
+        "vit_b16_c2_ep5_batch4_2ctx": (2, 2, 9, 9, 0.0035, 5),
+        "vit_b16_c2_ep5_batch4_2ctx_cross_datasets": (2, 2, 3, 3, 0.0026, 2),
+    },
+    "PromptSRC": {
+        "vit_b16_c2_ep20_batch4_4+4ctx": (4, 4, 9, 9, 0.0025, 20),
+        "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets": (4, 4, 3, 3, 0.0025, 20),
+        "vit_b16_c2_ep50_batch4_4+4ctx_few_shot": (4, 4, 9, 9, 0.0025, 50),
+    },
+}
+
+
+@pytest.mark.parametrize("nemesis", ["", "Nemesis"])
+@pytest.mark.parametrize("method", TOWERS)
+def test_published_names_of_prompts_in_both_encoders(method: str, nemesis: str) -> None:
+    for name, values in TOWERS[method].items():
+        cfg = load(method + nemesis, name)
+        text, vision = object.__new__(TRAINER_REGISTRY.get(method)).shapes(cfg)
+        sizes = (text.length, vision.length, text.depth, vision.depth)
+        assert (*sizes, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH) == values
+        parts = (cfg.DATALOADER.TRAIN_X, cfg.DATALOADER.TEST)
+        assert [part.BATCH_SIZE for part in parts] == [4, 100]
+        assert cfg.TRAINER[method.upper()].get("CTX_INIT", WORDS) == WORDS
+        assert cfg.MODEL.BACKBONE.NAME == "ViT-B/16"
+
+
+@pytest.mark.parametrize(
+    ("end", "usual", "on_eurosat"),
+    [
+        ("ep20_batch4_4+4ctx", (15, 1), (15, 1)),
+        ("ep20_batch4_4+4ctx_cross_datasets", (6, 10), (6, 10)),
+        ("ep50_batch4_4+4ctx_few_shot", (30, 30), (45, 5)),
+    ],
+)
+def test_the_aggregation_depends_on_the_protocol_and_the_dataset(
+    end: str, usual: tuple[int, int], on_eurosat: tuple[int, int]
+) -> None:
+    """And for methods without it, no dataset's value counts."""
+    method = config_file("trainers/PromptSRC", f"vit_b16_c2_{end}")
+    for dataset, expected in (("caltech101", usual), ("eurosat", on_eurosat)):
+        data = config_file("datasets", dataset)
+        for trainer in ("PromptSRC", "PromptSRCNemesis"):
+            node = load_config(data, method, {"TRAINER.NAME": trainer}).TRAINER.PROMPTSRC
+            assert expected == (node.GPA_MEAN, node.GPA_STD)
+        other = load_config(data, flag_overrides={"TRAINER.NAME": "CoOp"})
+        assert "PROMPTSRC" not in identifying_settings(other)["TRAINER"]
+
+
+@pytest.mark.parametrize("nemesis", ["", "Nemesis"])
+@pytest.mark.parametrize(
+    ("method", "name", "values"),
+    [
+        ("KgCoOp", "vit_b16_ep100_ctxv1", (100, 128, 4, WORDS, "sgd")),
+        ("KgCoOp", "vit_b16", (100, 128, 4, WORDS, "sgd")),
+        ("ProGrad", "rn50_ep50", (50, 32, 16, "", "sgd")),
+        ("ProGrad", "vit_b16_ep100", (100, 32, 16, "", "sgd")),
+        ("TCP", "vit_b16_ep50", (50, 32, 4, "", "adam")),
+        ("TCP", "vit_b16_ep100_ctxv1", (100, 32, 4, WORDS, "adam")),
+    ],
+)
+def test_names_of_methods_with_a_teacher(
+    method: str, name: str, values: tuple[Any, ...], nemesis: str
+) -> None:
+    cfg = load(method + nemesis, name)
+    own, batch = cfg.TRAINER[method.upper()], cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    assert values == (cfg.OPTIM.MAX_EPOCH, batch, own.N_CTX, own.CTX_INIT, cfg.OPTIM.NAME)
+    assert (1e-3 if method == "TCP" else 1e-8) == cfg.OPTIM.ADAM_EPS
+    assert own.get("WORDS", True) and own.get("W", 8.0) == 8.0
+
+
+def test_templates_of_the_datasets() -> None:
+    """Every template has a place for the name; the words of ProGrad fit its 16 vectors."""
+    for path in sorted((CONFIGS / "datasets").glob("*.yaml")):
+        for method in ("KgCoOp", "ProGrad", "TCP"):
+            settings = {"TRAINER.NAME": method, "MODEL.BACKBONE.NAME": "ViT-B/16"}
+            recipe = config_file(f"trainers/{method}", "vit_b16")
+            check_trainer(load_config(str(path), recipe, settings))
+    pets = load_config(config_file("datasets", "oxford_pets")).TRAINER
+    assert pets.TCP.STUDENT == "X X X X {}, a type of pet."
+    assert pets.PROGRAD.TEACHER == "a type of pet, a photo of a {}."
 
 
 def test_coops_validation_config_differs_in_batches_and_split_alone() -> None:

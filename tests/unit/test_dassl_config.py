@@ -1,5 +1,6 @@
 """Configuration: defaults, declared groups, layers and the messages for mistakes."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def test_resolved_config_can_be_read_back(tmp_path: Path) -> None:
         ("OPTIM.SGD_DAMPENING", "1", 'did you mean "OPTIM.SGD_DAMPNING"?'),
         ("LR", "1", 'did you mean "OPTIM.LR"?'),
         # No hint is better than a wrong one.
-        ("TRAINER.MAPLE.PROMPT_DEPTH", "1", "no trainer declares TRAINER.MAPLE"),
-        ("TRAINER.KGCOOP.W", "1", "no trainer declares TRAINER.KGCOOP"),
+        ("TRAINER.LASP.PROMPT_DEPTH", "1", "no trainer declares TRAINER.LASP"),
+        ("TRAINER.DEPT.W", "1", "no trainer declares TRAINER.DEPT"),
         ("TRAINER.CoOpNemesis.DEPTH", "1", "no trainer declares TRAINER.CoOpNemesis"),
         ("TRAINER.COCOOP.CSC", "1", "accepted: TRAINER.COCOOP.N_CTX, "),
         ("TRAINER.COOP.N", "1", "accepted: TRAINER.COOP.N_CTX, "),
@@ -134,7 +135,7 @@ def test_bad_files(tmp_path: Path, content: str, part: str) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
-def test_declared_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_declared_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Only here: the processes that other tests start would not know a run with this group.
     monkeypatch.setattr(defaults, "_declared", dict(defaults._declared))
     for _ in range(2):
@@ -142,8 +143,9 @@ def test_declared_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = load_config(opts=["TRAINER.TOYCONFIG.N", "4", "TRAINER.TOYCONFIG.DEEP.NAME", "1"])
     assert (cfg.TRAINER.TOYCONFIG.N, cfg.TRAINER.TOYCONFIG.DEEP.NAME) == (4, "1")
     assert get_cfg_default().TRAINER.TOYCONFIG.N == 16
-    with pytest.raises(ValueError, match="declared twice"):
-        declare_config("TRAINER.TOYCONFIG", {"N": 17})
+    toy = write(tmp_path / "toy.py", 'declare_config("TRAINER.TOYCONFIG", {"N": 17})')
+    with pytest.raises(ValueError, match=rf"{Path(__file__).name} and .*toy\.py"):
+        runpy.run_path(toy, {"declare_config": declare_config})
     with pytest.raises(ValueError, match="engine"):
         declare_config("OPTIM", {"LR": 1.0})
     with pytest.raises(UserError, match=r"TRAINER\.TOYCONFIG\.N"):

@@ -13,6 +13,7 @@ from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, Datum, SplitDataset
 from dassl.data.datasets.split_dataset import SPLIT_SEED
 from datasets.imagenet import imagenet_classnames
+from datasets.sources import SOURCES
 from tests.helpers.miniatures import (
     CONFIG_OF,
     MINIATURES,
@@ -24,6 +25,7 @@ from tests.helpers.miniatures import (
     load,
     parts_of,
 )
+from tests.helpers.refusals import refused
 from tests.helpers.runs import ROOT
 
 TEMPLATES = {
@@ -186,3 +188,35 @@ def test_the_shipped_class_names_need_no_list(tmp_path: Path) -> None:
     assert dataset.classnames[0] == "tench"
     item = (dataset.test or [])[-1]
     assert (Path(item.impath).parent.name, item.classname) == ("999", "toilet paper")
+
+
+@pytest.mark.parametrize("name", ["SUN397", "EuroSAT", "DMLab"])
+def test_training_images_in_all_are_drawn_as_in_vtab(name: str, tmp_path: Path) -> None:
+    build(name, tmp_path)
+    everything = load(name, tmp_path)
+    both = {item.impath for item in [*(everything.train_x or []), *(everything.val or [])]}
+    five = load(name, tmp_path, "DATASET.NUM_TRAIN", "5")
+    train, val, test = parts_of(five)
+    assert (len(train), len(val), test) == (4, 1, everything.test)
+    assert len({item.impath for item in [*train, *val]} & both) == 5
+    assert five.classnames == everything.classnames  # also of classes without an image
+    assert five.num_classes == everything.num_classes
+    assert parts_of(load(name, tmp_path, "DATASET.NUM_TRAIN", "5")) == [train, val, test]
+    assert parts_of(load(name, tmp_path, "DATASET.NUM_TRAIN", "5", "SEED", "2"))[0] != train
+    count = str(len(both))
+    whole = parts_of(load(name, tmp_path, "DATASET.NUM_TRAIN", count))
+    assert {item.impath for item in whole[0] + whole[1]} == both
+    with refused(f"NUM_TRAIN is {len(both) + 1}, but the dataset has only {count}", "0 for all"):
+        load(name, tmp_path, "DATASET.NUM_TRAIN", str(len(both) + 1))
+
+
+def test_images_in_all_exclude_images_a_class() -> None:
+    with refused("NUM_TRAIN is 10, images in all, and DATASET.NUM_SHOTS is 1", "set one"):
+        load_config(opts=["DATASET.NUM_TRAIN", "10", "DATASET.NUM_SHOTS", "1"])
+
+
+def test_the_instructions_for_dmlab_are_python(tmp_path: Path) -> None:
+    with refused("DMLab", "TFRecords"):
+        load("DMLab", tmp_path)
+    code = SOURCES["DMLab"][0].instructions.partition('python -c "')[2].removesuffix('"')
+    compile(code.replace("{folder}", "data/dmlab"), "instructions", "exec")

@@ -182,3 +182,14 @@ def test_sinkhorn_equals_pot() -> None:
     ours = sinkhorn(cost, 0.1, max_iter=1000, thresh=1e-9)[0, 0]
     plan = ot.sinkhorn(np.full(7, 1 / 7), np.full(4, 1 / 4), cost[0, 0].double().numpy(), 0.1)
     torch.testing.assert_close(ours.double(), torch.from_numpy(plan), atol=1e-6, rtol=1e-4)
+
+
+def test_a_gradient_scaler_may_skip_the_first_step_of_an_epoch_of_one_batch(tmp_path: Path) -> None:
+    """The schedule goes on without PyTorch's warning, which fails tests."""
+    trainer = golden_trainer("CoOp", "vit", tmp_path)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    trainer.num_batches = 1
+    before = trainer.model.prompt_learner.ctx.detach().clone()
+    step(trainer, "vit")
+    assert torch.equal(trainer.model.prompt_learner.ctx, before)
+    assert trainer.get_current_lr() > 1e-5  # the warm-up is over

@@ -1,5 +1,6 @@
 """nemesis report from hand-made runs: numbers and names of rows, files for people and programs."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from nemesis.report.accuracy import make_tables
 from nemesis.report.figures import drawable
 from nemesis.report.settings import name_rows
+from safeio.checksums import file_digest, read_verified_json, write_json_with_checksum
 from tests.helpers.report_runs import a_run, a_test, pun, report_of, write
 
 RUNS = [
@@ -48,6 +50,27 @@ def test_the_same_runs_make_the_same_files(runs: Path) -> None:
     first = {path.name: path.read_bytes() for path in report_of(runs).iterdir()}
     second = {path.name: path.read_bytes() for path in report_of(runs).iterdir()}
     assert first == second
+
+
+def test_a_new_report_removes_the_files_of_the_earlier_one_and_no_others(tmp_path: Path) -> None:
+    output = report_of(write(tmp_path / "runs", *RUNS))
+    extra = {path.name for path in output.glob("accuracy_over_shots.*")}
+    assert {f"accuracy_over_shots.{kind}" for kind in ("png", "pdf")} <= extra
+    (output / "accuracy_over_shots.pdf").write_text("changed")
+    (output / "mine.md").write_text("mine")
+    record = output / ".report.json"
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    listed = {**read_verified_json(record), "../outside": file_digest(outside)}
+    write_json_with_checksum(listed, record)
+    before = {path.name for path in output.iterdir()}
+
+    shutil.rmtree(tmp_path / "runs")
+    report_of(write(tmp_path / "runs", a_run(40.0, "ZeroshotCLIP", shots=0)))
+    after = {path.name for path in output.iterdir()}
+    assert outside.exists() and {"mine.md", "accuracy_over_shots.pdf"} <= after
+    assert "accuracy_over_shots.png" in before - after
+    assert after == {*read_verified_json(record), record.name, "mine.md", "accuracy_over_shots.pdf"}
 
 
 def labels(*runs: dict[str, Any], by: tuple[str, ...] = ()) -> list[str]:

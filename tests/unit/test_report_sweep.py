@@ -21,10 +21,12 @@ METHODS: dict[str, Any] = {
 def test_rows_as_in_the_file_and_what_is_missing(
     tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(tmp_path, data_root, seeds=[1, 2], shots=[1, 2], methods=METHODS)
+    # The number of validation images depends on the shots; base classes are another protocol.
+    test = {"TEST.SPLIT": "test", "DATASET.SUBSAMPLE_CLASSES": "all"}
+    path = write(tmp_path, data_root, test, seeds=[1, 2], shots=[1, 2], methods=METHODS)
     message = refuse(capsys, "--sweep", path)
     assert "0 of 12 runs done of" in message and "do them first: python -m nemesis sweep" in message
-    other = write(tmp_path, data_root, seeds=[3])  # in the same folder
+    other = write(tmp_path, data_root, test, seeds=[3])  # in the same folder
     assert sweep.main([other, "--workers", "0"]) == 0
     done = ["emoji_activities/CoOp/", "emoji_activities/Penalised/shots_1/seed1-OMEGA_0.5"]
     assert sweep.main([path, "--workers", "0", "--only", done[0], "--only", done[1]]) == 0

@@ -21,11 +21,13 @@ SIZES = {
     "table_a5": (7 * DATASETS * SHOTS * SEEDS, 7 * SHOTS * SEEDS),
     "table_a6": (3 * 6 * SHOTS * SEEDS, 3 * SHOTS * 3),
     "table_a7": (3 * 6 * SHOTS * SEEDS, 3 * SHOTS * 3),
+    "table_a10": (6 * 3 * SEEDS, 6 * 3 * 3),
     "figure_2": (3 * DATASETS * SHOTS * SEEDS, 3 * SHOTS * SEEDS),
     "low_norm": (DATASETS * SHOTS * SEEDS, 2 * 2 * 2),
     "figure_a1": (SEEDS, 2),
     "figures_a2_a3": (3, 3),
 }
+BACKBONES = {"table_a4": "ViT-B/16", "table_a10": "timm:vit_base_patch16_224.augreg_in21k"}
 PROTOCOLS = {
     "few_shot": (DATASETS * SHOTS * SEEDS, 2 * 3 * 3),
     "base_to_new": (DATASETS * SEEDS * 2, 2 * 3 * 2),
@@ -46,10 +48,12 @@ def test_each_resolves_for_both_profiles(name: str) -> None:
     assert (len(paper), len(mini)) == SIZES[name]
     assert {str(run.output) for run in paper.values()} == {"output/paper"}
     assert {str(run.output) for run in mini.values()} == {"output/mini/paper"}
-    assert {run.config["MODEL"]["BACKBONE"]["NAME"] for run in mini.values()} == {"mini"}
-    assert {run.config["INPUT"]["TRAIN_VIEWS"] for run in mini.values()} == {4}
+    visual = name == "table_a10"  # visual prompts: no cached features
+    bundled = "mini_vit" if visual else "mini"
+    assert {run.config["MODEL"]["BACKBONE"]["NAME"] for run in mini.values()} == {bundled}
+    assert {run.config["INPUT"]["TRAIN_VIEWS"] for run in mini.values()} == {0 if visual else 4}
     for run in paper.values():
-        backbone = "ViT-B/16" if name == "table_a4" else "RN50"
+        backbone = BACKBONES.get(name, "RN50")
         assert run.config["MODEL"]["BACKBONE"]["NAME"] == backbone
         assert run.config["INPUT"]["TRAIN_VIEWS"] == 0
 

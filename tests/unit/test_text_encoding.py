@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clip import text_encoding
@@ -40,13 +40,14 @@ def assert_equal(ours: torch.Tensor, oracle: torch.Tensor) -> None:
     torch.testing.assert_close(ours, oracle, atol=2e-5 * float(oracle.detach().abs().max()), rtol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
+@example(40, 0, ["kite (bird of prey)", "golden dog"], 4, 17, "middle", True)
 @given(
     at_once=st.sampled_from([1, 40, 100_000]),
     memory=st.sampled_from([1 << 30, 0]),
     names=st.lists(NAMES, min_size=1, max_size=4),
     length=st.integers(1, 9),
-    groups=st.integers(1, 17),
+    groups=st.integers(1, 5),
     position=st.sampled_from(POSITIONS),
     class_specific=st.booleans(),
 )
@@ -77,7 +78,7 @@ def test_features_and_gradients_equal_the_reference(
     assert_equal(ours_gradient, gradient)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     names=st.lists(NAMES, min_size=1, max_size=3),
     corrupted=st.lists(st.integers(0, 5), min_size=1, max_size=8),

@@ -66,6 +66,12 @@ class EpochPlan:
         """Whether the run must be saved."""
         return bool(self.trainer.resuming.checkpoint.due())
 
+    @property
+    def term(self) -> list[str]:
+        """The name of a further number of every step, if the CLIP has one."""
+        model = self.trainer.model
+        return [] if model.term_weight is None else [model.term_name]
+
     def _draw(self, steps: int) -> Tensor:
         if not self.settings.drawn:
             return torch.zeros(steps, 0, dtype=torch.long)
@@ -91,7 +97,7 @@ class EpochPlan:
         try:
             with self.run.own_state():
                 for row in rows:
-                    numbers = dict(zip(NUMBERS, row, strict=True))
+                    numbers = dict(zip((*NUMBERS, *self.term), row, strict=True))
                     trainer.batch_idx = self.done
                     self._check(numbers)
                     self.losses.update(self._summary(numbers))
@@ -117,11 +123,13 @@ class EpochPlan:
     def _summary(self, numbers: dict[str, float]) -> dict[str, float]:
         """Return what a run alone logs for a step."""
         penalty = self.settings.penalty
-        if penalty is None:
+        if penalty is None and not self.term:
             return {key: numbers[key] for key in ("loss", "norm", "acc")}
-        norm_losses = [*["pun"] * (penalty.beta > 0), *["pan"] * (penalty.beta < 1)]
-        summary = {key: numbers[key] for key in ("loss", "ce", *norm_losses)}
-        summary["omega_E"] = self.omega_factor
+        summary = {key: numbers[key] for key in ("loss", "ce", *self.term)}
+        if penalty is not None:
+            norm_losses = [*["pun"] * (penalty.beta > 0), *["pan"] * (penalty.beta < 1)]
+            summary |= {key: numbers[key] for key in norm_losses}
+            summary["omega_E"] = self.omega_factor
         return {**summary, "norm": numbers["norm"], "acc": numbers["acc"]}
 
     def save(self) -> None:
@@ -142,8 +150,6 @@ class EpochPlan:
                 torch.set_rng_state(drawn)
 
     def _end_epoch(self) -> None:
-        # The scheduler warns if the optimiser was never called.
-        self.trainer.optim._opt_called = True
         self.trainer.update_lr()
         self.trainer.epoch_means = self.losses.averages()
 
@@ -151,8 +157,7 @@ class EpochPlan:
 def settings_of(trainer: Any) -> Settings:
     """Return what a trainer's step takes from its configuration."""
     optim = trainer.cfg.OPTIM
-    penalty = getattr(trainer, "norm_penalty", None)
-    return Settings(penalty, optim.MOMENTUM, optim.WEIGHT_DECAY)
+    return Settings(trainer.norm_penalty, optim.MOMENTUM, optim.WEIGHT_DECAY)
 
 
 class BatchedEpochs:
@@ -172,7 +177,7 @@ class BatchedEpochs:
 
     def add(self, trainer: PromptTrainer) -> None:
         """Make a new trainer share the first one's CLIP, text encoder and features."""
-        trainer.batched = self.size
+        trainer.batched = trainer.resuming.checkpoint.batched = self.size
         self._first = first = self._first or trainer
         trainer.loaded_clip = first.loaded_clip
         trainer.model.clip_model = first.loaded_clip.model

@@ -148,11 +148,11 @@ class BatchedPrompts:
         """Train on one batch of each run.
 
         Returns:
-            The `NUMBERS` of each run; the norm is that before the step.
+            The `NUMBERS` of each run, and its term if its CLIP has one; the norm is that before the
+            step.
         """
         with autocast(self.precision, self.device):
-            text = self.model.text_features(self.ctx)
-            logits = self.model.match(inputs.features, text)  # (R, B, C)
+            logits, term = self.model.training_outputs(inputs.features, self.ctx)  # (R, B, C)
             flat = functional.cross_entropy(
                 logits.flatten(0, 1), inputs.labels.flatten(), reduction="none"
             )
@@ -160,6 +160,8 @@ class BatchedPrompts:
             correct = count_correct(logits.detach(), inputs.labels)
             pun, pan = self._penalties(inputs, correct)
             loss = cross_entropy
+            if term is not None:
+                loss = loss + self.model.term_weight * term
             if self.nemesis:
                 loss = loss + inputs.factors * (self.beta * pun + (1 - self.beta) * pan)
         (gradient,) = torch.autograd.grad(loss.sum(), self.ctx)
@@ -168,7 +170,8 @@ class BatchedPrompts:
             size = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
             self._update(gradient, inputs.rates)
             accuracy = correct * (100.0 / inputs.labels.shape[1])
-            numbers = (loss, cross_entropy, pun, pan, norm, accuracy, size)
+            numbers = [loss, cross_entropy, pun, pan, norm, accuracy, size]
+            numbers += [] if term is None else [term]
             return torch.stack([number.detach().float() for number in numbers])
 
     def _update(self, gradient: Tensor, rates: Float[Tensor, " runs"]) -> None:

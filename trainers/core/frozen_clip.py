@@ -97,9 +97,14 @@ def _files_state(name: str) -> tuple[Any, ...]:
     return tuple(file_state(file) for file in files)
 
 
-def _load_and_freeze(cfg: CfgNode, device: torch.device, precision: str) -> LoadedCLIP:
+def load_configured_clip(cfg: CfgNode, device: torch.device) -> LoadedCLIP:
+    """Load the CLIP of a configuration as its files have it: in fp32, with batch norms.
+
+    Raises:
+        clip.errors.WeightsError: the weights are not available or are not a CLIP.
+    """
     node = cfg.MODEL.CLIP
-    loaded = load_clip(
+    return load_clip(
         cfg.MODEL.BACKBONE.NAME,
         device=device,
         transformer_heads=node.TEXT_HEADS or None,
@@ -108,6 +113,10 @@ def _load_and_freeze(cfg: CfgNode, device: torch.device, precision: str) -> Load
         activation=node.ACTIVATION or None,
         download_root=node.DOWNLOAD_ROOT or None,
     )
+
+
+def _load_and_freeze(cfg: CfgNode, device: torch.device, precision: str) -> LoadedCLIP:
+    loaded = load_configured_clip(cfg, device)
     freeze(loaded.model)
     # In fp32 until BatchNorm is folded, so that the weights are rounded only once.
     speed_up(loaded.model.visual, compile_it=cfg.MODEL.COMPILE)

@@ -67,13 +67,16 @@ def speed_up(encoder: ModifiedResNet | VisionTransformer, compile_it: bool = Fal
 
 
 def encode_frozen(
-    encode: Callable[[Tensor], Tensor], images: Float[Tensor, "batch 3 height width"]
+    encode: Callable[[Tensor], Tensor],
+    images: Float[Tensor, "batch 3 height width"],
+    normalised: bool = True,
 ) -> Float[Tensor, "batch *tokens embed"]:
-    """Return L2-normalised features by CLIP's `encode_image(_local)`, computed without gradient."""
+    """Return features by CLIP's `encode_image(_local)`, by default L2-normalised, no gradient."""
     per_call = len(images)
     if images.device.type == "cpu":
         per_call = max(1, PIXELS_PER_CALL // (images.shape[-2] * images.shape[-1]))
     with torch.inference_mode():
         features = torch.cat([encode(part) for part in images.split(per_call)])
-        features = functional.normalize(features, dim=-1)
+        if normalised:
+            features = functional.normalize(features, dim=-1)
     return features.clone()  # inference tensors cannot take part in a training step

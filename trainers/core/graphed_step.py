@@ -44,6 +44,11 @@ class GraphedStep:
         self._replay: Callable[[], None] | None = None
         self._numbers: Tensor | None = None
 
+    @property
+    def captured(self) -> bool:
+        """Whether the steps are replayed."""
+        return self._replay is not None
+
     def __call__(self, inputs: Inputs) -> Tensor:
         """Train on one batch of each run; see `BatchedPrompts.step`."""
         if self._possible and self._replay is None:

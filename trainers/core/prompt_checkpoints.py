@@ -31,7 +31,11 @@ class PromptCheckpoints:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The metadata of the prompts that this run learns; it hashes the frozen weights."""
+        """The metadata of the prompts that this run learns."""
+        return self.describe()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the metadata; it hashes the frozen weights."""
         one = self.trainer
         return describe_prompts(one.cfg, one.node, one.loaded_clip, one.dm.dataset.classnames)
 
@@ -41,7 +45,7 @@ class PromptCheckpoints:
         Raises:
             UserError: names the change.
         """
-        if (weights := _prompt_weights(model)) is None:
+        if (weights := self.prompt_weights(model)) is None:
             return
         fit = self._fit(checkpoint_metadata(state), weights)
         fault = fit.mismatch or (fit.rows and "the order of the classes has changed")
@@ -68,26 +72,37 @@ class PromptCheckpoints:
             UserError: the classes, the backbone, the class token position or the shape differ
                 from those of the training.
         """
-        if (weights := _prompt_weights(state)) is None:
+        if (weights := self.prompt_weights(state)) is None:
             return state
         ctx = weights["ctx"]
         if ctx.shape[-2] != self.trainer.model.prompt_learner.length:
             self._check_shape(path, ctx)
         fit = self._fit(find_metadata(path, state, self.trainer.node), weights)
-        self.mismatch = fit.mismatch
-        if fit.mismatch:
-            same_shape = ctx.shape == self.trainer.model.prompt_learner.ctx.shape
-            fault = f'prompts in "{path}" do not fit: {fit.mismatch}'
-            if not (same_shape and ignore_mismatch):
-                hint = f", or add {IGNORE_MISMATCH} to test them anyway" if same_shape else ""
-                raise UserError(
-                    f"The {fault}; use the classes and settings that they were learned with{hint}"
-                )
-            print(f"Warning: the {fault}")
+        same_shape = ctx.shape == self.trainer.model.prompt_learner.ctx.shape
+        self._report(path, fit, same_shape, ignore_mismatch)
         if fit.rows is not None:
             ctx = ctx[fit.rows]
         self._check_shape(path, ctx)
         return {**state, "state_dict": {**weights, "ctx": ctx}}
+
+    def prompt_weights(self, state: Any) -> dict[str, Any] | None:
+        """Return the tensors of a prompt learner's state; None if it contains no prompts."""
+        weights = state.get("state_dict") if isinstance(state, dict) else None
+        ctx = weights.get("ctx") if isinstance(weights, dict) else None
+        return weights if isinstance(ctx, Tensor) and ctx.dim() > 1 else None
+
+    def _report(self, path: Path, fit: Fit, same_shape: bool, ignore_mismatch: bool) -> None:
+        """Raise an error for prompts that do not fit, or warn if this is to be ignored."""
+        self.mismatch = fit.mismatch
+        if not fit.mismatch:
+            return
+        fault = f'prompts in "{path}" do not fit: {fit.mismatch}'
+        if not (same_shape and ignore_mismatch):
+            hint = f", or add {IGNORE_MISMATCH} to test them anyway" if same_shape else ""
+            raise UserError(
+                f"The {fault}; use the classes and settings that they were learned with{hint}"
+            )
+        print(f"Warning: the {fault}")
 
     def _fit(self, trained: Mapping[str, Any], weights: Mapping[str, Any]) -> Fit:
         here = {**self.metadata, "data": describe_data(self.trainer.cfg)}
@@ -108,10 +123,3 @@ class PromptCheckpoints:
             setting = "CTX_INIT has" if by_words else "N_CTX is"
             fault = f"{ctx.shape[-2]} context vectors, but {node}.{setting} {here.shape[-2]}"
         raise UserError(f'"{path}" holds {fault}; use the settings of the training')
-
-
-def _prompt_weights(state: Any) -> dict[str, Any] | None:
-    """Return the tensors of a prompt learner's state; None if it contains no prompts."""
-    weights = state.get("state_dict") if isinstance(state, dict) else None
-    ctx = weights.get("ctx") if isinstance(weights, dict) else None
-    return weights if isinstance(ctx, Tensor) and ctx.dim() > 1 else None

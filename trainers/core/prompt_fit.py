@@ -29,6 +29,7 @@ SETTINGS = {
     "text_heads": ("the number of text heads", "MODEL.CLIP.TEXT_HEADS"),
     "class_specific": ("a prompt for each class (CSC)", "TRAINER.{node}.CSC"),
     "image_heads": ("the number of image heads", "MODEL.CLIP.VISION_HEADS"),
+    "insert_layer": ("the layer of the class tokens", "TRAINER.{node}.INSERT_LAYER"),
 }
 
 PREFIX, SUFFIX = CLASSNAME_BUFFERS
@@ -65,12 +66,12 @@ def fit_prompts(
         node: name of the method's configuration node.
     """
     faults = []
-    if fault := _backbone_fault(trained, here, weights, model):
+    if fault := backbone_fault(trained, here, weights, model):
         faults.append(fault)
     for key, (name, setting) in SETTINGS.items():
-        if key in trained and trained[key] != here[key]:
+        if key in trained and trained[key] != here.get(key):
             before, where = short_repr(trained[key]), setting.format(node=node)
-            faults.append(f"{name} was {before} in training and is {here[key]} now ({where})")
+            faults.append(f"{name} was {before} in training and is {here.get(key)} now ({where})")
     rows = None
     if here["class_specific"]:
         rows, fault = _match_classes(trained, here, weights, model)
@@ -78,7 +79,7 @@ def fit_prompts(
     return Fit(rows, ", and ".join(faults))
 
 
-def _backbone_fault(
+def backbone_fault(
     trained: Mapping[str, Any], here: Mapping[str, Any], weights: Mapping[str, Any], model: CLIP
 ) -> str:
     """Describe a change of the backbone's weights; empty if they are the same or unknown."""

@@ -17,6 +17,8 @@ from clip.weights import LoadedCLIP
 from dassl.config import CfgNode
 from dassl.config.node import read_yaml_layers
 from dassl.engine import CONFIG
+from safeio.errors import UserError
+from safeio.untrusted import short_repr
 
 from .prompt_file import PROMPT_FILE, read_tensors
 
@@ -39,6 +41,7 @@ def describe_prompts(
         "image_heads": config.image_heads,
         "class_token_position": method.get("CLASS_TOKEN_POSITION", "end"),
         "class_specific": bool(method.get("CSC", False)),
+        **({"insert_layer": method.INSERT_LAYER} if "INSERT_LAYER" in method else {}),
         "classnames": list(classnames),
     }
 
@@ -100,6 +103,22 @@ def _from_config(config: Mapping[str, Any], node: str) -> dict[str, Any]:
         }
     except (KeyError, TypeError, AttributeError):
         return {}
+
+
+def check_same_training(path: Any, trained: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of other classes or another backbone, by their `describe_prompts`.
+
+    Raises:
+        UserError: names the difference.
+    """
+    known = [key for key in FINGERPRINTS if key in trained and key in here]
+    if known and all(trained[key] != here[key] for key in known):
+        what = f"of the backbone {short_repr(trained.get('backbone'))}, not {here['backbone']}"
+    elif trained.get("classnames") != here["classnames"]:
+        what = f"of {len(trained.get('classnames', ()))} classes that are not this run's"
+    else:
+        return
+    raise UserError(f'"{path}" is {what}; use the backbone and the classes of its training')
 
 
 def describe_data(config: Mapping[str, Any]) -> str:

@@ -18,7 +18,6 @@ from clip.text_encoding import SoftPromptEncoder
 from dassl.engine.capabilities import Capability, lower_capabilities
 
 from .frozen_encoder import encode_frozen
-from .prompt_learner import PromptLearner
 
 
 class PromptedCLIP(nn.Module):
@@ -32,12 +31,15 @@ class PromptedCLIP(nn.Module):
         standard_classify: `classify` returns the `logits` of the learned prompts.
         conditional: text features depend on the image (CoCoOp).
         linear: logits are exp(logit_scale) * f @ W^T, W the text features (C, E).
+        term_name, term_weight: name and weight of the term in `training_outputs`.
     """
 
     frozen_features = True
     standard_classify = True
     conditional = False
     linear = True
+    term_name = ""
+    term_weight: Any = None  # None without a term
     capabilities: ClassVar[dict[str, Capability]] = {
         "frozen_features": Capability(frozenset({"image_features", "forward"})),
         "standard_classify": Capability(frozenset({"classify"})),
@@ -53,21 +55,23 @@ class PromptedCLIP(nn.Module):
         self,
         clip_model: CLIP,
         classnames: Sequence[str],
-        prompt_learner: PromptLearner,
+        prompt_learner: Any,
         position: str = "end",
+        text_encoder: nn.Module | None = None,
     ) -> None:
         """Combine the frozen encoders with the prompts.
 
         Args:
             clip_model: frozen CLIP.
             classnames: C names.
-            prompt_learner: holds `ctx`; no other parameter is trained.
+            prompt_learner: a `PromptLearner` or `TowerPrompts`; no other parameter is trained.
             position: class token position: `end`, `middle` or `front`.
+            text_encoder: maps groups of prompts to text features; None for `SoftPromptEncoder`.
         """
         super().__init__()
         self.clip_model = clip_model
         self.prompt_learner = prompt_learner
-        self.text_encoder = SoftPromptEncoder(
+        self.text_encoder: Any = text_encoder or SoftPromptEncoder(
             clip_model, classnames, prompt_learner.length, position
         )
         self._cached_text: Tensor | None = None
@@ -101,11 +105,22 @@ class PromptedCLIP(nn.Module):
 
     def logits(
         self,
-        image_features: Float[Tensor, "batch *tokens embed"],
+        image_features: Float[Tensor, "*images embed"],
         ctx: Float[Tensor, "groups *sets length width"],
     ) -> Float[Tensor, "groups batch classes"]:
         """Return the logits of the images under every group's prompts."""
         return self.match(image_features, self.text_features(ctx))
+
+    def training_outputs(
+        self,
+        image_features: Float[Tensor, "*images embed"],
+        ctx: Float[Tensor, "groups *sets length width"],
+    ) -> tuple[Float[Tensor, "groups batch classes"], Float[Tensor, " groups"] | None]:
+        """Return the logits, and a further term of each group's loss, without its weight.
+
+        Subclasses may override it; its images are those of all groups or of each.
+        """
+        return self.logits(image_features, ctx), None
 
     @contextmanager
     def cached_text_features(self) -> Iterator[None]:

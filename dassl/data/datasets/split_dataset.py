@@ -22,8 +22,10 @@ from .splits import (
     entries_digest,
     read_items,
     read_split,
+    sample_total,
     save_split,
     subsample_classes,
+    task_classes,
     to_entries,
 )
 
@@ -35,7 +37,8 @@ class SplitDataset(DatasetBase):
     """Dataset in one folder below the data root; subclasses set the attributes.
 
     Construction reads the split (or creates and saves it), takes the few-shot sample (or reads the
-    saved one of the same shots and seed), and then selects all, base or new classes.
+    saved one of the same shots and seed), and then selects all, base or new classes, and then
+    those of tasks.
 
     Attributes:
         dataset_dir: folder below cfg.DATASET.ROOT.
@@ -83,7 +86,13 @@ class SplitDataset(DatasetBase):
         train, val, test = subsample_classes(
             train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES
         )
+        if tasks := cfg.DATASET.TASKS:
+            own = {"task": cfg.DATASET.TASK, "part": cfg.DATASET.TASK_CLASSES, "seed": cfg.SEED}
+            train, val, test = task_classes(train, val, test, tasks=tasks, **own)
         super().__init__(train_x=train, val=val, test=test)
+        if cfg.DATASET.NUM_TRAIN >= 1 and train:  # the class names are those of all images
+            rng = Random(cfg.SEED) if cfg.SEED >= 0 else Random()
+            self._train_x, self._val = sample_total(train, val, cfg.DATASET.NUM_TRAIN, rng)
 
     def prepare(self) -> None:
         """Hook: create or unpack missing images. Does nothing by default."""

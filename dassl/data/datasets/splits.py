@@ -171,6 +171,26 @@ def split_trainval(
     return train, val
 
 
+def sample_total(
+    train: Sequence[Datum], val: Sequence[Datum], total: int, rng: random.Random
+) -> tuple[list[Datum], list[Datum]]:
+    """Draw `total` images of both lists, regardless of classes: 80% to train, 20% to validate.
+
+    VTAB-1k draws 800 and 200 images in this way (Zhai et al., 2019, section 2.3).
+
+    Raises:
+        UserError: the lists have fewer images.
+    """
+    images = [*train, *val]
+    if total > len(images):
+        raise UserError(
+            f"DATASET.NUM_TRAIN is {total:,}, but the dataset has only {len(images):,} training "
+            "and validation images; choose at most as many, or 0 for all"
+        )
+    chosen, cut = rng.sample(images, total), round(0.8 * total)
+    return chosen[:cut], chosen[cut:]
+
+
 def split_lists(trainval: Sequence[Datum], test: Sequence[Datum]) -> Split:
     """Return a split of the two lists that many datasets have; see `split_trainval`."""
     train, val = split_trainval(trainval)
@@ -217,7 +237,50 @@ def subsample_classes(*sources: Sequence[Datum], subsample: str = "all") -> list
         )
     labels = sorted({item.label for item in next(filter(None, sources), ())})
     middle = math.ceil(len(labels) / 2)
-    selected = labels[:middle] if subsample == "base" else labels[middle:]
+    return _select(sources, labels[:middle] if subsample == "base" else labels[middle:])
+
+
+def task_bounds(classes: int, tasks: int) -> list[int]:
+    """Return the number of classes before each task and, last, of all classes.
+
+    Raises:
+        UserError: a task would have fewer than two classes.
+    """
+    if tasks > classes // 2:
+        raise UserError(
+            f"DATASET.TASKS is {tasks}, but {classes} classes give at most {classes // 2} tasks "
+            "of two classes"
+        )
+    return [number * classes // tasks for number in range(tasks + 1)]
+
+
+def task_classes(
+    *sources: Sequence[Datum], tasks: int, task: int, part: str, seed: int
+) -> list[list[Datum]]:
+    """Return the images of some tasks' classes, labelled from 0 in the order of the tasks.
+
+    Args:
+        *sources: lists of images; the classes are those of the first that is not empty.
+        tasks: number of tasks, with equal numbers of classes up to one.
+        task: number of the current task, from 1.
+        part: own (the current task's classes), seen (also earlier ones) or unseen (later ones).
+        seed: draws the order of the classes.
+
+    Raises:
+        UserError: a task would have fewer than two classes, or no class is unseen.
+    """
+    labels = sorted({item.label for item in next(filter(None, sources), ())})
+    bounds = task_bounds(len(labels), tasks)
+    random.Random(seed).shuffle(labels)
+    first, end = bounds[task - 1], bounds[task]
+    chosen = {"own": labels[first:end], "seen": labels[:end], "unseen": labels[end:]}[part]
+    if not chosen:
+        raise UserError(f"DATASET.TASK_CLASSES is {part}, but task {task} is the last of {tasks}")
+    return _select(sources, chosen)
+
+
+def _select(sources: Sequence[Sequence[Datum]], selected: Sequence[int]) -> list[list[Datum]]:
+    """Return the images with these labels, which become 0, 1, ... in their order."""
     new_label = {label: position for position, label in enumerate(selected)}
     return [
         [

@@ -35,7 +35,8 @@ declare_config(
 
 # Local features are M times as large as pooled ones, so they are rounded to fp16, which changes a
 # normalised feature by less than 0.0005. The first run, too, uses the rounded features.
-STORED_AS = {"pooled": None, "local": torch.float16}
+RAW = "raw"  # pooled features before their normalisation
+STORED_AS = {"pooled": None, RAW: None, "local": torch.float16}
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Increase it when this code computes other features from the same weights and images.
@@ -91,7 +92,7 @@ class FeatureCache:
 
         Args:
             source: the images in order, with their transform.
-            kind: pooled or local.
+            kind: pooled, raw or local.
             view: index of the cached augmentation; None without augmentation.
         """
         transform = _configured_transform(source)

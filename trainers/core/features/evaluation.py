@@ -24,7 +24,7 @@ from dassl.engine.capabilities import Capability
 from safeio.errors import UserError
 
 from ..frozen_encoder import autocast
-from .cache import STORED_AS, FeatureCache, is_frozen
+from .cache import RAW, STORED_AS, FeatureCache, is_frozen
 from .store import StoredRows
 
 # `features`: kind of features that training and inference take, "pooled" (B, E) or "local"
@@ -32,6 +32,10 @@ from .store import StoredRows
 INFERENCE = Capability(frozenset({"model_inference", "parse_batch_test", "image_features"}), None)
 # `standard_classify`: `classify` computes the logits and nothing else.
 CLASSIFY = Capability(frozenset({"classify"}))
+
+# Bytes of features to read at once: each copy to an accelerator waits for it.
+BYTES_AT_ONCE = {"cpu": 0}
+BYTES_AT_ONCE_ELSEWHERE = 1 << 30
 
 # Default reason why a method has no `class_weights`.
 NO_MATRIX = "overrides inference"
@@ -46,13 +50,12 @@ def no_class_weights(cfg: CfgNode, why: str) -> UserError:
 
 
 @runtime_checkable
-class FrozenCLIPTrainer(Protocol):
-    """Interface of a trainer with a frozen CLIP that evaluation and export use."""
+class FeatureEncoder(Protocol):
+    """Interface of what computes frozen image features."""
 
     cfg: Any
     device: torch.device
-    dm: Any
-    model: Any
+    max_epoch: int
     loaded_clip: LoadedCLIP
     cached_features: "CachedFeatures"
 
@@ -61,10 +64,18 @@ class FrozenCLIPTrainer(Protocol):
         """The precision of the frozen CLIP, one of `PRECISIONS`."""
 
     def feature_kind(self) -> str | None:
-        """Return the kind of features that `classify` takes; None if inference needs images."""
+        """Return the kind of the features; None if inference needs images."""
 
     def image_features(self, images: Tensor) -> Tensor:
         """Return normalised frozen image features (B, E) or (B, M, E)."""
+
+
+@runtime_checkable
+class FrozenCLIPTrainer(FeatureEncoder, Protocol):
+    """Interface of a trainer with a frozen CLIP that evaluation and export use."""
+
+    dm: Any
+    model: Any
 
     def classify(self, image_features: Tensor) -> Tensor:
         """Return the logits (B, C) of image features."""
@@ -129,14 +140,20 @@ class CachedFeatures:
             rows = StoredRows.in_memory(self.compute(loader), STORED_AS[str(kind)])
         return rows
 
-    def compute(self, loader: Any) -> Iterator[Float[Tensor, "batch *tokens embed"]]:
-        """Compute the features of all images of a loader, batch by batch."""
-        trainer = self.trainer
+    def compute(
+        self, loader: Any, kind: str | None = None
+    ) -> Iterator[Float[Tensor, "batch *tokens embed"]]:
+        """Compute the features of all images of a loader, batch by batch; default: the trainer's.
+
+        The kind `RAW` needs the trainer's `raw_features`.
+        """
+        trainer: Any = self.trainer
+        encode = trainer.raw_features if kind == RAW else trainer.image_features
         print(f"Computing the features of {len(loader.dataset):,} images once for all runs")
         for batch in tqdm(loader, disable=None, leave=False):
             images = batch["img"].to(trainer.device, non_blocking=True)
             with torch.no_grad(), autocast(trainer.clip_precision, trainer.device):
-                features = trainer.image_features(images)
+                features = encode(images)
             yield features
 
     def predictions(
@@ -151,13 +168,23 @@ class CachedFeatures:
         return None if rows is None else self._classify(rows, loader)
 
     def _classify(self, rows: StoredRows, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        trainer, size = self.trainer, loader.batch_size
-        labels = torch.tensor([item.label for item in loader.dataset.data_source])
-        for start in tqdm(range(0, len(rows), size), disable=None, leave=False):
-            features = rows.read(start, start + size).to(trainer.device)
-            with autocast(trainer.clip_precision, trainer.device):
-                scores = trainer.classify(features)
-            yield scores, labels[start : start + size].to(trainer.device)
+        trainer, size, device = self.trainer, loader.batch_size, self.trainer.device
+        labels = labels_of(loader).to(device)
+        limit = BYTES_AT_ONCE.get(device.type, BYTES_AT_ONCE_ELSEWHERE)
+        batches = max(1, limit * len(rows) // rows.nbytes // size)
+        for first in tqdm(range(0, len(rows), batches * size), disable=None, leave=False):
+            part = rows.read(first, first + batches * size, device)
+            pairs = zip(part.split(size), labels[first:].split(size), strict=False)
+            for features, targets in pairs:
+                with autocast(trainer.clip_precision, device):
+                    scores = trainer.classify(features)
+                yield scores, targets
+
+
+def labels_of(loader: Any) -> Int[Tensor, " images"]:
+    """Return the labels of a loader's images in the order of its list; none without a loader."""
+    items = loader.dataset.data_source if loader is not None else ()
+    return torch.tensor([item.label for item in items], dtype=torch.long)
 
 
 def _reads_files_in_order(loader: Any) -> bool:

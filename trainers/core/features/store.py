@@ -39,8 +39,10 @@ class StoredRows:
         cls, blocks: Iterable[Tensor], stored_as: torch.dtype | None = None
     ) -> "StoredRows":
         """Hold blocks of rows in memory, rounded as on disk, if no file can be written."""
-        rows = torch.cat([block.detach().cpu() for block in blocks])
-        return cls(rows.to(stored_as or rows.dtype), rows.dtype)
+        rows: list[Tensor] = []
+        for block in blocks:
+            rows.append(block.detach().to(stored_as or block.dtype).cpu())
+        return cls(torch.cat(rows), block.dtype)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -50,9 +52,12 @@ class StoredRows:
         """The size of all rows as they are returned."""
         return self._rows.numel() * self._dtype.itemsize
 
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return the rows from `start` to before `stop`, (stop - start, ...)."""
-        return self._rows[start:stop].to(self._dtype, copy=True)
+    def read(self, start: int, stop: int, device: torch.device | None = None) -> Tensor:
+        """Return the rows from `start` to before `stop`, (stop - start, ...), on a device."""
+        rows = self._rows[start:stop]
+        if device is not None and device.type != "cpu":
+            return rows.to(device).to(self._dtype)  # fewer bytes to copy than if widened before
+        return rows.to(self._dtype, copy=True)
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """Return chosen rows, (len(indices), ...)."""
@@ -191,7 +196,7 @@ def _write_blocks(
     """
     done = 0
     for block in blocks:
-        stored = block.detach().cpu().to(stored_as or block.dtype).contiguous()
+        stored = block.detach().to(stored_as or block.dtype).cpu().contiguous()
         rows = (stored.view(torch.int16) if stored.dtype is torch.bfloat16 else stored).numpy()
         if not done:
             if shutil.disk_usage(folder).free < count * rows[:1].nbytes:

@@ -31,7 +31,7 @@ from safeio.checksums import file_digest
 from safeio.errors import UserError
 
 from .cache import STORED_AS
-from .evaluation import FrozenCLIPTrainer
+from .evaluation import FeatureEncoder
 from .store import StoredRows
 
 # 0: augment images anew in every epoch; K: draw from K cached augmentations of each image;
@@ -113,8 +113,7 @@ class FeatureBank:
         self.offsets = [self._starts[id(views[0])] for views in lists]
         self._kept: Tensor | None = None
         if sum(rows.nbytes for rows in self._rows) <= limit:
-            self._kept = torch.cat([rows.read(0, len(rows)) for rows in self._rows])
-            self._kept = self._kept.to(self.device)
+            self._kept = torch.cat([rows.read(0, len(rows), self.device) for rows in self._rows])
         # Where `take` wants the places.
         self.index_device = self.device if self._kept is not None else torch.device("cpu")
 
@@ -131,12 +130,13 @@ class FeatureBank:
 
 
 class ViewFeatures(Dataset[dict[str, Any]]):
-    """Batches of features: {"features", "label", "domain", "impath", "index"}.
+    """Batches of features: {"features", "label", "domain", "impath", "index"}, perhaps "img".
 
     Args:
         source: the training images.
         views: the features of each view, one row per image.
         sampler: states the epoch if view e is that of epoch e; else None.
+        with_images: add the augmented images.
     """
 
     def __init__(
@@ -144,10 +144,12 @@ class ViewFeatures(Dataset[dict[str, Any]]):
         source: DatasetWrapper,
         views: Sequence[StoredRows],
         sampler: EpochSampler | None = None,
+        with_images: bool = False,
     ) -> None:
         self.source = source
         self.views = views
         self.sampler = sampler
+        self.with_images = with_images
 
     def __len__(self) -> int:
         return len(self.source)
@@ -166,16 +168,22 @@ class ViewFeatures(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: Sequence[Any]) -> dict[str, Any]:
         """Return a batch."""
         items = [self.source.data_source[index] for index in indices]
+        places = self.places(indices)
         return {
-            "features": self._bank.take(torch.tensor(self.places(indices))),
+            **({"img": self._images(places)} if self.with_images else {}),
+            "features": self._bank.take(torch.tensor(places)),
             "label": torch.tensor([item.label for item in items]),
             "domain": torch.tensor([item.domain for item in items]),
             "impath": [item.impath for item in items],
             "index": torch.tensor([int(index) for index in indices]),
         }
 
+    def _images(self, places: Sequence[int]) -> Float[Tensor, "batch 3 height width"]:
+        where = [divmod(place, len(self)) for place in places]
+        return torch.stack([ViewImages(self.source, view)[index]["img"] for view, index in where])
 
-def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> str:
+
+def check_views(trainer: FeatureEncoder, loader: Any, views: int | str) -> str:
     """Check that features can replace the images of a training loader.
 
     Returns:
@@ -199,36 +207,52 @@ def check_views(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> st
     return kind
 
 
-def view_loader(trainer: FrozenCLIPTrainer, loader: Any, views: int | str) -> DataLoader[Any]:
+def view_loader(
+    trainer: FeatureEncoder,
+    loader: Any,
+    views: int | str,
+    with_images: bool = False,
+    kind: str | None = None,
+) -> DataLoader[Any]:
     """Return a loader of features with the same items and batches as a loader of images.
 
     Args:
         trainer: computes the features.
         loader: the training images.
         views: K, or `epochs`.
+        with_images: let batches have the augmented images, too.
+        kind: of the features; None: those that the trainer classifies.
 
     Raises:
         UserError: see `check_views`.
     """
-    kind, dataset = check_views(trainer, loader, views), loader.dataset
-    count = trainer.cfg.OPTIM.MAX_EPOCH if views == EPOCHS else int(views)
+    kind, dataset = kind or check_views(trainer, loader, views), loader.dataset
+    count = trainer.max_epoch if views == EPOCHS else int(views)
     print(f"Training draws from {count} cached augmentations of each of {len(dataset):,} images")
-    rows = [_view_features(trainer, loader, kind, view) for view in range(count)]
+    rows = [view_features(trainer, loader, kind, view) for view in range(count)]
     # Without a generator, each epoch would draw from the global one.
     generator = torch.Generator()
     generator.manual_seed(loader.sampler.seed)
     return DataLoader(
-        ViewFeatures(dataset, rows, loader.sampler if views == EPOCHS else None),
+        ViewFeatures(dataset, rows, loader.sampler if views == EPOCHS else None, with_images),
         batch_size=loader.batch_size,
         sampler=loader.sampler,
         drop_last=loader.drop_last,
         pin_memory=loader.pin_memory,
-        collate_fn=lambda batch: batch,
+        collate_fn=_unchanged,
         generator=generator,
+        # Not persistent: each epoch's workers get a copy of the sampler, which states the epoch.
+        num_workers=loader.num_workers if with_images else 0,
+        worker_init_fn=outlive_signals,
     )
 
 
-def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int) -> StoredRows:
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def view_features(trainer: FeatureEncoder, loader: Any, kind: str, view: int) -> StoredRows:
+    """Return the features of one augmentation of every image of a training loader, in order."""
     source, features = loader.dataset, trainer.cached_features
 
     def make() -> Iterator[Tensor]:
@@ -240,7 +264,7 @@ def _view_features(trainer: FrozenCLIPTrainer, loader: Any, kind: str, view: int
             generator=torch.Generator(),
             worker_init_fn=outlive_signals,
         )
-        return features.compute(images)
+        return features.compute(images, kind)
 
     # Without the cache, this run computes the views in memory, rounded as on disk.
     rows = features.cache.get(source, kind, make, view)

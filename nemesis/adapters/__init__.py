@@ -1,0 +1,1 @@
+"""Merge, interpolate and prune the low-rank adapters of finished runs."""
