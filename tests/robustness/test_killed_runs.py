@@ -99,7 +99,8 @@ def test_a_signal_saves_at_once(
     options = (*kind, "OPTIM.MAX_EPOCH", "5")
     whole, stopped = folders(tmp_path, data_root, *options)
     process = start(*arguments(stopped, data_root, *options), often=False)
-    wait_for(stopped / "history.jsonl", process.poll)
+    wait_for(stopped / "history.jsonl", process.poll)  # written empty at the start
+    wait_for(stopped / "history.jsonl", process.poll, anew=True)
     os.killpg(process.pid, number)
     ended, error = end_of(process)
     (sentence,) = [line for line in error.splitlines() if "arning" not in line]
