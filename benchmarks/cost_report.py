@@ -22,19 +22,14 @@ NOTES = f"""\
 Reference: OpenAI's CLIP with CoOp's published code (`benchmarks/reference_clip.py`); this
 repository: the registered trainers. Seconds are medians of alternating repetitions; peak memory is
 of one run in a separate process, above the loaded model. {N_CTX} context tokens, class token at the
-end, fp32, batch 32 (CoCoOp: 4), random weights and images, ImageNet's class names. Launches: on
-CUDA the kernels of a run, and how often the CPU waits for the device, by PyTorch's profiler; on a
-CPU the operators that reach the dispatcher, and those that would wait, of runs below five seconds.
+end, fp32, batch 32 (CoCoOp: 4), random weights and images, ImageNet's class names. Launches and
+waits: on CUDA kernels and waits for the device; on a CPU operators, of runs below five seconds.
 
-- PAN, reference: one more text pass per position; the batch's images are not encoded again.
-- CoOp step, cached views: the reference is the CoOp step.
-- Corruption study, per prompt: the reference encodes text and the {STUDY_IMAGES} images for each of
-  its prompts, as one process per corruption does; this repository encodes the images once for
-  {N_CTX + 1} prompts (each position rescaled by 0.5, and the original); its seconds are divided by
-  {N_CTX + 1}.
-- Evaluation of a second prompt: the reference evaluates as for the first; this repository has
-  cached image features. The test set has {TEST_IMAGES} images in batches of {TEST_BATCH}; the ratio
-  is proportional to its size."""
+- PAN, reference: one more text pass per position. Cached views: the reference is the CoOp step.
+- Corruption study, per prompt of {N_CTX + 1} (each position rescaled by 0.5, and the original): the
+  reference encodes text and the {STUDY_IMAGES} images for each, this repository the images once.
+- Evaluation of a second prompt: this repository has cached image features. The test set has
+  {TEST_IMAGES} images in batches of {TEST_BATCH}; the ratio is proportional to its size."""
 
 
 @dataclass

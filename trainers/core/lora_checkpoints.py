@@ -14,7 +14,7 @@ from safeio.untrusted import short_repr
 from .lora import Adapters, depths_of
 from .prompt_checkpoints import IGNORE_MISMATCH
 from .prompt_fit import SETTINGS, backbone_fault
-from .prompt_metadata import fingerprints
+from .prompt_metadata import describe_clip
 
 ADAPTER_FILE = "adapters.safetensors"
 FACTS = "adapters"  # key of the facts in a checkpoint
@@ -33,16 +33,9 @@ _MODEL_FACTS = ("activation", "text_heads", "image_heads")
 
 def adapter_facts(cfg: CfgNode, loaded: LoadedCLIP, adapters: Adapters) -> dict[str, Any]:
     """Return what a checkpoint of adapters states beside A and B."""
-    settings, config = adapters.settings, loaded.model.config
-    depths = depths_of(loaded.model)
+    settings, depths = adapters.settings, depths_of(loaded.model)
     return {
-        "trainer": cfg.TRAINER.NAME,
-        "backbone": cfg.MODEL.BACKBONE.NAME,
-        "weights_sha256": loaded.sha256 or "",
-        **fingerprints(loaded.model),
-        "activation": config.activation,
-        "text_heads": config.text_heads,
-        "image_heads": config.image_heads,
+        **describe_clip(cfg, loaded),
         "encoder": settings.encoder,
         "params": [name for name in "qkvo" if name in settings.params],
         "position": "" if settings.blocks else settings.position,

@@ -30,7 +30,19 @@ def describe_prompts(
     cfg: CfgNode, node: str, loaded: LoadedCLIP, classnames: Sequence[str]
 ) -> dict[str, Any]:
     """Return the metadata of the prompts that a trainer learns for classes in their order."""
-    config, method = loaded.model.config, cfg.TRAINER[node]
+    method = cfg.TRAINER[node]
+    return {
+        **describe_clip(cfg, loaded),
+        "class_token_position": method.get("CLASS_TOKEN_POSITION", "end"),
+        "class_specific": bool(method.get("CSC", False)),
+        **({"insert_layer": method.INSERT_LAYER} if "INSERT_LAYER" in method else {}),
+        "classnames": list(classnames),
+    }
+
+
+def describe_clip(cfg: CfgNode, loaded: LoadedCLIP) -> dict[str, Any]:
+    """Return the metadata of a trainer and its CLIP."""
+    config = loaded.model.config
     return {
         "trainer": cfg.TRAINER.NAME,
         "backbone": cfg.MODEL.BACKBONE.NAME,
@@ -39,10 +51,6 @@ def describe_prompts(
         "activation": config.activation,
         "text_heads": config.text_heads,
         "image_heads": config.image_heads,
-        "class_token_position": method.get("CLASS_TOKEN_POSITION", "end"),
-        "class_specific": bool(method.get("CSC", False)),
-        **({"insert_layer": method.INSERT_LAYER} if "INSERT_LAYER" in method else {}),
-        "classnames": list(classnames),
     }
 
 
