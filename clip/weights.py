@@ -2,18 +2,20 @@
 
 import difflib
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from safeio.checksums import file_digest
 
 from .build import build_model, build_random, convert_weights
 from .checkpoint import read_checkpoint, weights_files
-from .config import ARCHITECTURES, canonical_name, sizes_of
+from .config import ARCHITECTURES, CLIPConfig, canonical_name, sizes_of
 from .description import PIXEL_MEAN, PIXEL_STD, Description
 from .download import MODELS, SHA256, fetch
 from .errors import WeightsError
@@ -27,6 +29,15 @@ __all__ = ["LoadedCLIP", "load_clip"]
 BUNDLED = {name: Path(__file__).parent / f"{name}.safetensors" for name in ("mini", "mini_vit")}
 RANDOM_PREFIX = "random:"
 FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+
+
+def known_config(name: str) -> CLIPConfig | None:
+    """Return the architecture of OpenAI's, random or bundled weights without loading them."""
+    name = name.removeprefix(RANDOM_PREFIX)
+    if name in BUNDLED:
+        with safe_open(BUNDLED[name], "pt") as file:
+            return CLIPConfig.from_dict(json.loads(file.metadata()["config"]))
+    return ARCHITECTURES.get(canonical_name(name) or name)
 
 
 def load_clip(

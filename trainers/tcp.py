@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clip.class_tokens import COUNT, ClassTokenEncoder, arrange_text, check_layer
-from clip.config import ARCHITECTURES, canonical_name
 from clip.model import CLIP
 from clip.transformer import QuickGELU
+from clip.weights import known_config
 from dassl.config import CfgNode, declare_config
 from dassl.engine import TRAINER_REGISTRY
 from safeio.errors import UserError
@@ -100,7 +100,7 @@ class TCP(PromptTrainer):
             )
         if not 0 <= node.BLEND <= 1:
             raise UserError(f"TRAINER.TCP.BLEND is {node.BLEND}, but must be from 0 to 1.")
-        known = ARCHITECTURES.get(canonical_name(cfg.MODEL.BACKBONE.NAME) or "")
+        known = known_config(cfg.MODEL.BACKBONE.NAME)
         check_layer(node.INSERT_LAYER, known.transformer_layers if known else node.INSERT_LAYER + 1)
 
     def build_prompted_clip(self, classnames: list[str]) -> PromptedCLIP:

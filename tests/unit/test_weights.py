@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import clip
 from clip.clip import available_models
 from clip.errors import WeightsError
-from clip.weights import BUNDLED, load_clip
+from clip.weights import BUNDLED, known_config, load_clip
 from tests.golden import FOLDER, arrays, assert_same_clip, tiny_clip
 
 
@@ -126,3 +126,14 @@ def test_unknown_names_are_refused(name: str, part: str) -> None:
     with pytest.raises(WeightsError) as raised:
         load_clip(name)
     assert part in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [*BUNDLED, "random:ViT-B/32", "RN50", "other.pt"])
+def test_architectures_known_before_loading(name: str) -> None:
+    """So methods refuse encoders that they cannot prompt before anything is loaded."""
+    config = known_config(name)
+    assert (config is None) == (name == "other.pt")
+    if name in BUNDLED:
+        assert config == load_clip(name).model.config
+    elif config is not None:
+        assert config.is_resnet == (name == "RN50")

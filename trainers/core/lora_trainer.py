@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clip.config import ARCHITECTURES, CLIPConfig, canonical_name
-from clip.weights import RANDOM_PREFIX, LoadedCLIP
+from clip.config import CLIPConfig
+from clip.weights import LoadedCLIP, known_config
 from dassl.config import CfgNode
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_optimizer, iteration_cosine
@@ -54,9 +54,9 @@ class LoRATrainer(CLIPTrainer):
         node, group = cfg.TRAINER[self.node], f"TRAINER.{self.node}"
         check_precision(node.PREC, choose_device(cfg))
         settings = LoRASettings.from_config(node, self.node)
-        known = canonical_name(cfg.MODEL.BACKBONE.NAME.removeprefix(RANDOM_PREFIX))
+        known = known_config(cfg.MODEL.BACKBONE.NAME)
         if known is not None:  # the sizes of other weights are known after loading
-            settings.keys(_depths(ARCHITECTURES[known]))
+            settings.keys(_depths(known))
         if node.ITERS_PER_SHOT < 0 or node.MIN_LR < 0 or node.LOGIT_SCALE < 0:
             raise UserError(f"{group}.ITERS_PER_SHOT, MIN_LR and LOGIT_SCALE must be at least 0")
         if cfg.OPTIM.LR_SCHEDULER != "cosine" or cfg.OPTIM.WARMUP_EPOCH > 0:

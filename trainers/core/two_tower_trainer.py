@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clip.config import ARCHITECTURES, CLIPConfig, canonical_name
+from clip.config import CLIPConfig
+from clip.weights import known_config
 from dassl.config import CfgNode
 from dassl.utils import choose_device
 from safeio.errors import UserError
@@ -95,8 +96,7 @@ class TwoTowerTrainer(PromptTrainer):
                 f"prompts change in training; leave it at 0, or set TRAINER.{self.node}."
                 "PROMPT_DEPTH_VISION 0"
             )
-        name = cfg.MODEL.BACKBONE.NAME.removeprefix("random:")
-        if known := ARCHITECTURES.get(canonical_name(name) or name):
+        if known := known_config(cfg.MODEL.BACKBONE.NAME):
             self.check_backbone(cfg, known)
 
     def _check_shape(self, tower: str, shape: Shape, least: int) -> None:
