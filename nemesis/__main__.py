@@ -21,6 +21,7 @@ VERBS = {
     "interpolate": ("nemesis.commands.interpolate", "measure the line between two runs' adapters"),
     "prune": ("nemesis.commands.prune", "measure what each block's adapters contribute"),
     "low-norm": ("nemesis.commands.low_norm", "corrupt each position of learned prompts"),
+    "effect": ("nemesis.commands.effect", "compare Nemesis' gain with the Low-Norm Effect"),
     "continual": ("nemesis.commands.continual", "learn classes in tasks, one after the other"),
     "words": ("nemesis.commands.words", "list the words nearest to learned context vectors"),
     "methods": ("nemesis.commands.methods", "list the methods, their papers and what Nemesis does"),

@@ -1,6 +1,8 @@
 # Shared functions of the scripts for tables, figures and protocols; sourced, not run.
 #
-# PROFILE                  paper (default), or mini for the bundled benchmark; BENCH is its earlier name
+# PROFILE                  paper (default); on the bundled benchmark mini, or mini_words, whose prompts
+#                          are class-specific and start as words (tables only); BENCH is its earlier name
+# BATCH                    runs trained as one batch (default 45 in the profile mini, else 1)
 # DATA, OUTPUT             folders of the datasets (data) and of the runs (default: the sweep's)
 # DATASETS, SHOTS, SEEDS   replace the sweep's; separated by spaces
 # OPTS                     KEY VALUE pairs for every run, in addition to the script's arguments
@@ -18,7 +20,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [[ -z ${PYTHON:-} && -x $ROOT/.venv/bin/python ]]; then PYTHON=$ROOT/.venv/bin/python; fi
 : "${PYTHON:=python3}" "${PROFILE:=${BENCH:-paper}}"
 flags=() studied=() failed=() default=output/paper
-[[ $PROFILE == paper ]] || default=output/mini/paper
+[[ $PROFILE == paper ]] || default=output/$PROFILE/paper
+[[ $PROFILE != mini ]] || : "${BATCH:=45}"
 reports=${OUTPUT:-$default}/tables
 
 # refuse SENTENCE: exit because of an error in the command.
@@ -27,7 +30,8 @@ refuse() {
     exit 2
 }
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || refuse "bash $BASH_VERSION is older than 4.4"
-[[ $PROFILE == paper || $PROFILE == mini ]] || refuse "the profile is \"$PROFILE\"; accepted: paper, mini"
+[[ $PROFILE == @(paper|mini|mini_words) ]] ||
+    refuse "the profile is \"$PROFILE\"; accepted: paper, mini, mini_words"
 
 # finish: list what failed, and exit with 1 if anything did.
 finish() {
@@ -67,7 +71,7 @@ flag() {
 sweep() {
     local name=$1
     flags+=(--profile "$PROFILE" ${OUTPUT:+--output-dir "$OUTPUT"} ${DATA:+--root "$DATA"}
-        ${WORKERS:+--workers "$WORKERS"})
+        ${WORKERS:+--workers "$WORKERS"} ${BATCH:+--batch "$BATCH"})
     flag --datasets DATASETS
     flag --shots SHOTS
     flag --seeds SEEDS

@@ -24,7 +24,7 @@ from safeio.files import PathLike
 from .core import prompt_metadata as metadata
 from .core.features.cache import RAW
 from .core.features.evaluation import labels_of
-from .core.features.views import view_features
+from .core.features.view_pool import view_features
 from .core.frozen_encoder import encode_frozen
 from .core.key_cache import KeyCache, check_settings, mean_key, search
 from .core.prompt_file import save_tensors

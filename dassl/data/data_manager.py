@@ -153,6 +153,8 @@ class DataManager:
         self.split_check: Overlaps = dict(getattr(self.dataset, "split_check", {}))
         self.skipped_images = self._skip_broken() if loaders.ON_BAD_IMAGE == "skip" else 0
         self.train_loader_x = self._loader(self.items["train_x"], loaders.TRAIN_X, True)
+        if self.train_loader_x is not None and self._wrapper is None:
+            self.train_loader_x.dataset.pool = getattr(self.dataset, "pool", ())
         self.train_loader_u = self._loader(self.items["train_u"], unlabelled, True)
         self.val_loader = self._loader(self.items["val"], loaders.TEST, False)
         self.test_loader = self._loader(self.items["test"], loaders.TEST, False)

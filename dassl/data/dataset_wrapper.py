@@ -34,7 +34,10 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
 
     Attributes:
         decode: how files are decoded, see `read_image`.
+        pool: the images from which these were sampled; empty if unknown.
     """
+
+    pool: Sequence[Datum] = ()
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..data.datasets import Datum
+from ..utils import cached
 
 COVERS = "names, sizes, labels and class names"
 _PARTS = ("train_x", "train_u", "val", "test")
@@ -72,6 +73,11 @@ def data_hashes(dataset: Any) -> dict[str, Any] | None:
 def _digest(items: Sequence[Datum]) -> str | None:
     if not items:
         return None
+    key = tuple((item.impath, item.label, item.classname) for item in items)
+    return cached("digest", key, lambda: _digest_files(items))
+
+
+def _digest_files(items: Sequence[Datum]) -> str:
     folder = os.path.commonpath([os.path.dirname(item.impath) for item in items])  # noqa: PTH120
     prefix, digest = folder + os.sep, hashlib.sha256()
     for item in items:

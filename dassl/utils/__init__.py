@@ -14,7 +14,7 @@ from .fetching import download_url
 from .logger import Logger, setup_logger
 from .names import check_availability, get_most_similar_str_to_a_from_b, tolist_if_not
 from .pairs import PairsParser
-from .process_cache import cached, file_state, reuse_loaded
+from .process_cache import cached, file_state, is_reusing, reuse_loaded
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ __all__ = [
     "generator_states",
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",
+    "is_reusing",
     "isolated_rng",
     "listdir_nohidden",
     "load_checkpoint",

@@ -15,7 +15,7 @@ from safeio.files import PathLike
 T = TypeVar("T")
 
 # Maximum number of values of each kind; the least recently used one is removed first.
-LIMITS = {"clip": 2, "split": 16, "features": 64}
+LIMITS = {"clip": 2, "split": 16, "features": 64, "views": 128, "digest": 64}
 
 _cache: dict[str, OrderedDict[Hashable, Any]] | None = None
 
@@ -52,6 +52,11 @@ def cached(kind: str, key: Hashable, make: Callable[[], T]) -> T:
         if len(values) > LIMITS[kind]:
             values.popitem(last=False)
     return value
+
+
+def is_reusing() -> bool:
+    """Return whether the cache is active: this process trains many runs."""
+    return _cache is not None
 
 
 def file_state(path: PathLike) -> tuple[str, int, int, int] | None:

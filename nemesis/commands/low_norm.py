@@ -31,7 +31,7 @@ from nemesis.low_norm.corruption import FACTORS, STDS, CorruptionGrid, check_val
 from nemesis.low_norm.figures import draw_figures
 from nemesis.low_norm.frequency import group_by_seed
 from nemesis.low_norm.history import read_training
-from nemesis.low_norm.parts import check_parts
+from nemesis.low_norm.parts import ENCODERS, check_parts
 from nemesis.low_norm.study import StudiedRun, Study
 from nemesis.low_norm.tables import frequency_tables
 from nemesis.low_norm.training_figures import draw_low_norm_over_epochs, draw_process
@@ -54,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     text = "default " + " ".join(map(str, FACTORS)) + "; over epochs 0.5"
     add("--rescale", nargs="*", type=float, metavar="FACTOR", help=text)
     add("--positions", nargs="+", type=int, metavar="J", help="positions from 0; default all")
-    add("--prompts", nargs="+", metavar="PART", help="parts such as text or vision.2; default all")
+    text = f"parts such as text or vision.2, or {ENCODERS}: no single layers; default all"
+    add("--prompts", nargs="+", metavar="PART", help=text)
     add("--noise-seed", type=int, default=0, metavar="N", help="of REPLACE's noise; default 0")
     text = "study every N-th checkpoint, and draw figures over the epochs; without N each"
     add("--over-epochs", nargs="?", type=int, const=1, metavar="N", help=text)

@@ -12,6 +12,7 @@ from nemesis.report.figures import COLOURS, MARKERS, plt
 from .corruption import REPLACE, RESCALE
 from .drawing import BETTER, LEARNED, WORSE, dress, file_stem, save
 from .frequency import Key, Position, SeedMean, Setting
+from .layer_figures import draw_layers
 
 NAMES = {REPLACE: "REPLACE, std", RESCALE: "RESCALE, factor"}
 # The hatch distinguishes the bars without colours.
@@ -40,7 +41,7 @@ def draw_figures(
             if tested:
                 stem = file_stem("figure_a1", kind, key[0], key[1], f"{key[2]}shots")
                 paths.append(draw_positions(key, cell, tested, folder / f"{stem}.png"))
-    return paths
+    return [*paths, *draw_layers(cells, settings, folder)]
 
 
 def draw_frequency(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], path: Path) -> Path:

@@ -16,6 +16,7 @@ from trainers.core.two_towers import VISION
 from trainers.nemesis import count_correct
 
 MOST_AT_ONCE = 32
+ENCODERS = "encoders"
 
 
 def parts_of(results: Run) -> dict[str, int]:
@@ -33,11 +34,13 @@ def parts_of(results: Run) -> dict[str, int]:
 
 
 def check_parts(wanted: list[str] | None, parts: Mapping[str, int]) -> list[str]:
-    """Return the wanted parts, by default all.
+    """Return the wanted parts, by default all; ENCODERS alone means each encoder as a whole.
 
     Raises:
         UserError: the run has no such part.
     """
+    if wanted == [ENCODERS]:
+        return [part for part in parts if "." not in part]
     for part in wanted or ():
         if part not in parts:
             known = ", ".join(filter(None, parts)) or "none, since they enter one layer"

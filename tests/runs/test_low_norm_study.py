@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 import nemesis
-from nemesis.commands import low_norm
+from nemesis.commands import effect, low_norm
 from nemesis.low_norm.corruption import Corruption, replace, unit_noise
 from nemesis.low_norm.corruption import corrupt as corrupted
 from nemesis.low_norm.prompt_evaluation import PromptEvaluator
+from nemesis.report.results import method_of
 from safeio.checksums import without_checksum
 from tests.helpers.runs import FEW, ROOT, SHORT, Capture, command, finish, results
 from trainers.coop import CoOp
@@ -296,3 +297,37 @@ def test_only_some_epochs(trainings: Path, coop: Path, tmp_path: Path, capsys: C
     assert [bool(row["accuracy"]) for row in rows(path)] == [False, True, True]
     assert low_norm.main([runs[1], "--over-epochs", "3", "--rescale", "0.1", *output]) == 0
     assert {row["factor"] for row in rows(tmp_path / "figure_3.png")} == {"", "0.1"}
+
+
+def test_the_effect_compares_gains_and_studies_the_baseline(
+    short_run: Callable[..., Path], tmp_path: Path, capsys: Capture
+) -> None:
+    """With one seed nothing can be tested, but everything is counted and drawn."""
+    runs = tmp_path / "runs"
+    shutil.copytree(short_run("CoOp"), runs / "coop")
+    shutil.copytree(short_run("CoOpNemesis"), runs / "nemesis")
+    (row,) = {method_of(results(runs / "nemesis"))}
+    words = [str(runs), "--rescale", "0.1", "0.5", "--output-dir", str(tmp_path / "out")]
+    assert effect.main([*words, "--selected", row]) == 0
+    printed = capsys.readouterr().out
+    gain = results(runs / "nemesis")["accuracy"] - results(runs / "coop")["accuracy"]
+    assert f"{gain:+.2f}" in printed and row in printed
+    assert (runs / "coop" / "corruption.json").is_file()
+    for name in ("effect", "gain_and_frequency"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 10_000
+        assert (tmp_path / "out" / f"{name}.csv").is_file()
+    for wrong, message in (
+        (["--rows", "PLOT"], '"PLOT" is not a row; there are "CoOp"'),
+        (["--baseline", "CoCoOp"], "CoCoOp"),
+        (["--rescale", "-1"], "--rescale"),
+    ):
+        assert effect.main([*words, *wrong]) == 2
+        assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+
+
+def test_the_effect_needs_a_row_to_compare(
+    short_run: Callable[..., Path], tmp_path: Path, capsys: Capture
+) -> None:
+    assert effect.main([str(short_run("CoOp")), "--output-dir", str(tmp_path / "out")]) == 2
+    assert "no run can be compared with CoOp" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

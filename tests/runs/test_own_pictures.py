@@ -26,7 +26,7 @@ from tests.helpers.dassl_toy import make_images, toy_config
 from tests.helpers.feature_runs import entries, scores
 from tests.helpers.own_images import write_csv
 from tests.helpers.runs import ROOT, Capture, command, finish, refuse
-from trainers.core.features.views import ViewImages
+from trainers.core.features.view_pool import ViewImages
 
 CASES = ROOT / "tests" / "data" / "images"
 NAMES = ("cat", "dog")

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dassl.data.data_manager import set_loader_epoch
-from tests.helpers.feature_runs import entries, make, spoil
+from dassl.utils import reuse_loaded
+from tests.helpers.feature_runs import FEW, entries, make, spoil
 from tests.helpers.runs import ONE_EPOCH, Capture, command, finish, refuse, results
-from trainers.core.features.views import FeatureBank, ViewImages, view_loader
+from trainers.core.features.view_pool import ViewImages
+from trainers.core.features.views import FeatureBank, view_loader
 
 TWO = (*ONE_EPOCH, "INPUT.TRAIN_VIEWS", "2")
 
@@ -73,6 +75,38 @@ def test_every_method_trains_on_views(trainer: str, finished: Path, tmp_path: Pa
         prompts.append(prompt(tmp_path / name))
     # The features are bit-identical; a step may sum in another order in other memory.
     torch.testing.assert_close(*prompts, atol=1e-8, rtol=1e-5)
+
+
+def test_a_sample_takes_its_features_from_a_pool(
+    own_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Bit for bit those that it computes alone; a broken image of the pool costs it nothing."""
+    data = shutil.copytree(own_root, tmp_path / "data")
+
+    def features(name: str, others: int) -> Tensor:
+        trainer = make(tmp_path / name, data, *FEW)
+        images = trainer.train_loader_x.dataset
+        own = list(images.data_source)
+        images.pool = [*[one for one in images.pool if one not in own][:others], *own]
+        (rows,) = view_loader(trainer, trainer.train_loader_x, 1).dataset.views
+        return rows.read(0, len(rows))
+
+    alone = features("alone", 50)
+    with reuse_loaded():
+        assert torch.equal(features("pool", 50), alone)
+        assert torch.equal(features("pool", 50), alone)  # from memory
+    assert torch.equal(features("pool", 50), alone)  # from the disk, where the pool is
+    count = {name: len(np.load(*entries(tmp_path / name))) for name in ("alone", "pool")}
+    assert count == {"alone": len(alone), "pool": len(alone) + 50}
+    with reuse_loaded():  # too many images for this sample
+        assert torch.equal(features("own", 4 * len(alone)), alone)
+    assert len(np.load(*entries(tmp_path / "own"))) == len(alone)
+    trainer = make(tmp_path / "which", data, *FEW)
+    images = trainer.train_loader_x.dataset
+    own = {one.impath for one in images.data_source}
+    spoil([Path(one.impath) for one in images.pool if one.impath not in own])
+    with reuse_loaded():
+        assert torch.equal(features("broken", 50), alone)
 
 
 def digest(path: Path) -> bytes:

@@ -11,21 +11,37 @@ from nemesis.sweeps.sweep_file import read_sweep
 from tests.helpers.runs import ROOT
 
 SEEDS, SHOTS, DATASETS = 5, 5, 11
+TASKS, MINI_SEEDS = 7, 10
 # Runs in the paper's setting, and on the bundled benchmark.
 SIZES = {
-    "table_1": (5 * SEEDS * (1 + 4), 7 * SEEDS * (1 + 3)),
-    "table_2": (3 * 3 * SHOTS * SEEDS, 3 * SHOTS * 3),
-    "table_3": ((1 + 5 * 2) * SHOTS * SEEDS, (1 + 3 * 2) * SHOTS * 3),
-    "table_4": (7 * DATASETS * 2 * SEEDS, 7 * 2 * 2 * 3),
-    "table_a4": (7 * DATASETS * SEEDS * 2, 7 * 3 * 2),
-    "table_a5": (7 * DATASETS * SHOTS * SEEDS, 7 * SHOTS * SEEDS),
-    "table_a6": (3 * 6 * SHOTS * SEEDS, 3 * SHOTS * 3),
-    "table_a7": (3 * 6 * SHOTS * SEEDS, 3 * SHOTS * 3),
+    "table_1": (5 * SEEDS * (1 + 4), 5 * TASKS * MINI_SEEDS * (1 + 3)),
+    "table_2": (3 * 3 * SHOTS * SEEDS, 3 * 3 * SHOTS * SEEDS),
+    "table_3": ((1 + 5 * 2) * SHOTS * SEEDS, (1 + 5 * 2) * SHOTS * MINI_SEEDS),
+    "table_4": (7 * DATASETS * 2 * SEEDS, 7 * TASKS * 2 * SEEDS),
+    "table_a4": (7 * DATASETS * SEEDS * 2, 7 * SEEDS * 2),
+    "table_a5": (7 * DATASETS * SHOTS * SEEDS, 9 * TASKS * SHOTS * MINI_SEEDS),
+    "table_a6": (3 * 6 * SHOTS * SEEDS, 3 * 4 * SHOTS * SEEDS),
+    "table_a7": (3 * 6 * SHOTS * SEEDS, 3 * 4 * SHOTS * SEEDS),
     "table_a10": (6 * 3 * SEEDS, 6 * 3 * 3),
-    "figure_2": (3 * DATASETS * SHOTS * SEEDS, 3 * SHOTS * SEEDS),
-    "low_norm": (DATASETS * SHOTS * SEEDS, 2 * 2 * 2),
-    "figure_a1": (SEEDS, 2),
+    "figure_2": (3 * DATASETS * SHOTS * SEEDS, 3 * TASKS * SHOTS * MINI_SEEDS),
+    "low_norm": (DATASETS * SHOTS * SEEDS, TASKS * SHOTS * SEEDS),
+    "figure_a1": (SEEDS, SEEDS),
     "figures_a2_a3": (3, 3),
+}
+# With class-specific prompts that start as words: none of Table A10.
+WORDS = {
+    "table_1": 7 * SEEDS * (1 + 3),
+    "table_2": 3 * SHOTS * 3,
+    "table_3": (1 + 3 * 2) * SHOTS * 3,
+    "table_4": 7 * 2 * 2 * 3,
+    "table_a4": 7 * 3 * 2,
+    "table_a5": 7 * SHOTS * SEEDS,
+    "table_a6": 3 * SHOTS * 3,
+    "table_a7": 3 * SHOTS * 3,
+    "figure_2": 3 * SHOTS * SEEDS,
+    "low_norm": 2 * 2 * 2,
+    "figure_a1": 2,
+    "figures_a2_a3": 3,
 }
 BACKBONES = {"table_a4": "ViT-B/16", "table_a10": "timm:vit_base_patch16_224.augreg_in21k"}
 PROTOCOLS = {
@@ -34,6 +50,7 @@ PROTOCOLS = {
     "cross_dataset": (SEEDS * (1 + 10), 3 * (1 + 3)),
     "domain_generalization": (SEEDS * (1 + 4), 3 * (1 + 3)),
 }
+BUNDLED = ("all_methods", "where_norms_matter")  # on bundled data alone
 
 
 @lru_cache
@@ -58,6 +75,24 @@ def test_each_resolves_for_both_profiles(name: str) -> None:
         assert run.config["INPUT"]["TRAIN_VIEWS"] == 0
 
 
+def test_the_bundled_prompts_are_the_papers_or_start_as_words() -> None:
+    for name, number in WORDS.items():
+        words = runs_of(name, "mini_words")
+        assert len(words) == number
+        assert {str(run.output) for run in words.values()} == {"output/mini_words/paper"}
+    for profile, length, specific, start in (
+        ("mini", 16, False, ""),
+        ("mini_words", 4, True, "a photo of a"),
+    ):
+        for run in runs_of("table_a5", profile).values():
+            coop = run.config["TRAINER"]["COOP"]
+            assert (coop["N_CTX"], coop["CSC"], coop["CTX_INIT"]) in (
+                (length, specific, start),
+                (16, specific, start),  # N_CTX does not count beside words
+            )
+            assert coop["CLASS_TOKEN_POSITION"] == "end"
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_protocol_has_a_folder_of_its_own(name: str) -> None:
     paper, mini = runs_of(name), runs_of(name, "mini")
@@ -68,7 +103,8 @@ def test_a_protocol_has_a_folder_of_its_own(name: str) -> None:
 
 def test_every_sweep_is_counted_here_and_in_the_documentation() -> None:
     sweeps = {path.stem for path in (ROOT / "configs/sweeps").glob("*.yaml")}
-    assert {name for name in sweeps if not name.startswith("demo")} == {*SIZES, *PROTOCOLS}
+    named = {name for name in sweeps if not name.startswith("demo")}
+    assert named == {*SIZES, *PROTOCOLS, *BUNDLED}
     text = (ROOT / "docs/reproduce.md").read_text()
     for name, (paper, mini) in {**SIZES, **PROTOCOLS}.items():
         assert f"{name} | {paper} | {mini} |" in text
@@ -92,11 +128,12 @@ def test_tables_share_their_runs() -> None:
     assert common("low_norm", "table_a5", "paper") == SIZES["low_norm"][0]
     assert common("figure_a1", "low_norm", "mini") == SIZES["figure_a1"][1]
     assert common("figure_2", "table_a5", "mini") == SIZES["figure_2"][1]
-    assert common("table_1", "table_a5", "mini") == 7 * SEEDS
-    assert common("table_3", "table_a5", "mini") == 2 * SHOTS * 3
-    assert common("table_a6", "table_a5", "mini") == SHOTS * 3
-    assert common("table_a7", "table_a5", "mini") == SHOTS * 3
-    assert common("table_4", "table_a5", "mini") == 2 * 2 * 3
+    assert common("table_1", "table_a5", "mini") == 5 * TASKS * MINI_SEEDS
+    assert common("table_3", "table_a5", "mini") == 2 * SHOTS * MINI_SEEDS
+    assert common("table_a6", "table_a5", "mini") == 4 * SHOTS * SEEDS
+    assert common("table_a7", "table_a5", "mini") == 4 * SHOTS * SEEDS
+    assert common("table_4", "table_a5", "mini") == 2 * TASKS * 2 * SEEDS
+    assert common("low_norm", "table_a5", "mini") == SIZES["low_norm"][1]
 
 
 def test_the_papers_settings_of_nemesis_and_of_training() -> None:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -24,6 +25,7 @@ from .prompt_file import PROMPT_FILE, read_tensors
 
 METADATA = "prompt"  # its key in a checkpoint
 FINGERPRINTS = {"weights_fp16": torch.float16, "weights_bf16": torch.bfloat16}
+_fingerprints: WeakKeyDictionary[CLIP, dict[str, str]] = WeakKeyDictionary()
 
 
 def describe_prompts(
@@ -59,7 +61,14 @@ def fingerprints(model: CLIP) -> dict[str, str]:
 
     It covers every 16th row of each matrix. It leaves out convolutions, since those of a frozen
     ResNet contain its batch norms. A model in half precision has only the hash of its own dtype.
+    The model is frozen, so they are computed once.
     """
+    if model not in _fingerprints:
+        _fingerprints[model] = _compute_fingerprints(model)
+    return _fingerprints[model]
+
+
+def _compute_fingerprints(model: CLIP) -> dict[str, str]:
     parts = [value[::16] for value in model.parameters() if value.dim() == 2]
     parts += [model.ln_final.weight, model.ln_final.bias, model.logit_scale]
     hashes = {}

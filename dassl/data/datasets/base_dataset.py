@@ -109,6 +109,7 @@ class DatasetBase:
             it.
         domains: names of all domains.
         generated: whether the images are made at first use.
+        pool: the images from which a few-shot sample was drawn; empty if unknown.
         templates: hand-written prompts for the class names.
         num_classes: largest training label + 1.
         lab2cname: label -> class name.
@@ -119,6 +120,7 @@ class DatasetBase:
     decode = "as_stored"
     domains: Sequence[str] = ()
     generated = False
+    pool: Sequence[Datum] = ()
     templates: Sequence[str] = ("a photo of a {}.",)
 
     def __init__(

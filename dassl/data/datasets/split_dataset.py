@@ -80,6 +80,7 @@ class SplitDataset(DatasetBase):
             train, val = self.source_items(cfg.DATASET.SOURCE_DOMAINS, train, val)
         if cfg.DATASET.NUM_SHOTS >= 1 and train:
             self.report_small_classes(train)
+            self.pool = train
             train, val = self.sample_fewshot(train, val)
         if cfg.DATASET.TARGET_DOMAINS:
             test = self.target_test(cfg.DATASET.TARGET_DOMAINS)
@@ -185,8 +186,14 @@ class SplitDataset(DatasetBase):
 
     def check_overlaps(self, split: Split) -> Overlaps:
         """Count duplicate images (`find_overlaps`), and print a warning if there are any."""
-        keys = path_keys({part: [item.impath for item in split[part]] for part in split})
-        found = find_overlaps(keys)
+
+        def find() -> Overlaps:
+            return find_overlaps(
+                path_keys({part: [item.impath for item in split[part]] for part in split})
+            )
+
+        state = file_state(self.directory / self.split_file) if self.split_file else None
+        found = cached("split", ("overlaps", state, self.images), find) if state else find()
         if found:
             source = self.directory / self.split_file if self.split_file else type(self).__name__
             print(f"Warning: {source}: the same image is listed more than once: {describe(found)}")

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ STORED_AS = {"pooled": None, RAW: None, "local": torch.float16}
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Increase it when this code computes other features from the same weights and images.
 VERSION = 3
+# Views are computed in batches of this size, the last one padded: then an image's features do not
+# depend on which images are computed with it.
+VIEW_BATCH = 32
 _COMPUTING_PACKAGES = ("torch", "torchvision", "pillow")
 
 
@@ -87,6 +91,11 @@ class FeatureCache:
             "packages": {name: versions[name] for name in _COMPUTING_PACKAGES},
         }
 
+    @cached_property
+    def identity(self) -> str:
+        """Hash of everything that determines features but the images."""
+        return _digest(self._computed_by)
+
     def key(self, source: DatasetWrapper, kind: str, view: int | None = None) -> str | None:
         """Return the key of an entry; None if the transform is not the configured one.
 
@@ -103,8 +112,14 @@ class FeatureCache:
         parts = {
             **{"kind": kind, "view": view, "paths": paths},
             **{"transform": transform, "decode": source.decode},
+            **({} if view is None else {"batch_size": VIEW_BATCH, "padded": True}),
         }
         return _digest({**self._computed_by, **parts})
+
+    def has(self, source: DatasetWrapper, kind: str, view: int) -> bool:
+        """Return whether a view of these images is stored."""
+        key = self.key(source, kind, view) if self.enabled else None
+        return key is not None and self.store.path(key).is_file()
 
     def get(
         self,

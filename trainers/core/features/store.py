@@ -63,6 +63,10 @@ class StoredRows:
         """Return chosen rows, (len(indices), ...)."""
         return self._rows[list(indices)].to(self._dtype)
 
+    def select(self, indices: Sequence[int]) -> "StoredRows":
+        """Return chosen rows in memory."""
+        return StoredRows(self._rows[list(indices)], self._dtype)
+
 
 class FeatureStore:
     """Folder of stored tensors, created at the first one; it may be deleted at any time."""

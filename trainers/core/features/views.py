@@ -8,8 +8,7 @@ train on the same images share the features. Every item of a batch draws one of 
 seed that the sampler assigns, which depends only on the run's seed and the epoch.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -22,17 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 from dassl.config import CfgNode, declare_config, declare_word
 from dassl.data import DatasetWrapper
 from dassl.data.data_manager import outlive_signals
-from dassl.data.images import read_image
 from dassl.data.samplers import EpochSampler
 from dassl.engine.build import TRAINER_CHECKS
 from dassl.engine.capabilities import Capability
-from dassl.utils import isolated_rng
-from safeio.checksums import file_digest
 from safeio.errors import UserError
 
-from .cache import STORED_AS
 from .evaluation import FeatureEncoder
 from .store import StoredRows
+from .view_pool import ViewImages, view_features
 
 # 0: augment images anew in every epoch; K: draw from K cached augmentations of each image;
 # epochs: as many cached augmentations as epochs, one for each.
@@ -63,31 +59,6 @@ def check_setting(trainer_class: Any, cfg: CfgNode) -> None:
 
 
 TRAINER_CHECKS.append(check_setting)
-
-
-class ViewImages(Dataset[dict[str, Any]]):
-    """One augmentation of every training image; an item is {"img"}."""
-
-    def __init__(self, source: DatasetWrapper, view: int) -> None:
-        self.source = source
-        self.view = view
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.source.data_source[index].impath
-        image = read_image(path, self.source.decode)
-        transform: Any = self.source.transform or self.source.to_tensor
-        with isolated_rng(view_seed(path, self.view)):
-            return {"img": transform(image)}
-
-
-def view_seed(path: str, view: int) -> int:
-    """Return the seed of an image's view, which depends on the file's content, not on its path."""
-    return int.from_bytes(
-        hashlib.sha256(f"{file_digest(path)}/{view}".encode()).digest()[:7], "big"
-    )
 
 
 class FeatureBank:
@@ -249,23 +220,3 @@ def view_loader(
 
 def _unchanged(batch: Any) -> Any:
     return batch
-
-
-def view_features(trainer: FeatureEncoder, loader: Any, kind: str, view: int) -> StoredRows:
-    """Return the features of one augmentation of every image of a training loader, in order."""
-    source, features = loader.dataset, trainer.cached_features
-
-    def make() -> Iterator[Tensor]:
-        images = DataLoader(
-            ViewImages(source, view),
-            batch_size=trainer.cfg.DATALOADER.TEST.BATCH_SIZE,
-            num_workers=loader.num_workers,
-            pin_memory=loader.pin_memory,
-            generator=torch.Generator(),
-            worker_init_fn=outlive_signals,
-        )
-        return features.compute(images, kind)
-
-    # Without the cache, this run computes the views in memory, rounded as on disk.
-    rows = features.cache.get(source, kind, make, view)
-    return StoredRows.in_memory(make(), STORED_AS[kind]) if rows is None else rows
