@@ -59,7 +59,7 @@ def _draw_rescaled(axis: Any, cell: SeedMean, factor: float) -> list[list[Any]]:
     axis.axhline(0, color="0.4", linewidth=1)
     axis.set_xticks([j + 1 for j in changes])
     shots = "1 shot" if run["shots"] == 1 else f"{run['shots']} shots"
-    title = f"{run['method']} with one vector times {factor:g}: {run['dataset']}, {shots}"
+    title = f"One vector times {factor:g} ({run['method']}, {run['dataset']}, {shots})"
     dress(axis, xlabel="position of the vector", ylabel="change of accuracy, points", title=title)
     return [["rescaled", run["method"], j + 1, change, ""] for j, change in changes.items()]
 
