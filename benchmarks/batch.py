@@ -94,7 +94,7 @@ class _Grid:
         self.made += 1
         seeds = list(range(1, 1 + self.arguments.seeds))
         return resolve_sweep(
-            *("table_a5", "mini", self.folder / str(self.made), str(self.arguments.root)),
+            *("table_a5", "mini_words", self.folder / str(self.made), str(self.arguments.root)),
             settings={"OPTIM.MAX_EPOCH": self.arguments.epochs},
             selection=Selection(lists={"shots": [shots], "seeds": seeds}),
         ).runs

@@ -73,20 +73,22 @@ def data_hashes(dataset: Any) -> dict[str, Any] | None:
 def _digest(items: Sequence[Datum]) -> str | None:
     if not items:
         return None
-    key = tuple((item.impath, item.label, item.classname) for item in items)
-    return cached("digest", key, lambda: _digest_files(items))
+    # For a million files, pathlib would take longer than os.stat.
+    sizes = [os.stat(item.impath).st_size for item in items]  # noqa: PTH116
+    key = tuple(
+        (i.impath, size, i.label, i.classname) for i, size in zip(items, sizes, strict=True)
+    )
+    return cached("digest", key, lambda: _digest_entries(key))
 
 
-def _digest_files(items: Sequence[Datum]) -> str:
-    folder = os.path.commonpath([os.path.dirname(item.impath) for item in items])  # noqa: PTH120
+def _digest_entries(entries: Sequence[tuple[str, int, int, str]]) -> str:
+    folder = os.path.commonpath([os.path.dirname(path) for path, *_ in entries])  # noqa: PTH120
     prefix, digest = folder + os.sep, hashlib.sha256()
-    for item in items:
-        # For a million files, pathlib would take longer than os.stat. os.path.relpath is ten times
-        # slower than removing the prefix, and only unusual paths need it.
-        path = item.impath
+    for path, size, label, classname in entries:
+        # os.path.relpath is ten times slower than removing the prefix, and only unusual paths
+        # need it.
         name = path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, folder)
-        size = os.stat(path).st_size  # noqa: PTH116
-        entry = [name.replace(os.sep, "/"), size, item.label, item.classname]
+        entry = [name.replace(os.sep, "/"), size, label, classname]
         digest.update(json.dumps(entry).encode() + b"\n")
     return digest.hexdigest()
 

@@ -99,7 +99,8 @@ def _build(path: Path, cfg: CfgNode, options: LoadOptions) -> FrozenCLIPTrainer:
     loaded: FrozenCLIPTrainer = trainer
     if not isinstance(loaded, FrozenCLIPTrainer):
         raise UserError(
-            f"{path}: {cfg.TRAINER.NAME} is not a method with a frozen CLIP; choose a run of one"
+            f"{path}: {cfg.TRAINER.NAME} does not compare images with texts of a frozen CLIP; "
+            "test it with train.py --eval-only, or choose a run of another method"
         )
     if trainer.get_model_names():
         trainer.ignore_mismatch = options.ignore_mismatch

@@ -72,21 +72,9 @@ def draw_gain(rows: Sequence[Gains], frequencies: Mapping[Place, int], path: Pat
     figure, axes = plt.subplots(
         lines, columns, figsize=size, squeeze=False, sharex=True, layout="constrained"
     )
-    shots = sorted({place[1] for row in rows for place in row.by_place})
-    colour = plt.get_cmap(SHOTS_MAP)
     data: list[list[Any]] = []
     for axis, row in zip(axes.flat, rows, strict=False):
-        for index, number in enumerate(shots):
-            places = [p for p in row.by_place if p[1] == number and p in frequencies]
-            x, y = [frequencies[p] for p in places], [row.mean(p) for p in places]
-            label = f"{number} shot{'s' if number > 1 else ''}"
-            axis.scatter(x, y, color=colour((index + 0.5) / len(shots)), label=label, s=22)
-            data += [[row.label, *p, frequencies[p], row.mean(p)] for p in places]
-        axis.axhline(0, color="0.4", linewidth=1)
-        found = row.with_frequency(frequencies)
-        rho = f", correlation {found.rho:+.2f}" if found else ""
-        dress(axis)
-        axis.set_title(f"{row.label}{rho}", fontsize="medium")
+        data += _scatter(axis, row, frequencies)
     for axis in list(axes.flat)[len(rows) :]:
         axis.set_visible(False)
     figure.supxlabel("frequency of the Low-Norm Effect in the baseline's prompts")
@@ -94,3 +82,21 @@ def draw_gain(rows: Sequence[Gains], frequencies: Mapping[Place, int], path: Pat
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
     return save(figure, path, ["row", "dataset", "shots", "frequency", "gain"], data)
+
+
+def _scatter(axis: Any, row: Gains, frequencies: Mapping[Place, int]) -> list[list[Any]]:
+    shots = sorted({number for _, number in row.by_place})
+    colour = plt.get_cmap(SHOTS_MAP)
+    data: list[list[Any]] = []
+    for index, number in enumerate(shots):
+        places = [p for p in row.by_place if p[1] == number and p in frequencies]
+        x, y = [frequencies[p] for p in places], [row.mean(p) for p in places]
+        label = f"{number} shot{'s' if number > 1 else ''}"
+        axis.scatter(x, y, color=colour((index + 0.5) / len(shots)), label=label, s=22)
+        data += [[row.label, *p, frequencies[p], row.mean(p)] for p in places]
+    axis.axhline(0, color="0.4", linewidth=1)
+    found = row.with_frequency(frequencies)
+    rho = f", correlation {found.rho:+.2f}" if found else ""
+    dress(axis)
+    axis.set_title(f"{row.label}{rho}", fontsize="medium")
+    return data

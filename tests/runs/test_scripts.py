@@ -42,7 +42,7 @@ def test_a_script_runs_and_reports_the_sweep_of_its_name(name: str, tmp_path: Pa
     assert flags.output_dir == tmp_path / "my runs"
     flags = called(name, tmp_path, BENCH="mini", OUTPUT="")
     assert (flags.profile, flags.output_dir, flags.root) == ("mini", None, None)
-    assert sweep.sweep_of(flags).left
+    assert sweep.sweep_of(flags).runs
 
 
 def test_variables_and_arguments_become_flags(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_study_corrupts_the_prompts_of_its_sweep(name: str, tmp_path: Path) ->
     parse = low_norm.build_parser().parse_args
     assert parse(words) == parse(["a run", "--root", "d", *folder, *STUDIES[name][1]])
     (dry,) = recorded(name, tmp_path, "--dry-run", **settings)
-    assert sweep.sweep_of(sweep.build_parser().parse_args(dry[1:])).left
+    assert sweep.sweep_of(sweep.build_parser().parse_args(dry[1:])).runs
 
 
 def test_betas_select_pun_and_pan_and_costs_are_measured_by_bench(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_betas_select_pun_and_pan_and_costs_are_measured_by_bench(tmp_path: Path
 
 def test_run_all_continues_after_a_failure_and_names_it(tmp_path: Path) -> None:
     """Table 1 has no such run; a dry run measures no costs."""
-    words = ("--dry-run", "--only", "emoji_food")
+    words = ("--dry-run", "--only", "*/shots_1/")
     tables = "table_1 table_a8 table_4 figure_1b"
     done = script("run_all", tmp_path / "runs", *words, BENCH="mini", TABLES=tables)
     assert done.returncode == 1
-    assert "70 runs: 0 done" in done.stdout and "25 runs: 0 done" in done.stdout
+    assert "245 runs: 0 done" in done.stdout and "35 runs: 0 done" in done.stdout
     assert done.stderr.endswith("failed: table_1\n")
     assert not (tmp_path / "runs").exists()
     commands = recorded("run_all", tmp_path)

@@ -88,19 +88,23 @@ def test_a_sample_takes_its_features_from_a_pool(
         images = trainer.train_loader_x.dataset
         own = list(images.data_source)
         images.pool = [*[one for one in images.pool if one not in own][:others], *own]
-        (rows,) = view_loader(trainer, trainer.train_loader_x, 1).dataset.views
-        return rows.read(0, len(rows))
+        views: Any = view_loader(trainer, trainer.train_loader_x, 1).dataset
+        (rows,) = views.views
+        return torch.as_tensor(rows.read(0, len(rows)))
+
+    def stored(name: str) -> int:
+        (path,) = entries(tmp_path / name)
+        return len(np.load(path))
 
     alone = features("alone", 50)
     with reuse_loaded():
         assert torch.equal(features("pool", 50), alone)
         assert torch.equal(features("pool", 50), alone)  # from memory
     assert torch.equal(features("pool", 50), alone)  # from the disk, where the pool is
-    count = {name: len(np.load(*entries(tmp_path / name))) for name in ("alone", "pool")}
-    assert count == {"alone": len(alone), "pool": len(alone) + 50}
+    assert (stored("alone"), stored("pool")) == (len(alone), len(alone) + 50)
     with reuse_loaded():  # too many images for this sample
         assert torch.equal(features("own", 4 * len(alone)), alone)
-    assert len(np.load(*entries(tmp_path / "own"))) == len(alone)
+    assert stored("own") == len(alone)
     trainer = make(tmp_path / "which", data, *FEW)
     images = trainer.train_loader_x.dataset
     own = {one.impath for one in images.data_source}

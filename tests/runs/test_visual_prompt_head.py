@@ -168,5 +168,5 @@ def test_the_script_on_the_bundled_images(
     done = script("table_a10", tmp_path / "runs", *short, PROFILE="mini", **own)
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "runs/tables/table_a10/report.md").read_text()
-    assert "6 runs, all done" in report and "VPTHead+PUN (omega 10)" in report
+    assert "4 runs, all done" in report and "VPTHead+PUN (omega 0.1)" in report
     assert "The paper's Table A10" in report and "| DMLab " in report

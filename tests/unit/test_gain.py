@@ -68,8 +68,11 @@ def test_no_correlation_without_variation_or_data() -> None:
 
 
 def test_selections_agree_with_the_study_of_the_prompts() -> None:
-    history = [{"event": "train", "selections": [5, 0, 1]}, {"event": "test"}]
-    history += [{"event": "train", "selections": [4, 1, 2]}]
+    history: list[dict[str, Any]] = [
+        {"event": "train", "selections": [5, 0, 1]},
+        {"event": "test"},
+        {"event": "train", "selections": [4, 1, 2]},
+    ]
     selected = gain.selections(history)
     assert selected == [9, 1, 3]
     found = gain.agreement(selected, study([3, -2, 0]), 0.5)

@@ -38,8 +38,8 @@ def test_tables_of_every_protocol(tmp_path: Path) -> None:
 
 def test_table_of_an_unfinished_sweep(tmp_path: Path) -> None:
     path = ROOT / "configs/sweeps/figure_2.yaml"
-    fill_sweep(path, tmp_path / "runs", missing=20, profile="mini")
-    sweep = ("--sweep", str(path), "--profile", "mini")
+    fill_sweep(path, tmp_path / "runs", missing=20, profile="mini_words")
+    sweep = ("--sweep", str(path), "--profile", "mini_words")
     made = tmp_path / "made"
     assert report.main([str(tmp_path / "runs"), *sweep, "--output-dir", str(made)]) == 0
     compare(GOLDEN / "sweep", made)

@@ -29,6 +29,7 @@ WRONG: dict[str, dict[tuple[str, ...], str]] = {
     "prune": {("gone",): "there is no such folder"},
     "low-norm": {("gone", "--rescale", "-1"): "--rescale is -1", ("gone",): NO_RUN},
     "words": {("gone", "--set", "KEY"): "--set: expected 2 arguments", ("gone",): NO_RUN},
+    "effect": {("gone",): "gone", ("gone", "--rescale", "x"): "x"},
     "continual": {("emoji_food", "--tasks", "1"): "--tasks is 1"},
     "methods": {("CoOp",): "CoOp"},
     "datasets": {("food",): "food"},
@@ -38,7 +39,9 @@ WRONG: dict[str, dict[tuple[str, ...], str]] = {
 }
 OF_A_RUN = ("predict", "export", "low-norm", "words")
 NEEDED = {
-    **dict.fromkeys(("sweep", "report", "export", "low-norm", "words", "download"), ("x",)),
+    **dict.fromkeys(
+        ("sweep", "report", "export", "low-norm", "effect", "words", "download"), ("x",)
+    ),
     "predict": ("x", PNG),
     "continual": ("x",),
     "merge": ("x", "--output-dir", "x"),

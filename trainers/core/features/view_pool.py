@@ -24,12 +24,14 @@ from dassl.utils import cached, is_reusing, isolated_rng
 from safeio.checksums import file_digest
 from safeio.errors import UserError
 
-from .cache import STORED_AS, VIEW_BATCH
+from .cache import STORED_AS, VIEW_BATCH, files_fingerprint
 from .evaluation import FeatureEncoder
 from .store import StoredRows
 
-# The pool is encoded if it has at most this number of images for each one of the sample.
+# The pool is encoded if it has at most this number of images for each one of the sample, and looked
+# for if it has at most MOST_IN_POOL: its key is a hash of all its paths.
 POOL_PER_IMAGE = 4
+MOST_IN_POOL = 100_000
 
 
 class ViewImages(Dataset[dict[str, Any]]):
@@ -61,17 +63,19 @@ def view_features(trainer: FeatureEncoder, loader: Any, kind: str, view: int) ->
     """Return the features of one augmentation of every image of a training loader, in order."""
     source: DatasetWrapper = loader.dataset
     cache = trainer.cached_features.cache
-    paths = tuple(item.impath for item in source.data_source)
-    key = (cache.identity, kind, view, paths, repr(source.transform), source.decode)
+    if not is_reusing():
+        return _from_pool_or_own(trainer, loader, kind, view)
+    images = (
+        tuple(item.impath for item in source.data_source),
+        files_fingerprint(source.data_source),
+    )
+    key = (cache.identity, kind, view, images, repr(source.transform), source.decode)
     return cached("views", key, lambda: _from_pool_or_own(trainer, loader, kind, view))
 
 
 def _from_pool_or_own(trainer: FeatureEncoder, loader: Any, kind: str, view: int) -> StoredRows:
     cache, source = trainer.cached_features.cache, loader.dataset
-    place = {item.impath: index for index, item in enumerate(source.pool)}
-    wanted = [place.get(item.impath) for item in source.data_source]
-    inside = [index for index in wanted if index is not None]
-    if source.pool and len(inside) == len(wanted):
+    if inside := _places_in_pool(source):
         pool = copy.copy(source)
         pool.data_source = source.pool
         worth_it = is_reusing() and len(pool) <= POOL_PER_IMAGE * len(source)
@@ -86,6 +90,16 @@ def _from_pool_or_own(trainer: FeatureEncoder, loader: Any, kind: str, view: int
     # Without the cache, this run computes the views in memory, rounded as on disk.
     rows = cache.get(source, kind, make, view)
     return StoredRows.in_memory(make(), STORED_AS[kind]) if rows is None else rows
+
+
+def _places_in_pool(source: DatasetWrapper) -> list[int]:
+    """Return where the images are in their pool; empty if there is none, or it is too large."""
+    if len(source.pool) > MOST_IN_POOL:
+        return []
+    place = {item.impath: index for index, item in enumerate(source.pool)}
+    found = [place.get(item.impath) for item in source.data_source]
+    inside = [index for index in found if index is not None]
+    return inside if len(inside) == len(found) else []
 
 
 def _compute(
