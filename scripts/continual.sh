@@ -11,17 +11,12 @@ flags=(--methods "${WORDS[@]}" --config "${CONFIG:-$config}" --tasks "${TASKS:-5
 words SEEDS 1 2 3
 flags+=(--seeds "${WORDS[@]}" ${SHOTS:+--shots "$SHOTS"})
 [[ $PROFILE == paper ]] || flags+=(--set INPUT.TRAIN_VIEWS 4)
-words OPTS
-set -- "${WORDS[@]}" "$@"
-while (($# > 1)) && [[ $1 != -* && $2 != --* ]]; do
-    flags+=(--set "$1" "$2")
-    shift 2
-done
+settings "$@"
 words DATASETS "${datasets[@]}"
 for dataset in "${WORDS[@]}"; do
     code=0
     folder=${OUTPUT:-${default%/paper}/continual}/$dataset
-    nemesis continual "$dataset" "${flags[@]}" --output-dir "$folder" "$@" || code=$?
+    nemesis continual "$dataset" --output-dir "$folder" "${flags[@]}" || code=$?
     ((code < 2)) || exit "$code"
     ((code == 0)) || failed+=("$dataset")
 done

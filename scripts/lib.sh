@@ -67,6 +67,17 @@ flag() {
     if [[ -v $2 ]]; then flags+=("$1" "${WORDS[@]}"); fi
 }
 
+# settings ARGUMENT...: add OPTS and the leading KEY VALUE pairs to the flags, then the other ARGUMENTs.
+settings() {
+    words OPTS
+    set -- "${WORDS[@]}" "$@"
+    while (($# > 1)) && [[ $1 != -* && $2 != --* ]]; do
+        flags+=(--set "$1" "$2")
+        shift 2
+    done
+    flags+=("$@")
+}
+
 # sweep NAME ARGUMENT...: run configs/sweeps/NAME.yaml with the variables and the script's arguments.
 sweep() {
     local name=$1
@@ -75,13 +86,7 @@ sweep() {
     flag --datasets DATASETS
     flag --shots SHOTS
     flag --seeds SEEDS
-    words OPTS
-    set -- "${WORDS[@]}" "${@:2}"
-    while (($# > 1)) && [[ $1 != -* && $2 != --* ]]; do
-        flags+=(--set "$1" "$2")
-        shift 2
-    done
-    flags+=("$@")
+    settings "${@:2}"
     nemesis sweep "$name" "${flags[@]}"
 }
 
@@ -96,19 +101,25 @@ protocol() {
     sweep "$@" --report
 }
 
+# finished_runs NAME ARGUMENT...: run a sweep; RUNS are then the folders of its finished runs, and CODE
+# is 1 if others failed. Exits after --dry-run or --help, and if no run is finished.
+finished_runs() {
+    CODE=0
+    sweep "$@" || CODE=$?
+    [[ $CODE -lt 2 && " $* " != *\ --@(dry-run|help)\ * ]] || exit "$CODE"
+    mapfile -t RUNS < <(nemesis sweep "$1" "${flags[@]}" --folders)
+    [[ ${RUNS[*]} ]] || exit 1
+}
+
 # study NAME SWEEP ARGUMENT...: run a sweep, then nemesis low-norm on its finished runs with REPLACE,
 # RESCALE and the flags in `studied`; the tables and figures are in tables/NAME.
 study() {
-    local code=0 runs
-    sweep "${@:2}" || code=$?
-    [[ $code -lt 2 && " $* " != *\ --@(dry-run|help)\ * ]] || exit "$code"
-    mapfile -t runs < <(nemesis sweep "$2" "${flags[@]}" --folders)
-    [[ ${runs[*]} ]] || exit 1
+    finished_runs "${@:2}"
     flags=("${studied[@]}" ${DATA:+--root "$DATA"} --output-dir "$reports/$1")
     flag --replace REPLACE
     flag --rescale RESCALE
-    nemesis low-norm "${runs[@]}" "${flags[@]}" || code=1
-    exit "$code"
+    nemesis low-norm "${RUNS[@]}" "${flags[@]}" || CODE=1
+    exit "$CODE"
 }
 
 # cost_table KEY ARGUMENT...: measure a table of costs with the ARGUMENTs of nemesis bench.

@@ -30,7 +30,7 @@ from nemesis.report.settings import name_rows
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from .run_flags import for_each_run
+from .run_flags import for_each_run, print_figures
 
 TAU = 0.5  # PAN's default factor
 
@@ -81,8 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         cell = max(cells, key=lambda one: one.low_norm_frequency(grid.settings) or 0)
         path = output / "effect.png"
         figures.append(gain_figures.draw_effect(shown, cell, min(factors), baseline, path))
-    for path in figures:
-        print(f"Figure: {path} (with .pdf and .csv)")
+    print_figures(*figures)
     print(f"Tables: {output}/*.md (with .csv and .tex)")
     return 1 if failed else 0
 

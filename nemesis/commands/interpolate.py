@@ -23,7 +23,7 @@ from nemesis.adapters.studies import interpolation
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from .run_flags import add_load_flags, load_options, read_adapters
+from .run_flags import add_load_flags, load_options, print_figures, read_adapters
 
 DEFAULT_OUTPUT = Path("output/interpolate")
 
@@ -61,8 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     table = found.table()
     table.write(output)
     print(table.markdown())
-    path = draw_interpolation(found, output / "interpolate_figure.png")
-    print(f"Figure: {path} (with .pdf and .csv)")
+    print_figures(draw_interpolation(found, output / "interpolate_figure.png"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

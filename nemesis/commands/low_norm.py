@@ -39,7 +39,7 @@ from nemesis.run_config import pairs
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 
-from .run_flags import add_load_flags, for_each_run, load_options, run_folders
+from .run_flags import add_load_flags, for_each_run, load_options, print_figures, run_folders
 
 DEFAULT_OUTPUT = Path("output/low_norm")
 
@@ -142,8 +142,7 @@ def study_prompts(arguments: argparse.Namespace, grid: CorruptionGrid, output: P
         for table in frequency_tables(cells, grid.settings):
             table.write(output)
             print(f"\n{table.markdown()}")
-        for path in draw_figures(cells, grid.settings, output):
-            print(f"Figure: {path} (with .pdf and .csv)")
+        print_figures(*draw_figures(cells, grid.settings, output))
         print(f"Tables: {output}/low_norm_*.md (with .csv and .tex)")
     return failed
 
@@ -159,8 +158,7 @@ def study_trainings(arguments: argparse.Namespace, grid: CorruptionGrid, output:
     paths = [draw_process(training, output) for training in trainings]
     if trainings and grid.settings:
         paths.append(draw_low_norm_over_epochs(trainings, output / "figure_3.png"))
-    for path in paths:
-        print(f"Figure: {path} (with .pdf and .csv)")
+    print_figures(*paths)
     return failed
 
 

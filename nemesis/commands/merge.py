@@ -26,7 +26,7 @@ from nemesis.adapters.studies import MERGE_COLUMNS, merge_row
 from nemesis.report.table import Table
 from safeio.errors import UserError
 
-from .run_flags import add_load_flags, for_each_run, load_options, read_adapters
+from .run_flags import add_load_flags, for_each_run, load_options, print_figures, read_adapters
 
 PRESETS = ("mean", "sum")
 
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     table = Table("merge", "Merged adapters", MERGE_COLUMNS, rows, text)
     table.write(output)
     print(f"\n{table.markdown()}")
-    print(f"Figure: {draw_merge(rows, output / 'merge_figure.png')} (with .pdf and .csv)")
+    print_figures(draw_merge(rows, output / "merge_figure.png"))
     return 1 if failed else 0
 
 

@@ -22,7 +22,7 @@ from nemesis.adapters.studies import pruning
 from safeio.files import prepare_output_dir
 
 from .predict import positive
-from .run_flags import add_load_flags, load_options, read_adapters
+from .run_flags import add_load_flags, load_options, print_figures, read_adapters
 
 DEFAULT_OUTPUT = Path("output/prune")
 
@@ -53,8 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     table = found.table()
     table.write(output)
     print(table.markdown())
-    path = draw_pruning(found, output / "prune_figure.png")
-    print(f"Figure: {path} (with .pdf and .csv)")
+    print_figures(draw_pruning(found, output / "prune_figure.png"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -140,3 +140,9 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
         runs = [file.parent for file in below if learner_folder(file.parent)]
         found.update(dict.fromkeys(runs or [path]))
     return list(found)
+
+
+def print_figures(*paths: Path) -> None:
+    """Print where figures are; each PNG has a PDF and its data as CSV beside it."""
+    for path in paths:
+        print(f"Figure: {path} (with .pdf and .csv)")
