@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
-from nemesis.commands import continual, low_norm, sweep
+from nemesis.commands import continual, effect, low_norm, sweep
 from tests.helpers.runs import ROOT, results, wait_for
 from tests.helpers.shell import SHORT, recorded, script
 
@@ -95,6 +95,35 @@ def test_a_study_corrupts_the_prompts_of_its_sweep(name: str, tmp_path: Path) ->
     assert parse(words) == parse(["a run", "--root", "d", *folder, *STUDIES[name][1]])
     (dry,) = recorded(name, tmp_path, "--dry-run", **settings)
     assert sweep.sweep_of(sweep.build_parser().parse_args(dry[1:])).runs
+
+
+def test_the_effect_compares_the_runs_of_table_a5(tmp_path: Path) -> None:
+    ran, listed, (verb, *words) = recorded("effect", tmp_path, BENCH="mini")
+    assert (ran[1], [*ran, "--folders"]) == ("table_a5", listed)
+    flags = effect.build_parser().parse_args(words)
+    assert (verb, flags.selected) == ("effect", "CoOp+PAN (omega 1)")
+    assert flags.output_dir == tmp_path / "my runs/tables/effect"
+    (dry,) = recorded("effect", tmp_path, "--dry-run", BENCH="mini")
+    assert dry[-1] == "--dry-run"
+
+
+def test_where_norms_matter_rescales_layer_by_layer(tmp_path: Path) -> None:
+    ran, _, (verb, *words) = recorded("where_norms_matter", tmp_path)
+    flags = low_norm.build_parser().parse_args(words)
+    assert (ran[1], verb, flags.rescale) == ("where_norms_matter", "low-norm", [0.1, 10])
+    assert (flags.positions, flags.replace) == ([0, 1], [])
+
+
+def test_all_methods_are_swept_reported_and_studied(tmp_path: Path) -> None:
+    calls = recorded("all_methods", tmp_path)
+    verbs = [call[0] for call in calls]
+    assert verbs == [*["sweep", "report"] * 3, "sweep", "low-norm"]
+    profiles = [call[call.index("--profile") + 1] for call in calls[:6]]
+    assert profiles == [name for name in ("paper", "styles", "new") for _ in range(2)]
+    flags = low_norm.build_parser().parse_args(calls[-1][1:])
+    assert flags.prompts == ["encoders"]
+    (*dry,) = recorded("all_methods", tmp_path, "--dry-run")
+    assert [call[0] for call in dry] == ["sweep"] * 3
 
 
 def test_betas_select_pun_and_pan_and_costs_are_measured_by_bench(tmp_path: Path) -> None:
