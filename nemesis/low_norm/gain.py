@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
+from nemesis.report.comparison import Difference
 from nemesis.report.paired_tests import holm, paired_test
 from nemesis.report.results import Run, Runs, natural_order
 from nemesis.report.table import Cell, Entry, Table
@@ -64,6 +65,11 @@ class Gains:
         return {
             shots: (fmean(all_), _standard_error(all_)) for shots, all_ in sorted(pairs.items())
         }
+
+    def difference(self) -> Difference:
+        """Return the difference over all places and seeds, tested."""
+        gains = tuple(gain for gains in self.by_place.values() for gain in gains)
+        return Difference(gains, p=paired_test(gains)[0])
 
     def with_frequency(self, frequencies: Mapping[Place, int]) -> Correlation | None:
         """Return the correlation of the mean differences with the effect's frequency."""
@@ -126,19 +132,17 @@ def gain_table(rows: Sequence[Gains], frequencies: Mapping[Place, int], of: int)
 
 def correlation_table(rows: Sequence[Gains], frequencies: Mapping[Place, int]) -> Table:
     """Make a table with a row per method: gain, paired test (Holm), correlation with the effect."""
-    pairs = {row.label: [g for gains in row.by_place.values() for g in gains] for row in rows}
-    tested = {label: paired_test(gains)[0] for label, gains in pairs.items()}
-    known = {label: p for label, p in tested.items() if p is not None}
+    pairs = {row.label: row.difference() for row in rows}
+    known = {label: found.p for label, found in pairs.items() if found.p is not None}
     adjusted = dict(zip(known, holm(list(known.values())), strict=True))
     body: list[list[Entry]] = []
     for row in rows:
-        gains, found = pairs[row.label], row.with_frequency(frequencies)
-        wins, losses = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
+        pair, found = pairs[row.label], row.with_frequency(frequencies)
         body.append(
             [
                 row.label,
-                Cell(f"{fmean(gains):+.2f}"),
-                Cell(f"{wins} / {losses} of {len(gains)}"),
+                Cell(f"{pair.mean:+.2f}"),
+                Cell(f"{pair.wins} / {pair.losses} of {len(pair.gains)}"),
                 _p(adjusted.get(row.label)),
                 Cell(f"{found.rho:+.2f}") if found else None,
                 _p(found.p if found else None),
