@@ -44,7 +44,10 @@ def check_parts(wanted: list[str] | None, parts: Mapping[str, int]) -> list[str]
     for part in wanted or ():
         if part not in parts:
             known = ", ".join(filter(None, parts)) or "none, since they enter one layer"
-            raise UserError(f"its prompts have no part {part!r}; the parts are {known}")
+            raise UserError(
+                f"its prompts have no part {part!r}; the parts are {known}, and {ENCODERS} alone "
+                "means each encoder as a whole"
+            )
     return list(wanted or parts)
 
 
