@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from .errors import PromptError
 from .model import CLIP
-from .packed_transformer import PackedAttention, keys_and_bias
+from .packed_transformer import attend_in_blocks
 from .prompt_layout import PromptTrie, block_size, fill_blocks, make_blocks
 from .text_encoding import SoftPromptEncoder
 from .transformer import ResidualAttentionBlock
@@ -70,7 +70,7 @@ class ReplacedRows:
         self.nodes = torch.tensor(filled, device=device)
         self.row = torch.where(trie.slot < 0, group * rows + own, prompt)
         queries = make_blocks([paths[node] for node in filled], block_size(len(fixed))).to(device)
-        self.attention = PackedAttention(None, *keys_and_bias(queries, self.row, dtype), None)
+        self.attention = attend_in_blocks(queries, self.row, dtype)
 
     def run(
         self,

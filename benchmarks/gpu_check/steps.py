@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from clip import packed_transformer
 from trainers.core.frozen_encoder import PRECISIONS
 from trainers.core.graphed_step import GraphedStep
 from trainers.nemesis import NormPenalty
@@ -103,6 +105,8 @@ def steps(size: Size, findings: Findings) -> None:
         for case in (TINY if size.tiny else STEPS)[backbone]:
             name = f"{backbone}, {classes} classes, {case}, {precision}"
             findings.measure(name, _step, size, sides, case)
+        title = f"{backbone}, {classes} classes, attention to whole groups, {precision}"
+        findings.measure(title, _whole_groups, size, setting)
         del sides
         free(size.device)
 
@@ -128,6 +132,21 @@ def _step(size: Size, sides: Sequence[Any], case: str) -> dict[str, Any]:
             found |= {f"reference: {name}": value for name, value in other.items()}
             found["reference / this repository"] = other["ms"] / found["ms"]
     return found
+
+
+def _whole_groups(size: Size, setting: Setting) -> dict[str, Any]:
+    """Return the cost of CoOp's cached step with both forms of the text encoder's attention."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, limit in (("blocks", 0), ("whole", 1 << 20)):
+        limits = patch.dict(packed_transformer.WHOLE_GROUP, {size.device.type: limit})
+        with limits, meaning_of_fp32(setting.precision):
+            found[name] = cost(RepositorySide(setting).workload(CASES["coop_cached"]), size)
+    blocks = {f"blocks: {key}": value for key, value in found["blocks"].items()}
+    return {
+        **found["whole"],
+        **blocks,
+        "blocks / whole": blocks["blocks: ms"] / found["whole"]["ms"],
+    }
 
 
 def batches(size: Size, findings: Findings) -> None:

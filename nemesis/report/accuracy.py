@@ -79,9 +79,15 @@ def caption_of(runs: Runs) -> str:
     names = ", ".join(map(str, seeds))
     numbers = f"mean ± standard deviation over {len(seeds)} seeds ({names})"
     numbers = numbers if len(seeds) > 1 else f"seed {names}"
-    views = max(run.get("train_views", 0) for _, run in runs)
-    cached = f"; trained on {views} cached augmentations of each image" if views else ""
-    return f"{splits} accuracy in %, {numbers}{cached}."
+    return f"{splits} accuracy in %, {numbers}{_cached_views(runs)}."
+
+
+def _cached_views(runs: Runs) -> str:
+    used = {run.get("train_views", 0) for _, run in runs}
+    counts = [str(max((n for n in used if isinstance(n, int)), default=0) or "")]
+    counts += ["one per epoch"] if "epochs" in used else []
+    shown = " or ".join(filter(None, counts))
+    return f"; trained on {shown} cached augmentations of each image" if shown else ""
 
 
 def _few_shot(scores: Scores, caption: str, over_shots: bool) -> Table:

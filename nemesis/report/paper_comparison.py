@@ -146,7 +146,7 @@ def deviations(runs: Runs, matches: Sequence[Match]) -> list[str]:
             continue
         source = trained(run)
         views = source["config"].get("INPUT", {}).get("TRAIN_VIEWS", 0)
-        if views:
+        if views not in (0, "epochs"):  # those equal fresh augmentations
             found[f"trained on {views} cached augmentations of each image"] = None
         for key, value in settings_of(run).items():
             node, _, name = key.rpartition(".")

@@ -31,7 +31,7 @@ OPTIONAL: Mapping[str, type | tuple[type, ...]] = {
     "device": (str, NoneType),
     "epochs": (int, NoneType),
     "num_test": (int, NoneType),
-    "train_views": int,
+    "train_views": (int, str),  # a number, or "epochs"
     **dict.fromkeys(("train_seconds", "macro_f1", "ece", "parameters"), (int, float, NoneType)),
     "batched": int,
     "vectorised": int,  # of earlier versions

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clip import packed_transformer
 from clip.class_tokens import ClassTokenEncoder
 from clip.clip import tokenize
 from clip.errors import PromptError
@@ -29,9 +30,14 @@ def oracle(model: CLIP, ctx: Tensor, tokens: Tensor, template: str, layer: int, 
     return model.ln_final(at_eos) @ model.text_projection
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, "a photo of a person doing {}."])
+@pytest.mark.parametrize(
+    ("template", "whole"), [(TEMPLATE, 0), ("a photo of a person doing {}.", 0), (TEMPLATE, 1024)]
+)
 @pytest.mark.parametrize(("layer", "w"), [(0, 1.0), (1, 1.0), (2, 1.0), (1, 0.5), (0, 0.3)])
-def test_features_and_gradients(layer: int, w: float, template: str) -> None:
+def test_features_and_gradients(
+    layer: int, w: float, template: str, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(packed_transformer.WHOLE_GROUP, "cpu", whole)
     model = deep_clip()
     torch.manual_seed(0)
     ctx = torch.randn(3, 4, 32, dtype=torch.float64, requires_grad=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clip import prompted_vision, text_encoding
+from clip import packed_transformer, prompted_vision, text_encoding
 from clip.build import build_random
 from clip.clip import tokenize
 from clip.deep_prompts import DeepPromptEncoder
@@ -168,10 +168,18 @@ def test_images(
     ("length", "words", "memory", "at_once"),
     [(2, "of a", 4 << 30, 10_000), (1, "", 4 << 30, 30), (5, "", 0, 10_000)],
 )
+@pytest.mark.parametrize("whole", [0, 1024])
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_texts(
-    depth: int, length: int, words: str, memory: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+    depth: int,
+    whole: int,
+    length: int,
+    words: str,
+    memory: int,
+    at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(packed_transformer.WHOLE_GROUP, "cpu", whole)
     monkeypatch.setitem(text_encoding.BYTES_AT_ONCE, "cpu", at_once * 32 * 4)
     clip_model = model()
     encoder = DeepPromptEncoder(clip_model, NAMES, length, words)

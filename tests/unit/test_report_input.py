@@ -57,6 +57,12 @@ def test_zero_shot_clip_has_no_training_views(tmp_path: Path) -> None:
     report_of(write(tmp_path / "runs", *zero_shot))
 
 
+def test_a_cached_augmentation_for_every_epoch(tmp_path: Path) -> None:
+    runs = [a_run(60.0, train_views="epochs"), pun(62.0, train_views=4)]
+    text = (report_of(write(tmp_path / "runs", *runs)) / "report.md").read_text(encoding="utf-8")
+    assert "trained on 4 or one per epoch cached augmentations of each image" in text
+
+
 def test_rows_that_are_not_comparable_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

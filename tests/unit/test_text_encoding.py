@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clip import text_encoding
+from clip import packed_transformer, text_encoding
 from clip.clip import tokenize
 from clip.errors import PromptError
 from clip.prompt_layout import (
@@ -41,8 +41,9 @@ def assert_equal(ours: torch.Tensor, oracle: torch.Tensor) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@example(40, 0, ["kite (bird of prey)", "golden dog"], 4, 17, "middle", True)
+@example(0, 40, 0, ["kite (bird of prey)", "golden dog"], 4, 17, "middle", True)
 @given(
+    whole=st.sampled_from([0, 30, 10_000]),
     at_once=st.sampled_from([1, 40, 100_000]),
     memory=st.sampled_from([1 << 30, 0]),
     names=st.lists(NAMES, min_size=1, max_size=4),
@@ -52,6 +53,7 @@ def assert_equal(ours: torch.Tensor, oracle: torch.Tensor) -> None:
     class_specific=st.booleans(),
 )
 def test_features_and_gradients_equal_the_reference(
+    whole: int,
     at_once: int,
     memory: int,
     names: list[str],
@@ -66,6 +68,7 @@ def test_features_and_gradients_equal_the_reference(
     encoder.memory_limit = memory
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(packed_transformer.WHOLE_GROUP, "cpu", whole)
         patch.setitem(text_encoding.BYTES_AT_ONCE, "cpu", at_once * ctx.shape[-1] * 4)
         ours = encoder(ctx)
         (ours_gradient,) = torch.autograd.grad((ours * weights).sum(), ctx)
