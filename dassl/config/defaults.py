@@ -199,11 +199,10 @@ def complete_config(cfg: Config) -> Config:
     Returns:
         `cfg` itself if no key is missing; else a completed copy, frozen if `cfg` is.
     """
-    defaults = get_cfg_default()
-    if _has_all(cfg, defaults):
+    if _has_all(cfg, plain_defaults()):
         return cfg
     complete = CfgNode(copy.deepcopy(dict(cfg)))
-    _fill_in(complete, defaults)
+    _fill_in(complete, get_cfg_default())
     if cfg.is_frozen():
         complete.freeze()
     return complete

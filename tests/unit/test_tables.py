@@ -50,7 +50,7 @@ PROTOCOLS = {
     "cross_dataset": (SEEDS * (1 + 10), 3 * (1 + 3)),
     "domain_generalization": (SEEDS * (1 + 4), 3 * (1 + 3)),
 }
-BUNDLED = ("all_methods", "where_norms_matter")  # on bundled data alone
+BUNDLED = ("all_methods", "where_norms_matter", "train_views")  # measured on bundled data alone
 
 
 @lru_cache
