@@ -56,6 +56,11 @@ class Resuming:
         """The hashes of the dataset's images; it reads the sizes of all files."""
         return data_hashes(getattr(self.trainer.dm, "dataset", None))
 
+    @cached_property
+    def settings(self) -> str:
+        """The settings as JSON; those of a run do not change."""
+        return settings_json(self.trainer.cfg)
+
     def data(self) -> dict[str, str]:
         """Return the hashes of the images used in training."""
         return {part: one for part, one in (self.hashes or {}).items() if part in TRAINED_PARTS}
@@ -65,7 +70,7 @@ class Resuming:
         attributes = changed_attributes(self.trainer, self.attributes)
         return {
             "history_lines": self.trainer.record.lines,
-            "settings": settings_json(self.trainer.cfg),
+            "settings": self.settings,
             "data": self.data(),
             **({"attributes": attributes} if attributes["values"] else {}),
             **({"origins": self.origins} if self.origins else {}),

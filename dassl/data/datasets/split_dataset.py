@@ -1,10 +1,10 @@
 """CoOp's few-shot protocol for a folder of images with a split file."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from safeio.checksums import DamagedFile, read_verified_json, write_json_with_checksum
 from safeio.errors import UserError
@@ -28,6 +28,8 @@ from .splits import (
     task_classes,
     to_entries,
 )
+
+T = TypeVar("T")
 
 # Generated splits are the same on every machine and for every seed of a run.
 SPLIT_SEED = 1
@@ -192,12 +194,16 @@ class SplitDataset(DatasetBase):
                 path_keys({part: [item.impath for item in split[part]] for part in split})
             )
 
-        state = file_state(self.directory / self.split_file) if self.split_file else None
-        found = cached("split", ("overlaps", state, self.images), find) if state else find()
+        found = self._once_per_split("overlaps", find)
         if found:
             source = self.directory / self.split_file if self.split_file else type(self).__name__
             print(f"Warning: {source}: the same image is listed more than once: {describe(found)}")
         return found
+
+    def _once_per_split(self, what: str, make: Callable[[], T]) -> T:
+        """Return what follows from the split file alone, made once in a process of many runs."""
+        state = file_state(self.directory / self.split_file) if self.split_file else None
+        return cached("split", (what, state, self.images), make) if state else make()
 
     def sample_fewshot(
         self, train: list[Datum], val: list[Datum]
@@ -215,7 +221,10 @@ class SplitDataset(DatasetBase):
         options = "-".join([name, *repeat, *self.cfg.DATASET.SOURCE_DOMAINS])
         file = re.sub(r"[^\w.-]", "_", options) + ".json"
         path = self.directory / "split_fewshot" / file
-        digest = entries_digest({"train": train, "val": val}, self.images)
+        digest = self._once_per_split(
+            f"digest of {self.cfg.DATASET.SOURCE_DOMAINS}",
+            lambda: entries_digest({"train": train, "val": val}, self.images),
+        )
         sample = self._load_sample(path, digest)
         if sample is None:
             sample = self._sample(train, val, Random(seed))
