@@ -52,6 +52,7 @@ class TipAdapter(ZeroshotCLIP):
     paper = "Zhang et al., ECCV 2022"
     prompts = "the dataset's templates; a cache of image features"
     trains_on_features = checkpoints_complete = True
+    bound_to_classes = True  # a key votes for the class of its image
     train = TrainerX.train
     no_matrix = "adds a cache of keys to the text features"
     model: KeyCache
@@ -147,4 +148,9 @@ class TipAdapter(ZeroshotCLIP):
     def result_entries(self) -> dict[str, Any]:
         """Return further entries for results.json."""
         own = {"alpha": float(self.model.alpha), "beta": float(self.model.beta), **self.found}
-        return {**super().result_entries(), "tip_adapter": {**own, "keys": len(self.model.keys)}}
+        trained = sum(one.numel() for one in self.model.parameters() if one.requires_grad)
+        return {
+            **super().result_entries(),
+            "parameters": trained,
+            "tip_adapter": {**own, "keys": len(self.model.keys)},
+        }

@@ -59,6 +59,7 @@ class VPTHead(TrainerX):
     towers = "image"
     normalizes = "the visual prompts (PUN)"
     resumes_within_epoch = True
+    bound_to_classes = True  # by its head
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check the settings before anything is loaded."""

@@ -178,8 +178,9 @@ def _coerce(value: Any, old: Any, path: str, source: str) -> Any:
             return float(parsed)
     if isinstance(old, tuple | list) and _is_compatible(parsed, old):
         return type(old)(parsed)
+    words = "".join(f", or {word!r}" for word in WORDS.get(path, ()))
     raise UserError(
-        f'{source}: "{path}" takes a value of type {type(old).__name__} such as {old!r}, '
+        f'{source}: "{path}" takes a value of type {type(old).__name__} such as {old!r}{words}, '
         f"not {short_repr(value)}"
     )
 

@@ -158,7 +158,7 @@ def _check_resumed(cfg: Config, in_place: bool) -> bool:
     except OtherRun as other:
         raise UserError(
             f"{folder} cannot be resumed, since it holds a run of another configuration "
-            f"({other.keys}); remove these settings, or start a new training without --resume"
+            f"({other.keys}); remove these settings, or train anew in another --output-dir"
         ) from None
     if state is FolderState.EMPTY and not in_place:
         raise UserError(f'"{folder}" cannot be resumed: it contains no checkpoint')

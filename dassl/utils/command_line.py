@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 from safeio.errors import UserError
@@ -18,6 +19,9 @@ from .. import startup
 
 # Errors of the disk rather than of the code: full, over quota, read-only, failing.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+# An empty one, as of an unset shell variable, would be the working folder.
+FOLDER_FLAGS = ("--output-dir", "--root")
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +46,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: a flag is wrong; the message suggests a similar one.
         """
+        words = sys.argv[1:] if args is None else args
+        for one, following in zip_longest(words, words[1:]):
+            flag, equals, value = one.partition("=")
+            if flag in FOLDER_FLAGS and not (value if equals else following != ""):
+                raise UserError(f"{flag} is empty; give a folder (. is this one)")
         arguments, rest = self.parse_known_args(args, namespace)
         if rest:
             known = list(self._option_string_actions)

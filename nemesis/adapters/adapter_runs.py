@@ -1,14 +1,16 @@
 """Runs of CLIP-LoRA or CoTo as adapters: reading them, comparing them, writing a merged run."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dassl.config import CfgNode
-from dassl.engine import CONFIG, TRAINER_REGISTRY
+from dassl.engine import CONFIG, RESULTS, TRAINER_REGISTRY
 from dassl.utils import CheckpointFolder, load_checkpoint
 from nemesis.inference.load_run import LoadOptions, known_classnames, run_config
 from safeio.errors import UserError
@@ -22,6 +24,7 @@ from trainers.core.prompt_metadata import FINGERPRINTS
 from .analysis import rank_sum
 
 LEARNER = "adapters"
+MERGED_OF = "merged_of"  # a fact of merged runs: the runs with their weights
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def read_run(path: Path, options: LoadOptions) -> AdapterRun:
     """Read the adapters of a run.
 
     Raises:
-        UserError: the folder contains no run, or one without adapters.
+        UserError: the folder contains no finished run, or one without adapters.
     """
     cfg = run_config(path, options)
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
@@ -68,6 +71,11 @@ def read_run(path: Path, options: LoadOptions) -> AdapterRun:
     state, facts = content.get("state_dict"), content.get(FACTS)
     if not isinstance(state, dict) or not isinstance(facts, dict) or "gamma" not in facts:
         raise UserError(f'"{file}" is refused: it does not hold adapters and their facts')
+    if options.epoch is None and not (path / RESULTS).is_file() and MERGED_OF not in facts:
+        raise UserError(
+            f'"{path}" is not finished: it has no {RESULTS}; repeat the command that started it, '
+            "or choose a checkpoint with --epoch"
+        )
     return AdapterRun(path, cfg, state, facts)
 
 
@@ -110,13 +118,12 @@ def _difference(first: AdapterRun, run: AdapterRun, same_rank: bool) -> str:
 def write_merged(runs: Sequence[AdapterRun], weights: Sequence[float], folder: Path) -> Path:
     """Write sum_k w_k gamma_k B_k A_k as a run of one adapter of the rank sum.
 
-    The other settings are those of the first run.
+    The other settings are those of the first run. The configuration is written last, so that a
+    folder without it holds no run.
 
     Raises:
-        UserError: the folder contains a run, or cannot be written to.
+        UserError: the folder contains another run, or cannot be written to.
     """
-    if (folder / CONFIG).exists() or (folder / LEARNER).exists():
-        raise UserError(f"{folder} holds a run already; choose another --output-dir")
     first = runs[0]
     cfg, rank = first.cfg.clone(), sum(int(run.facts["r"]) for run in runs)
     cfg.defrost()
@@ -125,8 +132,12 @@ def write_merged(runs: Sequence[AdapterRun], weights: Sequence[float], folder: P
     scaled = rank if first.facts["scaling"] == "rank" else rank**0.5
     gamma = float(first.facts["alpha"]) / scaled
     merged_of = [f"{weight:g} x {run.path}" for weight, run in zip(weights, runs, strict=True)]
-    facts = {**first.facts, "r": rank, "gamma": gamma, "merged_of": merged_of}
+    facts = {**first.facts, "r": rank, "gamma": gamma, MERGED_OF: merged_of}
     state = rank_sum([run.state for run in runs], [run.gamma for run in runs], weights, gamma)
+    if (folder / CONFIG).exists():
+        if _holds(folder, state, merged_of):
+            return folder
+        raise UserError(f"{folder} holds a run already; choose another --output-dir")
     prepare_output_dir(folder)
     content = {"state_dict": state, "epoch": 1, "optimizer": None, "scheduler": None, FACTS: facts}
     CheckpointFolder(folder / LEARNER).save(content)
@@ -136,3 +147,12 @@ def write_merged(runs: Sequence[AdapterRun], weights: Sequence[float], folder: P
     )
     write_text(cfg.dump(), folder / CONFIG)
     return folder
+
+
+def _holds(folder: Path, state: Mapping[str, Tensor], merged_of: Sequence[str]) -> bool:
+    """Return whether an earlier call has written the same merged run."""
+    with suppress(UserError):
+        run = read_run(folder, LoadOptions())
+        same = run.state.keys() == state.keys() and run.facts.get(MERGED_OF) == merged_of
+        return same and all(torch.equal(run.state[name], one) for name, one in state.items())
+    return False

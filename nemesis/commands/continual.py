@@ -6,8 +6,9 @@ r"""Learn a dataset's classes in tasks, one after the other, and test all classe
 A method is TRAINER[:STRATEGY[:CONFIG]]. The strategy states what a task takes from those before it:
 sequential starts from the previous prompts or adapters (the default); merged merges the adapters of
 the past into the backbone and starts a new one; orthogonal, for OrthogonalLoRA, also keeps the rows
-of A orthogonal to the past. Zero-shot CLIP is always a row. The seed draws the tasks' classes. The
-folder gets a run of each method, seed and task; finished runs are not repeated. continual.md (.csv,
+of A orthogonal to the past. CONFIG is --config by default. Zero-shot CLIP is always a row. The seed
+draws the tasks' classes. The folder is for one dataset and the same other flags; it gets a run of
+each method, seed and task, and finished runs are not repeated. continual.md (.csv,
 .tex, .json, .png, .pdf) has average and last accuracy on the seen classes, forgetting, and the drop
 against zero-shot CLIP on the classes still to come.
 
@@ -21,13 +22,11 @@ from pathlib import Path
 
 from dassl.utils import Parser, exit_code
 from dassl.utils.command_line import add_set_flag
-from nemesis.continual.protocol import ZERO_SHOT, Method, Outcome, Protocol
+from nemesis.continual.protocol import DEFAULT, ZERO_SHOT, Method, Outcome, Protocol
 from nemesis.continual.report import write_report
 from safeio.errors import UserError
 from safeio.files import prepare_output_dir
 from safeio.untrusted import printable
-
-DEFAULT = "CoOp:sequential:mini_generic"
 
 
 def build_parser() -> Parser:
@@ -36,7 +35,7 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="file of configs/datasets without .yaml, or a path")
     add("--methods", nargs="+", default=[DEFAULT], metavar="METHOD", help=f"default {DEFAULT}")
-    add("--config", default="mini", help="of all methods without their own; default mini")
+    add("--config", default="mini", help="of methods that name none; default mini")
     add("--tasks", type=int, default=5, metavar="K", help="number of tasks; default 5")
     add("--shots", type=int, default=16, metavar="N", help="images of each class; default 16")
     add("--seeds", type=int, nargs="+", default=[1], metavar="N", help="default 1")

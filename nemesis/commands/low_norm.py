@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "default " + " ".join(map(str, FACTORS)) + "; over epochs 0.5"
     add("--rescale", nargs="*", type=float, metavar="FACTOR", help=text)
     add("--positions", nargs="+", type=int, metavar="J", help="positions from 0; default all")
-    text = f"parts such as text or vision.2, or {ENCODERS}: no single layers; default all"
+    text = f"parts such as text or vision.2; {ENCODERS}: all but single layers; default all"
     add("--prompts", nargs="+", metavar="PART", help=text)
     add("--noise-seed", type=int, default=0, metavar="N", help="of REPLACE's noise; default 0")
     text = "study every N-th checkpoint, and draw figures over the epochs; without N each"

@@ -58,8 +58,8 @@ def read_weights(words: Sequence[str], count: int) -> list[float]:
         weights = [float("nan")]
     if not all(abs(weight) < float("inf") for weight in weights):
         raise UserError(
-            f"--weights is {' '.join(words)!a}, but must be {' or '.join(PRESETS)}, one number for "
-            "all runs, or one per run"
+            f"--weights is {' '.join(words)!a}, but must be {' or '.join(PRESETS)}, one finite "
+            "number for all runs, or one per run"
         )
     if len(weights) not in (1, count):
         raise UserError(

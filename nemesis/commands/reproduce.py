@@ -14,6 +14,7 @@ Exit codes: 0 done, 2 an error in the command.
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: see `find_reproduction`.
     """
+    print("Reading the sweeps and the runs of every table ...", file=sys.stderr)
     found = find_reproduction(arguments.profile, arguments.output_dir, arguments.root)
     notes = advice(found, arguments.root or "data")
     folder = next(one.folder.parent for one in found.experiments)

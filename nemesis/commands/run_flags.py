@@ -10,7 +10,7 @@ from dassl.engine import CONFIG, RESULTS
 from dassl.utils.command_line import add_set_flag
 from nemesis.adapters.adapter_runs import AdapterRun, read_run
 from nemesis.inference.classifier import Classifier, load
-from nemesis.inference.load_run import LoadOptions, learner_folder
+from nemesis.inference.load_run import LEARNERS, LoadOptions
 from safeio.errors import UserError
 from safeio.untrusted import printable
 from trainers.core.prompt_checkpoints import IGNORE_MISMATCH
@@ -137,7 +137,7 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         below = [] if (path / CONFIG).is_file() else sorted(path.rglob(RESULTS))
-        runs = [file.parent for file in below if learner_folder(file.parent)]
+        runs = [file.parent for file in below if (file.parent / LEARNERS[0]).is_dir()]
         found.update(dict.fromkeys(runs or [path]))
     return list(found)
 

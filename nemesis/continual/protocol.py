@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from dassl.config import CfgNode
 from dassl.data.datasets import build_dataset
 from dassl.data.datasets.splits import task_bounds
-from dassl.engine import check_trainer
+from dassl.engine import TRAINER_REGISTRY, check_trainer
 from dassl.engine.build import learns
 from dassl.utils import CheckpointFolder, check_availability
 from nemesis.api import train
@@ -29,7 +30,8 @@ from safeio.errors import UserError
 from trainers.core.lora_checkpoints import ADAPTER_FILE
 from trainers.core.lora_trainer import LoRATrainer
 
-ZERO_SHOT = "ZeroshotCLIP"
+ZERO_SHOT, ORTHOGONAL = "ZeroshotCLIP", "OrthogonalLoRA"
+DEFAULT = "CoOp:sequential:mini_generic"
 
 
 def sequential(runs: Sequence[Path]) -> dict[str, Any]:
@@ -44,8 +46,6 @@ def merged(runs: Sequence[Path]) -> dict[str, Any]:
     """Merge the adapters of the past tasks into the backbone of a new adapter."""
     with logged():
         trainer: Any = load_trainer(runs[-1])
-    if not isinstance(trainer, LoRATrainer):
-        raise UserError(f"{runs[-1]} has no adapters to merge; choose the strategy sequential")
     file, *_ = save_merged_clip(trainer, runs[-1] / MERGED, overwrite=True)
     return {"MODEL.BACKBONE.NAME": str(file)}
 
@@ -86,7 +86,28 @@ class Method:
     @property
     def label(self) -> str:
         """The name of the row."""
-        return self.trainer if self.trainer == ZERO_SHOT else f"{self.trainer}, {self.strategy}"
+        parts = [self.trainer] if self.trainer == ZERO_SHOT else [self.trainer, self.strategy]
+        return ", ".join([*parts, *([Path(self.config).stem] if self.config else [])])
+
+    def check(self, cfg: CfgNode) -> None:
+        """Refuse with a UserError a trainer that cannot learn tasks in this way."""
+        trainer: Any = TRAINER_REGISTRY.get(self.trainer)
+        node = getattr(trainer, "node", "")
+        adapters = isinstance(trainer, type) and issubclass(trainer, LoRATrainer)
+        if getattr(trainer, "bound_to_classes", False):
+            fault = "what it learns serves only the classes of its training; choose another method"
+        elif cfg.TRAINER.get(node, {}).get("CSC", False):
+            fault = (
+                "class-specific prompts serve only the classes of their training; set "
+                f"TRAINER.{node}.CSC False, or choose generic prompts, as in {DEFAULT}"
+            )
+        elif self.strategy != "sequential" and not adapters:
+            fault = "it has no adapters to merge; choose the strategy sequential"
+        elif (self.trainer == ORTHOGONAL) != (self.strategy == "orthogonal"):
+            fault = f"the strategy orthogonal is that of {ORTHOGONAL}, and its only one"
+        else:
+            return
+        raise UserError(f"{self.label}: {fault}")
 
 
 @dataclass(frozen=True)
@@ -124,7 +145,8 @@ class Protocol:
             Whether the method learns.
 
         Raises:
-            UserError: a setting is invalid, or the dataset has too few classes or is missing.
+            UserError: a setting is invalid, the method cannot learn tasks in this way, or the
+                dataset has too few classes or is missing.
         """
         flags = {"DATASET.ROOT": self.root, "DATASET.NUM_SHOTS": self.shots, "SEED": 1}
         settings = self._settings(method, 1)
@@ -133,6 +155,7 @@ class Protocol:
                 self.dataset, method.trainer, method.config or self.config, flags, settings
             )
             check_trainer(cfg)
+            method.check(cfg)
             build_dataset(cfg)
         return learns(cfg)
 

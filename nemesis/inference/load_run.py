@@ -26,6 +26,10 @@ from trainers.core.prompt_metadata import METADATA
 LEARNERS = ("prompt_learner", "adapters", "key_cache")
 
 
+class _NoTexts(UserError):
+    """The method of a run does not compare images with texts."""
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """How `load_trainer` loads a run.
@@ -80,6 +84,8 @@ def load_trainer(
     if names is None:
         try:
             return _build(path, cfg, options)
+        except _NoTexts:
+            raise
         except UserError as error:
             if with_data or dataset:
                 raise
@@ -87,18 +93,24 @@ def load_trainer(
                 f"{error} (this run does not record its class names, so its dataset is read; "
                 "pass the class names to avoid that)"
             ) from error
+    _check_names(names, path, epoch)
+    return _build(path, run_config(path, options, None, _without_data(cfg, names)), options)
+
+
+def _check_names(names: Sequence[str], path: Path, epoch: int | None) -> None:
+    if not all(str(name).strip() for name in names):
+        raise UserError("A class name is empty; give words such as avocado")
     twice = [name for name in names if names.count(name) > 1]
     # Some datasets, such as ImageNet, have two classes of one name.
     if twice and known_classnames(path, epoch) != names:
         raise UserError(f'The class name "{twice[0]}" is given twice; list each class once')
-    return _build(path, run_config(path, options, None, _without_data(cfg, names)), options)
 
 
 def _build(path: Path, cfg: CfgNode, options: LoadOptions) -> FrozenCLIPTrainer:
     trainer = build_trainer(cfg)
     loaded: FrozenCLIPTrainer = trainer
     if not isinstance(loaded, FrozenCLIPTrainer):
-        raise UserError(
+        raise _NoTexts(
             f"{path}: {cfg.TRAINER.NAME} does not compare images with texts of a frozen CLIP; "
             "test it with train.py --eval-only, or choose a run of another method"
         )

@@ -60,8 +60,8 @@ def test_resuming_with_another_configuration_is_refused(
             for given in (toy_command(root, output, key, value, flags=flags), [*flags, key, value]):
                 assert refuse(given, capsys) == (
                     f"error: {folder / name} cannot be resumed, since it holds a run of another "
-                    f"configuration ({difference}); remove these settings, or start a new training "
-                    "without --resume"
+                    f"configuration ({difference}); remove these settings, or train anew in "
+                    "another --output-dir"
                 )
             with pytest.raises(UserError, match=key):
                 build_trainer(toy_config(root, output, key, value, "RESUME", flags[1])).train()

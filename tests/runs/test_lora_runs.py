@@ -95,8 +95,26 @@ def test_a_merged_run_is_a_run(
     finish(["--root", str(data_root), *config, *evaluated])
     assert accuracy(tmp_path / "eval") == pytest.approx(both.test())
     assert main(["predict", str(merged), str(FOLDER.parent / "images")]) in (0, 1)
+    # The same command goes on where a killed one stopped; another one is refused.
+    (merged / "merge.md").unlink()
+    assert main(["merge", first, second, "--weights", "0.5", "2", "--output-dir", str(merged)]) == 0
+    assert (merged / "merge.md").is_file()
     assert main(["merge", first, second, "--output-dir", str(merged)]) == 2
     assert "holds a run already" in capsys.readouterr().err
+    (merged / "config.yaml").unlink()  # half written
+    assert main(["merge", first, second, "--output-dir", str(merged)]) == 0
+
+
+def test_an_unfinished_run_is_not_merged(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    stopped = tmp_path / "stopped"
+    shutil.copytree(pair[1], stopped)
+    (stopped / "results.json").unlink()
+    flags = ("--output-dir", str(tmp_path / "merged"))
+    assert main(["merge", str(pair[0]), str(stopped), *flags]) == 2
+    assert "is not finished: it has no results.json" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
 
 
 def test_a_solution_and_itself_have_no_barrier(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ class LoRATrainer(CLIPTrainer):
             )
         if cfg.INPUT.TRAIN_VIEWS and VISION in settings.towers:
             raise UserError(
-                f"INPUT.TRAIN_VIEWS is {cfg.INPUT.TRAIN_VIEWS}, but image features are only fixed "
-                f"with {group}.ENCODER text; leave it at 0"
+                f"INPUT.TRAIN_VIEWS is {cfg.INPUT.TRAIN_VIEWS}, but {cfg.TRAINER.NAME} keeps image "
+                f"features only with {group}.ENCODER text; leave it at 0"
             )
 
     def check_train(self) -> None:

@@ -90,14 +90,15 @@ class TwoTowerTrainer(PromptTrainer):
         for tower, shape, least in zip((TEXT, VISION), shapes, self.least_depth, strict=True):
             self._check_shape(tower, shape, least)
         self.words(cfg)
-        if cfg.INPUT.TRAIN_VIEWS and shapes[1].depth and not self.taught:
-            raise UserError(
-                f"INPUT.TRAIN_VIEWS is {cfg.INPUT.TRAIN_VIEWS}, but features of images with vision "
-                f"prompts change in training; leave it at 0, or set TRAINER.{self.node}."
-                "PROMPT_DEPTH_VISION 0"
-            )
         if known := known_config(cfg.MODEL.BACKBONE.NAME):
             self.check_backbone(cfg, known)
+        if cfg.INPUT.TRAIN_VIEWS and shapes[1].depth and not self.taught:
+            optional = self.least_depth[1] == 0
+            other = f", or set TRAINER.{self.node}.PROMPT_DEPTH_VISION 0" if optional else ""
+            raise UserError(
+                f"INPUT.TRAIN_VIEWS is {cfg.INPUT.TRAIN_VIEWS}, but the vision prompts of "
+                f"{cfg.TRAINER.NAME} change image features in training; leave it at 0{other}"
+            )
 
     def _check_shape(self, tower: str, shape: Shape, least: int) -> None:
         if shape.depth < least:

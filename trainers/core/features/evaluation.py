@@ -45,7 +45,7 @@ def no_class_weights(cfg: CfgNode, why: str) -> UserError:
     """Return the error for a method whose logits are not exp(logit_scale) * f @ W^T with one W."""
     return UserError(
         f"{cfg.TRAINER.NAME} {why}, so no matrix of text features gives its logits for all images; "
-        "choose a run of CoOp or zero-shot CLIP, which have one"
+        "choose a run of another method, such as CoOp"
     )
 
 
