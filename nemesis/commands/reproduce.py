@@ -129,7 +129,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: see `find_reproduction`.
     """
-    print("Reading the sweeps and the runs of every table ...", file=sys.stderr)
+    if sys.stderr.isatty():
+        print("Reading the sweeps and the runs of every table ...", file=sys.stderr)
     found = find_reproduction(arguments.profile, arguments.output_dir, arguments.root)
     notes = advice(found, arguments.root or "data")
     folder = next(one.folder.parent for one in found.experiments)
