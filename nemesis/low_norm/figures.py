@@ -19,6 +19,7 @@ NAMES = {REPLACE: "REPLACE, std", RESCALE: "RESCALE, factor"}
 GAIN: dict[str, Any] = {"facecolor": BETTER, "edgecolor": LEARNED, "linewidth": 0.6, "hatch": "///"}
 LOSS: dict[str, Any] = {"facecolor": WORSE, "edgecolor": LEARNED, "linewidth": 0.6}
 NORM: dict[str, Any] = {"facecolor": "0.75", "edgecolor": LEARNED, "linewidth": 0.6}
+PANELS_PER_ROW = 4
 LEARNED_NORM: dict[str, Any] = {
     "color": LEARNED,
     "linestyle": "",
@@ -45,44 +46,60 @@ def draw_figures(
 
 
 def draw_frequency(cells: Mapping[Key, SeedMean], settings: Sequence[Setting], path: Path) -> Path:
-    """Draw Figure 1b: low-norm frequency over shots; a panel per method, a line per dataset."""
+    """Draw Figure 1b: low-norm frequency over shots; a panel per method, a line per dataset.
+
+    Frequencies of prompts with unlike numbers of (position, factor) pairs are drawn in percent.
+    """
     points = {
         key: frequency
         for key, cell in cells.items()
         if (frequency := cell.low_norm_frequency(settings)) is not None
     }
+    factors = [value for kind, value in settings if kind == RESCALE and value < 1]
+    pairs = {key: len(factors) * cells[key].length for key in points}
+    percent = len(set(pairs.values())) > 1
+    heights = {key: 100 * n / pairs[key] if percent else float(n) for key, n in points.items()}
     methods = sorted({method for method, _, _ in points})
     datasets = sorted({dataset for _, dataset, _ in points})
     shots = sorted({count for _, _, count in points})
-    figure, axes = plt.subplots(
-        1,
-        len(methods),
-        figsize=(3.6 * len(methods) + 2.2, 3.6),
-        squeeze=False,
-        sharey=True,
-        layout="constrained",
-    )
-    factors = [value for kind, value in settings if kind == RESCALE and value < 1]
-    for axis, method in zip(axes[0], methods, strict=True):
+    figure, axes = _panels(len(methods))
+    for number, (axis, method) in enumerate(zip(axes, methods, strict=True)):
         for index, dataset in enumerate(datasets):
-            line = {n: points[key] for n in shots if (key := (method, dataset, n)) in points}
+            line = {n: heights[key] for n in shots if (key := (method, dataset, n)) in heights}
             if line:
                 _draw_line(axis, line, dataset, index)
         axis.set_xscale("log", base=2)
         axis.set_xticks(shots, [str(count) for count in shots])
         axis.minorticks_off()
-        dress(axis, title=method, xlabel="labelled images per class")
-    axes[0, 0].set_ylim(bottom=0)  # after all lines, since it also fixes the shared upper limit
-    most = max(len(factors) * cells[key].length for key in points)
-    axes[0, 0].set_ylabel(f"(position, factor) pairs that raise accuracy, of {most}")
-    pairs = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
-    labels = {label: line for pair in pairs for line, label in pair}
+        lowest = number >= len(methods) - PANELS_PER_ROW
+        dress(axis, title=method, xlabel="labelled images per class" if lowest else "")
+    axes[0].set_ylim(bottom=0)  # after all lines, since it also fixes the shared upper limit
+    unit = " (%)" if percent else f", of {max(pairs.values())}"
+    figure.supylabel(f"(position, factor) pairs that raise accuracy{unit}", fontsize=10)
+    handles = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes)
+    labels = {label: line for found in handles for line, label in found}
     figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
-    rows = [[*key, count, len(factors) * cells[key].length] for key, count in points.items()]
+    rows = [[*key, count, pairs[key]] for key, count in points.items()]
     return save(figure, path, ["method", "dataset", "shots", "frequency", "of"], rows)
 
 
-def _draw_line(axis: Any, line: dict[int, int], label: str, index: int) -> None:
+def _panels(count: int) -> tuple[Any, list[Any]]:
+    """Return a figure and its panels, at most PANELS_PER_ROW beside each other."""
+    columns = min(count, PANELS_PER_ROW)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        *(rows, columns),
+        figsize=((3.6 if rows == 1 else 2.6) * columns + 2.2, (3.6 if rows == 1 else 2.5) * rows),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def _draw_line(axis: Any, line: dict[int, float], label: str, index: int) -> None:
     """Draw one dataset's line; if colours repeat, lines are dashed and markers hollow."""
     colour, again = COLOURS[index % len(COLOURS)], index >= len(COLOURS)
     axis.plot(
