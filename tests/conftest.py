@@ -33,6 +33,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"golden {kind}: {passed} passed, {failed} failed")
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sweeps and benchmarks set the number of threads of their process."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def loaded_once() -> Iterator[None]:
     """All runs of this process share their frozen CLIP, as those of a worker do."""

@@ -209,6 +209,16 @@ def gpus() -> list[str]:
     )
 
 
+def threads_each(cores: int, workers: int) -> int:
+    """Return the threads of each worker: its share of the cores, at most OMP_NUM_THREADS.
+
+    On a machine with other jobs, threads that wait for each other make a run many times slower.
+    """
+    share = max(1, cores // max(1, workers))
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
+
+
 def open_executor(runs: Sequence[Run], workers: int | None) -> Executor:
     """Open the executor for runs on this machine.
 
@@ -226,7 +236,7 @@ def open_executor(runs: Sequence[Run], workers: int | None) -> Executor:
     if workers is None:
         workers = len(devices) or (1 if on_gpu else cores)
     workers = min(workers, len(runs))
-    threads = max(1, cores // max(1, workers))
+    threads = threads_each(cores, workers)
     if workers == 0:
         return ThisProcess(threads, device)
     return Workers(workers, threads, devices, device)

@@ -8,6 +8,7 @@ import yaml
 
 from nemesis.commands import sweep
 from nemesis.sweeps.command import resolve_sweep
+from nemesis.sweeps.executors import threads_each
 from nemesis.sweeps.grid import make_runs
 from nemesis.sweeps.runs import Run
 from nemesis.sweeps.sweep_file import read_sweep
@@ -265,3 +266,14 @@ def test_a_sweep_is_named_by_its_file_or_its_stem(
     for name, message in (("none.yaml", "none.yaml does not exist"), ("dem", 'mean "demo"?')):
         assert sweep.main([name]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "threads"),
+    [("", 2, 4), ("1", 2, 1), ("16", 2, 4), ("", 0, 8), ("2", 0, 2), ("", 16, 1), ("auto", 1, 8)],
+)
+def test_threads_of_a_worker(
+    limit: str, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert threads_each(8, workers) == threads
