@@ -122,16 +122,17 @@ def difference_lines(found: Comparison, lines: Lines) -> Figure:
 
 
 def difference_map(found: Comparison, lines: Lines) -> Figure:
-    """Draw the mean difference to the baseline, rows by datasets."""
-    width, height = len(found.groups), len(found.labels)
-    words = max(map(len, found.labels)), max(map(len, found.groups))
-    size = (max(4.2, 0.4 * width + 0.08 * words[0] + 0.3), 0.36 * height + 0.06 * words[1] + 0.4)
+    """Draw the mean difference to the baseline, rows with a difference by datasets."""
     means = {key: one.mean for key, one in found.by_group.items() if one.mean is not None}
+    labels = [label for label in found.labels if any(key[0] == label for key in means)]
+    width, height = len(found.groups), len(labels)
+    words = max(map(len, labels), default=0), max(map(len, found.groups))
+    size = (max(4.2, 0.4 * width + 0.08 * words[0] + 0.3), 0.36 * height + 0.06 * words[1] + 0.4)
     largest = max(map(abs, means.values()), default=0) or 1
     with lines.rc():
         figure, axis = plt.subplots(figsize=size, layout="constrained")
         for (label, group), mean in means.items():
-            x, y = found.groups.index(group), found.labels.index(label)
+            x, y = found.groups.index(group), labels.index(label)
             depth = 0.85 * abs(mean) / largest
             colour = (*(GAIN if mean > 0 else LOSS), depth)
             axis.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, linewidth=0))
@@ -148,7 +149,7 @@ def difference_map(found: Comparison, lines: Lines) -> Figure:
         axis.set(xlim=(0, width), ylim=(height, 0))
         at = [x + 0.5 for x in range(width)]
         axis.set_xticks(at, found.groups, rotation=40, ha="right", rotation_mode="anchor")
-        axis.set_yticks([y + 0.5 for y in range(height)], found.labels)
+        axis.set_yticks([y + 0.5 for y in range(height)], labels)
         axis.tick_params(length=0, labelsize=8)
         axis.spines[:].set_visible(False)
     return figure
