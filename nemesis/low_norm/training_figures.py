@@ -93,7 +93,7 @@ def draw_process(training: Training, folder: Path) -> Path:
     _draw_map(norms, numbers, [epoch.norms for epoch in training.epochs], "norm of each vector")
     for axis in rest:
         chosen = [epoch.selections or [] for epoch in training.epochs]
-        _draw_map(axis, numbers, chosen, "times selected by PAN")
+        _draw_map(axis, numbers, chosen, "times selected by PAN", counts=True)
     for axis in axes[0]:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -104,14 +104,21 @@ def draw_process(training: Training, folder: Path) -> Path:
     return save(figure, folder / f"{stem}.png", *_process_data(training, selects))
 
 
-def _draw_map(axis: Any, numbers: list[int], rows: list[list[Any]], title: str) -> None:
-    """Draw a heat map over epochs and positions, with a colour map that is readable in grey."""
+def _draw_map(
+    axis: Any, numbers: list[int], rows: list[list[Any]], title: str, counts: bool = False
+) -> None:
+    """Draw a heat map over epochs and positions, with a colour map that is readable in grey.
+
+    The colours of counts start at 0, even if all are 0.
+    """
     columns = list(zip(*rows, strict=True))
-    mesh = axis.pcolormesh(numbers, range(len(columns)), columns, cmap="cividis")
+    ends = (0, max(1, *map(max, columns))) if counts else (None, None)
+    mesh = axis.pcolormesh(
+        *(numbers, range(len(columns)), columns), cmap="cividis", vmin=ends[0], vmax=ends[1]
+    )
     axis.set(title=title, ylabel="position")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    whole = all(isinstance(value, int) for row in rows for value in row)
-    ticks = MaxNLocator(integer=True) if whole else None
+    ticks = MaxNLocator(integer=True) if counts else None
     axis.figure.colorbar(mesh, ax=axis, ticks=ticks)
 
 
