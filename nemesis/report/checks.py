@@ -44,6 +44,11 @@ def differences(runs: Sequence[Run]) -> Iterator[Pair]:
                 break
 
 
+def stated(trait: str, *labels: str) -> bool:
+    """Return whether the names of all rows state a trait, which then is what they compare."""
+    return all(f"{trait} " in label for label in labels)
+
+
 def refuse_mixed(runs: Runs) -> None:
     """Check that the runs of each row are comparable.
 
@@ -75,7 +80,7 @@ def notes_on(runs: Runs) -> list[str]:
             )
     labels = {id(run): label for label, run in runs}
     for trait, value, run, other, other_run in differences([run for _, run in runs]):
-        if trait not in mixed:
+        if trait not in mixed and not stated(trait, labels[id(run)], labels[id(other_run)]):
             notes.append(
                 f"Not all rows are comparable: {TRAIT_NAMES.get(trait, trait)} is {value} for "
                 f"{labels[id(run)]} and {other} for {labels[id(other_run)]}."

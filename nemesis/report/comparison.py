@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 from safeio.errors import UserError
 
-from .checks import differences
+from .checks import differences, stated
 from .paired_tests import LEVEL, STRICT_LEVEL, TIE, holm, paired_test
 from .results import (
     COLUMNS,
@@ -192,7 +192,9 @@ def _pairs(protocol: str, runs: Runs, baseline: str) -> Iterator[Pair]:
             if label == baseline or other is None or is_zero_shot(trained(run)):
                 continue
             gain = run["accuracy"] - other["accuracy"]
-            unlike = any(True for _ in differences([other, run]))
+            unlike = any(
+                not stated(trait, label, baseline) for trait, *_ in differences([other, run])
+            )
             yield Pair(
                 label,
                 shots_name(place[1]) if protocol == "few_shot" else place[2],

@@ -57,6 +57,19 @@ def test_zero_shot_clip_has_no_training_views(tmp_path: Path) -> None:
     report_of(write(tmp_path / "runs", *zero_shot))
 
 
+def test_rows_that_state_a_trait_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        a_run(60.0 + views, seed=seed, train_views=views) for views in (1, 4) for seed in (1, 2)
+    ]
+    folder = write(tmp_path / "runs", *runs)
+    report_of(folder, "--by", "train_views", "--baseline", "CoOp (train_views 4)")
+    printed = capsys.readouterr().out
+    assert "Not all rows are comparable" not in printed and "left out" not in printed
+    assert "\N{MINUS SIGN}3.00 points" in printed
+
+
 def test_a_cached_augmentation_for_every_epoch(tmp_path: Path) -> None:
     runs = [a_run(60.0, train_views="epochs"), pun(62.0, train_views=4)]
     text = (report_of(write(tmp_path / "runs", *runs)) / "report.md").read_text(encoding="utf-8")
