@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from dassl.data.data_manager import EndingLoader
 from dassl.data.images import AS_VIEWED, decoding, max_pixels, read_image
 from nemesis.image_list import Picture, to_image
 from nemesis.logs import hides_progress
@@ -80,7 +81,7 @@ def _loader(
 ) -> DataLoader[Any]:
     settings = trainer.cfg.DATALOADER
     size = batch_size or settings.TEST.BATCH_SIZE
-    return DataLoader(
+    return EndingLoader(
         _Pictures(trainer, images),
         batch_size=size,
         # Starting a process takes longer than reading a few images.

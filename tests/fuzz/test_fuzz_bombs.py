@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.bombs import ACCEPTED, write_all
 
 MOST_MIB = 512  # by which the process may grow, over all files
 SECONDS = 300  # the longest wait for all files
 
 
+@pytest.mark.slow
 def test_every_bomb_is_refused(tmp_path: Path) -> None:
     expected = write_all(tmp_path)
     assert len(expected) > 100

@@ -235,6 +235,7 @@ def test_without_a_valid_checkpoint_resuming_fails(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path).newest_valid() is None  # it was quarantined
 
 
+@pytest.mark.slow
 def test_a_sweep_resumes_from_the_newest_valid_checkpoint(tmp_path: Path, data_root: Path) -> None:
     path = write_sweep(tmp_path, data_root, {"OPTIM.MAX_EPOCH": 3, "TRAIN.CHECKPOINT_FREQ": 1})
     assert sweep.main([path, "--workers", "0"]) == 0

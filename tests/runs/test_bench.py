@@ -76,6 +76,7 @@ def bench_json(folder: Path, name: str, *arguments: str) -> dict[str, Any]:
     return json.loads((folder / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_both_sides_of_two_towers_compute_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

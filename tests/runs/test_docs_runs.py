@@ -102,6 +102,7 @@ def test_own_dataset_and_trainer_files(name: str, checkout: Path) -> None:
 # docs/migration.md
 
 
+@pytest.mark.slow
 def test_migration(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands run one after the other."""
     monkeypatch.chdir(tmp_path)

@@ -20,6 +20,7 @@ def test_it_is_the_first_with_a_vision_transformer() -> None:
 
 
 # Only the class token was trained to match names, so PLOT's local features are far from them.
+@pytest.mark.slow
 @pytest.mark.parametrize(("trainer", "least"), [("CoOp", 50), ("PLOTNemesis", 4)])
 def test_methods_learn_on_it(trainer: str, least: float, tmp_path: Path, data_root: Path) -> None:
     finish(command(tmp_path / "run", data_root, *SHORT, trainer=trainer, config="mini_vit"))

@@ -134,6 +134,7 @@ def test_betas_select_pun_and_pan_and_costs_are_measured_by_bench(tmp_path: Path
     assert words[-4:] == ["--output-dir", f"{tmp_path}/my runs/tables/table_a9", "--device", "cuda"]
 
 
+@pytest.mark.slow
 def test_run_all_continues_after_a_failure_and_names_it(tmp_path: Path) -> None:
     """Table 1 has no such run; a dry run measures no costs."""
     words = ("--dry-run", "--only", "*/shots_1/")

@@ -95,6 +95,7 @@ def test_a_broken_dataset_is_refused_by_name(checkout: Path) -> None:
     assert "No module named 'nowhere_at_all'" in error
 
 
+@pytest.mark.slow
 def test_settings_and_sweeps_of_a_broken_trainer(checkout: Path) -> None:
     """They are unknown because its file was skipped."""
     (checkout / "trainers" / "broken.py").write_text("def (:")

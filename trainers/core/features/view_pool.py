@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dassl.data import DatasetWrapper
-from dassl.data.data_manager import outlive_signals
+from dassl.data.data_manager import EndingLoader, outlive_signals
 from dassl.data.images import read_image
 from dassl.utils import cached, is_reusing, isolated_rng
 from safeio.checksums import file_digest
@@ -107,7 +107,7 @@ def _compute(
 ) -> Iterator[Tensor]:
     """Yield the features in padded batches of VIEW_BATCH images, without the padding."""
     left = len(source)
-    images = DataLoader(
+    images = EndingLoader(
         ViewImages(source, view),
         batch_size=VIEW_BATCH,
         sampler=[*range(left), *[left - 1] * (-left % VIEW_BATCH)],
