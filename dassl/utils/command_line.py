@@ -47,9 +47,9 @@ class Parser(argparse.ArgumentParser):
             UserError: a flag is wrong; the message suggests a similar one.
         """
         words = sys.argv[1:] if args is None else args
-        for one, following in zip_longest(words, words[1:]):
-            flag, equals, value = one.partition("=")
-            if flag in FOLDER_FLAGS and not (value if equals else following != ""):
+        for word, following in zip_longest(words, words[1:]):
+            flag, equals, value = word.partition("=")
+            if flag in FOLDER_FLAGS and (value if equals else following) == "":
                 raise UserError(f"{flag} is empty; give a folder (. is this one)")
         arguments, rest = self.parse_known_args(args, namespace)
         if rest:

@@ -26,10 +26,6 @@ from trainers.core.prompt_metadata import METADATA
 LEARNERS = ("prompt_learner", "adapters", "key_cache")
 
 
-class _NoTexts(UserError):
-    """The method of a run does not compare images with texts."""
-
-
 @dataclass(frozen=True)
 class LoadOptions:
     """How `load_trainer` loads a run.
@@ -83,9 +79,7 @@ def load_trainer(
         names = known_classnames(path, epoch)
     if names is None:
         try:
-            return _build(path, cfg, options)
-        except _NoTexts:
-            raise
+            trainer = build_trainer(cfg)
         except UserError as error:
             if with_data or dataset:
                 raise
@@ -93,8 +87,10 @@ def load_trainer(
                 f"{error} (this run does not record its class names, so its dataset is read; "
                 "pass the class names to avoid that)"
             ) from error
-    _check_names(names, path, epoch)
-    return _build(path, run_config(path, options, None, _without_data(cfg, names)), options)
+    else:
+        _check_names(names, path, epoch)
+        trainer = build_trainer(run_config(path, options, None, _without_data(cfg, names)))
+    return _with_checkpoint(trainer, path, options)
 
 
 def _check_names(names: Sequence[str], path: Path, epoch: int | None) -> None:
@@ -106,13 +102,13 @@ def _check_names(names: Sequence[str], path: Path, epoch: int | None) -> None:
         raise UserError(f'The class name "{twice[0]}" is given twice; list each class once')
 
 
-def _build(path: Path, cfg: CfgNode, options: LoadOptions) -> FrozenCLIPTrainer:
-    trainer = build_trainer(cfg)
+def _with_checkpoint(trainer: Any, path: Path, options: LoadOptions) -> FrozenCLIPTrainer:
+    """Return a built trainer with the run's checkpoint."""
     loaded: FrozenCLIPTrainer = trainer
     if not isinstance(loaded, FrozenCLIPTrainer):
-        raise _NoTexts(
-            f"{path}: {cfg.TRAINER.NAME} does not compare images with texts of a frozen CLIP; "
-            "test it with train.py --eval-only, or choose a run of another method"
+        raise UserError(
+            f"{path}: {trainer.cfg.TRAINER.NAME} does not compare images with texts of a frozen "
+            "CLIP; test it with train.py --eval-only, or choose a run of another method"
         )
     if trainer.get_model_names():
         trainer.ignore_mismatch = options.ignore_mismatch

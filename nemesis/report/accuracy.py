@@ -84,10 +84,10 @@ def caption_of(runs: Runs) -> str:
 
 def _cached_views(runs: Runs) -> str:
     used = {run.get("train_views", 0) for _, run in runs}
-    counts = [str(max((n for n in used if isinstance(n, int)), default=0) or "")]
-    counts += ["one per epoch"] if "epochs" in used else []
-    shown = " or ".join(filter(None, counts))
-    return f"; trained on {shown} cached augmentations of each image" if shown else ""
+    numbers = [views for views in used if isinstance(views, int) and views]
+    shown = [str(max(numbers))] if numbers else []
+    shown += ["one per epoch"] if "epochs" in used else []
+    return f"; trained on {' or '.join(shown)} cached augmentations of each image" if shown else ""
 
 
 def _few_shot(scores: Scores, caption: str, over_shots: bool) -> Table:

@@ -46,7 +46,7 @@ def differences(runs: Sequence[Run]) -> Iterator[Pair]:
 
 def stated(trait: str, *labels: str) -> bool:
     """Return whether the names of all rows state a trait, which then is what they compare."""
-    return all(f"{trait} " in label for label in labels)
+    return all(f"({trait} " in label or f", {trait} " in label for label in labels)
 
 
 def refuse_mixed(runs: Runs) -> None:

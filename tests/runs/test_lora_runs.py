@@ -95,7 +95,7 @@ def test_a_merged_run_is_a_run(
     finish(["--root", str(data_root), *config, *evaluated])
     assert accuracy(tmp_path / "eval") == pytest.approx(both.test())
     assert main(["predict", str(merged), str(FOLDER.parent / "images")]) in (0, 1)
-    # The same command goes on where a killed one stopped; another one is refused.
+    # The same command resumes a killed merge; another merge is refused.
     (merged / "merge.md").unlink()
     assert main(["merge", first, second, "--weights", "0.5", "2", "--output-dir", str(merged)]) == 0
     assert (merged / "merge.md").is_file()

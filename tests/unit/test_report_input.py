@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nemesis.commands import report
+from nemesis.report.checks import stated
 from nemesis.report.reading import read_runs
 from tests.helpers.report_runs import a_run, pun, refuse, report_of, table, write
 
@@ -68,6 +69,11 @@ def test_rows_that_state_a_trait_are_compared(
     printed = capsys.readouterr().out
     assert "Not all rows are comparable" not in printed and "left out" not in printed
     assert "\N{MINUS SIGN}3.00 points" in printed
+
+
+def test_the_size_of_a_batch_states_no_image_size() -> None:
+    assert stated("size", "CoOp (size 64x64)", "CoOp (omega 1, size 224x224)")
+    assert not stated("size", "CoOp (size 64x64)", "CoOp (batch_size 32)")
 
 
 def test_a_cached_augmentation_for_every_epoch(tmp_path: Path) -> None:
