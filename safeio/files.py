@@ -100,7 +100,7 @@ def _temporary_sibling(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Flush the content of a file or folder to the disk, if the system supports it."""
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -127,9 +127,9 @@ def write_atomic(path: PathLike, write: Callable[[Path], Any]) -> None:
     try:
         with _temporary_sibling(target) as temporary:
             write(temporary)
-            _flush_to_disk(temporary)
+            flush_to_disk(temporary)
             temporary.replace(target)
-            _flush_to_disk(target.parent)  # so that the new name survives a crash
+            flush_to_disk(target.parent)  # so that the new name survives a crash
     except OSError as error:
         if error.errno is None or (error.filename and error.errno not in _NO_ROOM):
             raise
@@ -157,12 +157,12 @@ def publish_json(obj: Any, fpath: PathLike) -> Any:
     text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"))
     with _temporary_sibling(target) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         try:
             os.link(temporary, target)
         except FileExistsError:
             return read_json(target)
         except OSError:  # a file system without hard links
             temporary.replace(target)
-        _flush_to_disk(target.parent)
+        flush_to_disk(target.parent)
     return json.loads(text)

@@ -126,6 +126,7 @@ class TrainerBase:
             FloatingPointError: the training has diverged; no file is written.
         """
         self.finite_check.check_all(self.epoch, self.scaler)
+        self._begin_saving()
         result = float(val_result) if val_result is not None else None
         state = {**self.state_dict(), "epoch": epoch + 1, "val_result": result}
         for name, own in state.pop("models").items():
@@ -279,6 +280,7 @@ class TrainerBase:
     def _begin_epoch(self) -> None: ...
     def _record_epoch(self, seconds: float) -> None: ...
     def _end_epoch(self) -> None: ...
+    def _begin_saving(self) -> None: ...
 
     def before_train(self) -> None:
         """Hook: called once before the first epoch."""

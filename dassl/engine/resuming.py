@@ -184,4 +184,5 @@ class Resuming:
         """Write the latest state, unless it is already written."""
         if self.trainer._writer is not None:
             self.trainer._writer.flush()
+        self.trainer.record.flush()
         self.checkpoint.write()

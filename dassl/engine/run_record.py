@@ -8,14 +8,13 @@ history and results.json contain a checksum (`safeio.checksums`).
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safeio.checksums import with_checksum, write_json_with_checksum
-from safeio.files import PathLike, prepare_output_dir, write_text
+from safeio.files import PathLike, flush_to_disk, prepare_output_dir, write_text
 
 from ..config import Config, to_dict
 from ..utils import package_versions
@@ -56,6 +55,7 @@ class RunRecord:
         self.directory = Path(directory)
         self.lines = 0  # number of lines in the history
         self.recording = False  # True after `start`
+        self._flushed = True
         self._history: Sequence[Mapping[str, Any]] = ()  # of the resumed attempt
         self._deferred_write: Callable[[], None] | None = None
 
@@ -116,10 +116,14 @@ class RunRecord:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / HISTORY).open("a", encoding="utf-8") as file:
             file.write(line)
-            # The line must be on the disk before a checkpoint that counts it.
-            file.flush()
-            os.fsync(file.fileno())
         self.lines += 1
+        self._flushed = False
+
+    def flush(self) -> None:
+        """Flush the history to the disk, before a checkpoint that counts its lines is written."""
+        if not self._flushed:
+            flush_to_disk(self.directory / HISTORY)
+        self._flushed = True
 
     def epoch(self, epoch: int, seconds: float, lr: float | None, means: Mapping[str, Any]) -> None:
         """Add a training epoch: seconds without evaluation, learning rate, mean of each metric."""
@@ -159,5 +163,6 @@ class RunRecord:
             "versions": package_versions(),
         }
         self.ensure_started()
+        self.flush()
         content = {key: _plain(value) for key, value in entries.items()}
         write_json_with_checksum(content, self.directory / RESULTS)

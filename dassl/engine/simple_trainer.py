@@ -210,6 +210,9 @@ class SimpleTrainer(TrainerBase):
         if self.on_epoch_end is not None:
             self.on_epoch_end(self.epoch)
 
+    def _begin_saving(self) -> None:
+        self.record.flush()
+
     def before_train(self) -> None:
         """Open the TensorBoard writer; a checkpoint is restored after this hook."""
         epoch, batches = self.resuming.start
