@@ -40,9 +40,9 @@ def execute(
     """
     schedule = _Schedule(runs, finished, on_outcome)
     while schedule.left():
-        while schedule.ready and (free := executor.free()):
-            # Smaller batches if otherwise some workers would get none.
-            share = -(-len(schedule.ready) // free)
+        while schedule.ready and executor.free():
+            # Batches become smaller towards the end, so that all workers end at about one time.
+            share = -(-len(schedule.ready) // max(1, executor.width))
             executor.submit(schedule.next_task(min(together, share)))
         if not schedule.submitted:
             time.sleep(POLL_SECONDS)

@@ -207,12 +207,12 @@ def sizes(runs: list[Run], workers: int, together: int) -> list[int]:
     return [len(task) for task in pool.tasks]
 
 
-def test_batches_leave_something_to_do_for_every_worker(tmp_path: Path, data_root: Path) -> None:
+def test_batches_become_smaller_towards_the_end(tmp_path: Path, data_root: Path) -> None:
     runs = runs_in(write(tmp_path, data_root, seeds=list(range(7))))
     assert sizes(runs, 1, 1) == [1] * 7
     assert sizes(runs, 1, 3) == [3, 3, 1]
-    assert sizes(runs, 2, 3) == [3, 3, 1]
-    assert sizes(runs, 4, 3) == [2, 2, 2, 1]
+    assert sizes(runs, 2, 3) == [3, 2, 1, 1]
+    assert sizes(runs, 4, 3) == [2, 2, 1, 1, 1]
     assert sizes(runs, 1, 35) == [7]
     methods = {"ZeroshotCLIP": {"set": {"INPUT.TRAIN_VIEWS": 0}}, "PLOT": None, **METHODS}
     mixed = runs_in(write(tmp_path, data_root, methods=methods, evaluate=[{"name": "again"}]))
