@@ -22,8 +22,7 @@ from dassl.config import load_config
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
 from datasets.imagenet import imagenet_classnames
-from trainers.core.batched_epochs import settings_of
-from trainers.core.batched_step import BatchedPrompts, Inputs
+from trainers.core.batched_step import BatchedPrompts, Inputs, Settings
 from trainers.nemesis import NormPenalty
 
 CLASSNAMES_FILE = "classnames.txt"
@@ -140,7 +139,7 @@ def batch_of_runs(
         batch: images of each run's step.
         tokens: the number of PLOT's image features, if it is PLOT.
     """
-    settings = [replace(settings_of(trainer), penalty=penalty) for penalty in penalties]
+    settings = [replace(Settings.of(trainer), penalty=penalty) for penalty in penalties]
     settings.sort(key=lambda setting: setting.p)
     parameter, model, device = trainer.model.prompt_learner.ctx, trainer.model, trainer.device
     prompts = BatchedPrompts(model, trainer.clip_precision, settings, parameter.shape)

@@ -228,6 +228,13 @@ def lay_out_independent(trie: PromptTrie, groups: int, contexts: int, length: in
     return lay_out(trie, first_group.expand(-1, contexts, length + 1), shares=False)
 
 
+def begin_equally(ctx: Float[Tensor, "groups contexts length width"]) -> bool:
+    """Return whether two groups can share a state: whether vectors of theirs begin equally."""
+    first = ctx[:, :, 0, 0]
+    equal = (first.unsqueeze(1) == first.unsqueeze(0)).any(-1)
+    return int(equal.sum()) > len(ctx)
+
+
 def first_group_by_content(
     ctx: Float[Tensor, "groups contexts length width"],
 ) -> Int[Tensor, "groups contexts prefixes"]:

@@ -24,6 +24,7 @@ from .prompt_layout import (
     POSITIONS,
     PromptTrie,
     arrange_prompt,
+    begin_equally,
     build_trie,
     first_group_by_content,
     lay_out,
@@ -198,7 +199,8 @@ class SoftPromptEncoder(nn.Module):
         learns = torch.is_grad_enabled() and vectors.requires_grad
         # Finding equal vectors would stall an accelerator for the few states that it saves.
         on_cpu = vectors.device.type == "cpu"
-        if groups > 1 and not learns and on_cpu and classes.shareable > WORTH_SHARING:
+        worth_it = not learns and on_cpu and classes.shareable > WORTH_SHARING
+        if worth_it and begin_equally(vectors):
             layout = lay_out(classes.trie, first_group_by_content(vectors))
             return PackedPrompts(classes.trie, layout, _attention_dtype(vectors))
         return self._packed_apart(classes, vectors, groups, contexts)
@@ -239,6 +241,17 @@ class SoftPromptEncoder(nn.Module):
 
     def _count_states(self, class_specific: bool, span: tuple[int, int]) -> int:
         return len(self._class_range(class_specific, span).frozen)
+
+    def times_at_once(self, ctx: Tensor) -> int:
+        """Return how many times these groups are best trained at once, at least 1.
+
+        A CPU takes those of one pass, so that what is saved for the gradient stays in its caches.
+        """
+        fitting = self.memory_limit // self.saved_bytes(ctx)
+        if ctx.device.type in BYTES_AT_ONCE:
+            states = self._count_states(self._class_specific(ctx), (0, len(self.prompts)))
+            fitting = min(fitting, self._states_at_once(ctx) // (len(ctx) * states))
+        return max(1, fitting)
 
     def saved_bytes(self, ctx: Tensor) -> int:
         """Estimate the bytes that autograd saves for all groups and classes of `forward`."""

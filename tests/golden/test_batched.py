@@ -8,8 +8,7 @@ import torch
 
 from tests.golden.cases import Case, assert_close, golden_folders
 from tests.golden.nemesis import stepping_trainer
-from trainers.core.batched_epochs import settings_of
-from trainers.core.batched_step import NUMBERS, BatchedPrompts, Inputs
+from trainers.core.batched_step import NUMBERS, BatchedPrompts, Inputs, Settings
 from trainers.nemesis import omega_schedule
 
 CASES = [
@@ -34,7 +33,7 @@ def check(cases: Sequence[Case], root: Path) -> None:
         (root / str(number)).mkdir()
         trainers.append(stepping_trainer(case, root / str(number)))
         trainers[-1].before_epoch()
-    settings = [settings_of(trainer) for trainer in trainers]
+    settings = [Settings.of(trainer) for trainer in trainers]
     shape = cases[0].expected["ctx0"].shape
     prompts = BatchedPrompts(trainers[0].model, "fp32", settings, shape)
     prompts.load(trainers)

@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from dassl.engine import Interrupted
+from clip import text_encoding
+from dassl.engine import Interrupted, run_experiment
 from dassl.engine.run_record import read_history
 from dassl.utils import load_checkpoint
 from safeio.errors import UserError
 from tests.helpers.runs import command, finish, results
-from trainers.coop import CoOp
-from trainers.core import batched_epochs, graphed_step
+from trainers.coop import CoOp, CoOpNemesis
+from trainers.core import graphed_step
 from trainers.core.batch_key import batch_key, can_batch
 from trainers.core.batched import train_together
 from trainers.core.batched_epochs import BatchedEpochs
@@ -210,27 +211,32 @@ def test_what_does_not_fit_is_named_and_trained_alone(
     assert found[2] in (None, 1)
 
 
-@pytest.mark.parametrize("cause", ["the limit", "an error"])
+@pytest.mark.parametrize("cause", ["the limit", "the caches", "an error"])
 def test_batches_are_cut_to_the_memory(
     cause: str, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     train_part = BatchedEpochs._train
 
-    def train(self: BatchedEpochs, part: Any) -> None:
+    def train(self: BatchedEpochs, part: Any, bank: Any) -> None:
         sizes.append(len(part))
         if len(part) > 2:
             raise torch.OutOfMemoryError("no memory left")
-        train_part(self, part)
+        train_part(self, part, bank)
 
     monkeypatch.setattr(BatchedEpochs, "_train", train)
     if cause == "the limit":  # one activation of two prompts
-        monkeypatch.setattr(batched_epochs.SoftPromptEncoder, "saved_bytes", lambda *_: 2 << 30)
+        monkeypatch.setattr(text_encoding.SoftPromptEncoder, "saved_bytes", lambda *_: 2 << 30)
+    if cause == "the caches":  # the states of two prompts
+        monkeypatch.setattr(
+            *(text_encoding.SoftPromptEncoder, "_states_at_once"),
+            lambda self, ctx: 2 * self._count_states(ctx.dim() == 4, (0, len(self.prompts))),
+        )
     quick = {"OPTIM.MAX_EPOCH": 1, "TEST.NO_TEST": True}
     variants: list[Variant] = [("CoOp", {**quick, "SEED": seed}) for seed in range(3)]
     finish_alone(tmp_path, data_root, variants)
     assert train_together(configs(tmp_path, data_root, variants)) == [None] * 3
-    assert sizes == ([2, 1] if cause == "the limit" else [3, 1, 1, 1])
+    assert sizes == ([3, 1, 1, 1] if cause == "an error" else [2, 1])
     for k in range(3):
         assert_equal_prompts(tmp_path / f"alone{k}", tmp_path / f"together{k}")
 
@@ -295,6 +301,37 @@ def test_a_batch_stopped_within_an_epoch_resumes(
     for k in range(2):
         (log,) = (tmp_path / f"together{k}").glob("log.txt-*")  # of the second attempt
         log.unlink()
+        assert_alike(tmp_path / f"alone{k}", tmp_path / f"together{k}", 2)
+
+
+def test_a_run_stopped_in_its_validation_goes_on_in_a_batch(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its second epoch, only the validation is left."""
+    variants: list[Variant] = [
+        ("CoOpNemesis", {**PAN, "TEST.FINAL_MODEL": "best_val", "SEED": 1}),
+        ("CoOp", {"SEED": 2}),
+    ]
+    finish_alone(tmp_path, data_root, variants)
+    tests, test = 0, CoOp.test
+
+    def stopped(self: CoOp, split: str | None = None) -> float:
+        nonlocal tests
+        tests += 1
+        if tests == 2:
+            raise Interrupted(signal.SIGTERM)
+        return test(self, split)
+
+    cfgs = configs(tmp_path, data_root, variants)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(CoOpNemesis, "test", stopped)
+        run_experiment(cfgs[0])
+    saved = load_checkpoint(tmp_path / "together0" / "resume.pth.tar")
+    assert (saved["epoch"], saved["batches"]) == (1, 1)
+    assert train_together(cfgs) == [None, None]
+    (log,) = (tmp_path / "together0").glob("log.txt-*")  # of the second attempt
+    log.unlink()
+    for k in range(2):
         assert_alike(tmp_path / f"alone{k}", tmp_path / f"together{k}", 2)
 
 

@@ -19,8 +19,7 @@ from tests.golden.cases import BUNDLED, assert_close
 from tests.golden.harness import fix_positions, golden_trainer, set_rate, step
 from tests.helpers.oracle import reference_encoder
 from tests.unit.test_class_tokens import oracle
-from trainers.core.batched_epochs import settings_of
-from trainers.core.batched_step import NUMBERS, BatchedPrompts, Inputs
+from trainers.core.batched_step import NUMBERS, BatchedPrompts, Inputs, Settings
 from trainers.nemesis import omega_schedule
 from trainers.prograd import project
 
@@ -181,7 +180,7 @@ def test_kgcoop_in_a_batch(tmp_path: Path) -> None:
         fix_positions(one, [2])
         one.before_epoch()
         trainers.append(one)
-    settings = [settings_of(trainer) for trainer in trainers]
+    settings = [Settings.of(trainer) for trainer in trainers]
     prompts = BatchedPrompts(trainers[0].model, "fp32", settings, (4, 32))
     prompts.load(trainers)
     features = trainers[0].model.image_features(images("vit"))

@@ -4,15 +4,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from dassl.config import to_dict
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.settings import comparable
 from dassl.utils import choose_device
 
 from .prompt_learner import prompt_length
 from .prompt_trainer import PromptTrainer
 
-# Settings that may differ within a batch; other settings of these groups must not.
-_OWN_OPTIM = ("LR", "MOMENTUM", "WEIGHT_DECAY")
+# Settings that may differ within a batch; other settings of their groups must not.
+OWN = ("MODEL.INIT_WEIGHTS", "OPTIM.LR", "OPTIM.MOMENTUM", "OPTIM.WEIGHT_DECAY")
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,15 @@ def batch_key(cfg: Any) -> BatchKey:
     trainer_class = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if why := _alone(cfg, trainer_class):
         return BatchKey(why=why)
-    method = to_dict(cfg.TRAINER[trainer_class.node])
-    length = prompt_length(method.pop("N_CTX"), method.pop("CTX_INIT"))
-    model, optim = to_dict(cfg.MODEL), to_dict(cfg.OPTIM)
-    model.pop("INIT_WEIGHTS")
-    parts = {
-        f"TRAINER.{trainer_class.node}": {**method, "N_CTX": length},
-        "DATASET": to_dict(cfg.DATASET),
-        "MODEL": model,
-        "OPTIM": {key: value for key, value in optim.items() if key not in _OWN_OPTIM},
-        "DATALOADER": {"TRAIN_X": to_dict(cfg.DATALOADER.TRAIN_X)},
-        "DEVICE": str(choose_device(cfg)),
-    }
-    return BatchKey(json.dumps(parts, sort_keys=True))
+    method = f"TRAINER.{trainer_class.node}."
+    groups = (method, "DATASET.", "MODEL.", "OPTIM.", "DATALOADER.TRAIN_X.")
+    own = {*OWN, method + "CTX_INIT"}
+    settings = comparable(cfg)
+    shared = {key: settings[key] for key in settings if key.startswith(groups) and key not in own}
+    node = cfg.TRAINER[trainer_class.node]
+    shared[method + "N_CTX"] = prompt_length(node.N_CTX, node.CTX_INIT)
+    shared |= {"DATASET.ROOT": cfg.DATASET.ROOT, "DEVICE": str(choose_device(cfg))}
+    return BatchKey(json.dumps(shared, sort_keys=True))
 
 
 def can_batch(trainer_class: Any) -> bool:
@@ -79,16 +75,6 @@ def difference(first: BatchKey, other: BatchKey) -> str:
     """Return in what two keys differ: a reason, or the names of settings."""
     if not first.text or not other.text:
         return other.why or first.why
-    names = ", ".join(_differing(json.loads(first.text), json.loads(other.text)))
-    return f"its {names} differ{'' if ',' in names else 's'}"
-
-
-def _differing(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    names = []
-    for group in sorted(first.keys() | other.keys()):
-        one, two = first.get(group), other.get(group)
-        if isinstance(one, dict) and isinstance(two, dict):
-            names += [f"{group}.{name}" for name in _differing(one, two)]
-        elif one != two:
-            names.append(group)
-    return names
+    one, two = json.loads(first.text), json.loads(other.text)
+    names = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
+    return f"its {', '.join(names)} {'differs' if len(names) == 1 else 'differ'}"

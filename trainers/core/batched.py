@@ -9,14 +9,12 @@ of a run alone, and killed runs resume together or one by one.
 """
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from dassl.engine import Interrupted, run_experiment
-from dassl.engine.experiment import experiment
 from dassl.engine.folder_check import claim_folder
 from dassl.engine.interruption import stopping_on_signals
 from dassl.utils import generator_states, reuse_loaded, set_generator_states
@@ -26,6 +24,7 @@ from safeio.untrusted import printable
 
 from .batch_key import batch_key, difference
 from .batched_epochs import BatchedEpochs
+from .batched_run import BatchedRun
 
 
 def train_together(cfgs: Sequence[Any], overwrite: bool = False) -> list[Exception | None]:
@@ -96,7 +95,7 @@ def _train(cfgs: Sequence[Any], overwrite: bool) -> list[Exception | None]:
     with ExitStack() as stack:
         stack.callback(set_generator_states, outside)
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-        runs = [PausedRun(cfg, overwrite, nowhere, epochs.add) for cfg in cfgs]
+        runs = [BatchedRun(cfg, overwrite, nowhere, epochs.add) for cfg in cfgs]
         try:
             for run in runs:
                 run.proceed()
@@ -110,78 +109,3 @@ def _train(cfgs: Sequence[Any], overwrite: bool) -> list[Exception | None]:
                 stop.saved = stop.saved or signal.saved
             raise
     return [run.end for run in runs]
-
-
-class PausedRun:
-    """A run that pauses before each epoch's steps, with its generators and standard output.
-
-    Args:
-        cfg: its configuration.
-        overwrite: replace a finished run in its folder.
-        output: what it prints before its log is open.
-        share: called with the trainer when it is built.
-
-    Attributes:
-        live: whether it waits for the steps of an epoch.
-        end: the exception that ended it.
-        trainer: its trainer.
-    """
-
-    def __init__(
-        self, cfg: Any, overwrite: bool, output: TextIO, share: Callable[[Any], None]
-    ) -> None:
-        self.cfg, self.live = cfg, True
-        self.end: Exception | None = None
-        self.trainer: Any = None
-        self._share, self._output, self._console = share, output, sys.stdout
-        self._generators = generator_states()
-        self._failure: Exception | None = None
-        self._steps = experiment(cfg, overwrite=overwrite, on_trainer=self._take)
-
-    def _take(self, trainer: Any) -> None:
-        self.trainer, trainer.shared_epochs = trainer, True
-        self._share(trainer)
-
-    @contextmanager
-    def own_state(self) -> Iterator[None]:
-        """Use the run's own generators and standard output."""
-        stdout, sys.stdout = sys.stdout, self._output
-        set_generator_states(self._generators)
-        try:
-            yield
-        finally:
-            self._generators, self._output = generator_states(), sys.stdout
-            sys.stdout = stdout
-
-    def fail(self, error: Exception) -> None:
-        """End the run with this exception when it proceeds."""
-        self._failure = error
-
-    def proceed(self) -> None:
-        """Record the epoch and go on to the next one, or to the end."""
-        try:
-            with self.own_state():
-                if self._failure is None:
-                    next(self._steps)
-                else:
-                    self._steps.throw(self._failure)
-        except StopIteration:
-            self._finish(f"Results are in {self.cfg.OUTPUT_DIR}")
-        except Exception as error:
-            self.end = error
-            self._finish(f"{self.cfg.OUTPUT_DIR}: {error}")
-
-    def _finish(self, message: str) -> None:
-        self.live = False
-        print(printable(message), file=self._console)
-
-    def stop(self, signal: Interrupted) -> None:
-        """Save the run and end it, if it is live."""
-        if not self.live:
-            return
-        self.live = False
-        try:
-            with self.own_state():
-                self._steps.throw(signal)
-        except (Interrupted, StopIteration):
-            pass

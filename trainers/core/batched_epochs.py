@@ -1,163 +1,21 @@
-"""Epochs of runs that are trained as one batch: what each run draws, the steps, what it records."""
+"""Epochs of runs that are trained as one batch, as many at once as are best."""
 
-import math
 import time
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from clip.text_encoding import SoftPromptEncoder
 from dassl.engine import Interrupted, interruption
-from dassl.utils import AverageMeter, MetricMeter
 from safeio.errors import UserError
 
-from ..nemesis import omega_schedule
-from .batched_step import NUMBERS, BatchedPrompts, Inputs, Settings
+from .batched_run import BatchedRun
+from .batched_step import BatchedPrompts, Inputs
 from .features.cache import FeatureCache
 from .features.views import KEPT_BYTES, FeatureBank
 from .graphed_step import GraphedStep
 from .prompt_trainer import PromptTrainer
-
-if TYPE_CHECKING:
-    from .batched import PausedRun
-
-
-class EpochPlan:
-    """What a run trains on in the rest of its epoch, drawn by its own generators.
-
-    Args:
-        run: paused before the epoch's steps.
-
-    Attributes:
-        batch: images per batch.
-        places: rows of the batches' features among those of all views, (steps, batch).
-        labels: of the batches, (steps, batch).
-        positions: PAN's drawn positions, (steps, N).
-    """
-
-    def __init__(self, run: "PausedRun") -> None:
-        self.run, self.trainer = run, run.trainer
-        trainer, loader = self.trainer, self.trainer.train_loader_x
-        self.losses, self.failed = MetricMeter(), False
-        self.times = AverageMeter(), AverageMeter()
-        self.settings = settings_of(trainer)
-        with run.own_state():
-            trainer.set_model_mode("train")
-            trainer.num_batches = len(loader)
-            self.done = trainer.resuming.restore_epoch(self.losses)
-            self.batches = list(loader.batch_sampler)[self.done :]
-            self.batch = len(self.batches[0])
-            self._before_drawing = torch.get_rng_state()
-            self.positions = self._draw(len(self.batches))
-        items = loader.dataset.source.data_source
-        self.places = torch.tensor([loader.dataset.places(batch) for batch in self.batches])
-        self.labels = torch.tensor([[items[i].label for i in batch] for batch in self.batches])
-
-    @property
-    def left(self) -> int:
-        """The number of steps until the end of the epoch."""
-        return int(self.trainer.num_batches - self.done)
-
-    @property
-    def due(self) -> bool:
-        """Whether the run must be saved."""
-        return bool(self.trainer.resuming.checkpoint.due())
-
-    @property
-    def term(self) -> list[str]:
-        """The name of a further number of every step, if the CLIP has one."""
-        model = self.trainer.model
-        return [] if model.term_weight is None else [model.term_name]
-
-    def _draw(self, steps: int) -> Tensor:
-        if not self.settings.drawn:
-            return torch.zeros(steps, 0, dtype=torch.long)
-        return torch.stack([self.trainer.draw_positions() for _ in range(steps)])
-
-    @property
-    def parameter(self) -> Tensor:
-        """The run's prompts."""
-        ctx: Tensor = self.trainer.model.prompt_learner.ctx
-        return ctx
-
-    @property
-    def omega_factor(self) -> float:
-        """omega_E of this epoch."""
-        penalty, trainer = self.settings.penalty, self.trainer
-        if penalty is None:
-            return 0.0
-        return omega_schedule(trainer.epoch, trainer.max_epoch, penalty.schedule)
-
-    def report(self, rows: Sequence[Sequence[float]], seconds: float) -> None:
-        """Log the numbers of steps; a number that is not finite makes the run fail."""
-        trainer, (batch_time, data_time) = self.trainer, self.times
-        try:
-            with self.run.own_state():
-                for row in rows:
-                    numbers = dict(zip((*NUMBERS, *self.term), row, strict=True))
-                    trainer.batch_idx = self.done
-                    self._check(numbers)
-                    self.losses.update(self._summary(numbers))
-                    batch_time.update(seconds / len(rows))
-                    data_time.update(0.0)
-                    if self.left == 1:
-                        self._end_epoch()
-                    trainer.report_batch(self.losses, batch_time, data_time)
-                    self.done += 1
-        except FloatingPointError as error:
-            self.failed = True
-            self.run.fail(error)
-
-    def _check(self, numbers: dict[str, float]) -> None:
-        trainer = self.trainer
-        for name, key in (("loss", "loss"), ("norm of the gradients", "gradients")):
-            if not math.isfinite(numbers[key]):
-                items = trainer.train_loader_x.dataset.source.data_source
-                batch = self.batches[self.done - trainer.num_batches]
-                trainer.batch_files = [items[index].impath for index in batch]
-                trainer.finite_check.add(name, torch.tensor(numbers[key]), trainer._step())
-
-    def _summary(self, numbers: dict[str, float]) -> dict[str, float]:
-        """Return what a run alone logs for a step."""
-        penalty = self.settings.penalty
-        if penalty is None and not self.term:
-            return {key: numbers[key] for key in ("loss", "norm", "acc")}
-        summary = {key: numbers[key] for key in ("loss", "ce", *self.term)}
-        if penalty is not None:
-            norm_losses = [*["pun"] * (penalty.beta > 0), *["pan"] * (penalty.beta < 1)]
-            summary |= {key: numbers[key] for key in norm_losses}
-            summary["omega_E"] = self.omega_factor
-        return {**summary, "norm": numbers["norm"], "acc": numbers["acc"]}
-
-    def save(self) -> None:
-        """Save the run between two batches, if it is due.
-
-        Raises:
-            Interrupted: a signal was received.
-        """
-        if self.failed:
-            return
-        with self.run.own_state():
-            drawn = torch.get_rng_state()
-            torch.set_rng_state(self._before_drawing)
-            self._draw(len(self.batches) - self.left)
-            try:
-                self.trainer.resuming.checkpoint_if_due(self.trainer.epoch, self.done, self.losses)
-            finally:
-                torch.set_rng_state(drawn)
-
-    def _end_epoch(self) -> None:
-        self.trainer.update_lr()
-        self.trainer.epoch_means = self.losses.averages()
-
-
-def settings_of(trainer: Any) -> Settings:
-    """Return what a trainer's step takes from its configuration."""
-    optim = trainer.cfg.OPTIM
-    return Settings(trainer.norm_penalty, optim.MOMENTUM, optim.WEIGHT_DECAY)
 
 
 class BatchedEpochs:
@@ -171,9 +29,9 @@ class BatchedEpochs:
         self.size = size
         self.at_once = size
         self._first: PromptTrainer | None = None
-        self._encoders: list[SoftPromptEncoder] = []
         self._caches: dict[tuple[str, ...], FeatureCache] = {}
-        self._prepared: tuple[Any, GraphedStep, FeatureBank] | None = None
+        self._bank: tuple[Sequence[BatchedRun], FeatureBank] | None = None
+        self._step: tuple[Sequence[BatchedRun], GraphedStep] | None = None
 
     def add(self, trainer: PromptTrainer) -> None:
         """Make a new trainer share the first one's CLIP, text encoder and features."""
@@ -189,20 +47,22 @@ class BatchedEpochs:
             trainer.cached_features.cache = self._caches[settings]
         self._caches[settings] = trainer.cached_features.cache
         groups = trainer.model.encoder_groups(trainer.model.prompt_learner())
-        fitting = encoder.memory_limit // encoder.saved_bytes(groups)
-        self.at_once = max(1, min(self.at_once, int(fitting)))
+        self.at_once = min(self.at_once, encoder.times_at_once(groups))
 
-    def run(self, runs: Sequence["PausedRun"]) -> None:
+    def run(self, runs: Sequence[BatchedRun]) -> None:
         """Run the rest of one epoch of each run; a diverging run fails when it proceeds."""
-        plans = [EpochPlan(run) for run in runs]
+        for run in runs:
+            run.draw_epoch()
+        bank = self._prepare_bank(runs)
         # Neighbours have equally many steps and images, and, for `BatchedPrompts`, one norm.
-        plans.sort(key=lambda plan: (plan.left, plan.batch, plan.settings.p))
-        for _, group in groupby(plans, lambda plan: (plan.left, plan.batch)):
+        left = [run for run in runs if run.left]
+        left.sort(key=lambda run: (run.labels.shape, run.settings.p))
+        for _, group in groupby(left, lambda run: run.labels.shape):
             left = list(group)
             while left:
                 part = left[: self.at_once]
                 try:
-                    self._train(part)
+                    self._train(part, bank)
                 except torch.OutOfMemoryError as error:
                     self._shrink(len(part), error)
                 else:
@@ -210,7 +70,7 @@ class BatchedEpochs:
 
     def _shrink(self, size: int, error: torch.OutOfMemoryError) -> None:
         """Train half as many runs at once from now on; the epoch starts again."""
-        self._prepared = None
+        self._step = None
         torch.cuda.empty_cache()
         if size == 1:
             raise UserError(
@@ -219,33 +79,40 @@ class BatchedEpochs:
             ) from error
         self.at_once = size // 2
 
-    def _prepare(self, part: Sequence[EpochPlan]) -> tuple[GraphedStep, FeatureBank]:
-        key = [plan.run for plan in part]
-        if self._prepared is None or self._prepared[0] != key:
-            self._prepared = None  # frees the memory
-            trainer, views = part[0].trainer, [p.trainer.train_loader_x.dataset.views for p in part]
-            settings = [plan.settings for plan in part]
-            shape = part[0].parameter.shape
-            prompts = BatchedPrompts(trainer.model, trainer.clip_precision, settings, shape)
-            limit = KEPT_BYTES * (1 if trainer.device.type == "cpu" else 4)
-            bank = FeatureBank(views, limit, trainer.device)
-            self._prepared = key, GraphedStep(prompts), bank
-        return self._prepared[1:]
+    def _prepare_bank(self, runs: Sequence[BatchedRun]) -> FeatureBank:
+        """Return the features of all runs; the runs' places become those among them."""
+        if self._bank is None or self._bank[0] != runs:
+            self._bank = None  # frees the memory
+            device = runs[0].trainer.device
+            views = [run.trainer.train_loader_x.dataset.views for run in runs]
+            limit = KEPT_BYTES * (1 if device.type == "cpu" else 4)
+            self._bank = runs, FeatureBank(views, limit, device)
+        bank = self._bank[1]
+        for run, offset in zip(runs, bank.offsets, strict=True):
+            run.places += offset
+        return bank
 
-    def _train(self, part: Sequence[EpochPlan]) -> None:
+    def _prepare_step(self, part: Sequence[BatchedRun]) -> GraphedStep:
+        if self._step is None or self._step[0] != part:
+            self._step = None  # frees the memory
+            trainer, settings = part[0].trainer, [run.settings for run in part]
+            shape = trainer.model.prompt_learner.ctx.shape
+            prompts = BatchedPrompts(trainer.model, trainer.clip_precision, settings, shape)
+            self._step = part, GraphedStep(prompts)
+        return self._step[1]
+
+    def _train(self, part: Sequence[BatchedRun], bank: FeatureBank) -> None:
         """Run the steps of runs with equally many, and hand their results back."""
-        run_step, bank = self._prepare(part)
+        run_step, trainers = self._prepare_step(part), [run.trainer for run in part]
         prompts = run_step.prompts
-        prompts.load([plan.trainer for plan in part])
+        prompts.load(trainers)
         device = prompts.device
         left = part[0].left
-        offsets = zip(part, bank.offsets, strict=True)
-        places = torch.stack([plan.places[-left:] + offset for plan, offset in offsets], dim=1)
-        places = places.to(bank.index_device)
-        labels = torch.stack([plan.labels[-left:] for plan in part], dim=1).to(device)
-        positions = torch.cat([plan.positions[-left:] for plan in part], dim=1).to(device)
-        rates = torch.tensor([plan.trainer.get_current_lr() for plan in part]).to(device)
-        factors = torch.tensor([plan.omega_factor for plan in part]).to(device)
+        places = torch.stack([run.places[-left:] for run in part], dim=1).to(bank.index_device)
+        labels = torch.stack([run.labels[-left:] for run in part], dim=1).to(device)
+        positions = torch.cat([run.positions[-left:] for run in part], dim=1).to(device)
+        rates = torch.tensor([trainer.get_current_lr() for trainer in trainers]).to(device)
+        factors = torch.tensor([run.omega_factor for run in part]).to(device)
         numbers: list[Tensor] = []
         start = time.perf_counter()
 
@@ -253,13 +120,14 @@ class BatchedEpochs:
             nonlocal start
             rows = torch.stack(numbers).tolist()  # (steps, numbers, runs)
             numbers.clear()
-            prompts.store([plan.trainer for plan in part])
+            prompts.store(trainers)
             seconds, start = time.perf_counter() - start, time.perf_counter()
-            for index, plan in enumerate(part):
-                plan.report([[row[index] for row in step] for step in rows], seconds)
+            for index, run in enumerate(part):
+                run.report([[row[index] for row in step] for step in rows], seconds)
 
+        due = [trainer.resuming.checkpoint.due for trainer in trainers]
         for step in range(left):
-            if step and (interruption.requested() or all(plan.due for plan in part)):
+            if step and (interruption.requested() or all(is_due() for is_due in due)):
                 hand_back()
                 _save(part)
             features = bank.take(places[step])
@@ -268,12 +136,12 @@ class BatchedEpochs:
         hand_back()
 
 
-def _save(part: Sequence[EpochPlan]) -> None:
+def _save(part: Sequence[BatchedRun]) -> None:
     """Save all runs, then raise `Interrupted` if a signal was received."""
     signal = None
-    for plan in part:
+    for run in part:
         try:
-            plan.save()
+            run.save()
         except Interrupted as stop:
             signal = stop
     if signal is not None:

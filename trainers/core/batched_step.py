@@ -40,6 +40,12 @@ class Settings:
     momentum: float
     weight_decay: float
 
+    @classmethod
+    def of(cls, trainer: Any) -> "Settings":
+        """Return those of a trainer's configuration."""
+        optim = trainer.cfg.OPTIM
+        return cls(trainer.norm_penalty, optim.MOMENTUM, optim.WEIGHT_DECAY)
+
     @property
     def p(self) -> float:
         """The order of the norm."""
@@ -175,9 +181,9 @@ class BatchedPrompts:
             return torch.stack([number.detach().float() for number in numbers])
 
     def _update(self, gradient: Tensor, rates: Float[Tensor, " runs"]) -> None:
-        """Step SGD with momentum and weight decay, as torch.optim.SGD does."""
+        """Step SGD with momentum and weight decay, as torch.optim.SGD does, rounding included."""
         gradient = torch.addcmul(gradient, self.decay, self.ctx)
-        torch.addcmul(gradient, self.momentum, self.momenta, out=self.momenta)
+        self.momenta.mul_(self.momentum).add_(gradient)
         self.ctx.addcmul_(self.momenta, rates.view_as(self.momentum), value=-1)
 
     def _penalties(self, inputs: Inputs, correct: Int[Tensor, " runs"]) -> tuple[Tensor, Tensor]:
