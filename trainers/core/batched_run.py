@@ -131,6 +131,8 @@ class BatchedRun:
 
     def report(self, rows: Sequence[Sequence[float]], seconds: float) -> None:
         """Log the numbers of steps; one that is not finite makes the run fail."""
+        if self._failure is not None:
+            return
         trainer, model = self.trainer, self.trainer.model
         term = [] if model.term_weight is None else [model.term_name]
         try:
