@@ -9,6 +9,7 @@ history and results.json contain a checksum (`safeio.checksums`).
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ class RunRecord:
     def flush(self) -> None:
         """Flush the history to the disk, before a checkpoint that counts its lines is written."""
         if not self._flushed:
-            flush_to_disk(self.directory / HISTORY)
+            with suppress(FileNotFoundError):  # a user has moved it away
+                flush_to_disk(self.directory / HISTORY)
         self._flushed = True
 
     def epoch(self, epoch: int, seconds: float, lr: float | None, means: Mapping[str, Any]) -> None:
