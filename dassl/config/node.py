@@ -20,8 +20,6 @@ BASE_KEY = "_BASE_"
 MAX_BASES = 20
 LONGEST_NUMBER = 1 << 10  # bits; Python refuses to print much longer integers
 LONGEST_LITERAL = 1 << 16  # characters; longer texts are not parsed
-# libyaml's is ten times faster; PyYAML may be installed without it.
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 # Called with the path of a missing file: return the content it would have, or None if the path is
 # no known name. The content has a `_BASE_`.
@@ -55,10 +53,6 @@ class CfgNode(YacsNode):
     def add_note(self, text: str, key: str = "") -> None:
         """Add a note, which `notes` contains as long as the setting `key` has its present value."""
         self.__dict__.setdefault(_NOTES, []).append((text, key, self._find(key) if key else None))
-
-    def dump(self, **kwargs: Any) -> str:
-        """Return the configuration as YAML, with PyYAML's arguments."""
-        return str(yaml.dump(to_dict(self), Dumper=_DUMPER, **kwargs))
 
     def merge_from_file(self, cfg_filename: str) -> None:
         """Merge a YAML file after the file in its `_BASE_`.
