@@ -74,11 +74,15 @@ def run(arguments: argparse.Namespace) -> Report:
         runs = partial(_runs, arguments, Path(folder))
         try:
             _seconds(workers, runs(epochs=1), max(arguments.k))  # loads, makes features
-            times = {k: _seconds(workers, runs(), k) for k in (1, *arguments.k)}
+            times = {}
+            for k in (1, *arguments.k):
+                times[k] = _seconds(workers, runs(), k)
+                print(f"{times[k][0]:.0f} s in batches of {k}", flush=True)
         finally:
             workers.close()
-        shares = _shares([run for run in runs() if run.config["SEED"] == 1])
-        count = len(runs())
+        last = runs()
+        shares = _shares([run for run in last if run.config["SEED"] == 1])
+        count = len(last)
     rows = [
         [k, 60 * count / wall, times[1][0] / wall, times[1][1] / processor]
         for k, (wall, processor) in times.items()

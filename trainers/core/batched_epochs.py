@@ -1,4 +1,4 @@
-"""Epochs of runs that are trained as one batch, as many at once as are best."""
+"""Epochs of runs that are trained as one batch, in parts that fit into the caches or the memory."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from .prompt_trainer import PromptTrainer
 
 
 class BatchedEpochs:
-    """Runs epochs of several trainers, as many at once as fit into the memory.
+    """Runs epochs of several trainers, as many at once as fit into the caches or the memory.
 
     Args:
         size: number of runs, for results.json.
@@ -125,9 +125,9 @@ class BatchedEpochs:
             for index, run in enumerate(part):
                 run.report([[row[index] for row in step] for step in rows], seconds)
 
-        due = [trainer.resuming.checkpoint.due for trainer in trainers]
+        checkpoints = [trainer.resuming.checkpoint for trainer in trainers]
         for step in range(left):
-            if step and (interruption.requested() or all(is_due() for is_due in due)):
+            if step and (interruption.requested() or all(file.due() for file in checkpoints)):
                 hand_back()
                 _save(part)
             features = bank.take(places[step])
